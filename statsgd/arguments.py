@@ -1,0 +1,108 @@
+"""Checks of arguments: one clear error that names the argument, its value and what is allowed.
+
+Every check returns the checked value. A traced value cannot be looked at and passes unchecked.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def is_traced(*values: Any) -> bool:
+    """Whether any leaf of `values` is a JAX tracer, whose number is not known yet."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def real(name: str, value: Any, *, allowed: str, valid) -> Any:
+    """`value` as a float64 array, or as it is when traced; `valid` is an elementwise predicate."""
+    if is_traced(value):
+        return value
+    try:
+        number = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be {allowed}, got {value!r}") from None
+    if not (np.all(np.isfinite(number)) and np.all(valid(number))):
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+    return number
+
+
+def positive(name: str, value: Any) -> Any:
+    """A positive finite number or array of them."""
+    return real(name, value, allowed="positive and finite", valid=lambda x: x > 0)
+
+
+def non_negative(name: str, value: Any) -> Any:
+    """A non-negative finite number or array of them."""
+    return real(name, value, allowed="non-negative and finite", valid=lambda x: x >= 0)
+
+
+def fraction(name: str, value: Any) -> Any:
+    """A number in [0, 1)."""
+    return real(name, value, allowed="in [0, 1)", valid=lambda x: (x >= 0) & (x < 1))
+
+
+def count(name: str, value: Any, *, at_least: int = 1) -> int:
+    """An integer not below `at_least`; booleans and floats are refused."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise ValueError(f"{name} must be an integer of at least {at_least}, got {value!r}")
+    if value < at_least:
+        raise ValueError(f"{name} must be at least {at_least}, got {int(value)}")
+    return int(value)
+
+
+def one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
+    """One of the words `allowed`."""
+    words = tuple(allowed)
+    if value not in words:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, words))}, got {value!r}")
+    return value
+
+
+def finite_array(name: str, value: Any, *, ndim: int | None = None) -> Any:
+    """`value` as a floating array without NaN or infinity, of `ndim` axes where that is given."""
+    if is_traced(value):
+        return value
+    try:
+        array = value if isinstance(value, jax.Array) else np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name} must be a rectangular array, got ragged rows") from None
+    if array.dtype == object or not (
+        np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_
+    ):
+        raise ValueError(f"{name} must be an array of numbers, got dtype {array.dtype}")
+    if ndim is not None and array.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} axes, got shape {array.shape}")
+    bad = int(np.sum(~np.isfinite(np.asarray(array))))
+    if bad:
+        raise ValueError(f"{name} must be finite, got {bad} NaN or infinite entries")
+    if not np.issubdtype(array.dtype, np.floating):
+        array = array.astype(np.float64)
+    return array
+
+
+def symmetric(name: str, value: Any, *, dimension: int | None = None, definite: str = "") -> Any:
+    """A symmetric `(d, d)` float64 matrix.
+
+    `definite` is "" (any), "semi" (no eigenvalue below minus 1e-10 of the largest) or "positive".
+    """
+    if is_traced(value):
+        return value
+    matrix = np.asarray(finite_array(name, value, ndim=2), dtype=np.float64)
+    rows, columns = matrix.shape
+    wanted = rows if dimension is None else dimension
+    if rows != columns or rows != wanted:
+        raise ValueError(f"{name} must have shape ({wanted}, {wanted}), got {matrix.shape}")
+    scale = np.max(np.abs(matrix), initial=0.0)
+    asymmetry = np.max(np.abs(matrix - matrix.T), initial=0.0)
+    if asymmetry > 1e-5 * scale:
+        raise ValueError(f"{name} must be symmetric, got an asymmetry of {asymmetry:.3g}")
+    matrix = (matrix + matrix.T) / 2
+    if definite:
+        smallest = float(np.linalg.eigvalsh(matrix)[0])
+        floor = -1e-10 * scale if definite == "semi" else 0.0
+        if smallest < floor or (definite == "positive" and smallest <= 0):
+            word = "positive semi-definite" if definite == "semi" else "positive definite"
+            raise ValueError(f"{name} must be {word}, got smallest eigenvalue {smallest:.6g}")
+    return matrix

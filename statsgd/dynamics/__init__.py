@@ -1,0 +1,18 @@
+"""How SGD moves."""
+
+from statsgd.dynamics.dynamics import Dynamics
+from statsgd.dynamics.ensemble import simulate
+from statsgd.dynamics.noise import GradientNoise, noise_covariance
+from statsgd.dynamics.random_stream import STREAM, stream_key
+from statsgd.dynamics.sgd import SGD, SGDState
+
+__all__ = [
+    "SGD",
+    "STREAM",
+    "Dynamics",
+    "GradientNoise",
+    "SGDState",
+    "noise_covariance",
+    "simulate",
+    "stream_key",
+]

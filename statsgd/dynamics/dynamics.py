@@ -1,0 +1,40 @@
+"""What an ensemble runs: a rule that moves parameters one step at a time."""
+
+import abc
+from typing import Any, Protocol
+
+import equinox as eqx
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+
+from statsgd.problems import Problem
+
+
+class DynamicsState(Protocol):
+    """What every state of a dynamics holds, whatever else it carries."""
+
+    @property
+    def params(self) -> PyTree:
+        """Parameters."""
+
+    @property
+    def step(self) -> Int[Array, ""]:
+        """Number of steps taken."""
+
+
+class Dynamics(eqx.Module):
+    """A rule of motion. Pure, so that `simulate` can batch it over replicas and settings."""
+
+    @abc.abstractmethod
+    def init(self, problem: Problem, params: PyTree) -> Any:
+        """State at rest at `params`: a NamedTuple with at least `params` and `step`."""
+
+    @abc.abstractmethod
+    def step(self, key: PRNGKeyArray, problem: Problem, state: Any) -> Any:
+        """State one step later. `key` is the key of the run, the same at every step."""
+
+    def check(self, problem: Problem, *, allow_unstable: bool = False) -> None:
+        """Raise `ValueError` if this rule cannot run on `problem`, or is known to diverge."""
+
+    def describe(self) -> dict[str, Any]:
+        """Name and settings, as plain values for provenance."""
+        return {"name": type(self).__name__}

@@ -1,0 +1,38 @@
+"""The noise covariance of any problem: a matrix while that is small, products above."""
+
+import numpy as np
+from jaxtyping import Float, PyTree
+from scipy.sparse.linalg import LinearOperator
+
+from statsgd.dynamics.noise.gradient_noise import GradientNoise
+from statsgd.dynamics.noise.minibatch import Minibatch, centred_example_gradients
+from statsgd.problems import DENSE_LIMIT, Problem
+from statsgd.problems.parameters import in_double_precision
+
+
+def noise_covariance(
+    problem: Problem, params: PyTree, noise: GradientNoise
+) -> Float[np.ndarray, "d d"] | LinearOperator:
+    """C(θ) of `noise` at `params` in double precision.
+
+    A `(d, d)` array up to d = `problems.DENSE_LIMIT`. Above, for `Minibatch` noise, a
+    `scipy.sparse.linalg.LinearOperator` of that shape built on the N × d example gradients.
+    Unit: (loss / params)². Raises `ValueError` if `noise` cannot act on `problem`, or if it is
+    neither small nor a minibatch.
+    """
+    noise.check(problem)
+    if problem.dimension <= DENSE_LIMIT:
+        return in_double_precision(lambda p: noise.covariance(problem, p), params)
+    if not isinstance(noise, Minibatch):
+        raise ValueError(
+            f"the covariance of {type(noise).__name__} is formed as a matrix, which is allowed up "
+            f"to d = {DENSE_LIMIT}, got d = {problem.dimension}"
+        )
+    gradients = in_double_precision(lambda p: centred_example_gradients(problem, p), params)
+    scale = noise.variance_factor(problem) / gradients.shape[0]
+
+    def matvec(vector):
+        return scale * (gradients.T @ (gradients @ np.asarray(vector).reshape(-1)))
+
+    shape = (problem.dimension, problem.dimension)
+    return LinearOperator(shape, matvec=matvec, rmatvec=matvec, dtype=np.float64)

@@ -1,0 +1,57 @@
+"""What gradient noise is: a stochastic gradient with a known covariance."""
+
+import abc
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from statsgd.problems import Problem
+
+#: Every public noise model by name; `register` fills it.
+NOISES: dict[str, type["GradientNoise"]] = {}
+
+
+def register(noise: type["GradientNoise"]) -> type["GradientNoise"]:
+    """Add a noise model to `NOISES`, over which tests and tables run."""
+    NOISES[noise.__name__] = noise
+    return noise
+
+
+class GradientNoise(eqx.Module):
+    """A stochastic gradient ĝ with E ĝ = ∇L and Cov ĝ = C(θ)."""
+
+    #: Whether ĝ at different steps are independent given θ: what every white-noise law needs.
+    white: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def draw(self, key: PRNGKeyArray, problem: Problem, params: PyTree) -> PyTree:
+        """One stochastic gradient at `params`, a pytree like `params`."""
+
+    @abc.abstractmethod
+    def covariance(self, problem: Problem, params: PyTree) -> Float[Array, "d d"]:
+        """C(θ): centred covariance of one `draw` in flattened coordinates, batch size included."""
+
+    def at_step(
+        self, key: PRNGKeyArray, step: Int[Array, ""], problem: Problem, params: PyTree
+    ) -> PyTree:
+        """The stochastic gradient at step `step` of the run whose key is `key`."""
+        return self.draw(jax.random.fold_in(key, step), problem, params)
+
+    def check(self, problem: Problem) -> None:
+        """Raise `ValueError` if this noise cannot act on `problem`."""
+
+
+@register
+class NoNoise(GradientNoise):
+    """The exact gradient: full-batch gradient descent."""
+
+    def draw(self, key: PRNGKeyArray, problem: Problem, params: PyTree) -> PyTree:
+        """∇L(θ)."""
+        return problem.gradient(params)
+
+    def covariance(self, problem: Problem, params: PyTree) -> Float[Array, "d d"]:
+        """Zero."""
+        return jnp.zeros((problem.dimension, problem.dimension))

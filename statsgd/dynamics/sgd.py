@@ -1,0 +1,107 @@
+"""Heavy-ball stochastic gradient descent."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from statsgd.arguments import fraction, is_traced, non_negative, positive
+from statsgd.dynamics.dynamics import Dynamics
+from statsgd.dynamics.noise import GradientNoise
+from statsgd.problems import LinearRegression, Problem
+
+
+class SGDState(NamedTuple):
+    """State of one run."""
+
+    params: PyTree
+    momentum_buffer: PyTree
+    step: Int[Array, ""]
+
+
+class SGD(Dynamics):
+    """Heavy-ball SGD with constant learning rate, as PyTorch's with dampening 0:
+
+        m ← β m + ĝ(θ) + λ θ
+        θ ← θ − η m            (m₀ = 0)
+
+    Weight decay is a gradient term (L2), so it passes through the momentum buffer. The velocity is
+    v = −m. All numbers are traced: a change of them does not recompile.
+
+    **Arguments:** `learning_rate` η > 0 (time per step), `noise` a gradient-noise model,
+    `momentum` β in [0, 1), `weight_decay` λ ≥ 0 (1/time).
+
+    Raises `ValueError` for values outside these ranges.
+    """
+
+    learning_rate: Float[Array, ""]
+    noise: GradientNoise
+    momentum: Float[Array, ""]
+    weight_decay: Float[Array, ""]
+
+    def __init__(
+        self,
+        learning_rate: Any,
+        noise: GradientNoise,
+        momentum: Any = 0.0,
+        weight_decay: Any = 0.0,
+    ):
+        if not isinstance(noise, GradientNoise):
+            raise ValueError(f"noise must be one of statsgd.noise, got {noise!r}")
+        self.learning_rate = positive("learning_rate", learning_rate)
+        self.noise = noise
+        self.momentum = fraction("momentum", momentum)
+        self.weight_decay = non_negative("weight_decay", weight_decay)
+
+    def init(self, problem: Problem, params: PyTree) -> SGDState:
+        """At rest: zero momentum buffer."""
+        return SGDState(params, jax.tree.map(jnp.zeros_like, params), jnp.zeros((), jnp.int32))
+
+    def step(self, key: PRNGKeyArray, problem: Problem, state: SGDState) -> SGDState:
+        """One update."""
+        gradient = self.noise.at_step(key, state.step, problem, state.params)
+        buffer = jax.tree.map(
+            lambda m, g, p: (self.momentum * m + g + self.weight_decay * p).astype(p.dtype),
+            state.momentum_buffer,
+            gradient,
+            state.params,
+        )
+        params = jax.tree.map(
+            lambda p, m: (p - self.learning_rate * m).astype(p.dtype), state.params, buffer
+        )
+        return SGDState(params, buffer, state.step + 1)
+
+    def check(self, problem: Problem, *, allow_unstable: bool = False) -> None:
+        """Raise `ValueError` if the noise does not fit, or the mean of the run diverges.
+
+        The mean of heavy-ball SGD on a quadratic is stable iff η(h + λ) < 2(1 + β) for every
+        Hessian eigenvalue h. This is checked where the Hessian is known in advance, that is for
+        linear regression; the noise itself may need a smaller η still (see
+        `laws.LinearRegressionGaussian`).
+        """
+        self.noise.check(problem)
+        if allow_unstable or not isinstance(problem, LinearRegression) or is_traced(self):
+            return
+        sharpest = float(np.linalg.eigvalsh(problem.hessian_matrix())[-1])
+        reach = np.max(self.learning_rate * (sharpest + self.weight_decay) / (1 + self.momentum))
+        if reach >= 2:
+            limit = 2 * (1 + self.momentum) / (sharpest + self.weight_decay)
+            raise ValueError(
+                f"learning_rate must be below 2(1+momentum)/(h_max+weight_decay) = "
+                f"{float(np.min(limit)):.6g} for this problem (h_max = {sharpest:.6g}), got "
+                f"{self.learning_rate.tolist()}; pass allow_unstable=True to run it all the same"
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """Name and settings."""
+        noise = {"name": type(self.noise).__name__}
+        noise |= {k: v for k, v in vars(self.noise).items() if isinstance(v, int | float | str)}
+        return {
+            "name": "SGD",
+            "learning_rate": np.asarray(self.learning_rate).tolist(),
+            "momentum": np.asarray(self.momentum).tolist(),
+            "weight_decay": np.asarray(self.weight_decay).tolist(),
+            "noise": noise,
+        }

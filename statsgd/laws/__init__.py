@@ -1,0 +1,23 @@
+"""What theory predicts: one file per family of laws."""
+
+from statsgd.laws.gaussian import GaussianLaw
+from statsgd.laws.heavy_ball import HeavyBallGaussian
+from statsgd.laws.law import LAWS, ImproperLawError, Law
+from statsgd.laws.linear_regression import (
+    LinearRegressionGaussian,
+    critical_learning_rate,
+    gaussian_critical_learning_rate,
+)
+from statsgd.laws.phase_space import PhaseSpaceGaussian
+
+__all__ = [
+    "LAWS",
+    "GaussianLaw",
+    "HeavyBallGaussian",
+    "ImproperLawError",
+    "Law",
+    "LinearRegressionGaussian",
+    "PhaseSpaceGaussian",
+    "critical_learning_rate",
+    "gaussian_critical_learning_rate",
+]

@@ -1,0 +1,91 @@
+"""What a stationary law is: a NumPyro model with a density, and a refusal to lie."""
+
+import abc
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import numpy as np
+import numpyro.handlers
+from jaxtyping import Array, Float, PRNGKeyArray
+
+#: Every public law by name; `register` fills it. Tests, tables and the catalogue run over it.
+LAWS: dict[str, type["Law"]] = {}
+
+
+def register(law: type["Law"]) -> type["Law"]:
+    """Add a law to `LAWS`."""
+    LAWS[law.__name__] = law
+    return law
+
+
+class ImproperLawError(ValueError):
+    """The law cannot be normalised, or has no stationary state, at the given parameters.
+
+    The message states the condition with both sides of the inequality.
+    """
+
+
+class Law(eqx.Module):
+    """A stationary law of SGD over flat parameters of shape `(d,)`.
+
+    A law can be built at any parameters; everything that reads it first calls `require_proper`.
+    """
+
+    #: One line each for the catalogue: where the law applies, how exact it is, who published it.
+    setting: ClassVar[str]
+    exactness: ClassVar[str]
+    citation: ClassVar[str]
+    #: Whether `log_density` integrates to one.
+    normalized: ClassVar[bool] = True
+    #: Whether running `model` forward draws from the law exactly.
+    generative: ClassVar[bool] = True
+    #: Names of the variables the law speaks about, sites of `model`.
+    variables: ClassVar[tuple[str, ...]] = ("params",)
+
+    @property
+    @abc.abstractmethod
+    def dimension(self) -> int:
+        """Number of parameters d."""
+
+    @abc.abstractmethod
+    def model(self, obs: Float[Array, "n d"] | None = None) -> None:
+        """NumPyro model with the sites `variables`; `obs` are endpoints to condition on."""
+
+    @abc.abstractmethod
+    def log_density(self, params: Float[Array, " d"]) -> Float[Array, ""]:
+        """Log density of `params` with respect to Lebesgue measure."""
+
+    @abc.abstractmethod
+    def require_proper(self) -> None:
+        """Raise `ImproperLawError` if the law does not exist at these parameters."""
+
+    def draw(self, key: PRNGKeyArray, shape: tuple[int, ...] = ()) -> Float[Array, "*shape d"]:
+        """Exact independent draws of `params`, where `generative`."""
+        return self.draw_variables(key, shape)["params"]
+
+    def draw_variables(
+        self, key: PRNGKeyArray, shape: tuple[int, ...] = ()
+    ) -> Mapping[str, Float[Array, "*shape d"]]:
+        """Exact independent joint draws of all `variables`, where `generative`."""
+        self.require_proper()
+        if not self.generative:
+            raise ValueError(f"{type(self).__name__} has no exact sampler: use statsgd.sample")
+
+        def once(key):
+            trace = numpyro.handlers.trace(numpyro.handlers.seed(self.model, key)).get_trace()
+            return {name: trace[name]["value"] for name in self.variables}
+
+        number = int(np.prod(shape, dtype=int))
+        draws = jax.vmap(once)(jax.random.split(key, number))
+        return {name: value.reshape(*shape, *value.shape[1:]) for name, value in draws.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """Name, setting, exactness and citation, for provenance and reports."""
+        return {
+            "name": type(self).__name__,
+            "setting": self.setting,
+            "exactness": self.exactness,
+            "citation": self.citation,
+        }

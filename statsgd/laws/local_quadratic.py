@@ -1,0 +1,52 @@
+"""The quadratic that a problem looks like near its minimum, with the gradient noise there."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, PyTree
+
+from statsgd.dynamics.noise import noise_covariance
+from statsgd.dynamics.sgd import SGD
+from statsgd.problems import DENSE_LIMIT, Problem, hessian, minimise
+
+
+class LocalQuadratic(NamedTuple):
+    """Second-order data of L + (λ/2)|θ|² at its minimum, in flat coordinates and float64."""
+
+    location: Float[np.ndarray, " d"]
+    hessian: Float[np.ndarray, "d d"]
+    """Of L alone."""
+    noise_covariance: Float[np.ndarray, "d d"]
+
+
+def local_quadratic(problem: Problem, sgd: SGD, at: PyTree | None = None) -> LocalQuadratic:
+    """Minimum, Hessian and C there, for laws that speak about white noise near a minimum.
+
+    **Arguments:** `at`, params to take for the minimum; by default `minimise` finds it.
+
+    Raises `ValueError` if the noise is correlated in time or does not fit the problem, if d is
+    above `problems.DENSE_LIMIT`, or if no minimum is found.
+    """
+    if not sgd.noise.white:
+        raise ValueError(
+            "sampling must give noise that is independent from step to step for this law, got "
+            f"{getattr(sgd.noise, 'sampling', type(sgd.noise).__name__)!r}"
+        )
+    if problem.dimension > DENSE_LIMIT:
+        raise ValueError(
+            f"the law needs d × d matrices, which are formed up to d = {DENSE_LIMIT}, got "
+            f"d = {problem.dimension}"
+        )
+    if at is None:
+        minimum = minimise(problem, weight_decay=float(sgd.weight_decay))
+        if not minimum.converged:
+            raise ValueError(
+                "no minimum was found: the gradient norm reached is "
+                f"{minimum.gradient_norm:.3g}; pass at=params if this is near enough"
+            )
+        at = minimum.params
+    return LocalQuadratic(
+        np.asarray(problem.flatten(at), dtype=np.float64),
+        np.asarray(hessian(problem, at)),
+        np.asarray(noise_covariance(problem, at, sgd.noise)),
+    )

@@ -1,0 +1,39 @@
+"""Hessian of any problem: a matrix while that is small, products with vectors above."""
+
+import jax
+import numpy as np
+from jaxtyping import Float, PyTree
+from scipy.sparse.linalg import LinearOperator
+
+from statsgd.problems.parameters import in_double_precision
+from statsgd.problems.problem import Problem
+from statsgd.problems.regression import LinearRegression
+
+#: Largest number of parameters for which d × d matrices are formed.
+DENSE_LIMIT = 2048
+
+
+def hessian(problem: Problem, params: PyTree) -> Float[np.ndarray, "d d"] | LinearOperator:
+    """Hessian ∇²L at `params`, in flattened coordinates and double precision.
+
+    A `(d, d)` array up to d = `DENSE_LIMIT`; above, a `scipy.sparse.linalg.LinearOperator` with
+    the same shape whose products cost two gradients each and which `scipy.sparse.linalg.eigsh`
+    accepts. Unit: loss / params².
+    """
+    if isinstance(problem, LinearRegression) and problem.dimension <= DENSE_LIMIT:
+        return problem.hessian_matrix()
+    flat = np.asarray(problem.flatten(params), dtype=np.float64)
+
+    def gradient(vector):
+        return problem.flatten(problem.gradient(problem.unflatten(vector)))
+
+    if problem.dimension <= DENSE_LIMIT:
+        matrix = in_double_precision(jax.jacfwd(gradient), flat)
+        return (matrix + matrix.T) / 2
+    product = jax.jit(lambda vector: jax.jvp(gradient, (flat,), (vector,))[1])
+
+    def matvec(vector):
+        return in_double_precision(product, np.asarray(vector, dtype=np.float64).reshape(-1))
+
+    shape = (problem.dimension, problem.dimension)
+    return LinearOperator(shape, matvec=matvec, rmatvec=matvec, dtype=np.float64)
