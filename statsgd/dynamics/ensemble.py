@@ -95,13 +95,13 @@ def simulate(
     # Every device gets the same number of whole blocks; surplus replicas run and are dropped.
     blocks = -(-number // (size * len(chosen))) * len(chosen)
     mesh = Mesh(np.array(chosen), ("replica",), axis_types=(AxisType.Auto,))
-    flight = _launch(problem, dynamics, start, number, blocks, size, seed)
-    flight = jax.device_put(flight, NamedSharding(mesh, PartitionSpec("replica")))
+    launched = _launch(problem, dynamics, start, number, blocks, size, seed)
+    launched = jax.device_put(launched, NamedSharding(mesh, PartitionSpec("replica")))
 
     records: dict[str, list] = {"observables": [], "snapshots": []}
     events = sorted({*observe_steps, *keep_steps, total})
     advance = functools.partial(_advance, dynamics, problem, mesh=mesh)
-    for step, flight in _march(advance, flight, events, show=progress):
+    for step, flight in _march(advance, launched, events, show=progress):
         if step in observe_steps:
             values = _observe(observables, flight.state.params, mesh=mesh)
             records["observables"].append(_gather(values, number))
@@ -192,7 +192,9 @@ def _given_start(problem: Problem, start: PyTree, number: int, padded: int) -> P
     leaves, wanted = jax.tree.leaves(start), jax.tree.leaves(template)
     if all(leaf.shape == like.shape for leaf, like in zip(leaves, wanted, strict=True)):
         spread = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (padded, *leaf.shape)), start)
-    elif all(leaf.shape == (number, *like.shape) for leaf, like in zip(leaves, wanted, strict=True)):
+    elif all(
+        leaf.shape == (number, *like.shape) for leaf, like in zip(leaves, wanted, strict=True)
+    ):
         pad = padded - number
         spread = jax.tree.map(
             lambda leaf: jnp.concatenate([leaf, jnp.repeat(leaf[:1], pad, axis=0)]), start

@@ -33,7 +33,9 @@ def _finalise(word: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
 
 def _seed(seed: Any) -> UInt32[Array, "2"]:
     word = jnp.asarray(seed).astype(jnp.uint32)
-    return jnp.stack([_finalise(word ^ jnp.uint32(0x243F6A88)), _finalise(word + jnp.uint32(_GOLDEN))])
+    return jnp.stack(
+        [_finalise(word ^ jnp.uint32(0x243F6A88)), _finalise(word + jnp.uint32(_GOLDEN))]
+    )
 
 
 def _fold_in(key: UInt32[Array, "2"], data: Any) -> UInt32[Array, "2"]:
@@ -46,7 +48,9 @@ def _fold_in(key: UInt32[Array, "2"], data: Any) -> UInt32[Array, "2"]:
 def _split(key: UInt32[Array, "2"], shape: tuple[int, ...]) -> UInt32[Array, "... 2"]:
     # Complementing one key word keeps children of `split` apart from those of `fold_in`.
     parent = jnp.stack([key[0], ~key[1]])
-    children = jax.vmap(lambda i: _fold_in(parent, i))(jnp.arange(math.prod(shape), dtype=jnp.uint32))
+    children = jax.vmap(lambda i: _fold_in(parent, i))(
+        jnp.arange(math.prod(shape), dtype=jnp.uint32)
+    )
     return children.reshape(*shape, 2)
 
 

@@ -9,6 +9,7 @@ from statsgd.laws.linear_regression import (
     gaussian_critical_learning_rate,
 )
 from statsgd.laws.phase_space import PhaseSpaceGaussian
+from statsgd.laws.potential import PotentialLaw
 
 __all__ = [
     "LAWS",
@@ -18,6 +19,7 @@ __all__ = [
     "Law",
     "LinearRegressionGaussian",
     "PhaseSpaceGaussian",
+    "PotentialLaw",
     "critical_learning_rate",
     "gaussian_critical_learning_rate",
 ]

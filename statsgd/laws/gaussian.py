@@ -37,9 +37,7 @@ class GaussianLaw(Law):
         one_of("variable", variable, self.variables)
         return self.location if variable == "params" else 0 * self.location
 
-    def covariance(
-        self, variable: str = "params", other: str | None = None
-    ) -> Float[Array, "d d"]:
+    def covariance(self, variable: str = "params", other: str | None = None) -> Float[Array, "d d"]:
         """Covariance of a variable, or the cross-covariance Cov(variable, other)."""
         self.require_proper()
         rows = self._slice(variable)
@@ -55,7 +53,9 @@ class GaussianLaw(Law):
         if obs is not None:
             tril = jnp.linalg.cholesky(self.joint[:d, :d])
             with numpyro.plate("replica", obs.shape[0]):
-                numpyro.sample("params", dist.MultivariateNormal(self.location, scale_tril=tril), obs=obs)
+                numpyro.sample(
+                    "params", dist.MultivariateNormal(self.location, scale_tril=tril), obs=obs
+                )
             return
         z = numpyro.sample("z", dist.Normal(0, 1).expand([2 * d]).to_event(1))
         state = square_root(self.joint) @ z

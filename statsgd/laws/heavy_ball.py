@@ -1,5 +1,6 @@
 """Exact stationary law of the heavy-ball chain on a quadratic with constant noise."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 import jax.numpy as jnp
@@ -88,6 +89,20 @@ class HeavyBallGaussian(GaussianLaw):
             local.location,
         )
 
+    @classmethod
+    def examples(cls) -> Sequence[Self]:
+        """One mode, and two whose noise does not commute with the curvature."""
+        skew = [[1.0, 0.6], [0.6, 0.8]]
+        return (
+            cls([[2.0]], [[0.3]], 0.5, 0.5),
+            cls(np.diag([2.0, 0.5]), skew, 0.3, 0.5, weight_decay=0.1, location=[0.5, -1.0]),
+        )
+
+    @classmethod
+    def improper_examples(cls) -> Sequence[Self]:
+        """A learning rate above the threshold, and a flat direction."""
+        return cls([[2.0]], [[0.3]], 2.0, 0.5), cls(np.diag([1.0, 0.0]), np.eye(2), 0.1)
+
     def modes(self) -> Modes:
         """Eigenvalues (ascending) and eigenvectors of H + λI."""
         return eigenmodes(self.hessian, self.weight_decay)
@@ -120,10 +135,14 @@ def heavy_ball_moments(h: Any, c: Any, eta: Any, beta: Any) -> tuple[Any, Any, A
     """Cov θ, Cov(θ, m) and Cov m in the eigenbasis; `h` `(d,)`, `c` `(d, d)` there."""
     total, difference = h[:, None] + h, h[:, None] - h
     product = h[:, None] * h
-    params = eta * c / (
-        (1 - beta) * total
-        - eta * (1 - beta) * product / (1 + beta)
-        + eta * beta * difference**2 / (1 - beta**2)
+    params = (
+        eta
+        * c
+        / (
+            (1 - beta) * total
+            - eta * (1 - beta) * product / (1 + beta)
+            + eta * beta * difference**2 / (1 - beta**2)
+        )
     )
     buffer = total * params / (eta * (1 + beta))
     cross = -0.5 * (total / (1 + beta) + difference / (1 - beta)) * params
@@ -136,8 +155,9 @@ def require_stable_mean(h: Any, eta: float, beta: float) -> None:
     for worst in (float(np.min(h)), float(np.max(h))):
         if not 0 < eta * worst < limit:
             raise ImproperLawError(
-                f"learning_rate*h = {eta * worst:.6g} outside (0, 2(1+momentum)) = (0, {limit:.6g})"
-                f" for the eigenvalue h = {worst:.6g} of hessian + weight_decay*I: no stationary law"
+                f"learning_rate*h = {eta * worst:.6g} outside (0, 2(1+momentum)) = (0, "
+                f"{limit:.6g}) for the eigenvalue h = {worst:.6g} of hessian + weight_decay*I: "
+                "no stationary law"
             )
 
 

@@ -1,8 +1,8 @@
 """What a stationary law is: a NumPyro model with a density, and a refusal to lie."""
 
 import abc
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import equinox as eqx
 import jax
@@ -60,6 +60,20 @@ class Law(eqx.Module):
     @abc.abstractmethod
     def require_proper(self) -> None:
         """Raise `ImproperLawError` if the law does not exist at these parameters."""
+
+    @classmethod
+    @abc.abstractmethod
+    def examples(cls) -> Sequence[Self]:
+        """Instances at ordinary parameters, in dimensions that quadrature reaches where possible.
+
+        The test battery, the catalogue and the documentation run over them: a new law gets all
+        three by listing a few.
+        """
+
+    @classmethod
+    def improper_examples(cls) -> Sequence[Self]:
+        """Instances that `require_proper` must refuse; empty if every instance is proper."""
+        return ()
 
     def draw(self, key: PRNGKeyArray, shape: tuple[int, ...] = ()) -> Float[Array, "*shape d"]:
         """Exact independent draws of `params`, where `generative`."""

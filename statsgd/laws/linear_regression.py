@@ -1,6 +1,6 @@
 """Stationary moments of minibatch SGD on linear regression, where the noise follows the state."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -19,7 +19,7 @@ from statsgd.laws.heavy_ball import (
     require_stable_mean,
 )
 from statsgd.laws.law import ImproperLawError, register
-from statsgd.problems import LinearRegression
+from statsgd.problems import LinearRegression, linear_regression
 
 _MAX_TERMS = 100_000
 
@@ -112,6 +112,24 @@ class LinearRegressionGaussian(GaussianLaw):
             joint = join_blocks(*(q * block @ q.T for block in blocks))
         place = location_vector(location, d)
         return cls(place, joint, a, np.float64(gain), s, eta, beta, np.float64(0.0))
+
+    @classmethod
+    def examples(cls) -> Sequence[Self]:
+        """Fresh Gaussian inputs, and six examples in two dimensions."""
+        inputs = [[1.0, 0], [0, 1], [1, 1], [2, -1], [-1, 0.5], [0.5, 2]]
+        problem = linear_regression(inputs, [1.0, -1, 0.5, 2, 0, -1.5])
+        return (
+            cls.gaussian_inputs([[1.0]], 1.0, 4, 0.5),
+            cls.from_sgd(problem, SGD(0.1, Minibatch(2), momentum=0.5, weight_decay=0.1)),
+        )
+
+    @classmethod
+    def improper_examples(cls) -> Sequence[Self]:
+        """A batch too small for its learning rate, and a mean that diverges."""
+        return (
+            cls.gaussian_inputs(np.diag([2.0, 1.0, 0.5]), 0.5, 4, 0.65),
+            cls.gaussian_inputs([[1.0]], 1.0, 4, 2.5),
+        )
 
     def modes(self) -> Modes:
         """Eigenvalues h (ascending) and eigenvectors of H + λI."""

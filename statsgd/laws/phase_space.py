@@ -1,5 +1,6 @@
 """The continuous underdamped model of heavy-ball SGD near a minimum."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
@@ -108,6 +109,20 @@ class PhaseSpaceGaussian(GaussianLaw):
             sgd.weight_decay,
             local.location,
         )
+
+    @classmethod
+    def examples(cls) -> Sequence[Self]:
+        """The published setting, and noise that does not commute with the curvature."""
+        skew = [[1.0, 0.6], [0.6, 0.8]]
+        return (
+            cls.hessian_noise(np.diag([4.0, 0.5]), 0.5, 8, 0.1, 0.9, 0.1),
+            cls(np.diag([2.0, 0.5]), skew, 0.1, 0.9, location=[0.5, -1.0]),
+        )
+
+    @classmethod
+    def improper_examples(cls) -> Sequence[Self]:
+        """A maximum, and a covariance that is not one."""
+        return cls(np.diag([1.0, -1.0]), np.eye(2), 0.1), cls(np.eye(2), -np.eye(2), 0.1)
 
     def modes(self) -> Modes:
         """Eigenvalues h (ascending) and eigenvectors of H + λI."""

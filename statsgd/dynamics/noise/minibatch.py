@@ -12,6 +12,7 @@ from statsgd.dynamics import sampling
 from statsgd.dynamics.noise.gradient_noise import GradientNoise, register
 from statsgd.problems import EmpiricalRisk, PopulationRisk, Problem, SampledProblem
 
+
 @register
 class Minibatch(GradientNoise):
     """Mean gradient over a minibatch of S examples.
