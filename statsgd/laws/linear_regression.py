@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from scipy.optimize import brentq
 
-from statsgd.arguments import count, fraction, positive, symmetric
+from statsgd.arguments import count, fraction, is_traced, positive, symmetric
 from statsgd.dynamics.noise import Minibatch
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.gaussian import GaussianLaw, join_blocks
@@ -56,7 +56,8 @@ class LinearRegressionGaussian(GaussianLaw):
 
     hessian: Float[Array, "d d"]
     feedback_gain: Float[Array, ""]
-    batch_size: int
+    batch_size: Int[Array, ""]
+    critical_batch_size: Float[Array, ""]
     learning_rate: Float[Array, ""]
     momentum: Float[Array, ""]
     weight_decay: Float[Array, ""]
@@ -75,7 +76,8 @@ class LinearRegressionGaussian(GaussianLaw):
             joint,
             problem.hessian_matrix(),
             np.float64(gain),
-            data.batch_size,
+            np.int64(sgd.noise.batch_size),
+            np.float64(data.critical_batch_size(gain)),
             sgd.learning_rate,
             sgd.momentum,
             sgd.weight_decay,
@@ -111,7 +113,17 @@ class LinearRegressionGaussian(GaussianLaw):
             blocks = (params, -eta / 2 * buffer, buffer)
             joint = join_blocks(*(q * block @ q.T for block in blocks))
         place = location_vector(location, d)
-        return cls(place, joint, a, np.float64(gain), s, eta, beta, np.float64(0.0))
+        return cls(
+            place,
+            joint,
+            a,
+            np.float64(gain),
+            np.int64(s),
+            np.float64(_gaussian_critical_batch_size(eigenvalues, float(eta), float(beta))),
+            eta,
+            beta,
+            np.float64(0.0),
+        )
 
     @classmethod
     def examples(cls) -> Sequence[Self]:
@@ -137,14 +149,17 @@ class LinearRegressionGaussian(GaussianLaw):
 
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless 0 < ηh < 2(1+β) and the feedback gain is below 1."""
+        if is_traced(self.hessian, self.learning_rate, self.feedback_gain):
+            return
         require_stable_mean(
             self.modes().curvatures, float(self.learning_rate), float(self.momentum)
         )
         if not self.feedback_gain < 1:
             raise ImproperLawError(
-                f"the variance of SGD is infinite: the gain of the noise feedback is "
-                f"{float(self.feedback_gain):.6g} ≥ 1 at batch_size = {self.batch_size}; it "
-                f"falls as the batch grows and with learning_rate = {float(self.learning_rate):.6g}"
+                f"the variance of SGD is infinite: the noise feedback has gain "
+                f"{float(self.feedback_gain):.6g} ≥ 1; at learning_rate = "
+                f"{float(self.learning_rate):.6g} batch_size must be above "
+                f"{float(self.critical_batch_size):.6g}, got {int(self.batch_size)}"
             )
 
 
@@ -178,7 +193,14 @@ class _FiniteData(NamedTuple):
     features: Float[np.ndarray, "N d"]
     noise: Float[np.ndarray, "d d"]
     factor: float
-    batch_size: int
+    replacement: bool
+
+    def critical_batch_size(self, gain: float) -> float:
+        """The batch size at which the gain, proportional to C/Σ₁, would be one."""
+        if not 0 < gain < np.inf:
+            return 0.0 if gain == 0 else np.inf
+        factor, n = self.factor / gain, len(self.features)
+        return 1 / factor if self.replacement else n / (1 + factor * (n - 1))
 
     def state_dependent_noise(self, params: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
         """E C − C(μ) where Cov θ = `params`."""
@@ -211,7 +233,7 @@ def _finite_data(problem: LinearRegression, sgd: SGD) -> _FiniteData:
         features,
         factor * gradients.T @ gradients / len(residuals),
         factor,
-        sgd.noise.batch_size,
+        sgd.noise.sampling == "with_replacement",
     )
 
 
@@ -264,6 +286,20 @@ def _gaussian_gain(a: np.ndarray, eta: float, beta: float, s: int) -> float:
     """T/S, infinite where G is not positive."""
     g = _g(a, eta, beta, s)
     return float(np.sum(eta * a / g) / s) if np.all(g > 0) else np.inf
+
+
+def _gaussian_critical_batch_size(a: np.ndarray, eta: float, beta: float) -> float:
+    """S at which T/S = 1; infinite where no batch is large enough."""
+    constant = 2 * (1 - beta) - (1 - beta) / (1 + beta) * eta * a
+    if np.any(constant <= 0):
+        return np.inf
+    # With G = constant − ηa/S the gain is Σ ηa/(S·constant − ηa): decreasing in S.
+    low, high = np.max(eta * a / constant), np.max(eta * a / constant) * (2 + len(a))
+    return float(
+        brentq(
+            lambda s: 1 - 1 / np.sum(eta * a / (s * constant - eta * a)), low * (1 + 1e-12), high
+        )
+    )
 
 
 def _largest_rate(gain: Callable[[float], float], h: np.ndarray, beta: float) -> float:
