@@ -106,8 +106,8 @@ class Comparison:
 class _Reference(NamedTuple):
     """What the law says of one variable: moments, with errors where they come from draws."""
 
-    mean: Float[np.ndarray, " d"]
-    covariance: Float[np.ndarray, "d d"]
+    mean: Float[Any, " d"]
+    covariance: Float[Any, "d d"]
     draws: Clusters
     exact: bool
 
@@ -119,7 +119,7 @@ def compare(
     seed: int,
     margin: float = 0.1,
     confidence: float = 0.95,
-    modes: Float[np.ndarray, "d k"] | None = None,
+    modes: Float[Any, "d k"] | None = None,
     coordinates: bool = True,
     include_snapshots: bool = False,
     condition_on_survival: bool = False,
@@ -193,7 +193,7 @@ def compare(
 def _survival(endpoints: xr.DataTree) -> dict[str, Any]:
     if "run" not in endpoints.children:
         return {}
-    diverged = endpoints["run"]["diverged"].values
+    diverged = endpoints["run"].to_dataset()["diverged"].values
     return {"diverged": int(diverged.sum()), "replicas": int(diverged.size)}
 
 
@@ -218,12 +218,12 @@ def _references(source: Any, variables: tuple[str, ...], seed: int) -> dict[str,
         )
     source.require_proper()
     key = jax.random.key(seed)
-    draws = source.draw_variables(key, (MAX_DISTANCE_POINTS,))
+    exact = source.draw_variables(key, (MAX_DISTANCE_POINTS,))
     return {
         name: _Reference(
-            np.asarray(_moment(source.mean, name), dtype=np.float64),
-            np.asarray(_moment(source.covariance, name), dtype=np.float64),
-            np.asarray(draws[name], dtype=np.float64)[:, None],
+            np.asarray(_moment(source, "mean", name), dtype=np.float64),
+            np.asarray(_moment(source, "covariance", name), dtype=np.float64),
+            np.asarray(exact[name], dtype=np.float64)[:, None],
             True,
         )
         for name in variables
@@ -231,12 +231,13 @@ def _references(source: Any, variables: tuple[str, ...], seed: int) -> dict[str,
     }
 
 
-def _moment(method: Any, variable: str) -> Any:
+def _moment(law: Law, name: str, variable: str) -> Any:
     # Laws of the parameters alone take no variable.
+    method = getattr(law, name)
     return method() if variable == "params" else method(variable)
 
 
-def _directions(source, references, modes, coordinates) -> dict[str, Float[np.ndarray, "d k"]]:
+def _directions(source, references, modes, coordinates) -> dict[str, Float[Any, "d k"]]:
     reference = references.get("params") or next(iter(references.values()))
     d = len(reference.mean)
     if modes is None:
@@ -255,7 +256,7 @@ def _effects(
     samples: Clusters,
     reference: _Reference,
     direction: str,
-    columns: Float[np.ndarray, "d k"],
+    columns: Float[Any, "d k"],
     comparisons: int,
     margin: float,
     confidence: float,
@@ -314,7 +315,7 @@ def _verdicts(rows: pd.DataFrame, centre: float, margin: float) -> list[str]:
     return np.where(inside, agrees, np.where(outside, differs, UNDECIDED)).tolist()
 
 
-def _independent(draws: Clusters) -> Float[np.ndarray, "m d"]:
+def _independent(draws: Clusters) -> Float[Any, "m d"]:
     """Draws thinned to their effective number, by the worst coordinate's batch-means estimate."""
     flat = draws.reshape(-1, draws.shape[2])
     if draws.shape[1] == 1:

@@ -1,6 +1,7 @@
 """Endpoints and laws seen mode by mode in phase space: what figures of Gaussian laws need."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -22,17 +23,18 @@ def modes_in_phase_space(
     shown: Sequence[int] | None = None,
     include_snapshots: bool = False,
 ) -> xr.DataTree:
-    """Project endpoints and Gaussian laws on the eigenmodes of H + λI of the first law.
+    """Project endpoints and Gaussian laws on the eigenmodes of the first law's Hessian.
 
-    **Returns** a `DataTree` of kind `modes` with `moments` (dims `law`, `mode`): curvature, law
-    variances of θ and m and their covariance, measured variances with standard errors; and
+    **Returns** a `DataTree` of kind `modes` with `moments` (dims `law`, `mode`): Hessian
+    eigenvalue, law variances of θ and m, their covariance, measured variances with errors; and
     `points` (dims `point`, `shown`): endpoints, centred on the first law, along the modes `shown`
     (by default the flattest and the sharpest).
     """
     if not laws:
         raise ValueError("laws must name at least one Gaussian law, got none")
     first = next(iter(laws.values()))
-    curvatures, vectors = first.modes()
+    vectors = first.modes().vectors
+    curvatures = _diagonal(first.hessian, vectors)
     samples = read_ensemble(endpoints, include_snapshots=include_snapshots)
     moments: dict = {"curvature": ("mode", np.asarray(curvatures))}
     for variable in first.variables:
@@ -63,7 +65,5 @@ def modes_in_phase_space(
     return tree
 
 
-def _diagonal(
-    covariance: Float[np.ndarray, "d d"], vectors: Float[np.ndarray, "d k"]
-) -> Float[np.ndarray, " k"]:
+def _diagonal(covariance: Float[Any, "d d"], vectors: Float[Any, "d k"]) -> Float[Any, " k"]:
     return np.einsum("ik,ij,jk->k", vectors, covariance, vectors)

@@ -4,6 +4,8 @@ A cluster is a replica of an ensemble (its late steps are correlated) or a stret
 Errors are computed over clusters alone, so correlation within a cluster does no harm.
 """
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
@@ -11,7 +13,7 @@ from jaxtyping import Float
 #: Chains are cut into stretches until there are at least this many clusters.
 MIN_CLUSTERS = 32
 
-type Clusters = Float[np.ndarray, "cluster within d"]
+type Clusters = Float[Any, "cluster within d"]
 
 
 def read_ensemble(
@@ -34,7 +36,7 @@ def read_ensemble(
         groups = {"params": "snapshots", "momentum_buffer": "snapshots_momentum_buffer"}
     alive = np.ones(tree["endpoints"].sizes["replica"], dtype=bool)
     if "run" in tree.children:
-        alive = ~tree["run"]["diverged"].values
+        alive = ~tree["run"].to_dataset()["diverged"].values
     if not alive.all() and not condition_on_survival:
         raise ValueError(
             f"{int((~alive).sum())} of {alive.size} replicas diverged, and what is left is not a "

@@ -96,7 +96,7 @@ class SGD(Dynamics):
 
     def describe(self) -> dict[str, Any]:
         """Name and settings."""
-        noise = {"name": type(self.noise).__name__}
+        noise: dict[str, Any] = {"name": type(self.noise).__name__}
         noise |= {k: v for k, v in vars(self.noise).items() if isinstance(v, int | float | str)}
         return {
             "name": "SGD",

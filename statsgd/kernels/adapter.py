@@ -191,8 +191,8 @@ class LangevinKernel(MCMCKernel):
         """The map from one draw in unconstrained space to the model's sites."""
         if self._model is None:
             return identity
-        self._ensure_model_read(model_args, model_kwargs)
-        return self._postprocess_gen(*model_args, **(model_kwargs or {}))
+        _, postprocess_gen = self._closures(model_args, model_kwargs)
+        return postprocess_gen(*model_args, **(model_kwargs or {}))
 
     def refresh(
         self, state: KernelState, model_args: tuple, model_kwargs: dict | None
@@ -224,11 +224,10 @@ class LangevinKernel(MCMCKernel):
 
     def __getstate__(self) -> dict[str, Any]:
         # Closures over a traced model do not pickle; they are read again when needed.
-        return self.__dict__ | {"_potential_gen": None, "_postprocess_gen": None}
+        return self.__dict__ | {"_model_closures": None}
 
     def _forget(self) -> None:
-        self._potential_gen = None
-        self._postprocess_gen = None
+        self._model_closures: tuple[Callable, Callable] | None = None
 
     def _read_model(self, rng_key, model_args, model_kwargs) -> PyTree:
         """Trace the model for its potential; returns valid starting positions."""
@@ -240,17 +239,19 @@ class LangevinKernel(MCMCKernel):
             model_args=model_args,
             model_kwargs=model_kwargs,
         )
-        self._potential_gen, self._postprocess_gen = info.potential_fn, info.postprocess_fn
+        self._model_closures = info.potential_fn, info.postprocess_fn
         return info.param_info.z
 
-    def _ensure_model_read(self, model_args, model_kwargs) -> None:
-        if self._potential_gen is None:
+    def _closures(self, model_args, model_kwargs) -> tuple[Callable, Callable]:
+        if self._model_closures is None:
             self._read_model(jax.random.key(0), model_args, model_kwargs)
+        assert self._model_closures is not None
+        return self._model_closures
 
     def _potential(self, model_args, model_kwargs) -> Potential:
         if self._model is not None:
-            self._ensure_model_read(model_args, model_kwargs)
-            return self._potential_gen(*model_args, **(model_kwargs or {}))
+            potential_gen, _ = self._closures(model_args, model_kwargs)
+            return potential_gen(*model_args, **(model_kwargs or {}))
         if self._potential_fn is None:
             raise ValueError("the kernel has no target: give it model or potential_fn")
         return self._potential_fn

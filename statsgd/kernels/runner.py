@@ -86,7 +86,8 @@ def _run(law, kernel, key, warmup, draws, chains, progress):
 
 def _compiled(kernel: LangevinKernel):
     """`start` and `advance` for kernels that differ in numbers only."""
-    return _compile(type(kernel), kernel.adapts, kernel.target_accept_prob, kernel._init_strategy)
+    kind: Any = type(kernel)
+    return _compile(kind, kernel.adapts, kernel.target_accept_prob, kernel._init_strategy)
 
 
 @functools.lru_cache(maxsize=64)

@@ -4,16 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 from scipy.optimize import brentq
 
 from statsgd.arguments import count, fraction, is_traced, positive, symmetric
 from statsgd.dynamics.noise import Minibatch
 from statsgd.dynamics.sgd import SGD
-from statsgd.laws.gaussian import GaussianLaw, join_blocks
+from statsgd.laws.gaussian import GaussianLaw, eigenmodes, join_blocks
 from statsgd.laws.heavy_ball import (
-    Modes,
-    eigenmodes,
     heavy_ball_moments,
     location_vector,
     require_stable_mean,
@@ -54,13 +52,9 @@ class LinearRegressionGaussian(GaussianLaw):
         "Mulayoff, Michaeli (2024), arXiv:2306.07850; Ziyin et al. (2022), arXiv:2102.05375"
     )
 
-    hessian: Float[Array, "d d"]
-    feedback_gain: Float[Array, ""]
-    batch_size: Int[Array, ""]
-    critical_batch_size: Float[Array, ""]
-    learning_rate: Float[Array, ""]
-    momentum: Float[Array, ""]
-    weight_decay: Float[Array, ""]
+    feedback_gain: Float[Any, ""]
+    batch_size: Int[Any, ""]
+    critical_batch_size: Float[Any, ""]
 
     @classmethod
     def from_sgd(cls, problem: LinearRegression, sgd: SGD) -> Self:
@@ -75,12 +69,12 @@ class LinearRegressionGaussian(GaussianLaw):
             data.location,
             joint,
             problem.hessian_matrix(),
-            np.float64(gain),
-            np.int64(sgd.noise.batch_size),
-            np.float64(data.critical_batch_size(gain)),
             sgd.learning_rate,
             sgd.momentum,
             sgd.weight_decay,
+            np.float64(gain),
+            np.int64(data.batch_size),
+            np.float64(data.critical_batch_size(gain)),
         )
 
     @classmethod
@@ -117,12 +111,12 @@ class LinearRegressionGaussian(GaussianLaw):
             place,
             joint,
             a,
-            np.float64(gain),
-            np.int64(s),
-            np.float64(_gaussian_critical_batch_size(eigenvalues, float(eta), float(beta))),
             eta,
             beta,
             np.float64(0.0),
+            np.float64(gain),
+            np.int64(s),
+            np.float64(_gaussian_critical_batch_size(eigenvalues, float(eta), float(beta))),
         )
 
     @classmethod
@@ -142,10 +136,6 @@ class LinearRegressionGaussian(GaussianLaw):
             cls.gaussian_inputs(np.diag([2.0, 1.0, 0.5]), 0.5, 4, 0.65),
             cls.gaussian_inputs([[1.0]], 1.0, 4, 2.5),
         )
-
-    def modes(self) -> Modes:
-        """Eigenvalues h (ascending) and eigenvectors of H + λI."""
-        return eigenmodes(self.hessian, self.weight_decay)
 
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless 0 < ηh < 2(1+β) and the feedback gain is below 1."""
@@ -186,13 +176,14 @@ def gaussian_critical_learning_rate(
 class _FiniteData(NamedTuple):
     """Least squares in the eigenbasis of H + λI, about the stationary mean."""
 
-    location: Float[np.ndarray, " d"]
-    vectors: Float[np.ndarray, "d d"]
-    curvatures: Float[np.ndarray, " d"]
-    hessian: Float[np.ndarray, " d"]
-    features: Float[np.ndarray, "N d"]
-    noise: Float[np.ndarray, "d d"]
+    location: Float[Any, " d"]
+    vectors: Float[Any, "d d"]
+    curvatures: Float[Any, " d"]
+    hessian: Float[Any, " d"]
+    features: Float[Any, "N d"]
+    noise: Float[Any, "d d"]
     factor: float
+    batch_size: int
     replacement: bool
 
     def critical_batch_size(self, gain: float) -> float:
@@ -202,7 +193,7 @@ class _FiniteData(NamedTuple):
         factor, n = self.factor / gain, len(self.features)
         return 1 / factor if self.replacement else n / (1 + factor * (n - 1))
 
-    def state_dependent_noise(self, params: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
+    def state_dependent_noise(self, params: Float[Any, "d d"]) -> Float[Any, "d d"]:
         """E C − C(μ) where Cov θ = `params`."""
         spread = np.einsum("ni,ij,nj->n", self.features, params, self.features, optimize=True)
         mean = (self.features * spread[:, None]).T @ self.features / len(spread)
@@ -233,6 +224,7 @@ def _finite_data(problem: LinearRegression, sgd: SGD) -> _FiniteData:
         features,
         factor * gradients.T @ gradients / len(residuals),
         factor,
+        sgd.noise.batch_size,
         sgd.noise.sampling == "with_replacement",
     )
 

@@ -76,7 +76,7 @@ def mode_variances(moments: xr.Dataset) -> bytes:
             zorder=5,
         )
         axis.set(xscale="log", yscale="log", title=readable(variable))
-        axis.set_xlabel("curvature h of H + λI")
+        axis.set_xlabel("curvature (Hessian eigenvalue)")
     axes[0, 0].set_ylabel("stationary variance")
     axes[0, 1].legend(fontsize=8, frameon=False)
     return to_png(figure)
@@ -133,7 +133,12 @@ def factors(data: xr.Dataset) -> bytes:
     for i, step in enumerate(data["step"].values):
         values = data["factor"].sel(step=step)
         axis.plot(data["curvature"], values, "o-", ms=3, lw=1, color=COLOURS[i], label=str(step))
-    axis.set(xscale="log", yscale="log", xlabel="curvature h of H + λI", ylabel="factor on variance")
+    axis.set(
+        xscale="log",
+        yscale="log",
+        xlabel="curvature (Hessian eigenvalue)",
+        ylabel="factor on variance",
+    )
     plain_log_ticks(axis.yaxis)
     axis.legend(fontsize=8, frameon=False)
     return to_png(figure)
@@ -148,14 +153,18 @@ def convergence(rhat: np.ndarray, bulk: np.ndarray, tail: np.ndarray) -> bytes:
     axes[0, 1].plot(bulk, ".", color=COLOURS[0], label="bulk")
     axes[0, 1].plot(tail, ".", color=COLOURS[1], label="tail")
     axes[0, 1].axhline(400, color=INK, lw=0.8, ls="--")
-    axes[0, 1].set(xlabel="coordinate", ylabel="draws", title="effective sample size", ylim=(0, None))
+    axes[0, 1].set(
+        xlabel="coordinate", ylabel="draws", title="effective sample size", ylim=(0, None)
+    )
     axes[0, 1].legend(fontsize=8, frameon=False)
     return to_png(figure)
 
 
 def readable(variable: str) -> str:
     """A variable name for a title."""
-    return {"params": "parameters θ", "momentum_buffer": "momentum buffer m"}.get(variable, variable)
+    return {"params": "parameters θ", "momentum_buffer": "momentum buffer m"}.get(
+        variable, variable
+    )
 
 
 def mode_title(moments: xr.Dataset, mode: int) -> str:

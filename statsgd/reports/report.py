@@ -69,10 +69,9 @@ def _cell(value: Any) -> str:
 
 def _provenance(results: xr.DataTree) -> list[tuple[str, str]]:
     shown = {"title", "question", "finding", "kind"}
-    rows = {key: value for key, value in results.attrs.items() if key not in shown}
+    rows = {str(key): value for key, value in results.attrs.items() if key not in shown}
     config = rows.pop("config", None)
     listed = [(key, str(value)) for key, value in rows.items()]
     if config is not None:
         listed += [(f"config: {key}", str(value)) for key, value in json.loads(config).items()]
     return listed
-

@@ -52,11 +52,12 @@ def register(kind: str) -> Callable:
 
 
 def sections(results: xr.DataTree) -> Iterator[Section]:
-    """Sections of every node of `results` that has a registered kind, in order."""
-    for node in results.subtree:
-        function = SECTIONS.get(str(node.attrs.get("kind")))
-        if function is not None:
-            yield function(node.name or "results", node)
+    """Sections of every node of `results` that has a registered kind, depth first, in order."""
+    function = SECTIONS.get(str(results.attrs.get("kind")))
+    if function is not None:
+        yield function(results.name or "results", results)
+    for child in results.children.values():
+        yield from sections(child)
 
 
 @register("comparison")
@@ -69,7 +70,8 @@ def comparison_section(name: str, node: xr.DataTree) -> Section:
     ratios = worst[worst["statistic"] == "variance ratio"]
     positions = ratios[ratios["variable"] == "params"]
     decided = [
-        f"{int((table['verdict'] == verdict).sum())} {verdict}" for verdict in table["verdict"].unique()
+        f"{int((table['verdict'] == verdict).sum())} {verdict}"
+        for verdict in table["verdict"].unique()
     ]
     finding = (
         f"The variance of SGD is {positions['effect'].min():.3f} to "
@@ -111,8 +113,8 @@ def modes_section(name: str, node: xr.DataTree) -> Section:
     drawn = (
         Figure(
             figures.mode_variances(moments),
-            "Stationary variance of parameters and momentum buffer along each eigenmode of H + λI: "
-            "SGD (points, one standard error) and laws (lines).",
+            "Stationary variance of parameters and momentum buffer along each eigenmode of the "
+            "Hessian: SGD (points, one standard error) and laws (lines).",
             "Measured and predicted variance against curvature, one line per law",
         ),
         Figure(
@@ -130,7 +132,7 @@ def modes_section(name: str, node: xr.DataTree) -> Section:
         ),
     )
     finding = (
-        f"Seen along the {moments.sizes['mode']} eigenmodes of the regularised Hessian, curvature "
+        f"Seen along the {moments.sizes['mode']} eigenmodes of the Hessian, curvature "
         f"{float(moments['curvature'].min()):.3g} to {float(moments['curvature'].max()):.3g}."
     )
     return Section("Mode by mode", finding, drawn)
@@ -181,8 +183,8 @@ def draws_section(name: str, node: xr.DataTree) -> Section:
     )
     stats = node["sample_stats"].to_dataset()
     finding = (
-        f"{node.attrs['kernel']} on the law as a NumPyro model: {posterior.sizes['chain']} chains of "
-        f"{posterior.sizes['draw']} draws, largest R-hat {rhat.max():.4f}, smallest effective "
+        f"{node.attrs['kernel']} on the law as a NumPyro model: {posterior.sizes['chain']} chains "
+        f"of {posterior.sizes['draw']} draws, largest R-hat {rhat.max():.4f}, smallest effective "
         f"sample size {bulk.min():.0f} in the bulk and {tail.min():.0f} in the tails, acceptance "
         f"{float(stats['acceptance_rate'].mean()):.3f}, "
         f"{int(stats['diverging'].sum())} draws with an undefined potential."
