@@ -9,11 +9,11 @@ adaptation of the step size, and the fields that ArviZ reads.
 import abc
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Bool, Float, Int, PRNGKeyArray, PyTree
 from numpyro.infer import init_to_uniform
 from numpyro.infer.hmc_util import dual_averaging
 from numpyro.infer.mcmc import MCMCKernel
@@ -22,7 +22,7 @@ from numpyro.util import identity, is_prng_key
 
 from statsgd.arguments import fraction, positive
 
-type Potential = Callable[[PyTree], Float[Array, ""]]
+type Potential = Callable[[PyTree], Float[Any, ""]]
 
 #: Every public kernel by name; `register` fills it.
 KERNELS: dict[str, type["LangevinKernel"]] = {}
@@ -42,31 +42,31 @@ class CoreState(Protocol):
         """Position in unconstrained space."""
 
     @property
-    def potential(self) -> Float[Array, ""]:
+    def potential(self) -> Float[Any, ""]:
         """−log density there."""
 
 
 class Info(NamedTuple):
     """What one step reports."""
 
-    accept_prob: Float[Array, ""]
+    accept_prob: Float[Any, ""]
     """Acceptance probability of the proposal; one for kernels without a test."""
-    diverging: Bool[Array, ""]
+    diverging: Bool[Any, ""]
     """Whether the proposal had a potential or gradient that is not finite."""
 
 
 class KernelState(NamedTuple):
     """State under `numpyro.infer.MCMC`; fields with array values can be `extra_fields`."""
 
-    i: Int[Array, ""]
+    i: Int[Any, ""]
     z: PyTree
-    potential_energy: Float[Array, ""]
-    accept_prob: Float[Array, ""]
-    diverging: Bool[Array, ""]
-    step_size: Float[Array, ""]
+    potential_energy: Float[Any, ""]
+    accept_prob: Float[Any, ""]
+    diverging: Bool[Any, ""]
+    step_size: Float[Any, ""]
     core: Any
     adaptation: tuple
-    num_warmup: Int[Array, ""]
+    num_warmup: Int[Any, ""]
     rng_key: PRNGKeyArray
 
 
@@ -206,7 +206,7 @@ class LangevinKernel(MCMCKernel):
 
         return again(state) if is_prng_key(state.rng_key) else jax.vmap(again)(state)
 
-    def wrap_model(self, wrapper: Callable) -> Self:
+    def wrap_model(self, wrapper: Callable) -> "LangevinKernel":
         """A copy of this kernel on `wrapper(self.model)`."""
         if self._model is None:
             raise ValueError("wrap_model needs a kernel on a model, got one on potential_fn")
@@ -214,7 +214,9 @@ class LangevinKernel(MCMCKernel):
 
     # What statsgd.sample asks for.
 
-    def bind(self, model: Callable, parameters: Mapping[str, Any] | None = None) -> Self:
+    def bind(
+        self, model: Callable, parameters: Mapping[str, Any] | None = None
+    ) -> "LangevinKernel":
         """A copy of this kernel on another model, with other `parameters` if given."""
         bound = copy.copy(self)
         bound._model, bound._potential_fn = model, None

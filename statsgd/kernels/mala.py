@@ -5,7 +5,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from statsgd.kernels.adapter import Info, LangevinKernel, Potential, register
 from statsgd.kernels.tree import all_finite, random_like, squared_norm
@@ -15,7 +15,7 @@ class State(NamedTuple):
     """Position with the potential and its gradient there."""
 
     position: PyTree
-    potential: Float[Array, ""]
+    potential: Float[Any, ""]
     gradient: PyTree
 
 

@@ -1,10 +1,11 @@
 """Arithmetic on position pytrees."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+from jaxtyping import Bool, Float, PRNGKeyArray, PyTree
 
 
 def random_like(key: PRNGKeyArray, tree: PyTree) -> PyTree:
@@ -18,12 +19,12 @@ def random_like(key: PRNGKeyArray, tree: PyTree) -> PyTree:
     return jax.tree.unflatten(structure, normal)
 
 
-def squared_norm(tree: PyTree) -> Float[Array, ""]:
+def squared_norm(tree: PyTree) -> Float[Any, ""]:
     """Sum of the squares of all entries."""
     return functools.reduce(jnp.add, [jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)])
 
 
-def all_finite(tree: PyTree) -> Bool[Array, ""]:
+def all_finite(tree: PyTree) -> Bool[Any, ""]:
     """Whether every entry is finite."""
     finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
     return functools.reduce(jnp.logical_and, finite)

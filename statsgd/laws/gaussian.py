@@ -31,7 +31,7 @@ class GaussianLaw(Law):
     variables: ClassVar[tuple[str, ...]] = ("params", "momentum_buffer")
 
     location: Float[Any, " d"]
-    joint: Float[Any, "2d 2d"]
+    joint: Float[Any, "2*d 2*d"]
     hessian: Float[Any, "d d"]
     learning_rate: Float[Any, ""]
     momentum: Float[Any, ""]

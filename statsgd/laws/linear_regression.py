@@ -17,7 +17,7 @@ from statsgd.laws.heavy_ball import (
     require_stable_mean,
 )
 from statsgd.laws.law import ImproperLawError, register
-from statsgd.problems import LinearRegression, linear_regression
+from statsgd.problems import LinearRegression, Problem, linear_regression
 
 _MAX_TERMS = 100_000
 
@@ -57,7 +57,7 @@ class LinearRegressionGaussian(GaussianLaw):
     critical_batch_size: Float[Any, ""]
 
     @classmethod
-    def from_sgd(cls, problem: LinearRegression, sgd: SGD) -> Self:
+    def from_sgd(cls, problem: Problem, sgd: SGD) -> Self:
         """The law for minibatch `sgd` on a `linear_regression` problem.
 
         Raises `ValueError` for another problem or noise, `ImproperLawError` (from the first use)
@@ -68,7 +68,7 @@ class LinearRegressionGaussian(GaussianLaw):
         return cls(
             data.location,
             joint,
-            problem.hessian_matrix(),
+            data.vectors * data.hessian @ data.vectors.T,
             sgd.learning_rate,
             sgd.momentum,
             sgd.weight_decay,
@@ -153,7 +153,7 @@ class LinearRegressionGaussian(GaussianLaw):
             )
 
 
-def critical_learning_rate(problem: LinearRegression, sgd: SGD) -> float:
+def critical_learning_rate(problem: Problem, sgd: SGD) -> float:
     """The learning rate at which the variance of `sgd` on `problem` becomes infinite.
 
     Never above 2(1+β)/(h_max+λ), where the mean diverges. Found by root search on the feedback
@@ -200,7 +200,7 @@ class _FiniteData(NamedTuple):
         return self.factor * (mean - self.hessian[:, None] * params * self.hessian)
 
 
-def _finite_data(problem: LinearRegression, sgd: SGD) -> _FiniteData:
+def _finite_data(problem: Problem, sgd: SGD) -> _FiniteData:
     if not isinstance(problem, LinearRegression):
         raise ValueError(
             f"the law speaks about linear_regression problems, got {type(problem).__name__}"

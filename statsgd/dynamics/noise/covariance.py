@@ -14,7 +14,7 @@ from statsgd.problems.parameters import in_double_precision
 
 def noise_covariance(
     problem: Problem, params: PyTree, noise: GradientNoise
-) -> Float[np.ndarray, "d d"] | LinearOperator:
+) -> Float[Any, "d d"] | LinearOperator:
     """C(θ) of `noise` at `params` in double precision.
 
     A `(d, d)` array up to d = `problems.DENSE_LIMIT`. Above, for `Minibatch` noise, a
