@@ -155,7 +155,8 @@ def _check_observables(problem: Problem, observe: Any) -> dict[str, Observable]:
 
 def _schedule(name: str, at: int | Sequence[int] | None, steps: int) -> list[int]:
     if at is None:
-        at = np.unique(np.linspace(0, steps, _DEFAULT_OBSERVATIONS + 1).astype(int)[1:]).tolist()
+        even = np.linspace(0, steps, _DEFAULT_OBSERVATIONS + 1).astype(int)
+        at = np.unique(even[even > 0]).tolist()
     if isinstance(at, int | np.integer):
         every = count(name, at)
         return list(range(every, steps + 1, every)) or [steps]

@@ -219,6 +219,7 @@ def test_too_large_a_rate_on_finite_data_is_refused():
     LinearRegressionGaussian.from_sgd(problem, SGD(0.95, noise.Minibatch(enough))).require_proper()
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_other_problems_and_noises_are_refused():
     landscape = problems.landscape(lambda x: x @ x, np.zeros(2))
     with pytest.raises(ValueError, match="linear_regression problems, got Landscape"):

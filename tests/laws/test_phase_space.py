@@ -256,6 +256,7 @@ def test_noiseless_direction_has_moments_but_no_density():
         ((np.eye(2), np.eye(2), 0.1, 0.0, 0.0, [1.0]), r"location must have shape \(2,\)"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         HeavyBallGaussian(*arguments)
