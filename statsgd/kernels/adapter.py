@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Bool, Float, Int, Key, PRNGKeyArray, PyTree
 from numpyro.infer import init_to_uniform
 from numpyro.infer.hmc_util import dual_averaging
 from numpyro.infer.mcmc import MCMCKernel
@@ -67,7 +67,7 @@ class KernelState(NamedTuple):
     core: Any
     adaptation: tuple
     num_warmup: Int[Any, ""]
-    rng_key: PRNGKeyArray
+    rng_key: Key[Any, "*chains"]
 
 
 class LangevinKernel(MCMCKernel):
@@ -154,8 +154,8 @@ class LangevinKernel(MCMCKernel):
 
     def init(
         self,
-        rng_key: PRNGKeyArray,
-        num_warmup: int,
+        rng_key: Key[Any, "*chains"],
+        num_warmup: Any,
         init_params: PyTree | None,
         model_args: tuple,
         model_kwargs: dict | None,
