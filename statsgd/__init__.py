@@ -1,6 +1,6 @@
 """Stationary laws of SGD as programs, sampled and held against SGD itself."""
 
-from statsgd import catalogue, kernels, laws, measures, noise, problems, provenance
+from statsgd import kernels, laws, measures, noise, problems, provenance
 from statsgd.comparison import Comparison, compare
 from statsgd.dynamics import SGD, noise_covariance, simulate
 from statsgd.kernels import sample
@@ -13,7 +13,6 @@ __all__ = [
     "Comparison",
     "ImproperLawError",
     "Problem",
-    "catalogue",
     "compare",
     "hessian",
     "kernels",

@@ -4,7 +4,11 @@ import json
 import re
 from pathlib import Path
 
-from statsgd import catalogue
+import pandas as pd
+
+from statsgd import laws
+from statsgd.kernels import KERNELS
+from statsgd.noise import NOISES
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -12,9 +16,9 @@ README = Path(__file__).parents[1] / "README.md"
 def refreshed(text: str, summary: dict | None = None) -> str:
     """`text` with the marked parts written anew; the headline only if `summary` is given."""
     parts = {
-        "laws": catalogue.markdown(catalogue.laws()),
-        "kernels": catalogue.markdown(catalogue.kernels()),
-        "noises": catalogue.markdown(catalogue.noises()),
+        "laws": markdown(laws.catalogue().drop(columns="from_sgd")),
+        "kernels": markdown(kernels()),
+        "noises": markdown(noises()),
     }
     if summary is not None:
         parts["digits"] = headline(summary)
@@ -22,6 +26,25 @@ def refreshed(text: str, summary: dict | None = None) -> str:
         marked = re.compile(f"<!-- {name} -->.*?<!-- /{name} -->", flags=re.DOTALL)
         text = marked.sub(lambda _, n=name, p=part: f"<!-- {n} -->\n{p}\n<!-- /{n} -->", text)
     return text
+
+
+def kernels() -> pd.DataFrame:
+    """One row a kernel: name, what it leaves invariant, source."""
+    rows = [(name, kind.exactness, kind.citation) for name, kind in sorted(KERNELS.items())]
+    return pd.DataFrame(rows, columns=["kernel", "exactness", "source"])
+
+
+def noises() -> pd.DataFrame:
+    """One row a noise model: name and first line of its description."""
+    rows = [(name, kind.__doc__.splitlines()[0]) for name, kind in sorted(NOISES.items())]
+    return pd.DataFrame(rows, columns=["noise", "what it is"])
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table in the form that README files show."""
+    lines = ["| " + " | ".join(table.columns) + " |", "|" + " --- |" * len(table.columns)]
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)]
+    return "\n".join(lines)
 
 
 def headline(summary: dict) -> str:

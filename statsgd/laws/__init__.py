@@ -1,5 +1,6 @@
 """What theory predicts: one file per family of laws."""
 
+from statsgd.laws.catalogue import applicable, catalogue
 from statsgd.laws.gaussian import GaussianLaw
 from statsgd.laws.heavy_ball import HeavyBallGaussian
 from statsgd.laws.law import LAWS, ImproperLawError, Law
@@ -20,6 +21,8 @@ __all__ = [
     "LinearRegressionGaussian",
     "PhaseSpaceGaussian",
     "PotentialLaw",
+    "applicable",
+    "catalogue",
     "critical_learning_rate",
     "gaussian_critical_learning_rate",
 ]
