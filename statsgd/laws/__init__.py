@@ -1,5 +1,6 @@
 """What theory predicts: one file per family of laws."""
 
+from statsgd.laws.basis_pursuit import weighted_basis_pursuit
 from statsgd.laws.curvature_noise_escape import (
     PiecewiseDiffusion,
     curvature_noise_escape_time,
@@ -13,6 +14,7 @@ from statsgd.laws.escape import (
     langer_escape_time,
     mean_first_passage_1d,
 )
+from statsgd.laws.exit_time import mean_exit_time_1d, mean_exit_time_ball, mean_exit_time_box
 from statsgd.laws.gaussian import GaussianLaw
 from statsgd.laws.gibbs import Gibbs, gibbs_temperature
 from statsgd.laws.heavy_ball import HeavyBallGaussian
@@ -23,9 +25,24 @@ from statsgd.laws.linear_regression import (
     critical_learning_rate,
     gaussian_critical_learning_rate,
 )
+from statsgd.laws.multiplicative_walk import (
+    LogMultiplicativeWalk,
+    batch_curvature,
+    collapse_window,
+    momentum_growth_rate,
+)
 from statsgd.laws.phase_space import PhaseSpaceGaussian
 from statsgd.laws.potential import PotentialLaw
 from statsgd.laws.relaxation import relaxation_gap_1d
+from statsgd.laws.two_cycle import two_cycle, two_cycle_half_width
+from statsgd.laws.valley_diffusion import (
+    integrate_valley_flow,
+    label_noise_strength,
+    return_to_valley,
+    sharpness_flow,
+    valley_motion,
+)
+from statsgd.laws.valley_laws import CosineCurvature, ValleyEntropyLaw, ValleySharpnessLaw
 from statsgd.laws.well_weights import (
     discrete_well_factor,
     effective_well_weights,
@@ -37,6 +54,7 @@ from statsgd.laws.zero_flux import require_zero_flux, zero_flux_residual
 
 __all__ = [
     "LAWS",
+    "CosineCurvature",
     "EffectivePotentialGibbs",
     "GaussianLaw",
     "Gibbs",
@@ -45,11 +63,16 @@ __all__ = [
     "KinkedWellsGibbs",
     "Law",
     "LinearRegressionGaussian",
+    "LogMultiplicativeWalk",
     "PhaseSpaceGaussian",
     "PiecewiseDiffusion",
     "PotentialLaw",
+    "ValleyEntropyLaw",
+    "ValleySharpnessLaw",
     "barrier",
     "barrier_exponent_1d",
+    "batch_curvature",
+    "collapse_window",
     "critical_learning_rate",
     "curvature_noise_escape_time",
     "curvature_noise_scale",
@@ -59,11 +82,23 @@ __all__ = [
     "equal_weight_temperature",
     "gaussian_critical_learning_rate",
     "gibbs_temperature",
+    "integrate_valley_flow",
     "kramers_escape_time",
+    "label_noise_strength",
     "langer_escape_time",
+    "mean_exit_time_1d",
+    "mean_exit_time_ball",
+    "mean_exit_time_box",
     "mean_first_passage_1d",
+    "momentum_growth_rate",
     "relaxation_gap_1d",
     "require_zero_flux",
+    "return_to_valley",
+    "sharpness_flow",
+    "two_cycle",
+    "two_cycle_half_width",
+    "valley_motion",
+    "weighted_basis_pursuit",
     "well_weights",
     "zero_flux_residual",
 ]

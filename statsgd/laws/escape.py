@@ -157,7 +157,7 @@ def mean_first_passage_1d(
     if problem.dimension != 1:
         raise ValueError(f"problem must have one parameter, got d = {problem.dimension}")
     one_of("calculus", calculus, ("ito", "fick"))
-    spread = _on_line(diffusion)
+    spread = diffusion_on_line(diffusion)
     if learning_rate is not None:
         step = np.sqrt(
             2 * positive("learning_rate", learning_rate) * spread(np.array([target], float))[0]
@@ -202,8 +202,8 @@ def barrier_exponent_1d(
     Replaces ΔL/τ where the diffusion D = ηc/2 varies on the way.
     """
     x = np.linspace(start, end, _SEGMENT)
-    d = _on_line(diffusion)(x)
-    _require_positive(d, x, _on_line(diffusion))
+    d = diffusion_on_line(diffusion)(x)
+    _require_positive(d, x, diffusion_on_line(diffusion))
     s = np.linspace(0.0, 1.0, _SEGMENT)
     values = cumulative_simpson(derivatives_on_line(problem, x)[1] / d, x=s)
     return float(values[-1] * (end - start))
@@ -228,7 +228,8 @@ def _derivatives(problem: Problem, x: Array) -> tuple[Array, Array, Array]:
     return jax.vmap(loss)(x), jax.vmap(slope)(x), jax.vmap(jax.grad(slope))(x)
 
 
-def _on_line(diffusion: Any) -> Callable[[np.ndarray], np.ndarray]:
+def diffusion_on_line(diffusion: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """D at every x, in float64, of a number or a function of params."""
     if not callable(diffusion):
         constant = float(positive("diffusion", diffusion))
         return lambda x: np.full(len(x), constant)
