@@ -9,7 +9,7 @@ from scipy.optimize import linprog
 from statsgd.arguments import finite_array
 
 
-def weighted_basis_pursuit(inputs: Any, targets: Any) -> Float[np.ndarray, " d"]:
+def weighted_basis_pursuit(inputs: Any, targets: Any) -> Float[Any, " d"]:
     """The b that minimises Σ_j ω_j|b_j| subject to Xb = y, with ω_j = mean_i x_ij².
 
     The endpoint of SGD with fresh label noise on the model x·(u∘u − v∘v) with squared loss:

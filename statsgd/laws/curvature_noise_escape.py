@@ -5,7 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Float, PyTree
 
 from statsgd.arguments import one_of, positive, real
 from statsgd.laws.escape import barrier
@@ -66,15 +66,15 @@ class PiecewiseDiffusion(eqx.Module):
     **Arguments:** `left`, `right`, values of D; `switch` c.
     """
 
-    left: Float[Array, ""]
-    right: Float[Array, ""]
-    switch: Float[Array, ""]
+    left: Float[Any, ""]
+    right: Float[Any, ""]
+    switch: Float[Any, ""]
 
     def __init__(self, left: Any, right: Any, switch: Any):
         self.left = positive("left", left)
         self.right = positive("right", right)
         self.switch = real("switch", switch, allowed="finite", valid=np.isfinite)
 
-    def __call__(self, params: Float[Array, " 1"]) -> Float[Array, ""]:
+    def __call__(self, params: Float[Any, " 1"]) -> Float[Any, ""]:
         """D at `params`."""
         return jnp.where(params[0] < self.switch, self.left, self.right)

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Float, PyTree
 
 from statsgd.arguments import is_traced, non_negative, positive
 from statsgd.dynamics.noise import GradientNoise
@@ -19,7 +19,7 @@ from statsgd.laws.tabulated import TabulatedLaw, check_bounds, evaluate
 from statsgd.problems import Problem, landscape
 from statsgd.problems.landscapes import quadratic, smooth_wells
 
-type NoiseVariance = Callable[[PyTree], Float[Array, ""]]
+type NoiseVariance = Callable[[PyTree], Float[Any, ""]]
 
 # Gauss–Legendre on [−1, 1]: for the line integral, and for its last stretch (see below).
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
@@ -34,7 +34,7 @@ class GradientVariance(eqx.Module):
     noise: GradientNoise
     problem: Problem
 
-    def __call__(self, params: PyTree) -> Float[Array, ""]:
+    def __call__(self, params: PyTree) -> Float[Any, ""]:
         """c at `params`."""
         if isinstance(self.noise, IsotropicNoise):
             return self.noise.variance_at(self.problem, params)
@@ -74,11 +74,11 @@ class EffectivePotentialGibbs(TabulatedLaw):
 
     problem: Problem
     noise_variance: NoiseVariance
-    learning_rate: Float[Array, ""]
-    weight_decay: Float[Array, ""]
-    bounds: Float[Array, "2 d"] | None
-    origin: Float[Array, " d"]
-    growth: Float[Array, " directions"] | None
+    learning_rate: Float[Any, ""]
+    weight_decay: Float[Any, ""]
+    bounds: Float[Any, "2 d"] | None
+    origin: Float[Any, " d"]
+    growth: Float[Any, " directions"] | None
 
     def __init__(
         self,
@@ -149,16 +149,16 @@ class EffectivePotentialGibbs(TabulatedLaw):
         """Number of parameters d."""
         return self.problem.dimension
 
-    def objective(self, params: Float[Array, " d"]) -> Float[Array, ""]:
+    def objective(self, params: Float[Any, " d"]) -> Float[Any, ""]:
         """U(θ) = L + (λ/2)|θ|², for flat params."""
         loss = self.problem.loss(self.problem.unflatten(params))
         return loss + 0.5 * self.weight_decay * jnp.sum(params**2)
 
-    def variance(self, params: Float[Array, " d"]) -> Float[Array, ""]:
+    def variance(self, params: Float[Any, " d"]) -> Float[Any, ""]:
         """c(θ), for flat params."""
         return self.noise_variance(self.problem.unflatten(params))
 
-    def effective_loss(self, params: Float[Array, " d"]) -> Float[Array, ""]:
+    def effective_loss(self, params: Float[Any, " d"]) -> Float[Any, ""]:
         """Φ(θ) with ∇Φ = ∇U/c, zero at the problem's initial params; dimension of params²/loss.
 
         Concrete values give a float64 result.
@@ -168,7 +168,7 @@ class EffectivePotentialGibbs(TabulatedLaw):
         with jax.enable_x64(True):
             return np.asarray(_effective_loss(self, np.asarray(params, dtype=np.float64)))
 
-    def potential(self, params: Float[Array, " d"]) -> Float[Array, ""]:
+    def potential(self, params: Float[Any, " d"]) -> Float[Any, ""]:
         """U_eff = log c + (2/η)Φ; infinite outside `bounds`."""
         params = jnp.asarray(params)
         phi = _line_integral(self, params)
@@ -212,24 +212,24 @@ class OneMoreThanLoss(eqx.Module):
 
     problem: Problem
 
-    def __call__(self, params: PyTree) -> Float[Array, ""]:
+    def __call__(self, params: PyTree) -> Float[Any, ""]:
         """c at `params`."""
         return 1 + self.problem.loss(params)
 
 
-def _one_plus_square(params: Float[Array, " 1"]) -> Float[Array, ""]:
+def _one_plus_square(params: Float[Any, " 1"]) -> Float[Any, ""]:
     return 1 + params[0] ** 2
 
 
-def _step_up(params: Float[Array, " 1"]) -> Float[Array, ""]:
+def _step_up(params: Float[Any, " 1"]) -> Float[Any, ""]:
     return 1.5 + 0.5 * jnp.tanh(3 * (params[0] - 0.5))
 
 
-def _drift_over_variance(law: EffectivePotentialGibbs, params: Array) -> Array:
+def _drift_over_variance(law: EffectivePotentialGibbs, params: Any) -> Any:
     return jax.grad(law.objective)(params) / law.variance(params)
 
 
-def _line_integral(law: EffectivePotentialGibbs, params: Array) -> Array:
+def _line_integral(law: EffectivePotentialGibbs, params: Any) -> Any:
     """∫∇U/c along the straight line from the origin to `params`."""
     end = jax.lax.stop_gradient(params)
     distance = jnp.sqrt(jnp.sum((end - law.origin) ** 2) + 1e-30)
@@ -252,12 +252,12 @@ def _line_integral(law: EffectivePotentialGibbs, params: Array) -> Array:
 
 
 @eqx.filter_jit
-def _effective_loss(law: EffectivePotentialGibbs, params: Array) -> Array:
+def _effective_loss(law: EffectivePotentialGibbs, params: Any) -> Any:
     return _line_integral(law, params)
 
 
 @eqx.filter_jit
-def _curl(law: EffectivePotentialGibbs, probes: Array) -> tuple[Array, Array]:
+def _curl(law: EffectivePotentialGibbs, probes: Any) -> tuple[Any, Any]:
     """Largest entry of ∇(1/c) ∧ ∇U, and the size it would have at right angles, at each point."""
 
     def at(params):

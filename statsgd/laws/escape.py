@@ -9,14 +9,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Float, PyTree
 from scipy.integrate import cumulative_simpson
 
 from statsgd.arguments import fraction, one_of, positive
 from statsgd.problems import Problem, hessian
 from statsgd.problems.parameters import in_double_precision
 
-type DiffusionOnLine = Callable[[PyTree], Float[Array, ""]]
+type DiffusionOnLine = Callable[[PyTree], Float[Any, ""]]
 
 #: Mean overshoot of a Gaussian random walk over a level, in standard deviations of a step.
 OVERSHOOT = 0.5826
@@ -32,12 +32,12 @@ class Barrier(NamedTuple):
     """ΔL = L(s) − L(a)."""
     unstable: float
     """|h_s|, the negative Hessian eigenvalue at the saddle, positive."""
-    direction: Float[np.ndarray, " d"]
+    direction: Float[Any, " d"]
     """Its eigenvector."""
     prefactor: float
     """√(|det H_s|/det H_a)."""
-    minimum: Float[np.ndarray, "d d"]
-    saddle: Float[np.ndarray, "d d"]
+    minimum: Float[Any, "d d"]
+    saddle: Float[Any, "d d"]
 
 
 def barrier(problem: Problem, minimum: PyTree, saddle: PyTree) -> Barrier:
@@ -210,7 +210,7 @@ def barrier_exponent_1d(
 
 
 def derivatives_on_line(
-    problem: Problem, x: Float[np.ndarray, " n"]
+    problem: Problem, x: Float[Any, " n"]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """L, L' and L'' of a problem with one parameter at every x, in float64."""
     with jax.enable_x64(True):
@@ -220,7 +220,7 @@ def derivatives_on_line(
 
 
 @eqx.filter_jit
-def _derivatives(problem: Problem, x: Array) -> tuple[Array, Array, Array]:
+def _derivatives(problem: Problem, x: Any) -> tuple[Any, Any, Any]:
     def loss(value):
         return problem.loss(problem.unflatten(value[None]))
 
@@ -242,7 +242,7 @@ def diffusion_on_line(diffusion: Any) -> Callable[[np.ndarray], np.ndarray]:
 
 
 @eqx.filter_jit
-def _diffusions(diffusion: DiffusionOnLine, x: Array) -> Array:
+def _diffusions(diffusion: DiffusionOnLine, x: Any) -> Any:
     return jax.vmap(lambda value: jnp.reshape(diffusion(value[None]), ()))(x)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Float, PRNGKeyArray, PyTree
 from scipy.special import ndtr, ndtri
 
 from statsgd.arguments import fraction, is_traced, non_negative, one_of, positive
@@ -62,14 +62,14 @@ class Gibbs(TabulatedLaw):
     )
 
     problem: Problem
-    temperature: Float[Array, ""]
-    weight_decay: Float[Array, ""]
-    discrete_step: Float[Array, ""] | None
-    bounds: Float[Array, "2 d"] | None
-    learning_rate: Float[Array, ""] | None
+    temperature: Float[Any, ""]
+    weight_decay: Float[Any, ""]
+    discrete_step: Float[Any, ""] | None
+    bounds: Float[Any, "2 d"] | None
+    learning_rate: Float[Any, ""] | None
     form: Quadratic | None
     """Hessian and minimiser of L, where L is known to be quadratic."""
-    growth: Float[Array, " directions"] | None
+    growth: Float[Any, " directions"] | None
     """dU/dlog|θ| far out."""
 
     def __init__(
@@ -97,7 +97,7 @@ class Gibbs(TabulatedLaw):
         self.form = None if bounds is not None else quadratic_form(problem)
         self.growth, self.support, self.log_z = None, None, None
         if self.form is not None:
-            self.log_z = self._normal_log_normalizer()
+            self.log_z = self._normal_log_normalizer(self.form)
         else:
             self.growth = self._growth()
             self.support, self.log_z = self._tabulate(self.bounds)
@@ -211,12 +211,12 @@ class Gibbs(TabulatedLaw):
             return super().constraint
         return dist.constraints.independent(dist.constraints.interval(*self.bounds), 1)
 
-    def objective(self, params: Float[Array, " d"]) -> Float[Array, ""]:
+    def objective(self, params: Float[Any, " d"]) -> Float[Any, ""]:
         """U(θ) = L + (λ/2)|θ|², for flat params."""
         loss = self.problem.loss(self.problem.unflatten(params))
         return loss + 0.5 * self.weight_decay * jnp.sum(params**2)
 
-    def potential(self, params: Float[Array, " d"]) -> Float[Array, ""]:
+    def potential(self, params: Float[Any, " d"]) -> Float[Any, ""]:
         """U/τ, with the discrete correction where that is on; infinite outside `bounds`."""
         params = jnp.asarray(params)
         if self.discrete_step is None:
@@ -232,8 +232,8 @@ class Gibbs(TabulatedLaw):
         return jnp.where(inside, energy, jnp.inf)
 
     def log_density(
-        self, params: Float[Array, "... d"], momentum_buffer: Float[Array, "... d"] | None = None
-    ) -> Float[Array, "..."]:
+        self, params: Float[Any, "... d"], momentum_buffer: Float[Any, "... d"] | None = None
+    ) -> Float[Any, "..."]:
         """Log density of `params`, or of the pair with `momentum_buffer` (if part of the law)."""
         density = super().log_density(params)
         if momentum_buffer is None:
@@ -243,7 +243,7 @@ class Gibbs(TabulatedLaw):
         constant = 0.5 * self.dimension * xp.log(2 * np.pi * self._buffer_variance())
         return density - 0.5 * xp.sum(white**2, axis=-1) - constant
 
-    def model(self, obs: Float[Array, "n d"] | None = None) -> None:
+    def model(self, obs: Float[Any, "n d"] | None = None) -> None:
         """Site `params`, and `momentum_buffer` if that is part of the law and nothing observed.
 
         Multivariate normal for a quadratic, else a flat prior with the factor exp(−U/τ).
@@ -261,7 +261,7 @@ class Gibbs(TabulatedLaw):
         if self.learning_rate is not None and obs is None:
             numpyro.sample("momentum_buffer", self._buffer())
 
-    def mean(self, variable: str = "params") -> Float[Array, " d"]:
+    def mean(self, variable: str = "params") -> Float[Any, " d"]:
         """Mean of a variable; of `params` for a quadratic or in one dimension."""
         self.require_proper()
         if one_of("variable", variable, self.variables) == "momentum_buffer":
@@ -272,23 +272,23 @@ class Gibbs(TabulatedLaw):
         curvature = self.form.hessian + self.weight_decay * np.eye(self.dimension)
         return xp.linalg.solve(curvature, self.form.hessian @ self.form.minimiser)
 
-    def covariance(self, variable: str = "params") -> Float[Array, "d d"]:
+    def covariance(self, variable: str = "params") -> Float[Any, "d d"]:
         """Covariance of a variable; of `params` for a quadratic or in one dimension."""
         self.require_proper()
         if one_of("variable", variable, self.variables) == "momentum_buffer":
             return self._buffer_variance() * np.eye(self.dimension)
         if self.form is None:
             return super().covariance(variable)
-        return self._numbers().linalg.inv(self._precision())
+        return self._numbers().linalg.inv(self._precision(self.form))
 
-    def cdf(self, params: Float[Array, "... d"]) -> Float[np.ndarray, "... d"]:
+    def cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
         """Marginal distribution functions, for a quadratic or in one dimension."""
         if self.form is None:
             return super().cdf(params)
         deviation = np.asarray(params, dtype=np.float64) - self.mean()
         return ndtr(deviation / np.sqrt(np.diagonal(self.covariance())))
 
-    def quantile(self, probability: Any) -> Float[np.ndarray, "..."]:
+    def quantile(self, probability: Any) -> Float[Any, "..."]:
         """Marginal quantiles, for a quadratic (trailing axis d) or in one dimension."""
         if self.form is None:
             return super().quantile(probability)
@@ -297,7 +297,7 @@ class Gibbs(TabulatedLaw):
 
     def draw_variables(
         self, key: PRNGKeyArray, shape: tuple[int, ...] = ()
-    ) -> Mapping[str, Float[Array, "*shape d"]]:
+    ) -> Mapping[str, Float[Any, "*shape d"]]:
         """Independent draws of all variables, for a quadratic or in one dimension."""
         draws = dict(super().draw_variables(key, shape))
         if "momentum_buffer" in self.variables and not self.generative:
@@ -312,7 +312,7 @@ class Gibbs(TabulatedLaw):
             self._require_mode_within_bounds()
             return
         if self.form is not None:
-            self._require_positive_precision()
+            self._require_positive_precision(self.form)
             return
         d = self.dimension
         growth = self._growth() if self.growth is None else self.growth
@@ -338,8 +338,8 @@ class Gibbs(TabulatedLaw):
                 f"bound {float(mode):.6g} of ({float(low):.6g}, {float(high):.6g}); narrow bounds"
             )
 
-    def _require_positive_precision(self) -> None:
-        curvatures = np.linalg.eigvalsh(self.form.hessian) + self.weight_decay
+    def _require_positive_precision(self, form: Quadratic) -> None:
+        curvatures = np.linalg.eigvalsh(form.hessian) + self.weight_decay
         flat = np.flatnonzero(curvatures <= 1e-12 * np.max(np.abs(curvatures)))
         if len(flat):
             raise ImproperLawError(
@@ -357,13 +357,13 @@ class Gibbs(TabulatedLaw):
     def _numbers(self) -> Any:
         return jnp if is_traced(self.form, self.temperature, self.weight_decay) else np
 
-    def _precision(self) -> Any:
-        curvature = self.form.hessian + self.weight_decay * np.eye(self.dimension)
+    def _precision(self, form: Quadratic) -> Any:
+        curvature = form.hessian + self.weight_decay * np.eye(self.dimension)
         if self.discrete_step is not None:
             curvature = curvature - self.discrete_step / 2 * curvature @ curvature
         return curvature / self.temperature
 
-    def _normal_log_normalizer(self) -> Any:
+    def _normal_log_normalizer(self, form: Quadratic) -> Any:
         """log ∫exp(−potential), from the potential at the mean and the precision."""
         try:
             centre = self.mean()
@@ -371,7 +371,7 @@ class Gibbs(TabulatedLaw):
             return None
         xp = self._numbers()
         lowest = self.potential(centre) if xp is jnp else evaluate(self, centre[None])[0]
-        determinant = xp.linalg.slogdet(self._precision())[1]
+        determinant = xp.linalg.slogdet(self._precision(form))[1]
         return 0.5 * self.dimension * np.log(2 * np.pi) - 0.5 * determinant - lowest
 
     def _growth(self) -> Any:

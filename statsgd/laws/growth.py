@@ -1,11 +1,12 @@
 """How fast a potential grows far out, which decides whether exp(−U) can be normalised."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-type Potential = Callable[[Float[np.ndarray, "n d"]], Float[np.ndarray, " n"]]
+type Potential = Callable[[Float[Any, "n d"]], Float[Any, " n"]]
 
 _AXES = 64  # dimensions up to which every axis is tried
 _RANDOM = 32
@@ -18,9 +19,7 @@ def direction_names(dimension: int) -> list[str]:
     return [f"{sign}{i}" for sign in "+-" for i in axes] + ["random"] * _RANDOM
 
 
-def radial_growth(
-    potential: Potential, origin: Float[np.ndarray, " d"]
-) -> Float[np.ndarray, " directions"]:
+def radial_growth(potential: Potential, origin: Float[Any, " d"]) -> Float[Any, " directions"]:
     """dU/dlog|θ| far from `origin`, in each of several directions (`direction_names`).
 
     exp(−U) is integrable only if this exceeds d in almost every direction. The axes are tried up

@@ -8,7 +8,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax.scipy.special import log_ndtr
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from scipy.special import log_ndtr as log_ndtr64
 from scipy.special import ndtr
 
@@ -40,7 +40,7 @@ class KinkedWellsGibbs(Law):
     exactness: ClassVar[str] = "exact for its SDE; not for the chain, which feels the kink"
     citation: ClassVar[str] = "derived"
 
-    temperature: Float[Array, ""]
+    temperature: Float[Any, ""]
     loss: KinkedWells
 
     def __init__(self, temperature: Any, flat: Any = 1.0, sharp: Any = 9.0, height: Any = 0.0):
@@ -57,17 +57,17 @@ class KinkedWellsGibbs(Law):
         """One."""
         return 1
 
-    def flat_probability(self) -> Float[Array, ""]:
+    def flat_probability(self) -> Float[Any, ""]:
         """P(flat): the mass left of `split`."""
         xp = self._numbers()
         left, right = self._log_weights()
         return 1 / (1 + xp.exp(right - left))
 
-    def log_normalizer(self) -> Float[Array, ""]:
+    def log_normalizer(self) -> Float[Any, ""]:
         """log ∫exp(−L/τ)dx."""
         return self._numbers().logaddexp(*self._log_weights())
 
-    def log_density(self, params: Float[Array, "... 1"]) -> Float[Array, "..."]:
+    def log_density(self, params: Float[Any, "... 1"]) -> Float[Any, "..."]:
         """Log density, normalised; leading axes are batch axes."""
         self.require_proper()
         xp = jnp if is_traced(params, self) else np
@@ -77,7 +77,7 @@ class KinkedWellsGibbs(Law):
         energy = xp.where(x < self.loss.split(), left, right)
         return -energy / self.temperature - self.log_normalizer()
 
-    def model(self, obs: Float[Array, "n 1"] | None = None) -> None:
+    def model(self, obs: Float[Any, "n 1"] | None = None) -> None:
         """Site `flat_well` (Bernoulli), a truncated normal for each well, and `params`."""
         self.require_proper()
         if obs is not None:
@@ -98,7 +98,7 @@ class KinkedWellsGibbs(Law):
         )
         numpyro.deterministic("params", jnp.where(in_flat, left, right)[None])
 
-    def cdf(self, params: Float[Array, "... 1"]) -> Float[np.ndarray, "... 1"]:
+    def cdf(self, params: Float[Any, "... 1"]) -> Float[Any, "... 1"]:
         """Distribution function."""
         x = np.asarray(params, dtype=np.float64)
         flat, split = self.flat_probability(), self.loss.split()
@@ -108,12 +108,12 @@ class KinkedWellsGibbs(Law):
         # From the right end, so that no digits are lost where the split is far in the tail.
         return below + (1 - flat) * (1 - ndtr(-right) / ndtr(-at_split[1]))
 
-    def mean(self) -> Float[Array, " 1"]:
+    def mean(self) -> Float[Any, " 1"]:
         """Mean, shape (1,)."""
         flat, (left, right), _ = self._parts()
         return np.array([flat * left + (1 - flat) * right])
 
-    def covariance(self) -> Float[Array, "1 1"]:
+    def covariance(self) -> Float[Any, "1 1"]:
         """Variance, shape (1, 1)."""
         flat, (left, right), (spread_left, spread_right) = self._parts()
         within = flat * spread_left + (1 - flat) * spread_right

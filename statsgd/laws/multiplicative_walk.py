@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from scipy.special import ndtr, ndtri
 
 from statsgd.arguments import (
@@ -31,8 +31,8 @@ _MAX_BATCHES = 200_000
 class BatchCurvature(NamedTuple):
     """The distribution of the mean curvature of a batch."""
 
-    values: Float[np.ndarray, " n"]
-    probabilities: Float[np.ndarray, " n"]
+    values: Float[Any, " n"]
+    probabilities: Float[Any, " n"]
 
 
 def batch_curvature(
@@ -98,12 +98,12 @@ class LogMultiplicativeWalk(Law):
     exactness: ClassVar[str] = "exact mean and variance of log|w|; normal for many steps"
     citation: ClassVar[str] = "Ziyin, Li, Simon, Ueda (2022), arXiv:2107.11774"
 
-    curvatures: Float[Array, " n"]
-    probabilities: Float[Array, " n"]
-    learning_rate: Float[Array, ""]
-    steps: Float[Array, ""]
-    weight_decay: Float[Array, ""]
-    start: Float[Array, ""]
+    curvatures: Float[Any, " n"]
+    probabilities: Float[Any, " n"]
+    learning_rate: Float[Any, ""]
+    steps: Float[Any, ""]
+    weight_decay: Float[Any, ""]
+    start: Float[Any, ""]
 
     def __init__(
         self,
@@ -166,45 +166,45 @@ class LogMultiplicativeWalk(Law):
         """One."""
         return 1
 
-    def growth_rate(self) -> Float[Array, ""]:
+    def growth_rate(self) -> Float[Any, ""]:
         """Λ per step; negative where SGD collapses onto the point."""
         self.require_proper()
         return self._logs() @ self.probabilities
 
-    def step_variance(self) -> Float[Array, ""]:
+    def step_variance(self) -> Float[Any, ""]:
         """V per step."""
         self.require_proper()
         return (self._logs() - self.growth_rate()) ** 2 @ self.probabilities
 
-    def probability_below(self, fraction_of_start: Any) -> Float[np.ndarray, "..."]:
+    def probability_below(self, fraction_of_start: Any) -> Float[Any, "..."]:
         """P(|w_k| < e|w₀|) for e = `fraction_of_start`."""
         level = np.log(positive("fraction_of_start", fraction_of_start) * self.start)
         return self.cdf(level)
 
-    def mean(self) -> Float[Array, " 1"]:
+    def mean(self) -> Float[Any, " 1"]:
         """log|w₀| + kΛ, shape (1,)."""
         xp = jnp if is_traced(self) else np
         return xp.reshape(xp.log(self.start) + self.steps * self.growth_rate(), (1,))
 
-    def covariance(self) -> Float[Array, "1 1"]:
+    def covariance(self) -> Float[Any, "1 1"]:
         """kV, shape (1, 1)."""
         xp = jnp if is_traced(self) else np
         return xp.reshape(self.steps * self.step_variance(), (1, 1))
 
-    def cdf(self, params: Any) -> Float[np.ndarray, "..."]:
+    def cdf(self, params: Any) -> Float[Any, "..."]:
         """P(log|w_k| < params)."""
         deviation = np.asarray(params, dtype=np.float64) - self.mean()[0]
         return ndtr(deviation / np.sqrt(self.covariance()[0, 0]))
 
-    def quantile(self, probability: Any) -> Float[np.ndarray, "..."]:
+    def quantile(self, probability: Any) -> Float[Any, "..."]:
         """Quantile of log|w_k|."""
         return self.mean()[0] + np.sqrt(self.covariance()[0, 0]) * ndtri(probability)
 
-    def log_density(self, params: Float[Array, "... 1"]) -> Float[Array, "..."]:
+    def log_density(self, params: Float[Any, "... 1"]) -> Float[Any, "..."]:
         """Log density of log|w_k|."""
         return normal_log_density(params - self.mean(), self.covariance())
 
-    def model(self, obs: Float[Array, "n 1"] | None = None) -> None:
+    def model(self, obs: Float[Any, "n 1"] | None = None) -> None:
         """Site `params`, log|w_k|, and its push-forward `magnitude` |w_k|."""
         self.require_proper()
         normal = dist.Normal(self.mean(), jnp.sqrt(self.covariance()[0])).to_event(1)

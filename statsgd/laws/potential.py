@@ -1,12 +1,12 @@
 """Laws known through a potential U: p ∝ exp(−U), sampled by a Langevin kernel."""
 
 import abc
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from statsgd.laws.law import Law
 
@@ -22,7 +22,7 @@ class PotentialLaw(Law):
     generative: ClassVar[bool] = False
 
     @abc.abstractmethod
-    def potential(self, params: Float[Array, " d"]) -> Float[Array, ""]:
+    def potential(self, params: Float[Any, " d"]) -> Float[Any, ""]:
         """U(θ), dimensionless; differentiable in JAX."""
 
     @property
@@ -30,16 +30,16 @@ class PotentialLaw(Law):
         """Where θ may lie: all of ℝᵈ unless a final class narrows it."""
         return dist.constraints.real_vector
 
-    def log_normalizer(self) -> Float[Array, ""]:
+    def log_normalizer(self) -> Float[Any, ""] | float:
         """log Z, or zero where `normalized` is False."""
         return 0.0
 
-    def log_density(self, params: Float[Array, " d"]) -> Float[Array, ""]:
+    def log_density(self, params: Float[Any, " d"]) -> Float[Any, ""]:
         """−U(θ) − log Z; unnormalised where `normalized` is False."""
         self.require_proper()
         return -self.potential(params) - self.log_normalizer()
 
-    def model(self, obs: Float[Array, "n d"] | None = None) -> None:
+    def model(self, obs: Float[Any, "n d"] | None = None) -> None:
         """Site `params`: a flat prior on ℝᵈ with the factor exp(−U)/Z.
 
         Conditioning on `obs` needs a normalised law, else `ValueError`: Z depends on parameters.

@@ -7,14 +7,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 from scipy.integrate import cumulative_simpson
 
 from statsgd.arguments import finite_array, is_traced, one_of
 from statsgd.laws.law import ImproperLawError
 from statsgd.laws.potential import PotentialLaw
 
-type Potential = Callable[[Float[np.ndarray, " n"]], Float[np.ndarray, " n"]]
+type Potential = Callable[[Float[Any, " n"]], Float[Any, " n"]]
 
 _POINTS = 8191
 _RISE = 45.0  # the density left out beyond the support is e⁻⁴⁵ of its maximum
@@ -28,20 +28,20 @@ _SIMPSON[[0, -1]] = 1.0
 class Support(NamedTuple):
     """Where a density on the line lives; scalar arrays, so that laws can be stacked."""
 
-    low: Float[Array, ""]
-    high: Float[Array, ""]
-    mode: Float[Array, ""]
-    width: Float[Array, ""]
+    low: Float[Any, ""]
+    high: Float[Any, ""]
+    mode: Float[Any, ""]
+    width: Float[Any, ""]
     """Distance over which the potential rises by about one from its minimum."""
 
 
 class TabulatedDensity(NamedTuple):
     """A density on the line in float64, on a grid that is fine near the mode."""
 
-    grid: Float[np.ndarray, " n"]
-    weights: Float[np.ndarray, " n"]
+    grid: Float[Any, " n"]
+    weights: Float[Any, " n"]
     """Quadrature weights times density; they sum to one."""
-    distribution: Float[np.ndarray, " n"]
+    distribution: Float[Any, " n"]
     log_normalizer: float
 
     @classmethod
@@ -58,15 +58,15 @@ class TabulatedDensity(NamedTuple):
         log_normalizer = peak + np.log(np.sum(weights) * (coordinate[1] - coordinate[0]) / 3)
         return cls(grid, weights / np.sum(weights), distribution, float(log_normalizer))
 
-    def cdf(self, x: Any) -> Float[np.ndarray, "..."]:
+    def cdf(self, x: Any) -> Float[Any, "..."]:
         """Probability below `x`."""
         return np.interp(x, self.grid, self.distribution)
 
-    def quantile(self, probability: Any) -> Float[np.ndarray, "..."]:
+    def quantile(self, probability: Any) -> Float[Any, "..."]:
         """The inverse of `cdf`."""
         return np.interp(probability, self.distribution, self.grid)
 
-    def expectation(self, values: Float[np.ndarray, " n"]) -> float:
+    def expectation(self, values: Float[Any, " n"]) -> float:
         """Mean of a function given by its `values` on the grid."""
         return float(np.sum(self.weights * values))
 
@@ -82,7 +82,7 @@ class TabulatedLaw(PotentialLaw):
     normalized: ClassVar[Any] = property(lambda self: self.log_z is not None)
 
     support: Support | None
-    log_z: Float[Array, ""] | None
+    log_z: Float[Any, ""] | None
 
     def _tabulate(self, bounds: Any) -> tuple[Support | None, Any]:
         """Support and log Z where d = 1 and the law is proper; `None` where not known."""
@@ -98,7 +98,7 @@ class TabulatedLaw(PotentialLaw):
             return None, None
         return support, np.asarray(TabulatedDensity.of(self._on_line, support).log_normalizer)
 
-    def _on_line(self, x: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    def _on_line(self, x: Float[Any, " n"]) -> Float[Any, " n"]:
         return evaluate(self, x[:, None])
 
     def density_table(self) -> TabulatedDensity:
@@ -113,11 +113,11 @@ class TabulatedLaw(PotentialLaw):
             )
         return TabulatedDensity.of(self._on_line, self.support)
 
-    def log_normalizer(self) -> Float[Array, ""]:
+    def log_normalizer(self) -> Float[Any, ""] | float:
         """log Z with Z = ∫exp(−U)dθ where it is known, else zero."""
         return 0.0 if self.log_z is None else self.log_z
 
-    def log_density(self, params: Float[Array, "... d"]) -> Float[Array, "..."]:
+    def log_density(self, params: Float[Any, "... d"]) -> Float[Any, "..."]:
         """−U(θ) − log Z, without log Z where `normalized` is False; leading axes are batch axes.
 
         Concrete values give a float64 result.
@@ -132,11 +132,11 @@ class TabulatedLaw(PotentialLaw):
         energy = evaluate(self, points.reshape(-1, self.dimension)).reshape(points.shape[:-1])
         return -energy - self.log_normalizer()
 
-    def cdf(self, params: Float[Array, "... d"]) -> Float[np.ndarray, "... d"]:
+    def cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
         """Marginal distribution function of each coordinate; d = 1 only."""
         return self.density_table().cdf(np.asarray(params, dtype=np.float64))
 
-    def quantile(self, probability: Any) -> Float[np.ndarray, "..."]:
+    def quantile(self, probability: Any) -> Float[Any, "..."]:
         """The θ below which the law has this probability; d = 1 only."""
         return self.density_table().quantile(probability)
 
@@ -145,13 +145,13 @@ class TabulatedLaw(PotentialLaw):
         table = self.density_table()
         return table.expectation(np.asarray(function(table.grid)))
 
-    def mean(self, variable: str = "params") -> Float[Array, " d"]:
+    def mean(self, variable: str = "params") -> Float[Any, " d"]:
         """Mean, shape (d,); d = 1 only."""
         one_of("variable", variable, ("params",))
         table = self.density_table()
         return np.array([table.expectation(table.grid)])
 
-    def covariance(self, variable: str = "params") -> Float[Array, "d d"]:
+    def covariance(self, variable: str = "params") -> Float[Any, "d d"]:
         """Covariance, shape (d, d); d = 1 only. Infinite variances are not recognised."""
         one_of("variable", variable, ("params",))
         table = self.density_table()
@@ -160,7 +160,7 @@ class TabulatedLaw(PotentialLaw):
 
     def draw_variables(
         self, key: PRNGKeyArray, shape: tuple[int, ...] = ()
-    ) -> Mapping[str, Float[Array, "*shape d"]]:
+    ) -> Mapping[str, Float[Any, "*shape d"]]:
         """Independent draws: through the model if `generative`, else by inversion where d = 1."""
         if self.generative:
             return super().draw_variables(key, shape)
@@ -169,7 +169,7 @@ class TabulatedLaw(PotentialLaw):
         return {"params": self.density_table().quantile(uniform)[..., None]}
 
 
-def evaluate(law: PotentialLaw, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
+def evaluate(law: PotentialLaw, points: Float[Any, "n d"]) -> Float[Any, " n"]:
     """U at each of `points`, in float64."""
     number = len(points)
     padded = next((size for size in _BATCHES if number <= size), number)
@@ -179,7 +179,7 @@ def evaluate(law: PotentialLaw, points: Float[np.ndarray, "n d"]) -> Float[np.nd
 
 
 @eqx.filter_jit
-def _potentials(law: PotentialLaw, points: Float[Array, "n d"]) -> Float[Array, " n"]:
+def _potentials(law: PotentialLaw, points: Float[Any, "n d"]) -> Float[Any, " n"]:
     return jax.vmap(law.potential)(points)
 
 

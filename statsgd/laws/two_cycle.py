@@ -13,8 +13,8 @@ from statsgd.problems import Problem
 class TwoCycle(NamedTuple):
     """A cycle θ₁ → θ₂ → θ₁ of full-batch gradient descent."""
 
-    points: Float[np.ndarray, " 2"]
-    losses: Float[np.ndarray, " 2"]
+    points: Float[Any, " 2"]
+    losses: Float[Any, " 2"]
     multiplier: float
     """Slope (1 − ηL''(θ₁))(1 − ηL''(θ₂)) of the second iterate."""
     stable: bool

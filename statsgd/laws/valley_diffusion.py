@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from statsgd.arguments import count, finite_array, positive, symmetric
 from statsgd.problems import Problem
@@ -16,8 +16,8 @@ from statsgd.problems import Problem
 class ValleyMotion(NamedTuple):
     """Drift and covariance of the motion along the valley, per unit of slow time s = η²k."""
 
-    drift: Float[np.ndarray, " d"]
-    covariance: Float[np.ndarray, "d d"]
+    drift: Float[Any, " d"]
+    covariance: Float[Any, "d d"]
     """P_T C P_T; dY has this covariance times ds."""
 
 
@@ -77,7 +77,7 @@ def label_noise_strength(label_noise_std: Any, batch_size: Any, *, half: bool = 
 
 def sharpness_flow(
     problem: Problem, params: Any, noise_strength: Any, rank: int
-) -> Float[np.ndarray, " d"]:
+) -> Float[Any, " d"]:
     """dY/ds = −(c/4) P_T ∇Tr H(Y): label noise drives SGD along the valley to flatter minima.
 
     For C = cH on Γ there is no tangential noise and the motion is deterministic; in time t = ηk it
@@ -97,12 +97,12 @@ def sharpness_flow(
 def integrate_valley_flow(
     problem: Problem,
     start: Any,
-    flow: Callable[[Float[np.ndarray, " d"]], Float[np.ndarray, " d"]],
+    flow: Callable[[Float[Any, " d"]], Float[Any, " d"]],
     slow_time: Any,
     rank: int,
     *,
     steps: int = 200,
-) -> Float[np.ndarray, " d"]:
+) -> Float[Any, " d"]:
     """The point on Γ that a deterministic `flow` reaches from `start` after `slow_time` s.
 
     Runge–Kutta steps of fourth order, each followed by Newton steps along the normal space back to
@@ -120,7 +120,7 @@ def integrate_valley_flow(
     return y
 
 
-def return_to_valley(problem: Problem, params: Any, rank: int) -> Float[np.ndarray, " d"]:
+def return_to_valley(problem: Problem, params: Any, rank: int) -> Float[Any, " d"]:
     """The point of Γ next to `params`, by Newton steps in the `rank` steepest directions.
 
     For points near Γ; it is not the limit of gradient flow, from which it differs to second order
@@ -148,7 +148,7 @@ def _slope_and_hessian(problem: Problem, point: np.ndarray) -> tuple[np.ndarray,
 
 
 @eqx.filter_jit
-def _derivatives(problem: Problem, point: Array) -> tuple[Array, Array]:
+def _derivatives(problem: Problem, point: Any) -> tuple[Any, Any]:
     slope = jax.grad(lambda vector: problem.loss(problem.unflatten(vector)))
     return slope(point), jax.jacfwd(slope)(point)
 
@@ -177,7 +177,7 @@ def _third_derivative(problem: Problem, point: np.ndarray, matrix: np.ndarray) -
 
 
 @eqx.filter_jit
-def _contraction(problem: Problem, point: Array, matrix: Array) -> Array:
+def _contraction(problem: Problem, point: Any, matrix: Any) -> Any:
     def contracted(vector):
         loss = jax.hessian(lambda v: problem.loss(problem.unflatten(v)))
         return jnp.sum(loss(vector) * matrix)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from statsgd.arguments import is_traced, positive, real
 from statsgd.laws.growth import radial_growth
@@ -16,7 +16,7 @@ from statsgd.laws.law import ImproperLawError, register
 from statsgd.laws.tabulated import TabulatedLaw, check_bounds, evaluate
 
 #: The Hessian across the valley: a positive number, or an (r, r) matrix for r normal directions.
-type NormalHessian = Callable[[Float[Array, " 1"]], Float[Array, "..."]]
+type NormalHessian = Callable[[Float[Any, " 1"]], Float[Any, "..."]]
 
 CIRCLE = (-np.pi, np.pi)
 
@@ -24,8 +24,8 @@ CIRCLE = (-np.pi, np.pi)
 class CosineCurvature(eqx.Module):
     """h(x) = h₀ + h₁ cos x, the curvature across a valley that closes on itself."""
 
-    mean: Float[Array, ""]
-    amplitude: Float[Array, ""]
+    mean: Float[Any, ""]
+    amplitude: Float[Any, ""]
 
     def __init__(self, mean: Any, amplitude: Any):
         self.mean = positive("mean", mean)
@@ -36,7 +36,7 @@ class CosineCurvature(eqx.Module):
                 f"curvature stays positive, got {float(self.amplitude):.6g}"
             )
 
-    def __call__(self, params: Float[Array, " 1"]) -> Float[Array, ""]:
+    def __call__(self, params: Float[Any, " 1"]) -> Float[Any, ""]:
         """h at the angle `params`."""
         x = params[0]
         return jnp.asarray(self.mean, x.dtype) + jnp.asarray(self.amplitude, x.dtype) * jnp.cos(x)
@@ -50,7 +50,7 @@ class ValleyCurveLaw(TabulatedLaw):
     """
 
     normal_hessian: NormalHessian
-    bounds: Float[Array, "2 1"] | None
+    bounds: Float[Any, "2 1"] | None
 
     @property
     def dimension(self) -> int:
@@ -64,12 +64,12 @@ class ValleyCurveLaw(TabulatedLaw):
             return super().constraint
         return dist.constraints.independent(dist.constraints.interval(*self.bounds), 1)
 
-    def across(self, params: Float[Array, " 1"]) -> Float[Array, "r r"]:
+    def across(self, params: Float[Any, " 1"]) -> Float[Any, "r r"]:
         """The Hessian across the valley as a matrix."""
         value = jnp.asarray(self.normal_hessian(params))
         return value if value.ndim == 2 else jnp.reshape(value, (1, 1))
 
-    def within(self, params: Float[Array, " 1"], energy: Float[Array, ""]) -> Float[Array, ""]:
+    def within(self, params: Float[Any, " 1"], energy: Float[Any, ""]) -> Float[Any, ""]:
         """`energy`, infinite beyond the ends."""
         if self.bounds is None:
             return energy
@@ -124,7 +124,7 @@ class ValleyEntropyLaw(ValleyCurveLaw):
         """An endless valley of bounded curvature."""
         return (cls(CosineCurvature(2.0, 1.5), bounds=None),)
 
-    def potential(self, params: Float[Array, " 1"]) -> Float[Array, ""]:
+    def potential(self, params: Float[Any, " 1"]) -> Float[Any, ""]:
         """½ log|H|₊."""
         return self.within(params, 0.5 * jnp.linalg.slogdet(self.across(params))[1])
 
@@ -154,9 +154,9 @@ class ValleySharpnessLaw(ValleyCurveLaw):
         lambda self: isinstance(self.normal_hessian, CosineCurvature) and self.closed_form
     )
 
-    normal_noise: Float[Array, ""]
-    tangential_noise: Float[Array, ""]
-    learning_rate: Float[Array, ""] | None
+    normal_noise: Float[Any, ""]
+    tangential_noise: Float[Any, ""]
+    learning_rate: Float[Any, ""] | None
     closed_form: bool = eqx.field(static=True)
     """Whether the coordinate is an angle and the learning rate is not corrected for."""
 
@@ -196,7 +196,7 @@ class ValleySharpnessLaw(ValleyCurveLaw):
         valley = CosineCurvature(2.0, 1.5)
         return cls(valley, 1.0, 1.0, bounds=None), cls(valley, 1.0, 1.0, learning_rate=0.6)
 
-    def potential(self, params: Float[Array, " 1"]) -> Float[Array, ""]:
+    def potential(self, params: Float[Any, " 1"]) -> Float[Any, ""]:
         """(c/(2w)) Tr H, or −(c/(ηw)) log(1 − ηh/2) with the correction."""
         ratio = self.normal_noise / self.tangential_noise
         trace = jnp.trace(self.across(params))
@@ -206,15 +206,14 @@ class ValleySharpnessLaw(ValleyCurveLaw):
         energy = -ratio / self.learning_rate * jnp.log(jnp.where(room > 0, room, 1.0))
         return self.within(params, jnp.where(room > 0, energy, jnp.inf))
 
-    def model(self, obs: Float[Array, "n 1"] | None = None) -> None:
+    def model(self, obs: Float[Any, "n 1"] | None = None) -> None:
         """Site `params`; on a cosine valley pushed forward from a von Mises `angle`."""
-        if not self.generative or obs is not None:
+        valley = self.normal_hessian
+        if not (isinstance(valley, CosineCurvature) and self.closed_form) or obs is not None:
             super().model(obs)
             return
         self.require_proper()
-        concentration = (
-            self.normal_noise * self.normal_hessian.amplitude / (2 * self.tangential_noise)
-        )
+        concentration = self.normal_noise * valley.amplitude / (2 * self.tangential_noise)
         # The flat side is at π for a positive amplitude, at 0 for a negative one.
         centre = jnp.where(concentration > 0, jnp.pi, 0.0)
         angle = numpyro.sample("angle", dist.VonMises(centre, jnp.abs(concentration)))
@@ -235,6 +234,6 @@ class ValleySharpnessLaw(ValleyCurveLaw):
             )
 
 
-def _widening(params: Float[Array, " 1"]) -> Float[Array, "2 2"]:
+def _widening(params: Float[Any, " 1"]) -> Float[Any, "2 2"]:
     x = params[0]
     return jnp.diag(jnp.stack([1 + x**2, 2 + 0 * x]))

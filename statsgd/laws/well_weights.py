@@ -11,7 +11,7 @@ from statsgd.arguments import finite_array, non_negative, positive, symmetric
 
 def well_weights(
     hessians: Sequence[Any], heights: Any, temperature: Any, *, discrete_step: Any = 0.0
-) -> Float[np.ndarray, " wells"]:
+) -> Float[Any, " wells"]:
     """Probabilities of wells under the Gibbs law, by Laplace's method.
 
     weight_i ∝ det(H_i)^(−1/2) exp(−L_i/τ), relative error O(τ). At equal heights the ratio is
@@ -30,7 +30,7 @@ def well_weights(
 
 def effective_well_weights(
     hessians: Sequence[Any], effective_losses: Any, noise_variances: Any, learning_rate: Any
-) -> Float[np.ndarray, " wells"]:
+) -> Float[Any, " wells"]:
     """Probabilities of wells when the noise is isotropic but varies, C = c(θ)I.
 
     weight_i ∝ c_i^(d/2−1) det(H_i)^(−1/2) exp(−(2/η)Φ_i) with ∇Φ = ∇L/c
@@ -47,9 +47,7 @@ def effective_well_weights(
     return _normalised(logs - 2 * phi / positive("learning_rate", learning_rate))
 
 
-def discrete_well_factor(
-    hessians: Sequence[Any], discrete_step: Any
-) -> Float[np.ndarray, " wells"]:
+def discrete_well_factor(hessians: Sequence[Any], discrete_step: Any) -> Float[Any, " wells"]:
     """exp(−(e/4) Tr H_i), by which the discrete chain changes the weight of well i.
 
     To first order in the learning rate, with e = η/(1+β) and ηh ≪ (1−β)²: SGD prefers flat minima
@@ -91,7 +89,7 @@ def equal_weight_batch_size(
     return float(positive("learning_rate", learning_rate) * variance / (2 * temperature))
 
 
-def _log_determinants(hessians: Sequence[Any]) -> Float[np.ndarray, " wells"]:
+def _log_determinants(hessians: Sequence[Any]) -> Float[Any, " wells"]:
     checked = [symmetric("hessians", matrix, definite="positive") for matrix in hessians]
     if len({matrix.shape for matrix in checked}) != 1:
         raise ValueError(
@@ -100,13 +98,13 @@ def _log_determinants(hessians: Sequence[Any]) -> Float[np.ndarray, " wells"]:
     return np.array([np.linalg.slogdet(matrix)[1] for matrix in checked])
 
 
-def _per_well(name: str, values: Any, hessians: Sequence[Any]) -> Float[np.ndarray, " wells"]:
+def _per_well(name: str, values: Any, hessians: Sequence[Any]) -> Float[Any, " wells"]:
     array = np.asarray(finite_array(name, values, ndim=1), dtype=np.float64)
     if len(array) != len(hessians):
         raise ValueError(f"{name} must have one entry a well, {len(hessians)}, got {len(array)}")
     return array
 
 
-def _normalised(logs: Float[np.ndarray, " wells"]) -> Float[np.ndarray, " wells"]:
+def _normalised(logs: Float[Any, " wells"]) -> Float[Any, " wells"]:
     weights = np.exp(logs - np.max(logs))
     return weights / np.sum(weights)

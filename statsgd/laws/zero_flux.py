@@ -6,20 +6,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from statsgd.arguments import finite_array
 from statsgd.problems import Problem
 from statsgd.problems.parameters import in_double_precision
 
-type Diffusion = Callable[[Float[Array, " d"]], Float[Array, "d d"]]
+type Diffusion = Callable[[Float[Any, " d"]], Float[Any, "d d"]]
 
 _TOLERANCE = 1e-6
 
 
-def zero_flux_residual(
-    problem: Problem, diffusion: Diffusion, params: Any
-) -> Float[np.ndarray, "d d"]:
+def zero_flux_residual(problem: Problem, diffusion: Diffusion, params: Any) -> Float[Any, "d d"]:
     """∂_j w_i − ∂_i w_j of w = −D⁻¹(∇L + ∇·D) at flat `params`, by automatic differentiation.
 
     The stationary flux of dθ = −∇L dt + √(2D) dW vanishes iff w is a gradient, and then

@@ -23,10 +23,10 @@ def like(params: Any, number: Any) -> Array:
 class Quadratic(eqx.Module):
     """½(θ−θ*)ᵀH(θ−θ*)."""
 
-    hessian: Float[Array, "d d"]
-    minimiser: Float[Array, " d"]
+    hessian: Float[Any, "d d"]
+    minimiser: Float[Any, " d"]
 
-    def __call__(self, params: Float[Array, " d"]) -> Float[Array, ""]:
+    def __call__(self, params: Float[Any, " d"]) -> Float[Any, ""]:
         """The loss at `params`."""
         deviation = params - like(params, self.minimiser)
         return 0.5 * deviation @ like(params, self.hessian) @ deviation
@@ -35,9 +35,9 @@ class Quadratic(eqx.Module):
 class SmoothWells(eqx.Module):
     """½[x(1−x)(1+ax²)]²."""
 
-    asymmetry: Float[Array, ""]
+    asymmetry: Float[Any, ""]
 
-    def __call__(self, params: Float[Array, " 1"]) -> Float[Array, ""]:
+    def __call__(self, params: Float[Any, " 1"]) -> Float[Any, ""]:
         """The loss at `params`."""
         x = params[0]
         return 0.5 * (x * (1 - x) * (1 + like(x, self.asymmetry) * x**2)) ** 2
@@ -46,16 +46,16 @@ class SmoothWells(eqx.Module):
 class ValleyWells(eqx.Module):
     """(x²−1)²/4 + ½k(x)y² with k = k₋ at x = −1 and k₊ at x = +1."""
 
-    flat: Float[Array, ""]
-    sharp: Float[Array, ""]
+    flat: Float[Any, ""]
+    sharp: Float[Any, ""]
 
-    def curvature(self, x: Float[Array, ""]) -> Float[Array, ""]:
+    def curvature(self, x: Float[Any, ""]) -> Float[Any, ""]:
         """k(x), the curvature across the valley."""
         flat, sharp = like(x, self.flat), like(x, self.sharp)
         middle, swing = (flat + sharp) / 2, (sharp - flat) / 2
         return middle + swing * jnp.tanh(2 * x) / np.tanh(2.0)
 
-    def __call__(self, params: Float[Array, " 2"]) -> Float[Array, ""]:
+    def __call__(self, params: Float[Any, " 2"]) -> Float[Any, ""]:
         """The loss at `params`."""
         x, y = params
         return (x**2 - 1) ** 2 / 4 + 0.5 * self.curvature(x) * y**2
@@ -64,18 +64,18 @@ class ValleyWells(eqx.Module):
 class KinkedWells(eqx.Module):
     """h_f(x+1)²/2 + Δ left of where it meets h_s(x−1)²/2, and that right of it."""
 
-    flat: Float[Array, ""]
-    sharp: Float[Array, ""]
-    height: Float[Array, ""]
+    flat: Float[Any, ""]
+    sharp: Float[Any, ""]
+    height: Float[Any, ""]
 
-    def split(self) -> Float[Array, ""]:
+    def split(self) -> Float[Any, ""]:
         """Where the parabolas meet between the wells; (√h_s−√h_f)/(√h_s+√h_f) at equal heights."""
         # (h_s−h_f)x² − 2(h_s+h_f)x + (h_s−h_f−2Δ) = 0, the root that stays finite at h_s = h_f.
         total, difference = self.sharp + self.flat, self.sharp - self.flat
         constant = difference - 2 * self.height
         return constant / (total + (total**2 - difference * constant) ** 0.5)
 
-    def __call__(self, params: Float[Array, " 1"]) -> Float[Array, ""]:
+    def __call__(self, params: Float[Any, " 1"]) -> Float[Any, ""]:
         """The loss at `params`."""
         x = params[0]
         left = like(x, self.flat) * (x + 1) ** 2 / 2 + like(x, self.height)
@@ -170,10 +170,10 @@ def shifted_tilted_quartic(shift_std: Any, start: float = -2.35191) -> Populatio
     """
     s = float(positive("shift_std", shift_std))
 
-    def draw_example(key: PRNGKeyArray) -> Float[Array, ""]:
+    def draw_example(key: PRNGKeyArray) -> Float[Any, ""]:
         return s * jax.random.normal(key)
 
-    def mean_loss(params: Float[Array, " 1"]) -> Float[Array, ""]:
+    def mean_loss(params: Float[Any, " 1"]) -> Float[Any, ""]:
         x = params[0]
         return 0.5 * (x**4 - (16 - 6 * s**2) * x**2 + 5 * x + 3 * s**4 - 16 * s**2)
 
@@ -185,11 +185,11 @@ def shifted_tilted_quartic(shift_std: Any, start: float = -2.35191) -> Populatio
     )
 
 
-def _quartic_wells(params: Float[Array, " 1"]) -> Float[Array, ""]:
+def _quartic_wells(params: Float[Any, " 1"]) -> Float[Any, ""]:
     x = params[0]
     return x**4 / 4 - x**2 / 2
 
 
-def _tilted_quartic(params: Float[Array, " 1"]) -> Float[Array, ""]:
+def _tilted_quartic(params: Float[Any, " 1"]) -> Float[Any, ""]:
     x = params[0]
     return 0.5 * (x**4 - 16 * x**2 + 5 * x)

@@ -31,16 +31,16 @@ def test_student_law(learning_rate, variance):
 def test_weaker_noise_wins_exponentially(scale, flat):
     # The cumulative integral of exp(−U_eff) up to the saddle; scale = η/(2S) with S = 1.
     law = EffectivePotentialGibbs(smooth_wells(), step_up, 2 * scale)
-    assert_allclose(law.cdf([SADDLE]), [flat], atol=6e-7)
-    assert_allclose(law.effective_loss([1.0]), 0.0206264, atol=5.1e-8)  # ∫L'/v₁
-    assert_allclose(law.effective_loss([SADDLE]), 0.0673892, atol=5.1e-8)
+    assert_allclose(law.cdf(np.array([SADDLE])), [flat], atol=6e-7)
+    assert_allclose(law.effective_loss(np.array([1.0])), 0.0206264, atol=5.1e-8)  # ∫L'/v₁
+    assert_allclose(law.effective_loss(np.array([SADDLE])), 0.0673892, atol=5.1e-8)
 
 
 def test_noise_set_by_the_loss_keeps_the_tie():
     wells = smooth_wells()
     law = EffectivePotentialGibbs(wells, lambda p: 1 + 2 * wells.loss(p), 0.02)
-    assert_allclose(law.cdf([SADDLE]), [0.743042], atol=6e-7)
-    assert_allclose(law.effective_loss([1.0]), 0.0, atol=1e-12)
+    assert_allclose(law.cdf(np.array([SADDLE])), [0.743042], atol=6e-7)
+    assert_allclose(law.effective_loss(np.array([1.0])), 0.0, atol=1e-12)
 
 
 def test_constant_noise_is_the_gibbs_law():

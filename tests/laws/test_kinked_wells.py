@@ -38,8 +38,8 @@ def test_moments_and_distribution_against_quadrature(law):
     mean = integral(lambda x: x * density(x))
     assert_allclose(law.mean(), [mean], rtol=1e-8)
     assert_allclose(law.covariance(), [[integral(lambda x: (x - mean) ** 2 * density(x))]])
-    assert_allclose(law.cdf([ends[1]]), [law.flat_probability()], rtol=1e-9)
-    assert_allclose(law.cdf([1.3]), [1 - quad(density, 1.3, 9.0)[0]], rtol=1e-8)
+    assert_allclose(law.cdf(np.array([ends[1]])), [law.flat_probability()], rtol=1e-9)
+    assert_allclose(law.cdf(np.array([1.3])), [1 - quad(density, 1.3, 9.0)[0]], rtol=1e-8)
 
 
 def test_agrees_with_the_tabulated_gibbs_law():

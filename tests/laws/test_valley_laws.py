@@ -16,7 +16,7 @@ def test_isotropic_noise():
     # p ∝ h^(−1/2); a law h^(−1) would give −0.4514
     law = ValleyEntropyLaw(VALLEY)
     assert_allclose(law.expectation(np.cos), -0.232133, atol=5.1e-7)
-    ratio = np.diff(law.log_density([[0.0], [1.0]]))
+    ratio = np.diff(law.log_density(np.array([[0.0], [1.0]])))
     assert_allclose(ratio, -0.5 * np.log((2 + 1.5 * np.cos(1.0)) / 3.5), rtol=1e-9)
 
 
