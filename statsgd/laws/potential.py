@@ -25,7 +25,12 @@ class PotentialLaw(Law):
     def potential(self, params: Float[Any, " d"]) -> Float[Any, ""]:
         """U(θ), dimensionless; differentiable in JAX."""
 
-    def log_normalizer(self) -> Float[Any, ""]:
+    @property
+    def constraint(self) -> dist.constraints.Constraint:
+        """Where θ may lie: all of ℝᵈ unless a final class narrows it."""
+        return dist.constraints.real_vector
+
+    def log_normalizer(self) -> Float[Any, ""] | float:
         """log Z, or zero where `normalized` is False."""
         return 0.0
 
@@ -45,7 +50,7 @@ class PotentialLaw(Law):
                 f"{type(self).__name__} is not normalised: its parameters cannot be inferred "
                 "from obs"
             )
-        flat = dist.ImproperUniform(dist.constraints.real_vector, (), (self.dimension,))
+        flat = dist.ImproperUniform(self.constraint, (), (self.dimension,))
         if obs is None:
             params = numpyro.sample("params", flat)
             numpyro.factor("stationary_law", self.log_density(params))
