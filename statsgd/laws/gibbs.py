@@ -61,6 +61,8 @@ class Gibbs(TabulatedLaw):
         lambda self: ("params",) if self.learning_rate is None else ("params", "momentum_buffer")
     )
 
+    derived: ClassVar[tuple[str, ...]] = ("support", "log_z", "growth")
+
     problem: Problem
     temperature: Float[Any, ""]
     weight_decay: Float[Any, ""]
