@@ -25,7 +25,7 @@ lint: $(INSTALLED)
 notebooks: $(INSTALLED)
 	$(BIN)/python -m notebooks
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml .ci/constraints.txt
 	@test -n "$(PYTHON)" || { \
 		echo "statsgd needs Python 3.12 or newer; found $$(python3 --version 2>&1)." \
 		     "Set PYTHON=/path/to/python3.12."; exit 1; }
@@ -33,7 +33,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		echo "statsgd needs Python 3.12 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable ".[studies,test,notebooks]"
+		--constraint .ci/constraints.txt --editable ".[studies,test,notebooks]"
 	@touch $(INSTALLED)
 
 clean:

@@ -124,10 +124,11 @@ def run(config: Config) -> xr.DataTree:
         )
         for name, law in laws.items()
     }
+    explanation = why(continuous, measured, frozen, exact)
     results = xr.DataTree.from_dict(
         {
-            **{f"comparisons/{name}": c.to_datatree() for name, c in comparisons.items()},
-            "factors": why(continuous, measured, frozen, exact),
+            **{f"against {name}": c.to_datatree() for name, c in comparisons.items()},
+            "factors": explanation,
             "modes": modes_in_phase_space(ensemble, laws, include_snapshots=True),
             "draws": draws,
             "ensemble": ensemble,
@@ -147,7 +148,7 @@ def run(config: Config) -> xr.DataTree:
             f"β = {config.momentum:g}, λ = {config.weight_decay:g}, S = {config.batch_size}, "
             f"N = {problem.num_examples}, d = {problem.dimension}."
         ),
-        finding=finding(comparisons),
+        finding=f"{finding(comparisons)}\n{explanation.attrs['finding']}",
         summary=summary,
         burn_in=burn_in,
         spacing=spacing,

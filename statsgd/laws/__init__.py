@@ -1,6 +1,7 @@
 """What theory predicts: one file per family of laws."""
 
 from statsgd.laws.basis_pursuit import weighted_basis_pursuit
+from statsgd.laws.catalogue import applicable, catalogue
 from statsgd.laws.curvature_noise_escape import (
     PiecewiseDiffusion,
     curvature_noise_escape_time,
@@ -69,9 +70,11 @@ __all__ = [
     "PotentialLaw",
     "ValleyEntropyLaw",
     "ValleySharpnessLaw",
+    "applicable",
     "barrier",
     "barrier_exponent_1d",
     "batch_curvature",
+    "catalogue",
     "collapse_window",
     "critical_learning_rate",
     "curvature_noise_escape_time",

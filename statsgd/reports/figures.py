@@ -167,7 +167,7 @@ def readable(variable: str) -> str:
     )
 
 
-def mode_title(moments: xr.Dataset, mode: int) -> str:
+def mode_title(moments: xr.Dataset, mode: Any) -> str:
     """Which mode, and how sharp it is."""
     return f"mode {int(mode)}, curvature {float(moments['curvature'].sel(mode=mode)):.3g}"
 

@@ -65,19 +65,18 @@ def comparison_section(name: str, node: xr.DataTree) -> Section:
     """Verdict and effect sizes of one comparison."""
     table = node["table"].to_dataset().to_dataframe()
     law = _decoded(node.attrs["law"])
-    source = f"{law['citation']}. Applies to: {law['setting']}. {law['exactness'].capitalize()}."
-    worst = table.iloc[(table["verdict"] != "").to_numpy().nonzero()[0]]
-    ratios = worst[worst["statistic"] == "variance ratio"]
+    source = f"{law['citation']}. Applies to: {law['setting']}. Accuracy: {law['exactness']}."
+    ratios = table[table["statistic"] == "variance ratio"]
     positions = ratios[ratios["variable"] == "params"]
     decided = [
-        f"{int((table['verdict'] == verdict).sum())} {verdict}"
+        f"{verdict}: {int((table['verdict'] == verdict).sum())}"
         for verdict in table["verdict"].unique()
     ]
     finding = (
         f"The variance of SGD is {positions['effect'].min():.3f} to "
         f"{positions['effect'].max():.3f} times what the law predicts (median standard error "
         f"{positions['standard_error'].median():.4f}), over {len(positions)} directions in "
-        f"parameter space. Of {len(table)} quantities: {', '.join(decided)}. Intervals hold "
+        f"parameter space. Of {len(table)} quantities – {', '.join(decided)}. Intervals hold "
         f"simultaneously at {100 * node.attrs['confidence']:g} % ({node.attrs['multiplicity']})."
     )
     distances = node["distances"].to_dataset().to_dataframe()
