@@ -1,0 +1,83 @@
+"""The box that holds a stationary law, found by solving coarsely in wider and wider boxes."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from statsgd.dynamics.noise import noise_covariance
+from statsgd.dynamics.sgd import SGD
+from statsgd.laws.grid import Grid
+from statsgd.laws.law import ImproperLawError
+from statsgd.problems import Problem, hessian, minimise
+
+type Solve = Callable[[Grid], Float[np.ndarray, "..."]]
+
+_MAX_ROUNDS = 30
+_STARTS = 4
+
+
+def automatic_box(
+    solve: Solve, lower: Float[np.ndarray, " d"], upper: Float[np.ndarray, " d"], cells: int
+) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
+    """Lower and upper corner of a box without the outer 10⁻⁷ (d > 1: 10⁻⁵) of each tail.
+
+    Starts from a box given; doubles its width, solves there with `solve` on `cells` an axis, and
+    cuts the tails off, until the box stays. Wells further than half a width beyond the box are not
+    found. Raises `ImproperLawError` if mass keeps moving outwards.
+    """
+    first = upper - lower
+    tail = 1e-7 if len(lower) == 1 else 1e-5
+    for _ in range(_MAX_ROUNDS):
+        width = upper - lower
+        grid = Grid(lower - width / 2, upper + width / 2, cells)
+        masses = solve(grid)
+        if not np.all(np.isfinite(masses)):
+            raise ImproperLawError(
+                "no unique stationary law in the automatic box: the noise vanishes somewhere; pass "
+                "a grid"
+            )
+        new_lower, new_upper = np.empty_like(lower), np.empty_like(upper)
+        for axis in range(grid.dimension):
+            others = tuple(i for i in range(grid.dimension) if i != axis)
+            cumulative = np.cumsum(masses.sum(axis=others))
+            kept = np.flatnonzero((cumulative > tail) & (cumulative[-1] - cumulative > tail))
+            ends = (kept[0], kept[-1] + 1) if len(kept) else (np.argmax(cumulative > 0.5),) * 2
+            edges, margin = grid.edges(axis), grid.spacing[axis]
+            new_lower[axis] = max(edges[ends[0]] - margin, edges[0])
+            new_upper[axis] = min(edges[ends[1] + 1] + margin, edges[-1])
+        change = np.maximum(np.abs(new_lower - lower), np.abs(new_upper - upper))
+        lower, upper = new_lower, new_upper
+        if np.all(change < 0.1 * (upper - lower)):
+            return lower, upper
+        if np.any(upper - lower > 1e6 * first):
+            break
+    raise ImproperLawError(
+        f"no box holds the law: mass keeps moving outwards, after {_MAX_ROUNDS} rounds to "
+        f"[{lower}, {upper}]; the law may not be normalisable"
+    )
+
+
+def box_around_minima(
+    problem: Problem, sgd: SGD
+) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
+    """A first box: the minima reached from a few starts, eight standard deviations wide.
+
+    The standard deviations are those of a quadratic with the curvature and noise of the minimum.
+    """
+    decay = float(sgd.weight_decay)
+    rate = float(sgd.learning_rate) / (1 - float(sgd.momentum))
+    lows, highs = [], []
+    for seed in range(_STARTS):
+        start = problem.initial_params(jax.random.key(seed))
+        params = minimise(problem, start, weight_decay=decay).params
+        place = np.asarray(problem.flatten(params), dtype=np.float64)
+        curvature = np.diagonal(np.asarray(hessian(problem, params))) + decay
+        noise = np.diagonal(np.asarray(noise_covariance(problem, params, sgd.noise)))
+        variance = rate * noise / (2 * np.maximum(curvature, 1e-2 * np.max(np.abs(curvature))))
+        radius = 8 * np.sqrt(np.where(np.isfinite(variance), variance, 0.0))
+        radius = np.maximum(radius, 1e-3 * (1 + np.abs(place)))
+        lows.append(place - radius)
+        highs.append(place + radius)
+    return np.min(lows, axis=0), np.max(highs, axis=0)
