@@ -33,7 +33,8 @@ class FokkerPlanckLaw(GridLaw):
     on a box with no flux through its walls, or periodic axes. C may be singular, anisotropic, not
     diagonal and may depend on θ; b need not be a gradient. The finite-volume scheme
     (`fokker_planck_generator`) keeps p positive and mass conserved, and is of second order in the
-    spacing where D is positive definite, of first order where D is singular.
+    spacing where D is positive definite, of first order where D is singular. Barriers between wells
+    may have any height in 1-D, about 30 temperatures in 2-D and 3-D and on a circle.
 
     Size: 512² cells take a few seconds, 28³ too. `error_estimate` is a third of the total variation
     between this law and the one at half the resolution: the discretisation error of a second-order
@@ -161,6 +162,14 @@ class FokkerPlanckLaw(GridLaw):
             warnings.warn(
                 f"{at_walls:.2g} of the mass lies near the walls of the box "
                 f"[{self.states.lower}, {self.states.upper}]: widen it, or say reflecting=True",
+                GridWarning,
+                stacklevel=3,
+            )
+        if self.process.weight_error > _TOLERANCE:
+            warnings.warn(
+                "barriers between wells are too high for double precision: their weights are off "
+                f"by about {self.process.weight_error:.2g}; relaxation takes "
+                "more than 10¹² steps of the grid",
                 GridWarning,
                 stacklevel=3,
             )

@@ -53,6 +53,8 @@ class Generator:
         n = self.matrix.shape[0]
         if len(self.closed_classes) != 1:
             return np.full(n, np.nan)
+        if self._between_neighbours:
+            return self._stationary_by_ratios()
         if not self.direct:
             return self._stationary_by_steps()
         masses = np.zeros(n)
@@ -61,6 +63,19 @@ class Generator:
         masses[self._others] = self._factor.solve(source[self._others])
         masses = np.maximum(masses, 0.0)
         return masses / masses.sum()
+
+    @cached_property
+    def weight_error(self) -> float:
+        """Estimated relative error of the weights of wells, for `direct`: rounding over the gap.
+
+        Beyond barriers of some 30 temperatures the weights are lost in double precision, unless
+        states are connected to neighbours on a line alone: then none is.
+        """
+        if self._between_neighbours or not self.direct or len(self.closed_classes) != 1:
+            return 0.0
+        source = _start(self.matrix.shape[0])
+        slow = np.abs(self._group_inverse(source)).sum() / np.abs(source).sum()
+        return float(np.finfo(float).eps * np.max(-self.matrix.diagonal()) * slow)
 
     def require_unique(self) -> None:
         """Raise `ImproperLawError` unless one stationary law exists."""
@@ -79,15 +94,7 @@ class Generator:
         """
         self.require_unique()
         n = self.matrix.shape[0]
-        stationary = self.stationary
-
-        def group_inverse(vector: np.ndarray) -> np.ndarray:
-            balanced = vector - vector.sum() * stationary
-            solution = np.zeros_like(vector)
-            solution[self._others] = self._factor.solve(balanced[self._others])
-            return solution - solution.sum() * stationary
-
-        operator = LinearOperator((n, n), matvec=group_inverse, dtype=np.float64)
+        operator = LinearOperator((n, n), matvec=self._group_inverse, dtype=np.float64)
         inverse = eigs(operator, k=1, which="LM", v0=_start(n), return_eigenvectors=False)
         return complex(1 / inverse[0])
 
@@ -174,6 +181,28 @@ class Generator:
     @cached_property
     def _factor(self) -> SuperLU:
         return _factorise(self.matrix.T.tocsr()[self._others][:, self._others])
+
+    def _group_inverse(self, vector: np.ndarray) -> np.ndarray:
+        """The solution x of Gᵀx = vector less its stationary part, with Σx = 0."""
+        balanced = vector - vector.sum() * self.stationary
+        solution = np.zeros_like(balanced)
+        solution[self._others] = self._factor.solve(balanced[self._others])
+        return solution - solution.sum() * self.stationary
+
+    @cached_property
+    def _between_neighbours(self) -> bool:
+        """Whether only neighbours on a line are connected, both ways."""
+        n = self.matrix.shape[0]
+        up, down = self.matrix.diagonal(1), self.matrix.diagonal(-1)
+        connected = np.all(up > 0) and np.all(down > 0)
+        return bool(connected and self.matrix.count_nonzero() <= 3 * n - 2)
+
+    def _stationary_by_ratios(self) -> np.ndarray:
+        """Detailed balance along a line: exact whatever the barriers are."""
+        up, down = self.matrix.diagonal(1), self.matrix.diagonal(-1)
+        logs = np.concatenate([[0.0], np.cumsum(np.log(up) - np.log(down))])
+        masses = np.exp(logs - logs.max())
+        return masses / masses.sum()
 
     def _solve_within(self, states: np.ndarray, source: np.ndarray) -> np.ndarray:
         inner = self.matrix[states][:, states]
