@@ -54,7 +54,8 @@ class DiscreteChainLaw(GridLaw):
     leaves an error of second order in the spacing if it lies on an edge of cells. Finite noise is
     put on the grid by linear interpolation, which adds a variance of up to cell²/4 a step.
     `numerical_diffusion` is the added variance over the variance of the noise, and
-    `exit_probability` the stationary probability that a step leaves the box (it is put back);
+    `exit_probability` the stationary probability that a step leaves the box (it starts again from
+    the middle, or is conditioned on staying where its mean stays);
     `GridWarning` is issued where they exceed 0.01 and 10⁻⁶.
 
     **Arguments:** `drift` b, a JAX or NumPy function `(d,) -> (d,)`; `noise`, the covariance C as a
@@ -253,6 +254,10 @@ class _Step:
             steps = self._transitions(grid, ahead[now] + push, kicks[now])
             entries = steps.matrix.tocoo()
             columns = entries.col * n + now[entries.row]
+            # Outside the box start again at rest: a leap to the middle would be taken for speed.
+            leaving = steps.exit >= 1 if self.probabilities is None else steps.exit > 0
+            middle = n // 2
+            columns = np.where(leaving[entries.row], middle * n + middle, columns)
             matrix = sparse.csr_array((entries.data, (entries.row, columns)), shape=(n * n, n * n))
             states = Grid(grid.lower * 2, grid.upper * 2, grid.cells * 2, grid.periodic * 2)
             direct, variance = n * n <= _DIRECT_SIZE, variance[now]
@@ -266,6 +271,8 @@ class _Step:
         with_momentum = self.beta > 0
         coarse = {(1, False): 512, (1, True): 64, (2, False): 48}[self.dimension, with_momentum]
         finest = {(1, False): 4096, (1, True): 300, (2, False): 150}[self.dimension, with_momentum]
+        if self.probabilities is not None and self.dimension == 2:
+            finest = 300
 
         def masses(grid: Grid) -> np.ndarray:
             found = self.solve(grid).masses

@@ -208,7 +208,7 @@ class Generator:
         inner = self.matrix[states][:, states]
         if self.direct:
             return _factorise(inner).solve(source)
-        solution, failure = gmres(inner, source, rtol=1e-10, restart=100, maxiter=200)
+        solution, failure = gmres(inner, source, rtol=1e-10, restart=100, maxiter=25)
         if failure:
             raise ArithmeticError("the passage-time equations did not converge: coarsen the grid")
         return solution
@@ -222,7 +222,7 @@ class Generator:
         operator = LinearOperator(
             (n, n), matvec=lambda p: p.sum() * start - transposed @ p, dtype=np.float64
         )
-        masses, failure = gmres(operator, start, x0=start, rtol=1e-12, restart=80, maxiter=100)
+        masses, failure = gmres(operator, start, x0=start, rtol=1e-12, restart=80, maxiter=25)
         masses = _step_on(transposed, masses / masses.sum(), _STEPS // 10)
         residual = float(np.abs(transposed @ masses).sum())
         if residual > 1e-9:

@@ -37,7 +37,7 @@ def gaussian_transitions(
     neighbouring cells by linear interpolation, whose variance is taken off the covariance where
     that is large enough. Means are always exact.
 
-    A mean outside the box is moved to its wall, and a row is normalised over the box.
+    A mean outside the box is moved to its middle, and a row is normalised over the box.
     """
     spacing = grid.spacing
     position, outside = _position(grid, means)
@@ -77,14 +77,16 @@ def finite_transitions(
     """Steps to finitely many points, each shared out over its neighbours by linear interpolation.
 
     Means are exact; an interpolated point at the fraction f between two midpoints adds the
-    variance f(1−f)·cell². Points outside the box are moved to its wall.
+    variance f(1−f)·cell². Points outside the box are moved to its middle.
     """
     blocks, exits, excesses = [], [], []
+    last = np.array(grid.cells) - 1
     length = max(1, _CHUNK // (targets.shape[1] * 2**grid.dimension))
     for start in range(0, len(targets), length):
         part = targets[start : start + length]
         rows, points, d = part.shape
         position, outside = _position(grid, part.reshape(-1, d))
+        position = np.where(grid.periodic, position, np.clip(position, 0, last))
         weights = np.broadcast_to(probabilities, (rows, points))
         block, excess = _interpolated(grid, position.reshape(rows, points, d), weights)
         blocks.append(block)
@@ -95,12 +97,15 @@ def finite_transitions(
 
 
 def _position(grid: Grid, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Index coordinates, integer at midpoints and moved into the box, and who was outside."""
+    """Index coordinates, integer at midpoints, and who was outside the box: sent to its middle.
+
+    To the wall would be wrong: from there an unstable step may leap to the opposite wall for ever.
+    """
     position = (points - np.array(grid.lower)) / grid.spacing - 0.5
     last = np.array(grid.cells) - 1
     periodic = np.array(grid.periodic)
     outside = np.any(~periodic & ((position < -0.5) | (position > last + 0.5)), axis=1)
-    return np.where(periodic, position, np.clip(position, 0, last)), outside
+    return np.where(periodic | ~outside[:, None], position, last / 2), outside
 
 
 def _flat(grid: Grid, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
