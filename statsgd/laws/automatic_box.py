@@ -1,21 +1,21 @@
 """The box that holds a stationary law, found by solving coarsely in wider and wider boxes."""
 
 from collections.abc import Callable
+from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
 from statsgd.dynamics.noise import noise_covariance
 from statsgd.dynamics.sgd import SGD
-from statsgd.laws.grid import Grid
+from statsgd.laws.grid import Grid, at_points
 from statsgd.laws.law import ImproperLawError
 from statsgd.problems import Problem, hessian, minimise
 
 type Solve = Callable[[Grid], Float[np.ndarray, "..."]]
 
 _MAX_ROUNDS = 30
-_STARTS = 4
+_LATTICE = {1: 1000, 2: 100, 3: 30}
 
 
 def automatic_box(
@@ -25,7 +25,8 @@ def automatic_box(
 
     Starts from a box given; doubles its width, solves there with `solve` on `cells` an axis, and
     cuts the tails off, until the box stays. Wells further than half a width beyond the box are not
-    found. Raises `ImproperLawError` if mass keeps moving outwards.
+    found, nor those behind a barrier of more than some 15 temperatures. Raises
+    `ImproperLawError` if mass keeps moving outwards.
     """
     first = upper - lower
     tail = 1e-7 if len(lower) == 1 else 1e-5
@@ -62,22 +63,36 @@ def automatic_box(
 def box_around_minima(
     problem: Problem, sgd: SGD
 ) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
-    """A first box: the minima reached from a few starts, eight standard deviations wide.
+    """A first box: eight standard deviations about the minimum, and the minima seen around it.
 
-    The standard deviations are those of a quadratic with the curvature and noise of the minimum.
+    The standard deviations are those of a quadratic with the curvature and noise of the minimum
+    that `problem.initial_params` leads to. Other minima are looked for on a lattice about it.
     """
     decay = float(sgd.weight_decay)
     rate = float(sgd.learning_rate) / (1 - float(sgd.momentum))
-    lows, highs = [], []
-    for seed in range(_STARTS):
-        start = problem.initial_params(jax.random.key(seed))
-        params = minimise(problem, start, weight_decay=decay).params
-        place = np.asarray(problem.flatten(params), dtype=np.float64)
-        curvature = np.diagonal(np.asarray(hessian(problem, params))) + decay
-        noise = np.diagonal(np.asarray(noise_covariance(problem, params, sgd.noise)))
-        variance = rate * noise / (2 * np.maximum(curvature, 1e-2 * np.max(np.abs(curvature))))
-        radius = 8 * np.sqrt(np.where(np.isfinite(variance), variance, 0.0))
-        radius = np.maximum(radius, 1e-3 * (1 + np.abs(place)))
-        lows.append(place - radius)
-        highs.append(place + radius)
-    return np.min(lows, axis=0), np.max(highs, axis=0)
+    params = minimise(problem, weight_decay=decay).params
+    place = np.asarray(problem.flatten(params), dtype=np.float64)
+    curvature = np.diagonal(np.asarray(hessian(problem, params))) + decay
+    noise = np.diagonal(np.asarray(noise_covariance(problem, params, sgd.noise)))
+    floor = max(1e-2 * float(np.max(np.abs(curvature))), 1e-12)
+    radius = 8 * np.sqrt(rate * noise / (2 * np.maximum(curvature, floor)))
+    radius = np.maximum(radius, 1e-3 * (1 + np.abs(place)))
+    reach = 2 * radius + 3 * (1 + np.abs(place))
+    lattice = Grid(place - reach, place + reach, _LATTICE[problem.dimension])
+    others = lattice_minima(
+        lambda x: problem.loss(problem.unflatten(x)) + 0.5 * decay * (x @ x), lattice
+    )
+    found = np.concatenate([place[None], others])
+    return np.min(found, axis=0) - radius, np.max(found, axis=0) + radius
+
+
+def lattice_minima(loss: Callable[..., Any], grid: Grid) -> Float[np.ndarray, "k d"]:
+    """Midpoints of inner cells where the loss is below that of all neighbours along the axes."""
+    values = at_points(loss, (), "loss")(grid.points()).reshape(grid.cells)
+    lowest = np.ones(grid.cells, dtype=bool)
+    for axis in range(grid.dimension):
+        moved = np.moveaxis(values, axis, 0)
+        inner = np.zeros(moved.shape, dtype=bool)
+        inner[1:-1] = (moved[1:-1] < moved[:-2]) & (moved[1:-1] < moved[2:])
+        lowest &= np.moveaxis(inner, 0, axis)
+    return grid.points()[lowest.ravel()]

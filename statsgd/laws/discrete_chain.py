@@ -26,10 +26,9 @@ from statsgd.laws.markov import Generator
 from statsgd.laws.transfer_operator import Transitions, finite_transitions, gaussian_transitions
 from statsgd.problems import EmpiricalRisk, Problem
 
-_EXIT = 1e-6
+_EXIT = 1e-5
 _TOLERANCE = 0.01
 _MAX_BATCHES = 2000
-_DIRECT_SIZE = 5000
 
 
 class FiniteNoise(NamedTuple):
@@ -56,7 +55,7 @@ class DiscreteChainLaw(GridLaw):
     `numerical_diffusion` is the added variance over the variance of the noise, and
     `exit_probability` the stationary probability that a step leaves the box (it starts again from
     the middle, or is conditioned on staying where its mean stays);
-    `GridWarning` is issued where they exceed 0.01 and 10⁻⁶.
+    `GridWarning` is issued where they exceed 0.01 and 10⁻⁵.
 
     **Arguments:** `drift` b, a JAX or NumPy function `(d,) -> (d,)`; `noise`, the covariance C as a
     function `(d,) -> (d, d)` or a matrix, or a `FiniteNoise`; `learning_rate` η, `momentum` β and
@@ -191,6 +190,7 @@ class DiscreteChainLaw(GridLaw):
         return mean, float(masses @ (buffer - mean) ** 2), float(masses @ (theta * buffer))
 
     def _warn(self) -> None:
+        self._warn_of_lost_weights()
         if self.exit_probability > _EXIT:
             warnings.warn(
                 f"a step leaves the box [{self.states.lower}, {self.states.upper}] with "
@@ -246,7 +246,7 @@ class _Step:
         if self.beta == 0:
             steps = self._transitions(grid, ahead, kicks)
             matrix = steps.matrix
-            states, direct = grid, grid.dimension == 1 or grid.size <= _DIRECT_SIZE
+            states, direct = grid, grid.dimension == 1
         else:
             n = grid.size
             now, before = np.divmod(np.arange(n * n), n)
@@ -260,7 +260,7 @@ class _Step:
             columns = np.where(leaving[entries.row], middle * n + middle, columns)
             matrix = sparse.csr_array((entries.data, (entries.row, columns)), shape=(n * n, n * n))
             states = Grid(grid.lower * 2, grid.upper * 2, grid.cells * 2, grid.periodic * 2)
-            direct, variance = n * n <= _DIRECT_SIZE, variance[now]
+            direct, variance = False, variance[now]
         generator = (matrix - sparse.eye_array(states.size)).tocsr()
         process = Generator(generator, direct=direct)
         masses = process.stationary.reshape(states.cells)

@@ -165,14 +165,7 @@ class FokkerPlanckLaw(GridLaw):
                 GridWarning,
                 stacklevel=3,
             )
-        if self.process.weight_error > _TOLERANCE:
-            warnings.warn(
-                "barriers between wells are too high for double precision: their weights are off "
-                f"by about {self.process.weight_error:.2g}; relaxation takes "
-                "more than 10¹² steps of the grid",
-                GridWarning,
-                stacklevel=3,
-            )
+        self._warn_of_lost_weights()
         if self.error_estimate > _TOLERANCE:
             warnings.warn(
                 f"the law is off by about {self.error_estimate:.2g} in total variation on "

@@ -1,5 +1,6 @@
 """Laws known as cell masses on a grid, with the Markov process they are stationary for."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +13,11 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Bool, Float
 
 from statsgd.arguments import finite_array, is_traced, real
-from statsgd.laws.grid import Grid, at_points
+from statsgd.laws.grid import Grid, GridWarning, at_points
 from statsgd.laws.law import ImproperLawError, Law
 from statsgd.laws.markov import Generator
+
+_WEIGHT_ERROR = 0.01
 
 type Region = Callable[[Float[Array, " d"]], Any] | Bool[np.ndarray, "..."]
 
@@ -176,6 +179,17 @@ class GridLaw(Law):
             current[:, axis] = np.bincount(entries.row, moved, self.states.size)
             current[:, axis] += np.bincount(entries.col, moved, self.states.size)
         return (current / self.states.cell_volume).reshape(*self.states.cells, -1)
+
+    def _warn_of_lost_weights(self) -> None:
+        """Issue `GridWarning` if rounding spoils the weights of wells."""
+        error = self.process.weight_error
+        if error > _WEIGHT_ERROR:
+            warnings.warn(
+                "barriers between wells are too high for double precision: their weights are off "
+                f"by about {error:.2g}",
+                GridWarning,
+                stacklevel=4,
+            )
 
     def _region(self, name: str, region: Region) -> Bool[np.ndarray, "..."]:
         if callable(region):

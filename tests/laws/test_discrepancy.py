@@ -34,7 +34,7 @@ def test_the_gap_splits_into_its_parts():
     sgd = SGD(rate, noise.Isotropic(1.0))
     run = simulate(problem, sgd, steps=30, replicas=20000, seed=1, progress=False)
     endpoints = run["endpoints"]["params"].values
-    chain = DiscreteChainLaw.from_sgd(problem, sgd, Grid(-4.5, 4.5, 80))
+    chain = DiscreteChainLaw.from_sgd(problem, sgd, Grid(-4.5, 4.5, 450))
     sde = FokkerPlanckLaw.from_sgd(problem, sgd, Grid(-4.0, 4.0, 800))
     grid = Grid(-2.5, 2.5, 25)
     parts = split_discrepancy(endpoints, chain, sde, gaussian(rate), grid)
