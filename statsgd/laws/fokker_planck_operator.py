@@ -30,10 +30,10 @@ def fokker_planck_generator(
         x → y: a_k(x) B(−w),    y → x: a_k(y) B(w),    B(w) = w/(eʷ − 1)
 
     with w the mean over both ends of v_k·D⁻¹b. All rates are non-negative, so p stays positive and
-    mass is conserved, for any symmetric D, cross terms included; no rule with axis neighbours
-    alone has this. In 1-D it is the Scharfetter–Gummel flux: constant D p/B-ratios, hence the exact
-    zero-flux law up to the trapezoidal rule for ∫b/D. The local error is of second order in
-    |v_k| times the spacing.
+    mass is conserved, for any symmetric D, cross terms included; no rule that uses neighbours along
+    the axes alone can have this. In 1-D it is the Scharfetter–Gummel flux, whose zero-flux law is
+    exact but for the trapezoidal rule in ∫b/D; D p is continuous where D jumps, as Itô has it. The
+    local error is of second order in |v_k| times the spacing.
 
     Where D is singular: the part of the drift that D cannot carry moves by upwind jumps along the
     axes, with the numerical diffusion |b|·spacing/2 (first order). A non-diagonal D whose smallest

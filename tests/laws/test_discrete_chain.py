@@ -144,7 +144,10 @@ def test_cells_as_long_as_a_step_are_enough():
 
 @pytest.mark.parametrize(
     ("momentum", "variance", "simulated", "error"),
-    [(0.5, 0.5, 0.7465, 0.003), (0.9, 0.1, 0.768, 0.004)],
+    [
+        (0.5, 0.5, 0.7465, 0.003),
+        pytest.param(0.9, 0.1, 0.768, 0.004, marks=pytest.mark.slow),
+    ],
 )
 def test_wells_with_momentum(momentum, variance, simulated, error):
     # η = 0.04, temperature ηc/(2(1−β)) = 0.02.
@@ -350,6 +353,7 @@ def test_committor_starts_even_in_a_symmetric_well(examples):
     assert value == pytest.approx(0.5, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_momentum_chain_crosses_a_quartic():
     # η = 0.01, β = 0.9, c = 2 from −1: simulated fractions right of 0 after 444 and 888 steps 0.311
     # and 0.430 ± 0.006; ½(1 − e^(−gap k)) follows. −1 → 1 takes 975 ± 17 simulated steps. The
@@ -409,7 +413,7 @@ def frozen_chain(level, rate, power, fineness, y=5):
         (1e-3, 0.02, 1, 0.92202),
         (1e-3, 0.01, 1, 0.92325),
         (1e-3, 0.002, 1, 0.92691),
-        (1e-3, 1e-4, 1, 0.93137),
+        pytest.param(1e-3, 1e-4, 1, 0.93137, marks=pytest.mark.slow),
         (0.04 / 6, 0.001, 0, 0.55234),
     ],
 )

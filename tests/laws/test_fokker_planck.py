@@ -506,14 +506,14 @@ def ring(a, level, kappa, floor, exponent, cells):
 @pytest.mark.parametrize(
     ("level", "kappa", "floor", "exponent", "expected"),
     [
-        (0.02, 1, 0, 0, 0.12403),
+        pytest.param(0.02, 1, 0, 0, 0.12403, marks=pytest.mark.slow),
         (0.02, 4, 0, 0, 0.44579),
-        (0.2, 4, 0, 0, 0.44084),
+        pytest.param(0.2, 4, 0, 0, 0.44084, marks=pytest.mark.slow),
         (0.2, 10, 0, 0, 0.75516),
         (0.02, 4, 0.01, 0, -0.44616),
-        (0.02, 4, 0.005, 0, -0.00024),
+        pytest.param(0.02, 4, 0.005, 0, -0.00024, marks=pytest.mark.slow),
         (0.02, 4, 0, 0.5, 0.59581),
-        (0.2, 4, 0, 0.5, 0.59301),
+        pytest.param(0.2, 4, 0, 0.5, 0.59301, marks=pytest.mark.slow),
     ],
 )
 def test_ring_valley_matches_the_spectral_solution(level, kappa, floor, exponent, expected):
@@ -549,10 +549,10 @@ def test_noise_that_grows_like_the_root_of_the_loss():
         lambda x: -jax.grad(loss)(x),
         lambda x: 0.8 * jnp.sqrt(1 + loss(x)) * jnp.eye(2),
         1.0,
-        Grid([-6.5, -3.25], [6.5, 3.25], 260),
+        Grid([-6.5, -3.25], [6.5, 3.25], 200),
     )
-    assert law.expectation(loss) == pytest.approx(0.48, rel=1e-3)
-    assert law.basin_mass(lambda x: loss(x) < 0.2) == pytest.approx(0.379497, abs=2e-3)
+    assert law.expectation(loss) == pytest.approx(0.48, rel=2e-3)
+    assert law.basin_mass(lambda x: loss(x) < 0.2) == pytest.approx(0.379497, abs=4e-3)
 
 
 def test_floored_law_in_two_dimensions():
@@ -564,11 +564,11 @@ def test_floored_law_in_two_dimensions():
         lambda x: -jax.grad(loss)(x),
         lambda x: 0.8 * (loss(x) + 0.5) * jnp.eye(2),
         1.0,
-        Grid([-12, -6], [12, 6], 320),
+        Grid([-12, -6], [12, 6], 240),
     )
     # The box cuts a tail of relative variance (Var beyond 12) about 2·10⁻³.
-    np.testing.assert_allclose(np.diag(law.covariance()), [1 / 3, 1 / 12], rtol=6e-3)
-    assert law.basin_mass(lambda x: loss(x) < 0.5) == pytest.approx(0.8232233, abs=3e-3)
+    np.testing.assert_allclose(np.diag(law.covariance()), [1 / 3, 1 / 12], rtol=8e-3)
+    assert law.basin_mass(lambda x: loss(x) < 0.5) == pytest.approx(0.8232233, abs=4e-3)
 
 
 def test_exit_times_in_the_plane():
