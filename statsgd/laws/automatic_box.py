@@ -12,15 +12,15 @@ from statsgd.laws.grid import Grid, at_points
 from statsgd.laws.law import ImproperLawError
 from statsgd.problems import Problem, hessian, minimise
 
-type Solve = Callable[[Grid], Float[np.ndarray, "..."]]
+type Solve = Callable[[Grid], Float[Any, "..."]]
 
 _MAX_ROUNDS = 30
 _LATTICE = {1: 1000, 2: 100, 3: 30}
 
 
 def automatic_box(
-    solve: Solve, lower: Float[np.ndarray, " d"], upper: Float[np.ndarray, " d"], cells: int
-) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
+    solve: Solve, lower: Float[Any, " d"], upper: Float[Any, " d"], cells: int
+) -> tuple[Float[Any, " d"], Float[Any, " d"]]:
     """Lower and upper corner of a box without the outer 10⁻⁷ (d > 1: 10⁻⁵) of each tail.
 
     Starts from a box given; doubles its width, solves there with `solve` on `cells` an axis, and
@@ -60,9 +60,7 @@ def automatic_box(
     )
 
 
-def box_around_minima(
-    problem: Problem, sgd: SGD
-) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
+def box_around_minima(problem: Problem, sgd: SGD) -> tuple[Float[Any, " d"], Float[Any, " d"]]:
     """A first box: eight standard deviations about the minimum, and the minima seen around it.
 
     The standard deviations are those of a quadratic with the curvature and noise of the minimum
@@ -86,7 +84,7 @@ def box_around_minima(
     return np.min(found, axis=0) - radius, np.max(found, axis=0) + radius
 
 
-def lattice_minima(loss: Callable[..., Any], grid: Grid) -> Float[np.ndarray, "k d"]:
+def lattice_minima(loss: Callable[..., Any], grid: Grid) -> Float[Any, "k d"]:
     """Midpoints of inner cells where the loss is below that of all neighbours along the axes."""
     values = at_points(loss, (), "loss")(grid.points()).reshape(grid.cells)
     lowest = np.ones(grid.cells, dtype=bool)

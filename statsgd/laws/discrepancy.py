@@ -1,6 +1,6 @@
 """Where a gap between endpoints of SGD and a law comes from: sampling, step size or theory."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -29,7 +29,7 @@ class Discrepancy(NamedTuple):
 
 
 def split_discrepancy(
-    endpoints: Float[np.ndarray, "replica 1"], chain: GridLaw, sde: GridLaw, law: Law, grid: Grid
+    endpoints: Float[Any, "replica 1"], chain: GridLaw, sde: GridLaw, law: Law, grid: Grid
 ) -> Discrepancy:
     """Split the distance between `endpoints` and `law` into its parts; one dimension.
 
@@ -57,7 +57,7 @@ def split_discrepancy(
     )
 
 
-def law_masses(law: Law, grid: Grid, nodes: int = 6) -> Float[np.ndarray, "..."]:
+def law_masses(law: Law, grid: Grid, nodes: int = 6) -> Float[Any, "..."]:
     """Cell masses of any law, by Gauss–Legendre quadrature, normalised over the grid."""
     law.require_proper()
     node, weight = np.polynomial.legendre.leggauss(nodes)
@@ -71,7 +71,7 @@ def law_masses(law: Law, grid: Grid, nodes: int = 6) -> Float[np.ndarray, "..."]
     return (masses / masses.sum()).reshape(grid.cells)
 
 
-def _grid_law_masses(law: GridLaw, grid: Grid) -> Float[np.ndarray, " n"]:
+def _grid_law_masses(law: GridLaw, grid: Grid) -> Float[Any, " n"]:
     edges = grid.edges().copy()
     edges[0], edges[-1] = -np.inf, np.inf
     outer = (min(law.grid.lower[0], grid.lower[0]), max(law.grid.upper[0], grid.upper[0]))

@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from scipy import sparse
 
 from statsgd.arguments import count, fraction, non_negative, positive
@@ -36,7 +36,8 @@ class FiniteNoise(NamedTuple):
 
     values: Any
     """Function `(d,) -> (B, d)`: what is added to the drift; its mean need not be zero."""
-    probabilities: Float[np.ndarray, " B"]
+    probabilities: Any
+    """`(B,)`, non-negative, summing to one."""
 
 
 @register
@@ -71,9 +72,9 @@ class DiscreteChainLaw(GridLaw):
     exactness: ClassVar[str] = "exact for the chain up to a small error of the grid"
     citation: ClassVar[str] = "derived for statsgd"
 
-    learning_rate: Float[Array, ""]
-    momentum: Float[Array, ""]
-    weight_decay: Float[Array, ""]
+    learning_rate: Float[Any, ""]
+    momentum: Float[Any, ""]
+    weight_decay: Float[Any, ""]
     exit_probability: float = eqx.field(static=True)
     numerical_diffusion: float = eqx.field(static=True)
 
@@ -165,7 +166,7 @@ class DiscreteChainLaw(GridLaw):
         self.require_proper()
         return -float(np.log(self.process.second_modulus()))
 
-    def evolve(self, masses: Float[np.ndarray, "..."], steps: int) -> Float[np.ndarray, "..."]:
+    def evolve(self, masses: Float[Any, "..."], steps: int) -> Float[Any, "..."]:
         """Masses of `states` after `steps` steps from those given; exact on the grid."""
         current = np.asarray(masses, dtype=np.float64)
         if current.shape != self.states.cells:
@@ -307,7 +308,7 @@ def _difference(grid: Grid, end: np.ndarray, start: np.ndarray) -> np.ndarray:
     return (difference + period / 2) % period - period / 2
 
 
-def _probabilities(values: Any) -> Float[np.ndarray, " B"]:
+def _probabilities(values: Any) -> Float[Any, " B"]:
     weights = np.asarray(non_negative("noise.probabilities", values))
     if weights.ndim != 1 or abs(weights.sum() - 1) > 1e-6:
         raise ValueError(f"noise.probabilities must be a vector that sums to 1, got {values!r}")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from statsgd.arguments import positive
 from statsgd.dynamics.sgd import SGD
@@ -55,8 +55,8 @@ class FokkerPlanckLaw(GridLaw):
     exactness: ClassVar[str] = "exact for the SDE up to O(spacing²); error estimate reported"
     citation: ClassVar[str] = "Scharfetter, Gummel (1969); Fehrenbach, Mirebeau (2014)"
 
-    learning_rate: Float[Array, ""]
-    error_estimate: Float[np.ndarray, ""]
+    learning_rate: Float[Any, ""]
+    error_estimate: Float[Any, ""]
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class FokkerPlanckLaw(GridLaw):
         self.require_proper()
         return -self.process.second_eigenvalue().real
 
-    def evolve(self, masses: Float[np.ndarray, "..."], time: Any) -> Float[np.ndarray, "..."]:
+    def evolve(self, masses: Float[Any, "..."], time: Any) -> Float[Any, "..."]:
         """Cell masses after `time` t = ηk > 0 from the cell masses given.
 
         Exact in time to about 10⁻¹⁰ if modes do not turn much faster than they decay.
@@ -190,7 +190,7 @@ class _Solver:
         matrix = fokker_planck_generator(grid, self.drift(points), diffusion)
         return Generator(matrix, direct=True)
 
-    def masses(self, grid: Grid) -> Float[np.ndarray, "..."]:
+    def masses(self, grid: Grid) -> Float[Any, "..."]:
         """Its stationary cell masses."""
         return self.process(grid).stationary.reshape(grid.cells)
 
@@ -209,8 +209,8 @@ def sgd_coefficients(problem: Problem, sgd: SGD) -> tuple[Any, Any]:
 
 
 def require_covariance(
-    matrices: Float[np.ndarray, "n d d"], points: Float[np.ndarray, "n d"]
-) -> Float[np.ndarray, "n d d"]:
+    matrices: Float[Any, "n d d"], points: Float[Any, "n d"]
+) -> Float[Any, "n d d"]:
     """The symmetric part; `ValueError` where a matrix is not symmetric positive semi-definite."""
     scale = np.max(np.abs(matrices), axis=(1, 2))
     transposed = matrices.transpose(0, 2, 1)

@@ -1,6 +1,6 @@
 """The Fokker–Planck operator on a grid: a jump process between cells with the same drift and D."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,12 +15,12 @@ _PECLET_LIMIT = 500.0
 class LatticeDecomposition(NamedTuple):
     """D = Σ_k weights_k v_k v_kᵀ with integer vectors v_k and weights ≥ 0, for many D at once."""
 
-    weights: Float[np.ndarray, "n k"]
-    vectors: Int[np.ndarray, "n k d"]
+    weights: Float[Any, "n k"]
+    vectors: Int[Any, "n k d"]
 
 
 def fokker_planck_generator(
-    grid: Grid, drift: Float[np.ndarray, "n d"], diffusion: Float[np.ndarray, "n d d"]
+    grid: Grid, drift: Float[Any, "n d"], diffusion: Float[Any, "n d d"]
 ) -> sparse.csr_array:
     """Jump rates Q between cells, `Q[i, j]` from cell i to j, with rows that sum to zero.
 
@@ -75,14 +75,14 @@ def fokker_planck_generator(
     return (jumps - sparse.diags_array(jumps.sum(axis=1))).tocsr()
 
 
-def bernoulli(w: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+def bernoulli(w: Float[Any, " n"]) -> Float[Any, " n"]:
     """w/(eʷ − 1), which is 1 at w = 0 and −w for w → −∞."""
     small = np.abs(w) < 1e-8
     safe = np.where(small, 1.0, np.clip(w, -1e300, 700.0))
     return np.where(small, 1 - w / 2, safe / np.expm1(safe))
 
 
-def selling_decomposition(matrices: Float[np.ndarray, "n d d"]) -> LatticeDecomposition:
+def selling_decomposition(matrices: Float[Any, "n d d"]) -> LatticeDecomposition:
     """Integer vectors v_k and weights a_k ≥ 0 with D = Σ a_k v_k v_kᵀ, for d ≤ 3.
 
     Diagonal matrices get the axes. Others get the d(d+1)/2 vectors of an obtuse superbase of ℤᵈ.

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from statsgd.arguments import count, finite_array, is_traced
 from statsgd.problems.parameters import in_double_precision
@@ -69,7 +69,7 @@ class Grid(eqx.Module):
         return int(np.prod(self.cells))
 
     @property
-    def spacing(self) -> Float[np.ndarray, " d"]:
+    def spacing(self) -> Float[Any, " d"]:
         """Edge lengths of a cell."""
         return (np.array(self.upper) - self.lower) / self.cells
 
@@ -78,16 +78,16 @@ class Grid(eqx.Module):
         """Volume of a cell."""
         return float(np.prod(self.spacing))
 
-    def edges(self, axis: int = 0) -> Float[np.ndarray, " n_plus_1"]:
+    def edges(self, axis: int = 0) -> Float[Any, " n_plus_1"]:
         """Ends of the cells along an axis."""
         return np.linspace(self.lower[axis], self.upper[axis], self.cells[axis] + 1)
 
-    def centres(self, axis: int = 0) -> Float[np.ndarray, " n"]:
+    def centres(self, axis: int = 0) -> Float[Any, " n"]:
         """Midpoints of the cells along an axis."""
         edges = self.edges(axis)
         return (edges[1:] + edges[:-1]) / 2
 
-    def points(self) -> Float[np.ndarray, "size d"]:
+    def points(self) -> Float[Any, "size d"]:
         """Midpoint of every cell, the last axis running fastest."""
         axes = [self.centres(axis) for axis in range(self.dimension)]
         return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, self.dimension)
@@ -101,7 +101,7 @@ class Grid(eqx.Module):
         halves = [n // 2 if n % 2 == 0 and n >= 4 else n for n in self.cells]
         return Grid(self.lower, self.upper, halves, self.periodic)
 
-    def add_up(self, masses: Float[np.ndarray, "..."], coarse: "Grid") -> Float[np.ndarray, "..."]:
+    def add_up(self, masses: Float[Any, "..."], coarse: "Grid") -> Float[Any, "..."]:
         """`masses` on the coarser grid `coarse`, whose cells are unions of cells of this one."""
         shape = list(
             itertools.chain.from_iterable(
@@ -112,20 +112,20 @@ class Grid(eqx.Module):
             raise ValueError(f"coarse must divide the cells {self.cells}, got {coarse.cells}")
         return np.reshape(masses, shape).sum(axis=tuple(range(1, 2 * self.dimension, 2)))
 
-    def locate(self, params: Float[np.ndarray, "... d"]) -> Int[np.ndarray, "... d"]:
+    def locate(self, params: Float[Any, "... d"]) -> Int[Any, "... d"]:
         """Index of the cell that holds each point; the nearest cell for points outside."""
         position = (np.asarray(params, dtype=np.float64) - self.lower) / self.spacing
         index = np.floor(position).astype(int)
         wrapped = np.mod(index, self.cells)
         return np.where(self.periodic, wrapped, np.clip(index, 0, np.array(self.cells) - 1))
 
-    def histogram(self, draws: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "..."]:
+    def histogram(self, draws: Float[Any, "n d"]) -> Float[Any, "..."]:
         """Fraction of `draws` in each cell; draws outside count for the nearest cell."""
         points = np.asarray(draws, dtype=np.float64).reshape(-1, self.dimension)
         flat = np.ravel_multi_index(tuple(self.locate(points).T), self.cells)
         return np.bincount(flat, minlength=self.size).reshape(self.cells) / len(points)
 
-    def boundary_mass(self, masses: Float[np.ndarray, "..."], layer: float = 0.02) -> float:
+    def boundary_mass(self, masses: Float[Any, "..."], layer: float = 0.02) -> float:
         """Mass within a fraction `layer` of the width of an end of an axis that is no circle."""
         inside = np.asarray(masses)
         for axis, (n, periodic) in enumerate(zip(self.cells, self.periodic, strict=True)):
@@ -164,8 +164,8 @@ class Grid(eqx.Module):
         return xp.all(within | np.array(self.periodic), axis=-1)
 
     def push_forward(
-        self, masses: Float[np.ndarray, "..."], uniforms: Float[Array, " d"]
-    ) -> Float[Array, " d"]:
+        self, masses: Float[Any, "..."], uniforms: Float[Any, " d"]
+    ) -> Float[Any, " d"]:
         """The point that independent uniform numbers in [0, 1) map to: an exact draw.
 
         Inverts the distribution function of the first axis, then that of each next axis given the
@@ -192,7 +192,7 @@ class Grid(eqx.Module):
         return jnp.stack(coordinates)
 
 
-type PointFunction = Callable[[Float[np.ndarray, "n d"]], Float[np.ndarray, "n ..."]]
+type PointFunction = Callable[[Any], Any]
 
 
 def at_points(function: Any, shape: tuple[int, ...], name: str) -> PointFunction:
@@ -225,7 +225,7 @@ def at_points(function: Any, shape: tuple[int, ...], name: str) -> PointFunction
     return values_at
 
 
-def total_variation(masses: Float[np.ndarray, "..."], other: Float[np.ndarray, "..."]) -> float:
+def total_variation(masses: Float[Any, "..."], other: Float[Any, "..."]) -> float:
     """½ Σ |p_i − q_i| between two laws on one grid: 0 if they agree, 1 if they are disjoint."""
     p, q = np.asarray(masses, dtype=np.float64), np.asarray(other, dtype=np.float64)
     if p.shape != q.shape:

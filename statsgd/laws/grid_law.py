@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from statsgd.arguments import finite_array, is_traced, real
 from statsgd.laws.grid import Grid, GridWarning, at_points
@@ -19,7 +19,7 @@ from statsgd.laws.markov import Generator
 
 _WEIGHT_ERROR = 0.01
 
-type Region = Callable[[Float[Array, " d"]], Any] | Bool[np.ndarray, "..."]
+type Region = Callable[[Any], Any] | Bool[Any, "..."]
 
 
 class GridLaw(Law):
@@ -30,7 +30,7 @@ class GridLaw(Law):
     at the midpoint of each cell) or as a boolean array over the cells of `grid`.
     """
 
-    masses: Float[np.ndarray, "..."]
+    masses: Float[Any, "..."]
     """Probability of every cell of `states`."""
     states: Grid
     process: Generator = eqx.field(static=True)
@@ -55,12 +55,12 @@ class GridLaw(Law):
         if not np.all(np.isfinite(self.masses)):
             raise ImproperLawError("the stationary equations have no finite solution on this grid")
 
-    def probabilities(self) -> Float[np.ndarray, "..."]:
+    def probabilities(self) -> Float[Any, "..."]:
         """Mass of every cell of `grid`."""
         self.require_proper()
         return self.masses.sum(axis=tuple(range(self.num_params, self.states.dimension)))
 
-    def model(self, obs: Float[Array, "n d"] | None = None) -> None:
+    def model(self, obs: Float[Any, "n d"] | None = None) -> None:
         """Site `quantile`, uniform on [0, 1)ᵈ, and its image `params`: an exact draw.
 
         Draws are uniform within a cell. With `obs`, a flat prior on `params` times the density.
@@ -76,7 +76,7 @@ class GridLaw(Law):
             params = numpyro.sample("params", flat, obs=obs)
             numpyro.factor("stationary_law", jax.vmap(self.log_density)(params))
 
-    def log_density(self, params: Float[Array, " d"]) -> Float[Array, ""]:
+    def log_density(self, params: Float[Any, "... d"]) -> Float[Any, "..."]:
         """Log of the density interpolated linearly between midpoints of cells; −∞ off the box.
 
         Leading axes are batch axes. Concrete values give a float64 result. The interpolated
@@ -89,29 +89,29 @@ class GridLaw(Law):
         tiny = np.finfo(np.float64 if xp is np else value.dtype).tiny
         return xp.where(grid.inside(params), xp.log(xp.maximum(value, tiny)), -xp.inf)
 
-    def mean(self) -> Float[np.ndarray, " d"]:
+    def mean(self) -> Float[Any, " d"]:
         """Mean, by the midpoint rule."""
         return self.expectation(lambda params: params)
 
-    def covariance(self) -> Float[np.ndarray, "d d"]:
+    def covariance(self) -> Float[Any, "d d"]:
         """Covariance matrix, by the midpoint rule."""
         masses = self.probabilities().ravel()
         deviation = self.grid.points() - self.mean()
         return deviation.T @ (deviation * masses[:, None])
 
-    def expectation(self, function: Callable[[Float[Array, " d"]], Any]) -> np.ndarray:
+    def expectation(self, function: Callable[[Any], Any]) -> Any:
         """E f(θ) for a JAX or NumPy function of one point, by the midpoint rule."""
         masses = self.probabilities().ravel()
         shape = np.shape(function(self.grid.points()[0]))
         values = at_points(function, shape, "function")(self.grid.points())
         return np.tensordot(masses, values, axes=1)
 
-    def marginal(self, axis: int = 0) -> Float[np.ndarray, " n"]:
+    def marginal(self, axis: int = 0) -> Float[Any, " n"]:
         """Mass of every cell along one axis of `grid`."""
         masses = self.probabilities()
         return masses.sum(axis=tuple(i for i in range(self.num_params) if i != axis))
 
-    def cdf(self, params: Float[np.ndarray, "... d"]) -> Float[np.ndarray, "... d"]:
+    def cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
         """Marginal distribution function of each coordinate."""
         x = np.asarray(finite_array("params", params), dtype=np.float64)
         columns = []
@@ -120,7 +120,7 @@ class GridLaw(Law):
             columns.append(np.interp(x[..., axis], self.grid.edges(axis), cumulative))
         return np.stack(columns, axis=-1)
 
-    def quantile(self, probability: Float[np.ndarray, "..."]) -> Float[np.ndarray, "... d"]:
+    def quantile(self, probability: Float[Any, "..."]) -> Float[Any, "... d"]:
         """Quantiles of each coordinate's marginal at probabilities in [0, 1]."""
         q = real(
             "probability", probability, allowed="in [0, 1]", valid=lambda p: (p >= 0) & (p <= 1)
@@ -135,9 +135,7 @@ class GridLaw(Law):
         """Probability of a region; put its boundary on edges of cells for second-order accuracy."""
         return float(self.probabilities()[self._region("basin", basin)].sum())
 
-    def mean_first_passage(
-        self, target: Region, start: Float[np.ndarray, " d"] | None = None
-    ) -> Any:
+    def mean_first_passage(self, target: Region, start: Any = None) -> Any:
         """Mean time to reach the region `target`: from `start`, or from every cell.
 
         Unit: time t for a diffusion, steps for a chain. A process with momentum starts at rest.
@@ -148,9 +146,7 @@ class GridLaw(Law):
         times = self.process.mean_passage(self._states_of("target", target))
         return self._read(times, start)
 
-    def committor(
-        self, target: Region, other: Region, start: Float[np.ndarray, " d"] | None = None
-    ) -> Any:
+    def committor(self, target: Region, other: Region, start: Any = None) -> Any:
         """Probability of reaching `target` before `other`: from `start`, or from every cell."""
         reached = self._states_of("target", target)
         avoided = self._states_of("other", other)
@@ -158,7 +154,7 @@ class GridLaw(Law):
             raise ValueError("target and other must be disjoint, got regions that share cells")
         return self._read(self.process.committor(reached, avoided), start)
 
-    def current(self) -> Float[np.ndarray, "... d"]:
+    def current(self) -> Float[Any, "... d"]:
         """Probability current J in every cell of `states`: mass per area and unit time (or step).
 
         Zero where the law is in detailed balance, up to O(spacing²). The axes of the current are
@@ -191,7 +187,7 @@ class GridLaw(Law):
                 stacklevel=4,
             )
 
-    def _region(self, name: str, region: Region) -> Bool[np.ndarray, "..."]:
+    def _region(self, name: str, region: Region) -> Bool[Any, "..."]:
         if callable(region):
             inside = at_points(region, (), name)(self.grid.points()) > 0.5
             return inside.reshape(self.grid.cells)
@@ -203,7 +199,7 @@ class GridLaw(Law):
             )
         return mask
 
-    def _states_of(self, name: str, region: Region) -> Bool[np.ndarray, " n"]:
+    def _states_of(self, name: str, region: Region) -> Bool[Any, " n"]:
         self.require_proper()
         mask = self._region(name, region)
         if not mask.any():
@@ -212,7 +208,7 @@ class GridLaw(Law):
         expanded = mask.reshape(*mask.shape, *([1] * extra))
         return np.broadcast_to(expanded, self.states.cells).ravel()
 
-    def _read(self, values: np.ndarray, start: Float[np.ndarray, " d"] | None) -> Any:
+    def _read(self, values: np.ndarray, start: Any) -> Any:
         """Values of states seen from parameters: those at rest, whose copies agree."""
         table = values.reshape(self.states.cells)
         if self.states.dimension > self.num_params:

@@ -1,6 +1,7 @@
 """Markov processes on finitely many states: stationary law, slow modes, passage times."""
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Complex, Float
@@ -35,7 +36,7 @@ class Generator:
         self.direct = direct
 
     @cached_property
-    def closed_classes(self) -> list[Bool[np.ndarray, " n"]]:
+    def closed_classes(self) -> list[Bool[Any, " n"]]:
         """Sets of states that are connected and never left; the stationary law needs just one."""
         number, label = csgraph.connected_components(self.matrix, connection="strong")
         if number == 1:
@@ -48,7 +49,7 @@ class Generator:
         return [label == k for k in np.flatnonzero(~leaves)]
 
     @cached_property
-    def stationary(self) -> Float[np.ndarray, " n"]:
+    def stationary(self) -> Float[Any, " n"]:
         """The stationary law; NaN where it is not unique."""
         n = self.matrix.shape[0]
         if len(self.closed_classes) != 1:
@@ -123,16 +124,14 @@ class Generator:
             return abs(1 + self.second_eigenvalue())
         return modulus
 
-    def mean_passage(self, target: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    def mean_passage(self, target: Bool[Any, " n"]) -> Float[Any, " n"]:
         """Mean time (steps, for a chain) from every state until `target` is reached."""
         start = np.flatnonzero(~target)
         times = np.zeros(len(target))
         times[start] = self._solve_within(start, -np.ones(len(start)))
         return times
 
-    def committor(
-        self, target: Bool[np.ndarray, " n"], other: Bool[np.ndarray, " n"]
-    ) -> Float[np.ndarray, " n"]:
+    def committor(self, target: Bool[Any, " n"], other: Bool[Any, " n"]) -> Float[Any, " n"]:
         """Probability, from every state, of reaching `target` before `other`."""
         inside = np.flatnonzero(~(target | other))
         probability = target.astype(float)
@@ -140,9 +139,7 @@ class Generator:
         probability[inside] = self._solve_within(inside, source)
         return probability
 
-    def evolve(
-        self, masses: Float[np.ndarray, " n"], time: float, nodes: int = 24
-    ) -> Float[np.ndarray, " n"]:
+    def evolve(self, masses: Float[Any, " n"], time: float, nodes: int = 24) -> Float[Any, " n"]:
         """exp(t Gᵀ) applied to `masses`, by quadrature of the inverse Laplace transform.
 
         A parabola around the spectrum with `nodes` points (Weideman, Trefethen 2007): error about
@@ -158,7 +155,7 @@ class Generator:
         result = np.zeros(n)
         for z, dz in zip(contour, slope, strict=True):
             factor = _factorise((z / time) * identity - transposed)
-            term: Complex[np.ndarray, " n"] = factor.solve(masses.astype(complex))
+            term: Complex[Any, " n"] = factor.solve(masses.astype(complex))
             result += 2 * np.real(np.exp(z) * dz * term / (1j * nodes * time))
         return result
 

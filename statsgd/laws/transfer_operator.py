@@ -1,7 +1,7 @@
 """Transition probabilities of one random step, between the midpoints of the cells of a grid."""
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -19,14 +19,14 @@ class Transitions(NamedTuple):
 
     matrix: sparse.csr_array
     """Probability of every cell; rows sum to one."""
-    exit: Float[np.ndarray, " rows"]
+    exit: Float[Any, " rows"]
     """Probability of leaving the box, which the matrix gives to cells inside."""
-    excess: Float[np.ndarray, " rows"]
+    excess: Float[Any, " rows"]
     """Trace of the covariance of the row minus that of the step: numerical diffusion."""
 
 
 def gaussian_transitions(
-    grid: Grid, means: Float[np.ndarray, "rows d"], covariances: Float[np.ndarray, "rows d d"]
+    grid: Grid, means: Float[Any, "rows d"], covariances: Float[Any, "rows d d"]
 ) -> Transitions:
     """Steps to N(mean, covariance), one row each.
 
@@ -71,8 +71,8 @@ def gaussian_transitions(
 
 def finite_transitions(
     grid: Grid,
-    targets: Float[np.ndarray, "rows points d"],
-    probabilities: Float[np.ndarray, " points"],
+    targets: Float[Any, "rows points d"],
+    probabilities: Float[Any, " points"],
 ) -> Transitions:
     """Steps to finitely many points, each shared out over its neighbours by linear interpolation.
 
