@@ -7,6 +7,8 @@ from statsgd.laws.curvature_noise_escape import (
     curvature_noise_escape_time,
     curvature_noise_scale,
 )
+from statsgd.laws.discrepancy import Discrepancy, law_masses, split_discrepancy
+from statsgd.laws.discrete_chain import DiscreteChainLaw, FiniteNoise, minibatch_noise
 from statsgd.laws.effective_potential import EffectivePotentialGibbs
 from statsgd.laws.escape import (
     barrier,
@@ -16,8 +18,11 @@ from statsgd.laws.escape import (
     mean_first_passage_1d,
 )
 from statsgd.laws.exit_time import mean_exit_time_1d, mean_exit_time_ball, mean_exit_time_box
+from statsgd.laws.fokker_planck import FokkerPlanckLaw
 from statsgd.laws.gaussian import GaussianLaw
 from statsgd.laws.gibbs import Gibbs, gibbs_temperature
+from statsgd.laws.grid import Grid, GridWarning, total_variation
+from statsgd.laws.grid_law import GridLaw
 from statsgd.laws.heavy_ball import HeavyBallGaussian
 from statsgd.laws.kinked_wells import KinkedWellsGibbs
 from statsgd.laws.law import LAWS, ImproperLawError, Law
@@ -56,9 +61,16 @@ from statsgd.laws.zero_flux import require_zero_flux, zero_flux_residual
 __all__ = [
     "LAWS",
     "CosineCurvature",
+    "Discrepancy",
+    "DiscreteChainLaw",
     "EffectivePotentialGibbs",
+    "FiniteNoise",
+    "FokkerPlanckLaw",
     "GaussianLaw",
     "Gibbs",
+    "Grid",
+    "GridLaw",
+    "GridWarning",
     "HeavyBallGaussian",
     "ImproperLawError",
     "KinkedWellsGibbs",
@@ -89,15 +101,19 @@ __all__ = [
     "kramers_escape_time",
     "label_noise_strength",
     "langer_escape_time",
+    "law_masses",
     "mean_exit_time_1d",
     "mean_exit_time_ball",
     "mean_exit_time_box",
     "mean_first_passage_1d",
+    "minibatch_noise",
     "momentum_growth_rate",
     "relaxation_gap_1d",
     "require_zero_flux",
     "return_to_valley",
     "sharpness_flow",
+    "split_discrepancy",
+    "total_variation",
     "two_cycle",
     "two_cycle_half_width",
     "valley_motion",
