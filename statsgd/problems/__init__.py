@@ -2,6 +2,14 @@
 
 from statsgd.problems.curvature import DENSE_LIMIT, hessian
 from statsgd.problems.minimum import Minimum, minimise
+from statsgd.problems.networks import (
+    DiagonalLinearNetwork,
+    LinearNetwork,
+    diagonal_linear_network,
+    linear_network,
+    multilayer_perceptron,
+    perceptron,
+)
 from statsgd.problems.problem import (
     EmpiricalRisk,
     Landscape,
@@ -16,17 +24,23 @@ from statsgd.problems.regression import LinearRegression, linear_regression
 
 __all__ = [
     "DENSE_LIMIT",
+    "DiagonalLinearNetwork",
     "EmpiricalRisk",
     "Landscape",
+    "LinearNetwork",
     "LinearRegression",
     "Minimum",
     "PopulationRisk",
     "Problem",
     "SampledProblem",
+    "diagonal_linear_network",
     "empirical_risk",
     "hessian",
     "landscape",
+    "linear_network",
     "linear_regression",
     "minimise",
+    "multilayer_perceptron",
+    "perceptron",
     "population_risk",
 ]
