@@ -61,9 +61,9 @@ class DataMoments(eqx.Module):
         square, product = x**2, x * y
         a1, a3 = np.var(square), np.var(product)
         a2 = np.mean((square - square.mean()) * (product - product.mean()))
-        if np.ptp(square) <= 1e-6 * np.max(square):
-            a1 = a2 = 0.0
-        return cls(square.mean(), product.mean(), a1, a2, a3).scaled(loss_factor)
+        varies = float(np.ptp(square) > 1e-6 * np.max(square))
+        moments = cls(square.mean(), product.mean(), varies * a1, varies * a2, a3)
+        return moments.scaled(loss_factor)
 
     @classmethod
     def teacher(cls, b1: Any, a1: Any, teacher_slope: Any, label_std: Any) -> Self:

@@ -82,7 +82,7 @@ class DiagonalNetworkLaw(SlopeLaw):
         self.moments = moments
         self.noise_scale = positive("noise_scale", noise_scale)
         self.weight_decay = non_negative("weight_decay", weight_decay)
-        self.ratios = np.ones(width) if ratios is None else positive("ratios", ratios)
+        self.ratios = positive("ratios", np.ones(width) if ratios is None else ratios)
         if self.ratios.shape != (width,):
             raise ValueError(f"ratios must have shape ({width},), got {self.ratios.shape}")
         self.table = self.tabulated(*self._reach())

@@ -20,13 +20,15 @@ _POINTS = 4097
 class Table(NamedTuple):
     """A density on a grid t → s = center + scale sinh t, uniform in t."""
 
-    center: Float[Array, ""]
-    scale: Float[Array, ""]
-    grid: Float[Array, " n"]
-    density: Float[Array, " n"]
-    """With respect to t, normalised."""
-    cumulative: Float[Array, " n"]
-    log_normalizer: Float[Array, ""]
+    center: Any
+    scale: Any
+    grid: Any
+    """t, shape (n,)."""
+    density: Any
+    """With respect to t, normalised, shape (n,)."""
+    cumulative: Any
+    """Shape (n,)."""
+    log_normalizer: Any
 
 
 class SlopeLaw(Law):
@@ -91,12 +93,12 @@ class SlopeLaw(Law):
     def push_forward(self, slope: Float[Array, ""]) -> None:
         """Further deterministic sites that follow from f; none by default."""
 
-    def log_density(self, params: Float[Array, "... 1"]) -> Float[Array, "..."]:
+    def log_density(self, params: Any) -> Float[Array, "..."]:
         """Log density of f = `params[..., 0]`, −∞ outside the support."""
         self.require_proper()
         traced = is_traced(self, params)
         xp = jnp if traced else np
-        slope = params[..., 0] if traced else np.asarray(params, dtype=np.float64)[..., 0]
+        slope = (params if traced else np.asarray(params, dtype=np.float64))[..., 0]
         inside = self.supports(slope)
         anchor = self.slope_at(self.table.center)
         s = self.coordinate_of(xp.where(inside, slope, anchor))
@@ -168,7 +170,9 @@ class SlopeLaw(Law):
         return tabulate(self.log_mass, guess, left, right, traced=is_traced(self, guess))
 
 
-def tabulate(log_mass: Callable[[Any], Any], guess: Any, left: Any, right: Any, traced: bool):
+def tabulate(
+    log_mass: Callable[[Any], Any], guess: Any, left: Any, right: Any, traced: bool
+) -> Table:
     """Tabulate exp(log_mass); the mode must lie within 60 of `guess`."""
     xp = jnp if traced else np
     center, half = guess, 60.0
