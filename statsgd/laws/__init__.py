@@ -1,5 +1,21 @@
 """What theory predicts: one file per family of laws."""
 
+from statsgd.laws.balance import (
+    NoiseTraces,
+    ProductNoise,
+    balance_rate,
+    charge,
+    charge_step,
+    charge_trajectory,
+    matrix_charge_step,
+    mean_charge_step,
+    noise_balance_gap,
+    pair_balance_step,
+    product_noise,
+    rescaling_generator,
+    scale_invariant_equilibrium_norm,
+    scale_invariant_norm,
+)
 from statsgd.laws.collapse import collapse_exponent
 from statsgd.laws.data_moments import DataMoments, noise_scale
 from statsgd.laws.diagonal_network import DiagonalNetworkLaw
@@ -14,6 +30,7 @@ from statsgd.laws.linear_regression import (
     critical_learning_rate,
     gaussian_critical_learning_rate,
 )
+from statsgd.laws.noise_equilibrium import NoiseEquilibrium, linear_network_equilibrium
 from statsgd.laws.phase_space import PhaseSpaceGaussian
 from statsgd.laws.potential import PotentialLaw
 from statsgd.laws.slope import SlopeLaw
@@ -29,15 +46,31 @@ __all__ = [
     "InterpolationLaw",
     "Law",
     "LinearRegressionGaussian",
+    "NoiseEquilibrium",
+    "NoiseTraces",
     "PhaseSpaceGaussian",
     "PotentialLaw",
+    "ProductNoise",
     "SlopeLaw",
     "absorption_probability",
+    "balance_rate",
     "bimodal_end",
+    "charge",
+    "charge_step",
+    "charge_trajectory",
     "collapse_exponent",
     "critical_learning_rate",
     "gaussian_critical_learning_rate",
     "learning_regime",
+    "linear_network_equilibrium",
+    "matrix_charge_step",
+    "mean_charge_step",
+    "noise_balance_gap",
     "noise_scale",
+    "pair_balance_step",
+    "product_noise",
+    "rescaling_generator",
+    "scale_invariant_equilibrium_norm",
+    "scale_invariant_norm",
     "stationary_points",
 ]
