@@ -19,6 +19,7 @@ from statsgd.laws.balance import (
 from statsgd.laws.collapse import collapse_exponent
 from statsgd.laws.data_moments import DataMoments, noise_scale
 from statsgd.laws.diagonal_network import DiagonalNetworkLaw
+from statsgd.laws.epoch_noise import EpochNoiseGaussian
 from statsgd.laws.gaussian import GaussianLaw
 from statsgd.laws.heavy_ball import HeavyBallGaussian
 from statsgd.laws.infinite_depth import InfiniteDepthNetworkLaw
@@ -33,12 +34,26 @@ from statsgd.laws.linear_regression import (
 from statsgd.laws.noise_equilibrium import NoiseEquilibrium, linear_network_equilibrium
 from statsgd.laws.phase_space import PhaseSpaceGaussian
 from statsgd.laws.potential import PotentialLaw
+from statsgd.laws.reshuffling import (
+    crossover_curvature,
+    reshuffle_effective_loss,
+    reshuffle_mean_shift,
+    single_shuffle_variance,
+)
 from statsgd.laws.slope import SlopeLaw
+from statsgd.laws.weight_variance import (
+    TwoLayerCovariance,
+    log_loss_flatness,
+    two_layer_linear_covariance,
+    variance_flatness_exponent,
+    window_variance,
+)
 
 __all__ = [
     "LAWS",
     "DataMoments",
     "DiagonalNetworkLaw",
+    "EpochNoiseGaussian",
     "GaussianLaw",
     "HeavyBallGaussian",
     "ImproperLawError",
@@ -52,6 +67,7 @@ __all__ = [
     "PotentialLaw",
     "ProductNoise",
     "SlopeLaw",
+    "TwoLayerCovariance",
     "absorption_probability",
     "balance_rate",
     "bimodal_end",
@@ -60,9 +76,11 @@ __all__ = [
     "charge_trajectory",
     "collapse_exponent",
     "critical_learning_rate",
+    "crossover_curvature",
     "gaussian_critical_learning_rate",
     "learning_regime",
     "linear_network_equilibrium",
+    "log_loss_flatness",
     "matrix_charge_step",
     "mean_charge_step",
     "noise_balance_gap",
@@ -70,7 +88,13 @@ __all__ = [
     "pair_balance_step",
     "product_noise",
     "rescaling_generator",
+    "reshuffle_effective_loss",
+    "reshuffle_mean_shift",
     "scale_invariant_equilibrium_norm",
     "scale_invariant_norm",
+    "single_shuffle_variance",
     "stationary_points",
+    "two_layer_linear_covariance",
+    "variance_flatness_exponent",
+    "window_variance",
 ]
