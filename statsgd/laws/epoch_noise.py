@@ -99,7 +99,7 @@ class EpochNoiseGaussian(GaussianLaw):
     ) -> Self:
         """The law for `sgd` with `Minibatch(S, "reshuffle")` noise near a minimum of `problem`.
 
-        Raises `ValueError` for other noise, unless S divides N, and as `local_quadratic`.
+        Raises `ValueError` for other noise, if S does not divide N, and as `local_quadratic`.
         """
         if not (isinstance(sgd.noise, Minibatch) and sgd.noise.sampling == "reshuffle"):
             raise ValueError(
@@ -107,8 +107,6 @@ class EpochNoiseGaussian(GaussianLaw):
             )
         sgd.noise.check(problem)
         n, s = problem.num_examples, sgd.noise.batch_size
-        if n % s:
-            raise ValueError(f"reshuffle law needs S | N: N = {n}, S = {s}, remainder {n % s}")
         # A single batch of a shuffled epoch is a batch without repeats.
         one_batch = Minibatch(s, "without_replacement")
         white = SGD(sgd.learning_rate, one_batch, sgd.momentum, sgd.weight_decay)

@@ -185,9 +185,9 @@ def test_random_phase_is_a_mixture():
     x, m = np.meshgrid(np.linspace(-2, 2, 401), np.linspace(-8, 8, 401), indexing="ij")
     joint = np.exp(law.log_density(x[..., None], m[..., None])).sum() * 0.01 * 0.04
     np.testing.assert_allclose(joint, 1, atol=1e-4)
-    draws = law.draw_variables(jax.random.key(0), (20_000,))
+    draws = law.draw_variables(jax.random.key(0), (8000,))
     for name in ("params", "momentum_buffer"):
-        error = law.covariance(name)[0, 0] * np.sqrt(3 / 20_000)
+        error = law.covariance(name)[0, 0] * np.sqrt(3 / 8000)
         assert abs(np.var(draws[name]) - law.covariance(name)[0, 0]) < 4 * error
     tail = integrate.quad(lambda t: np.exp(law.log_density(np.array([t]))), 0, 0.3)[0]
     np.testing.assert_allclose(law.cdf(np.array([0.3])), 0.5 + tail, rtol=1e-6)
@@ -222,28 +222,26 @@ def test_tiny_data_set_additive_law():
 
 
 @RESHUFFLE
-@pytest.mark.parametrize("beta", [0.0, 0.5])
-def test_reshuffled_sgd(beta):
-    # Labels ±1 on two orthonormal inputs: H constant over batches of both, so noise is additive.
-    inputs = np.tile(np.sqrt([[2.0, 0], [0, 0.4]]), (16, 1))
-    rng = np.random.default_rng(3)
-    targets = np.repeat(rng.permutation(np.tile([1.0, -1], 8)), 2)
-    problem = linear_regression(inputs, targets)
+@pytest.mark.parametrize(("beta", "phase"), [(0.0, 0), (0.5, 3)])
+def test_reshuffled_sgd(beta, phase):
+    # One input x² = .5 for all examples: the curvature is the same in every batch, so the law is
+    # exact. 8000 runs: standard error 1.6 % of the variance.
+    targets = np.random.default_rng(3).normal(size=32)
+    problem = linear_regression(np.full((32, 1), np.sqrt(0.5)), targets)
     sgd = SGD(0.1, noise.Minibatch(4, "reshuffle"), momentum=beta)
-    law = EpochNoiseGaussian.from_sgd(problem, sgd)
+    law = EpochNoiseGaussian.from_sgd(problem, sgd, phase=phase)
     assert law.num_batches == 8
-    run = simulate(problem, sgd, steps=8 * 60, replicas=4000, seed=1, progress=False)
-    sample = run["endpoints"]["params"].values.reshape(4000, 2)
-    ratio = sample.var(0) / np.diagonal(law.covariance())
-    np.testing.assert_allclose(ratio, 1, atol=0.35)  # batches of unequal inputs add noise
-    white = HeavyBallGaussian(law.hessian, law.noise_covariance, 0.1, beta).covariance()
-    assert sample[:, 1].var() < 0.5 * white[1, 1]
+    run = simulate(problem, sgd, steps=8 * 50 + phase, replicas=8000, seed=1, progress=False)
+    sample = run["endpoints"]["params"].values.reshape(-1).astype(np.float64)
+    error = np.sqrt(2 / 8000)
+    assert abs(sample.var() / law.covariance()[0, 0] - 1) < 4 * error
+    assert abs(sample.mean() - law.mean()[0]) < 4 * sample.std() / np.sqrt(8000)
 
 
 @RESHUFFLE
 def test_batches_must_fill_the_epoch():
     problem = linear_regression(XQ, YQ)
-    with pytest.raises(ValueError, match=r"needs S | N: N = 6, S = 4, remainder 2"):
+    with pytest.raises(ValueError, match="remainder 2"):
         EpochNoiseGaussian.from_sgd(problem, SGD(0.1, noise.Minibatch(4, "reshuffle")))
 
 
