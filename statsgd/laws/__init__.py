@@ -31,9 +31,17 @@ from statsgd.laws.linear_regression import (
     critical_learning_rate,
     gaussian_critical_learning_rate,
 )
+from statsgd.laws.mean_field import MeanFieldLaw, particle_sgd, two_layer_mean_field
+from statsgd.laws.mean_field_limit import MeanFieldLimit, log_sobolev_bound, tanh_features
 from statsgd.laws.noise_equilibrium import NoiseEquilibrium, linear_network_equilibrium
 from statsgd.laws.phase_space import PhaseSpaceGaussian
 from statsgd.laws.potential import PotentialLaw
+from statsgd.laws.quadratic_mean_field import (
+    EntropySandwich,
+    QuadraticMeanField,
+    entropy_sandwich,
+    shared_minibatch_variance,
+)
 from statsgd.laws.reshuffling import (
     crossover_curvature,
     reshuffle_effective_loss,
@@ -53,6 +61,7 @@ __all__ = [
     "LAWS",
     "DataMoments",
     "DiagonalNetworkLaw",
+    "EntropySandwich",
     "EpochNoiseGaussian",
     "GaussianLaw",
     "HeavyBallGaussian",
@@ -61,11 +70,14 @@ __all__ = [
     "InterpolationLaw",
     "Law",
     "LinearRegressionGaussian",
+    "MeanFieldLaw",
+    "MeanFieldLimit",
     "NoiseEquilibrium",
     "NoiseTraces",
     "PhaseSpaceGaussian",
     "PotentialLaw",
     "ProductNoise",
+    "QuadraticMeanField",
     "SlopeLaw",
     "TwoLayerCovariance",
     "absorption_probability",
@@ -77,24 +89,30 @@ __all__ = [
     "collapse_exponent",
     "critical_learning_rate",
     "crossover_curvature",
+    "entropy_sandwich",
     "gaussian_critical_learning_rate",
     "learning_regime",
     "linear_network_equilibrium",
     "log_loss_flatness",
+    "log_sobolev_bound",
     "matrix_charge_step",
     "mean_charge_step",
     "noise_balance_gap",
     "noise_scale",
     "pair_balance_step",
+    "particle_sgd",
     "product_noise",
     "rescaling_generator",
     "reshuffle_effective_loss",
     "reshuffle_mean_shift",
     "scale_invariant_equilibrium_norm",
     "scale_invariant_norm",
+    "shared_minibatch_variance",
     "single_shuffle_variance",
     "stationary_points",
+    "tanh_features",
     "two_layer_linear_covariance",
+    "two_layer_mean_field",
     "variance_flatness_exponent",
     "window_variance",
 ]
