@@ -16,7 +16,6 @@ from statsgd.laws.balance import (
     scale_invariant_equilibrium_norm,
     scale_invariant_norm,
 )
-from statsgd.laws.collapse import collapse_exponent
 from statsgd.laws.data_moments import DataMoments, noise_scale
 from statsgd.laws.diagonal_network import DiagonalNetworkLaw
 from statsgd.laws.epoch_noise import EpochNoiseGaussian
@@ -33,6 +32,7 @@ from statsgd.laws.linear_regression import (
 )
 from statsgd.laws.mean_field import MeanFieldLaw, particle_sgd, two_layer_mean_field
 from statsgd.laws.mean_field_limit import MeanFieldLimit, log_sobolev_bound, tanh_features
+from statsgd.laws.network_collapse import collapse_exponent
 from statsgd.laws.noise_equilibrium import NoiseEquilibrium, linear_network_equilibrium
 from statsgd.laws.phase_space import PhaseSpaceGaussian
 from statsgd.laws.potential import PotentialLaw
@@ -42,6 +42,7 @@ from statsgd.laws.quadratic_mean_field import (
     entropy_sandwich,
     shared_minibatch_variance,
 )
+from statsgd.laws.rescaling_gibbs import RescalingGibbs, langevin_charge_growth
 from statsgd.laws.reshuffling import (
     crossover_curvature,
     reshuffle_effective_loss,
@@ -78,6 +79,7 @@ __all__ = [
     "PotentialLaw",
     "ProductNoise",
     "QuadraticMeanField",
+    "RescalingGibbs",
     "SlopeLaw",
     "TwoLayerCovariance",
     "absorption_probability",
@@ -91,6 +93,7 @@ __all__ = [
     "crossover_curvature",
     "entropy_sandwich",
     "gaussian_critical_learning_rate",
+    "langevin_charge_growth",
     "learning_regime",
     "linear_network_equilibrium",
     "log_loss_flatness",

@@ -5,7 +5,7 @@ from typing import Any, Self
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from statsgd.arguments import finite_array, is_traced, non_negative, positive, real
 from statsgd.dynamics.noise import Minibatch
@@ -25,11 +25,11 @@ class DataMoments(eqx.Module):
     Source: Ziyin, Li, Ueda (2023), arXiv:2308.06671.
     """
 
-    b1: Float[Array, ""]
-    b2: Float[Array, ""]
-    a1: Float[Array, ""]
-    a2: Float[Array, ""]
-    a3: Float[Array, ""]
+    b1: Float[Any, ""]
+    b2: Float[Any, ""]
+    a1: Float[Any, ""]
+    a2: Float[Any, ""]
+    a3: Float[Any, ""]
     #: Whether x² is constant, so that only the labels are noisy (a1 = a2 = 0). Static.
     pure_label_noise: bool = eqx.field(static=True)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from scipy.optimize import minimize_scalar
 
 from statsgd.arguments import count, is_traced, non_negative, positive
@@ -59,9 +59,9 @@ class DiagonalNetworkLaw(SlopeLaw):
     num_layers: int = eqx.field(static=True)
     width: int = eqx.field(static=True)
     moments: DataMoments
-    noise_scale: Float[Array, ""]
-    weight_decay: Float[Array, ""]
-    ratios: Float[Array, " M"]
+    noise_scale: Float[Any, ""]
+    weight_decay: Float[Any, ""]
+    ratios: Float[Any, " M"]
     table: Table
 
     def __init__(
@@ -182,7 +182,7 @@ class DiagonalNetworkLaw(SlopeLaw):
             factor = jnp.full(self.width, 1.0) * (slope / self.width) ** (1 / self.num_layers)
         return jnp.tile(factor[:, None], (1, self.num_layers))
 
-    def push_forward(self, slope: Float[Array, ""]) -> None:
+    def push_forward(self, slope: Float[Any, ""]) -> None:
         """Site `weights`."""
         numpyro.deterministic("weights", self.weights(slope))
 
@@ -191,14 +191,14 @@ class DiagonalNetworkLaw(SlopeLaw):
         layers, width = self.num_layers, self.width
         return layers * width ** (2 / layers - 1) * slope ** (2 * (layers - 1) / layers)
 
-    def covariance(self) -> Float[Array, "1 1"]:
+    def covariance(self) -> Float[Any, "1 1"]:
         """Var f; infinite for one layer and T ≥ (b1 + λ/2)/a1."""
         if self.num_layers > 1:
             return SlopeLaw.covariance(self)
         self.require_proper()
         return self._regression_variance(0.0)[None, None]
 
-    def discrete_variance(self, learning_rate: Any) -> Float[Array, ""]:
+    def discrete_variance(self, learning_rate: Any) -> Float[Any, ""]:
         """Var f of the discrete chain at a learning rate η: exact for P = 1, else to first order.
 
         P = 1: T g(f*)/(b1λ − η b1λ² − T a1), infinite where the denominator is not positive.
@@ -223,7 +223,7 @@ class DiagonalNetworkLaw(SlopeLaw):
         variance = t * self.moments.noise(self.moments.b2 / b) / xp.where(rate > 0, rate, 1)
         return xp.where(rate > 0, variance, xp.inf)
 
-    def mean(self) -> Float[Array, " 1"]:
+    def mean(self) -> Float[Any, " 1"]:
         """E f; b2/(b1 + λ/2) for one layer."""
         if self.num_layers > 1:
             return SlopeLaw.mean(self)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Float, PyTree
 from scipy.special import logsumexp, ndtr
 
 from statsgd.arguments import count, fraction, is_traced, non_negative, positive, symmetric
@@ -54,15 +54,15 @@ class EpochNoiseGaussian(GaussianLaw):
     exactness: ClassVar[str] = "exact first two moments at any learning rate and phase"
     citation: ClassVar[str] = "Kühn, Rosenow (2023), arXiv:2306.05300"
 
-    hessian: Float[Array, "d d"]
-    noise_covariance: Float[Array, "d d"]
-    learning_rate: Float[Array, ""]
-    momentum: Float[Array, ""]
-    weight_decay: Float[Array, ""]
+    hessian: Float[Any, "d d"]
+    noise_covariance: Float[Any, "d d"]
+    learning_rate: Float[Any, ""]
+    momentum: Float[Any, ""]
+    weight_decay: Float[Any, ""]
     num_batches: int = eqx.field(static=True)
     phase: int | str = eqx.field(static=True)
     #: P_j for every phase j `(M, 2d, 2d)` of a random phase, else one of them.
-    phase_covariances: Float[Array, "k 2d 2d"]
+    phase_covariances: Float[Any, "k 2d 2d"]
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class EpochNoiseGaussian(GaussianLaw):
                 self.modes().curvatures, float(self.learning_rate), float(self.momentum)
             )
 
-    def model(self, obs: Float[Array, "n d"] | None = None) -> None:
+    def model(self, obs: Float[Any, "n d"] | None = None) -> None:
         """Sites `params` and `momentum_buffer`; at a random phase also `phase`."""
         if self.phase != "random":
             GaussianLaw.model(self, obs)
@@ -174,8 +174,8 @@ class EpochNoiseGaussian(GaussianLaw):
         numpyro.deterministic("momentum_buffer", state[d:])
 
     def log_density(
-        self, params: Float[Array, " d"], momentum_buffer: Float[Array, " d"] | None = None
-    ) -> Float[Array, ""]:
+        self, params: Float[Any, " d"], momentum_buffer: Float[Any, " d"] | None = None
+    ) -> Float[Any, ""]:
         """Log density of `params`, or of the pair with the buffer m."""
         if self.phase != "random":
             return GaussianLaw.log_density(self, params, momentum_buffer)
@@ -192,7 +192,7 @@ class EpochNoiseGaussian(GaussianLaw):
             densities = np.stack([normal_log_density(state, c) for c in covariances])
         return total(densities, axis=0) - np.log(self.num_batches)
 
-    def cdf(self, params: Float[Array, "... d"]) -> Float[np.ndarray, "... d"]:
+    def cdf(self, params: Float[Any, "... d"]) -> Float[np.ndarray, "... d"]:
         """Marginal distribution function of each coordinate of θ."""
         self.require_proper()
         deviation = np.asarray(params, dtype=np.float64) - self.location
@@ -224,7 +224,7 @@ def epoch_covariances(
     weight_decay: Any,
     num_batches: int,
     phase: int | str,
-) -> Float[Array, "k 2d 2d"]:
+) -> Float[Any, "k 2d 2d"]:
     """Covariance of (θ, m) at one phase, or at all M phases if `phase` is "random"."""
     traced = is_traced(hessian, noise_covariance, learning_rate, momentum, weight_decay)
     xp, loop = (jnp, jax.lax.scan) if traced else (np, _scan)

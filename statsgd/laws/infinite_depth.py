@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from statsgd.arguments import is_traced, positive
 from statsgd.laws.data_moments import DataMoments, log_noise
@@ -35,8 +35,8 @@ class InfiniteDepthNetworkLaw(SlopeLaw):
     citation: ClassVar[str] = "Ziyin, Li, Ueda (2023), arXiv:2308.06671"
 
     moments: DataMoments
-    width_per_depth: Float[Array, ""]
-    noise_scale: Float[Array, ""]
+    width_per_depth: Float[Any, ""]
+    noise_scale: Float[Any, ""]
     table: Table
 
     def __init__(self, moments: DataMoments, width_per_depth: Any, noise_scale: Any):

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from scipy.special import betainc, gammaln, hyperu
 
 from statsgd.arguments import is_traced, non_negative, positive
@@ -39,11 +39,11 @@ class InterpolationLaw(SlopeLaw):
     exactness: ClassVar[str] = "exact for the SDE on the balanced set"
     citation: ClassVar[str] = "Ziyin, Li, Ueda (2023), arXiv:2308.06671"
 
-    input_moment: Float[Array, ""]
-    input_variance: Float[Array, ""]
-    teacher_slope: Float[Array, ""]
-    noise_scale: Float[Array, ""]
-    weight_decay: Float[Array, ""]
+    input_moment: Float[Any, ""]
+    input_variance: Float[Any, ""]
+    teacher_slope: Float[Any, ""]
+    noise_scale: Float[Any, ""]
+    weight_decay: Float[Any, ""]
     table: Table
 
     def __init__(

@@ -79,11 +79,11 @@ class MeanFieldLaw(Law):
         """Raise `ImproperLawError` as the limit does."""
         self.limit.require_proper()
 
-    def particles(self, params: Float[Array, " nd"]) -> Float[Array, "n d"]:
+    def particles(self, params: Float[Any, " nd"]) -> Float[Any, "n d"]:
         """`params` with one row a particle."""
         return params.reshape(self.num_particles, self.limit.dimension)
 
-    def functional(self, params: Float[Array, " nd"]) -> Float[Array, ""]:
+    def functional(self, params: Float[Any, " nd"]) -> Float[Any, ""]:
         """F(μ_X), the regularised loss of the network."""
         x = self.particles(jnp.asarray(params))
         return 0.5 * self.limit.weight_decay * jnp.sum(x**2) / self.num_particles + self._fit(x)
@@ -92,12 +92,12 @@ class MeanFieldLaw(Law):
         """The loss L(θ) = F(μ_X) of the particles, weight decay included, from the origin."""
         return landscape(self.functional, np.zeros(self.dimension))
 
-    def log_density(self, params: Float[Array, " nd"]) -> Float[Array, ""]:
+    def log_density(self, params: Float[Any, " nd"]) -> Float[Any, ""]:
         """−(N/τ) F(μ_X), unnormalised."""
         self.require_proper()
         return -self.num_particles / self.limit.temperature * self.functional(params)
 
-    def model(self, obs: Float[Array, "n nd"] | None = None) -> None:
+    def model(self, obs: Float[Any, "n nd"] | None = None) -> None:
         """Weight decay as a Gaussian prior on `params`, the fit as a factor.
 
         With `obs`, `ValueError`: Z_N depends on the parameters.
@@ -112,7 +112,7 @@ class MeanFieldLaw(Law):
 
     def draw_variables(
         self, key: PRNGKeyArray, shape: tuple[int, ...] = ()
-    ) -> Mapping[str, Float[Array, "*shape nd"]]:
+    ) -> Mapping[str, Float[Any, "*shape nd"]]:
         """Exact independent draws, by rejection from independent particles of law μ*."""
         self.require_proper()
         weight = self._weight()
@@ -179,10 +179,10 @@ class MeanFieldLaw(Law):
             pair = float(product.real / self.acceptance())
         return FeatureMoments(mean, own / n + (1 - 1 / n) * pair)
 
-    def _features(self, particles: Float[Array, "n d"]) -> Float[Array, "n m"]:
+    def _features(self, particles: Float[Any, "n d"]) -> Float[Any, "n m"]:
         return jax.vmap(lambda x: jnp.atleast_1d(self.limit.features(x)))(particles)
 
-    def _fit(self, particles: Float[Array, "n d"]) -> Float[Array, ""]:
+    def _fit(self, particles: Float[Any, "n d"]) -> Float[Any, ""]:
         residual = jnp.mean(self._features(particles), axis=0) - jnp.asarray(self.limit.targets)
         return 0.5 * self.limit.strength * jnp.mean(residual**2)
 

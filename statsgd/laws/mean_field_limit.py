@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from scipy.special import logsumexp
 
 from statsgd.arguments import count, finite_array, is_traced, positive
@@ -45,19 +45,19 @@ class MeanFieldLimit(Law):
     citation: ClassVar[str] = "Suzuki, Wu, Nitanda (2023), arXiv:2306.07221"
 
     features: Callable[[Any], Any] = eqx.field(static=True)
-    targets: Float[Array, " n"]
-    weight_decay: Float[Array, ""]
-    temperature: Float[Array, ""]
-    strength: Float[Array, ""]
+    targets: Float[Any, " n"]
+    weight_decay: Float[Any, ""]
+    temperature: Float[Any, ""]
+    strength: Float[Any, ""]
     particle_dimension: int = eqx.field(static=True)
-    grid: Float[Array, "g d"]
-    grid_features: Float[Array, "g n"]
+    grid: Float[Any, "g d"]
+    grid_features: Float[Any, "g n"]
     #: Probability of each grid point or cell.
-    probabilities: Float[Array, " g"]
-    dual: Float[Array, " n"]
-    log_partition: Float[Array, ""]
+    probabilities: Float[Any, " g"]
+    dual: Float[Any, " n"]
+    log_partition: Float[Any, ""]
     #: |gradient of the dual| that Newton's method reached.
-    residual: Float[Array, ""]
+    residual: Float[Any, ""]
 
     def __init__(
         self,
@@ -130,14 +130,14 @@ class MeanFieldLimit(Law):
                 "1e-12: enlarge radius or weight_decay"
             )
 
-    def log_density(self, params: Float[Array, " d"]) -> Float[Array, ""]:
+    def log_density(self, params: Float[Any, " d"]) -> Float[Any, ""]:
         """log μ*(x), normalised."""
         self.require_proper()
         x = jnp.asarray(params)
         energy = 0.5 * self.weight_decay * jnp.sum(x**2) + jnp.asarray(self.dual) @ self.features(x)
         return -energy / self.temperature - self.log_partition
 
-    def model(self, obs: Float[Array, "n d"] | None = None) -> None:
+    def model(self, obs: Float[Any, "n d"] | None = None) -> None:
         """Site `params`: the inverse distribution function of a uniform `u`, or a grid cell."""
         self.require_proper()
         if obs is not None:
@@ -149,7 +149,7 @@ class MeanFieldLimit(Law):
         uniform = dist.Uniform(0, 1).expand([self.dimension]).to_event(1)
         numpyro.deterministic("params", self.push_forward(numpyro.sample("u", uniform)))
 
-    def push_forward(self, u: Float[Array, " d"]) -> Float[Array, " d"]:
+    def push_forward(self, u: Float[Any, " d"]) -> Float[Any, " d"]:
         """A particle with law μ* from uniform numbers: a monotone map, coordinate by coordinate."""
         side = _POINTS[self.dimension]
         table = jnp.asarray(self.probabilities).reshape((side,) * self.dimension)
@@ -193,7 +193,7 @@ class MeanFieldLimit(Law):
         """M* = E h."""
         return self.expectation(lambda _: self.grid_features)
 
-    def feature_covariance(self) -> Float[Array, "n n"]:
+    def feature_covariance(self) -> Float[Any, "n n"]:
         """Cov h."""
         self.require_proper()
         centred = self.grid_features - self.feature_mean()
@@ -257,7 +257,7 @@ class TanhFeatures(eqx.Module):
 
     inputs: tuple[tuple[float, ...], ...] = eqx.field(static=True)
 
-    def __call__(self, particle: Float[Array, " d"]) -> Float[Array, " n"]:
+    def __call__(self, particle: Float[Any, " d"]) -> Float[Any, " n"]:
         """Features of one particle."""
         return jnp.tanh(jnp.asarray(self.inputs) @ particle)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Float, PyTree
 from scipy.optimize import linprog, minimize
 from scipy.special import logsumexp
 
@@ -50,8 +50,8 @@ class NoiseEquilibrium(Law):
     citation: ClassVar[str] = "Ziyin, Wang, Li, Wu (2024), arXiv:2402.07193"
     normalized: ClassVar[bool] = False
 
-    point: Float[Array, " d"]
-    orbit_parameters: Float[Array, " K"]
+    point: Float[Any, " d"]
+    orbit_parameters: Float[Any, " K"]
     #: Why there is no equilibrium; empty if there is one.
     conflict: str = eqx.field(static=True)
 
@@ -160,7 +160,7 @@ class NoiseEquilibrium(Law):
         if self.conflict:
             raise ImproperLawError(self.conflict)
 
-    def model(self, obs: Float[Array, "n d"] | None = None) -> None:
+    def model(self, obs: Float[Any, "n d"] | None = None) -> None:
         """Site `params`: a point mass."""
         self.require_proper()
         point = dist.Delta(jnp.asarray(self.point), event_dim=1)
@@ -170,12 +170,12 @@ class NoiseEquilibrium(Law):
             with numpyro.plate("replica", obs.shape[0]):
                 numpyro.sample("params", point, obs=obs)
 
-    def log_density(self, params: Float[Array, " d"]) -> Float[Array, ""]:
+    def log_density(self, params: Float[Any, " d"]) -> Float[Any, ""]:
         """0 at the equilibrium, −∞ elsewhere: a point mass has no density."""
         self.require_proper()
         return dist.Delta(jnp.asarray(self.point), event_dim=1).log_prob(jnp.asarray(params))
 
-    def mean(self) -> Float[Array, " d"]:
+    def mean(self) -> Float[Any, " d"]:
         """The equilibrium."""
         self.require_proper()
         return self.point

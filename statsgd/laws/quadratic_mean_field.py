@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from statsgd.arguments import (
     count,
@@ -51,14 +51,14 @@ class QuadraticMeanField(Law):
     exactness: ClassVar[str] = "exact for the discrete chain at any learning rate"
     citation: ClassVar[str] = "derived; setting of Suzuki, Wu, Nitanda (2023), arXiv:2306.07221"
 
-    decay: Float[Array, "d d"]
-    features: Float[Array, "k d"]
-    targets: Float[Array, " k"]
-    temperature: Float[Array, ""]
+    decay: Float[Any, "d d"]
+    features: Float[Any, "k d"]
+    targets: Float[Any, " k"]
+    temperature: Float[Any, ""]
     num_particles: int = eqx.field(static=True)
-    learning_rate: Float[Array, ""]
-    momentum: Float[Array, ""]
-    target_covariance: Float[Array, "k k"]
+    learning_rate: Float[Any, ""]
+    momentum: Float[Any, ""]
+    target_covariance: Float[Any, "k k"]
 
     def __init__(
         self,
@@ -149,39 +149,39 @@ class QuadraticMeanField(Law):
                     f"2(1+momentum) = {limit:.6g}"
                 )
 
-    def particle_mean(self) -> Float[Array, " d"]:
+    def particle_mean(self) -> Float[Any, " d"]:
         """m*, the mean of every particle."""
         self.require_proper()
         xp = jnp if is_traced(self) else np
         return xp.linalg.solve(self.stiffness, self.features.T @ self.targets)
 
-    def center_covariance(self) -> Float[Array, "d d"]:
+    def center_covariance(self) -> Float[Any, "d d"]:
         """Cov X̄."""
         self.require_proper()
         shared = self.features.T @ self.target_covariance @ self.features
         return self._stationary(self.stiffness, self.temperature / self.num_particles, shared)
 
-    def cloud_covariance(self) -> Float[Array, "d d"]:
+    def cloud_covariance(self) -> Float[Any, "d d"]:
         """V: deviations from X̄ have covariance (1 − 1/N) V."""
         self.require_proper()
         return self._stationary(self.decay, self.temperature, 0 * self.decay)
 
-    def particle_covariance(self) -> Float[Array, "d d"]:
+    def particle_covariance(self) -> Float[Any, "d d"]:
         """Cov of one particle."""
         return self.center_covariance() + (1 - 1 / self.num_particles) * self.cloud_covariance()
 
-    def mean(self) -> Float[Array, " nd"]:
+    def mean(self) -> Float[Any, " nd"]:
         """Mean of `params`."""
         xp = jnp if is_traced(self) else np
         return xp.tile(self.particle_mean(), self.num_particles)
 
-    def covariance(self) -> Float[Array, "nd nd"]:
+    def covariance(self) -> Float[Any, "nd nd"]:
         """Covariance of `params`."""
         xp, n = (jnp if is_traced(self) else np), self.num_particles
         together = xp.kron(xp.ones((n, n)), self.center_covariance())
         return together + xp.kron(xp.eye(n) - xp.ones((n, n)) / n, self.cloud_covariance())
 
-    def model(self, obs: Float[Array, "r nd"] | None = None) -> None:
+    def model(self, obs: Float[Any, "r nd"] | None = None) -> None:
         """Site `params`, pushed forward from `center` X̄ and a cloud of standard normals."""
         self.require_proper()
         if obs is not None:
@@ -197,7 +197,7 @@ class QuadraticMeanField(Law):
         cloud = (z - jnp.mean(z, axis=0)) @ square_root(self.cloud_covariance()).T
         numpyro.deterministic("params", (self.particle_mean() + shift + cloud).reshape(-1))
 
-    def log_density(self, params: Float[Array, "... nd"]) -> Float[Array, "..."]:
+    def log_density(self, params: Float[Any, "... nd"]) -> Float[Any, "..."]:
         """Log density of `params`; leading axes are batch axes."""
         self.require_proper()
         xp = jnp if is_traced(self, params) else np

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from scipy.interpolate import CubicHermiteSpline
 
 from statsgd.arguments import is_traced, real
@@ -67,7 +67,7 @@ class SlopeLaw(Law):
         """The law as a NumPyro distribution of f where it has a name."""
         return None
 
-    def model(self, obs: Float[Array, "n 1"] | None = None) -> None:
+    def model(self, obs: Float[Any, "n 1"] | None = None) -> None:
         """Site `params` `(1,)`: a named distribution, or the quantile of a uniform `u`."""
         self.require_proper()
         named = self.exact_distribution()
@@ -90,10 +90,10 @@ class SlopeLaw(Law):
             params = numpyro.deterministic("params", jnp.asarray(self.slope_at(coordinate))[None])
         self.push_forward(params[0])
 
-    def push_forward(self, slope: Float[Array, ""]) -> None:
+    def push_forward(self, slope: Float[Any, ""]) -> None:
         """Further deterministic sites that follow from f; none by default."""
 
-    def log_density(self, params: Any) -> Float[Array, "..."]:
+    def log_density(self, params: Any) -> Float[Any, "..."]:
         """Log density of f = `params[..., 0]`, −∞ outside the support."""
         self.require_proper()
         traced = is_traced(self, params)
@@ -117,11 +117,11 @@ class SlopeLaw(Law):
         step = table.grid[1] - table.grid[0]
         return (table.density * function(slope)).sum() * step
 
-    def mean(self) -> Float[Array, " 1"]:
+    def mean(self) -> Float[Any, " 1"]:
         """E f."""
         return self.expectation(lambda f: f)[None]
 
-    def covariance(self) -> Float[Array, "1 1"]:
+    def covariance(self) -> Float[Any, "1 1"]:
         """Var f."""
         center = self.mean()[0]
         return self.expectation(lambda f: (f - center) ** 2)[None, None]

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from statsgd.arguments import count, finite_array, one_of, positive
 from statsgd.problems.problem import EmpiricalRisk, Start, empirical_risk
@@ -21,21 +21,21 @@ class DiagonalLinearNetwork(EmpiricalRisk):
     num_layers: int = eqx.field(static=True)
 
     @property
-    def inputs(self) -> Float[Array, " N"]:
+    def inputs(self) -> Float[Any, " N"]:
         """Scalar inputs x."""
         return self.examples[0]
 
     @property
-    def targets(self) -> Float[Array, " N"]:
+    def targets(self) -> Float[Any, " N"]:
         """Scalar targets y."""
         return self.examples[1]
 
-    def slope(self, params: Float[Array, "M P"]) -> Float[Array, ""]:
+    def slope(self, params: Float[Any, "M P"]) -> Float[Any, ""]:
         """The function the network computes, f = Σᵢ Πⱼ uᵢⱼ."""
         return slope(params)
 
 
-def slope(params: Float[Array, "M P"]) -> Float[Array, ""]:
+def slope(params: Float[Any, "M P"]) -> Float[Any, ""]:
     """Σᵢ Πⱼ uᵢⱼ, without `prod`, whose gradient is slow."""
     product = params[:, 0]
     for layer in range(1, params.shape[1]):
@@ -90,7 +90,7 @@ class LinearNetwork(EmpiricalRisk):
     loss_factor: float = eqx.field(static=True)
     widths: tuple[int, ...] = eqx.field(static=True)
 
-    def product(self, params: PyTree) -> Float[Array, "k d"]:
+    def product(self, params: PyTree) -> Float[Any, "k d"]:
         """The matrix W_P … W₁ the network computes."""
         total = params["weights"][0]
         for weight in params["weights"][1:]:
@@ -169,8 +169,8 @@ class _PerceptronLoss(eqx.Module):
 
 
 def perceptron(
-    params: PyTree, inputs: Float[Array, " d"], activation: str = "relu"
-) -> Float[Array, " k"]:
+    params: PyTree, inputs: Float[Any, " d"], activation: str = "relu"
+) -> Float[Any, " k"]:
     """Output of the network `{"weights": […], "biases": […]}` for one input; biases may be left
     out. The last layer is linear.
     """
