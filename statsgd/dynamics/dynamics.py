@@ -4,7 +4,7 @@ import abc
 from typing import Any, Protocol
 
 import equinox as eqx
-from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+from jaxtyping import Int, PRNGKeyArray, PyTree
 
 from statsgd.problems import Problem
 
@@ -17,7 +17,7 @@ class DynamicsState(Protocol):
         """Parameters."""
 
     @property
-    def step(self) -> Int[Array, ""]:
+    def step(self) -> Int[Any, ""]:
         """Number of steps taken."""
 
 

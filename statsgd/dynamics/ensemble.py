@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree
+from jaxtyping import Bool, Int, PRNGKeyArray, PyTree
 from tqdm.auto import tqdm
 
 from statsgd.arguments import count
@@ -37,7 +37,7 @@ class Replicas(NamedTuple):
 
     state: Any
     key: PRNGKeyArray
-    diverged_at: Int[Array, "blocks size"]
+    diverged_at: Int[Any, "blocks size"]
 
 
 def simulate(
@@ -155,7 +155,8 @@ def _check_observables(problem: Problem, observe: Any) -> dict[str, Observable]:
 
 def _schedule(name: str, at: int | Sequence[int] | None, steps: int) -> list[int]:
     if at is None:
-        at = np.unique(np.linspace(0, steps, _DEFAULT_OBSERVATIONS + 1).astype(int)[1:]).tolist()
+        even = np.linspace(0, steps, _DEFAULT_OBSERVATIONS + 1).astype(int)
+        at = np.unique(even[even > 0]).tolist()
     if isinstance(at, int | np.integer):
         every = count(name, at)
         return list(range(every, steps + 1, every)) or [steps]
@@ -235,7 +236,7 @@ def _advance(dynamics: Dynamics, problem: Problem, flight: Replicas, steps: Any,
     )(flight, steps)
 
 
-def _is_finite(state: Any) -> Bool[Array, " size"]:
+def _is_finite(state: Any) -> Bool[Any, " size"]:
     finite = [
         jnp.all(jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim)))
         for leaf in jax.tree.leaves(state)

@@ -23,7 +23,7 @@ from jaxtyping import Array, PRNGKeyArray, UInt32
 _GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: spreads consecutive counters
 
 
-def _finalise(word: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
+def _finalise(word: UInt32[Any, "..."]) -> UInt32[Any, "..."]:
     word = word ^ (word >> 16)
     word = word * jnp.uint32(0x21F0AAAD)
     word = word ^ (word >> 15)
@@ -31,21 +31,21 @@ def _finalise(word: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
     return word ^ (word >> 15)
 
 
-def _seed(seed: Any) -> UInt32[Array, "2"]:
+def _seed(seed: Any) -> UInt32[Any, "2"]:
     word = jnp.asarray(seed).astype(jnp.uint32)
     return jnp.stack(
         [_finalise(word ^ jnp.uint32(0x243F6A88)), _finalise(word + jnp.uint32(_GOLDEN))]
     )
 
 
-def _fold_in(key: UInt32[Array, "2"], data: Any) -> UInt32[Array, "2"]:
+def _fold_in(key: UInt32[Any, "2"], data: Any) -> UInt32[Any, "2"]:
     word = jnp.asarray(data).astype(jnp.uint32)
     first = _finalise(key[0] + _finalise(word ^ key[1]))
     second = _finalise(key[1] ^ _finalise(word + jnp.uint32(_GOLDEN) + first))
     return jnp.stack([first, second])
 
 
-def _split(key: UInt32[Array, "2"], shape: tuple[int, ...]) -> UInt32[Array, "... 2"]:
+def _split(key: UInt32[Any, "2"], shape: tuple[int, ...]) -> UInt32[Any, "... 2"]:
     # Complementing one key word keeps children of `split` apart from those of `fold_in`.
     parent = jnp.stack([key[0], ~key[1]])
     children = jax.vmap(lambda i: _fold_in(parent, i))(
@@ -54,12 +54,12 @@ def _split(key: UInt32[Array, "2"], shape: tuple[int, ...]) -> UInt32[Array, "..
     return children.reshape(*shape, 2)
 
 
-def _words(key: UInt32[Array, "2"], number: int, offset: int = 0) -> UInt32[Array, " n"]:
+def _words(key: UInt32[Any, "2"], number: int, offset: int = 0) -> UInt32[Any, " n"]:
     position = jnp.arange(offset, offset + number, dtype=jnp.uint32) * jnp.uint32(_GOLDEN)
     return _finalise(_finalise(position ^ key[0]) + key[1])
 
 
-def _random_bits(key: UInt32[Array, "2"], bit_width: int, shape: tuple[int, ...]) -> Array:
+def _random_bits(key: UInt32[Any, "2"], bit_width: int, shape: tuple[int, ...]) -> Array:
     number = math.prod(shape)
     if bit_width == 64:
         words = _words(key, 2 * number).astype(jnp.uint64)

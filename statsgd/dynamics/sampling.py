@@ -1,14 +1,16 @@
 """Which examples go into a minibatch: index sampling, exact and independent per replica."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PRNGKeyArray, UInt32
+from jaxtyping import Int, PRNGKeyArray, UInt32
 
 #: Batches up to this size without repeats are drawn by Floyd's algorithm, whose work is S².
 FLOYD_LIMIT = 256
 
 
-def bounded(words: UInt32[Array, "..."], bound: int | Int[Array, ""]) -> Int[Array, "..."]:
+def bounded(words: UInt32[Any, "..."], bound: int | Int[Any, ""]) -> Int[Any, "..."]:
     """Map 32-bit words to integers in [0, bound): the high half of the 64-bit product.
 
     The probability of any value is off by at most 2⁻³² in absolute terms, relative bias
@@ -22,12 +24,12 @@ def bounded(words: UInt32[Array, "..."], bound: int | Int[Array, ""]) -> Int[Arr
     return (high * n_high + (middle >> 16) + (carry >> 16)).astype(jnp.int32)
 
 
-def with_replacement(key: PRNGKeyArray, num_examples: int, batch_size: int) -> Int[Array, " S"]:
+def with_replacement(key: PRNGKeyArray, num_examples: int, batch_size: int) -> Int[Any, " S"]:
     """`batch_size` independent uniform indices."""
     return bounded(jax.random.bits(key, (batch_size,)), num_examples)
 
 
-def without_replacement(key: PRNGKeyArray, num_examples: int, batch_size: int) -> Int[Array, " S"]:
+def without_replacement(key: PRNGKeyArray, num_examples: int, batch_size: int) -> Int[Any, " S"]:
     """A uniformly random subset of `batch_size` indices, in no particular order.
 
     Floyd's algorithm for small batches (no memory beyond the batch), a sort of N random words

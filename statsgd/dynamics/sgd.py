@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Float, Int, PRNGKeyArray, PyTree
 
 from statsgd.arguments import fraction, is_traced, non_negative, positive
 from statsgd.dynamics.dynamics import Dynamics
@@ -18,7 +18,7 @@ class SGDState(NamedTuple):
 
     params: PyTree
     momentum_buffer: PyTree
-    step: Int[Array, ""]
+    step: Int[Any, ""]
 
 
 class SGD(Dynamics):
@@ -36,10 +36,10 @@ class SGD(Dynamics):
     Raises `ValueError` for values outside these ranges.
     """
 
-    learning_rate: Float[Array, ""]
+    learning_rate: Float[Any, ""]
     noise: GradientNoise
-    momentum: Float[Array, ""]
-    weight_decay: Float[Array, ""]
+    momentum: Float[Any, ""]
+    weight_decay: Float[Any, ""]
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class SGD(Dynamics):
 
     def describe(self) -> dict[str, Any]:
         """Name and settings."""
-        noise = {"name": type(self.noise).__name__}
+        noise: dict[str, Any] = {"name": type(self.noise).__name__}
         noise |= {k: v for k, v in vars(self.noise).items() if isinstance(v, int | float | str)}
         return {
             "name": "SGD",

@@ -16,13 +16,31 @@ from statsgd.laws.balance import (
     scale_invariant_equilibrium_norm,
     scale_invariant_norm,
 )
+from statsgd.laws.basis_pursuit import weighted_basis_pursuit
+from statsgd.laws.catalogue import applicable, catalogue
+from statsgd.laws.curvature_noise_escape import (
+    PiecewiseDiffusion,
+    curvature_noise_escape_time,
+    curvature_noise_scale,
+)
 from statsgd.laws.data_moments import DataMoments, noise_scale
 from statsgd.laws.diagonal_network import DiagonalNetworkLaw
+from statsgd.laws.effective_potential import EffectivePotentialGibbs
 from statsgd.laws.epoch_noise import EpochNoiseGaussian
+from statsgd.laws.escape import (
+    barrier,
+    barrier_exponent_1d,
+    kramers_escape_time,
+    langer_escape_time,
+    mean_first_passage_1d,
+)
+from statsgd.laws.exit_time import mean_exit_time_1d, mean_exit_time_ball, mean_exit_time_box
 from statsgd.laws.gaussian import GaussianLaw
+from statsgd.laws.gibbs import Gibbs, gibbs_temperature
 from statsgd.laws.heavy_ball import HeavyBallGaussian
 from statsgd.laws.infinite_depth import InfiniteDepthNetworkLaw
 from statsgd.laws.interpolation import InterpolationLaw, absorption_probability
+from statsgd.laws.kinked_wells import KinkedWellsGibbs
 from statsgd.laws.law import LAWS, ImproperLawError, Law
 from statsgd.laws.learning_regime import bimodal_end, learning_regime, stationary_points
 from statsgd.laws.linear_regression import (
@@ -62,13 +80,16 @@ __all__ = [
     "LAWS",
     "DataMoments",
     "DiagonalNetworkLaw",
+    "EffectivePotentialGibbs",
     "EntropySandwich",
     "EpochNoiseGaussian",
     "GaussianLaw",
+    "Gibbs",
     "HeavyBallGaussian",
     "ImproperLawError",
     "InfiniteDepthNetworkLaw",
     "InterpolationLaw",
+    "KinkedWellsGibbs",
     "Law",
     "LinearRegressionGaussian",
     "MeanFieldLaw",
@@ -76,6 +97,7 @@ __all__ = [
     "NoiseEquilibrium",
     "NoiseTraces",
     "PhaseSpaceGaussian",
+    "PiecewiseDiffusion",
     "PotentialLaw",
     "ProductNoise",
     "QuadraticMeanField",
@@ -83,16 +105,25 @@ __all__ = [
     "SlopeLaw",
     "TwoLayerCovariance",
     "absorption_probability",
+    "applicable",
     "balance_rate",
+    "barrier",
+    "barrier_exponent_1d",
     "bimodal_end",
+    "catalogue",
     "charge",
     "charge_step",
     "charge_trajectory",
     "collapse_exponent",
     "critical_learning_rate",
     "crossover_curvature",
+    "curvature_noise_escape_time",
+    "curvature_noise_scale",
     "entropy_sandwich",
     "gaussian_critical_learning_rate",
+    "gibbs_temperature",
+    "kramers_escape_time",
+    "langer_escape_time",
     "langevin_charge_growth",
     "learning_regime",
     "linear_network_equilibrium",
@@ -100,6 +131,10 @@ __all__ = [
     "log_sobolev_bound",
     "matrix_charge_step",
     "mean_charge_step",
+    "mean_exit_time_1d",
+    "mean_exit_time_ball",
+    "mean_exit_time_box",
+    "mean_first_passage_1d",
     "noise_balance_gap",
     "noise_scale",
     "pair_balance_step",
@@ -117,5 +152,6 @@ __all__ = [
     "two_layer_linear_covariance",
     "two_layer_mean_field",
     "variance_flatness_exponent",
+    "weighted_basis_pursuit",
     "window_variance",
 ]

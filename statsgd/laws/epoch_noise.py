@@ -16,7 +16,7 @@ from statsgd.arguments import count, fraction, is_traced, non_negative, positive
 from statsgd.dynamics.noise import Minibatch
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.gaussian import GaussianLaw, normal_log_density, square_root
-from statsgd.laws.heavy_ball import Modes, eigenmodes, location_vector, require_stable_mean
+from statsgd.laws.heavy_ball import location_vector, require_stable_mean
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.laws.local_quadratic import local_quadratic
 from statsgd.problems import EmpiricalRisk
@@ -54,15 +54,11 @@ class EpochNoiseGaussian(GaussianLaw):
     exactness: ClassVar[str] = "exact first two moments at any learning rate and phase"
     citation: ClassVar[str] = "Kühn, Rosenow (2023), arXiv:2306.05300"
 
-    hessian: Float[Any, "d d"]
     noise_covariance: Float[Any, "d d"]
-    learning_rate: Float[Any, ""]
-    momentum: Float[Any, ""]
-    weight_decay: Float[Any, ""]
     num_batches: int = eqx.field(static=True)
     phase: int | str = eqx.field(static=True)
     #: P_j for every phase j `(M, 2d, 2d)` of a random phase, else one of them.
-    phase_covariances: Float[Any, "k 2d 2d"]
+    phase_covariances: Float[Any, "k 2*d 2*d"]
 
     def __init__(
         self,
@@ -136,10 +132,6 @@ class EpochNoiseGaussian(GaussianLaw):
     def improper_examples(cls) -> Sequence[Self]:
         """A learning rate above the threshold, and a flat direction."""
         return cls([[2.0]], [[0.3]], 2.0, 4, 0.5), cls(np.diag([1.0, 0.0]), np.eye(2), 0.1, 4)
-
-    def modes(self) -> Modes:
-        """Eigenvalues (ascending) and eigenvectors of H + λI."""
-        return eigenmodes(self.hessian, self.weight_decay)
 
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless 0 < ηh < 2(1+β) in every mode."""
@@ -224,7 +216,7 @@ def epoch_covariances(
     weight_decay: Any,
     num_batches: int,
     phase: int | str,
-) -> Float[Any, "k 2d 2d"]:
+) -> Float[Any, "k n n"]:
     """Covariance of (θ, m) at one phase, or at all M phases if `phase` is "random"."""
     traced = is_traced(hessian, noise_covariance, learning_rate, momentum, weight_decay)
     xp, loop = (jnp, jax.lax.scan) if traced else (np, _scan)

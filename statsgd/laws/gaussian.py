@@ -1,20 +1,27 @@
 """Gaussian laws of the pair (parameters, momentum buffer): everything but the moments."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from scipy.special import ndtr
 
 from statsgd.arguments import is_traced, one_of
 from statsgd.laws.law import ImproperLawError, Law
 
 
+class Modes(NamedTuple):
+    """Eigenvalues h and eigenvectors (columns) of H + λI."""
+
+    curvatures: Float[Any, " d"]
+    vectors: Float[Any, "d d"]
+
+
 class GaussianLaw(Law):
-    """A Gaussian law of parameters θ and momentum buffer m.
+    """A Gaussian law of parameters θ and momentum buffer m near a minimum with Hessian H.
 
     A final class computes `location` and the `(2d, 2d)` `joint` covariance of (θ − location, m)
     when it is built; m has mean zero. Where the law does not exist, `joint` holds NaN and
@@ -23,27 +30,35 @@ class GaussianLaw(Law):
 
     variables: ClassVar[tuple[str, ...]] = ("params", "momentum_buffer")
 
-    location: Float[Array, " d"]
-    joint: Float[Array, "2d 2d"]
+    location: Float[Any, " d"]
+    joint: Float[Any, "2*d 2*d"]
+    hessian: Float[Any, "d d"]
+    learning_rate: Float[Any, ""]
+    momentum: Float[Any, ""]
+    weight_decay: Float[Any, ""]
 
     @property
     def dimension(self) -> int:
         """Number of parameters d."""
         return self.location.shape[-1]
 
-    def mean(self, variable: str = "params") -> Float[Array, " d"]:
+    def modes(self) -> Modes:
+        """Eigenvalues h (ascending) and eigenvectors of H + λI."""
+        return eigenmodes(self.hessian, self.weight_decay)
+
+    def mean(self, variable: str = "params") -> Float[Any, " d"]:
         """Mean of `"params"` or `"momentum_buffer"`."""
         self.require_proper()
         one_of("variable", variable, self.variables)
         return self.location if variable == "params" else 0 * self.location
 
-    def covariance(self, variable: str = "params", other: str | None = None) -> Float[Array, "d d"]:
+    def covariance(self, variable: str = "params", other: str | None = None) -> Float[Any, "d d"]:
         """Covariance of a variable, or the cross-covariance Cov(variable, other)."""
         self.require_proper()
         rows = self._slice(variable)
         return self.joint[rows, self._slice(variable if other is None else other)]
 
-    def model(self, obs: Float[Array, "n d"] | None = None) -> None:
+    def model(self, obs: Float[Any, "n d"] | None = None) -> None:
         """Sites `params` and `momentum_buffer`, pushed forward from a standard normal `z`.
 
         With `obs`, `params` are observed and `momentum_buffer` is left out.
@@ -63,8 +78,8 @@ class GaussianLaw(Law):
         numpyro.deterministic("momentum_buffer", state[d:])
 
     def log_density(
-        self, params: Float[Array, " d"], momentum_buffer: Float[Array, " d"] | None = None
-    ) -> Float[Array, ""]:
+        self, params: Float[Any, " d"], momentum_buffer: Float[Any, " d"] | None = None
+    ) -> Float[Any, ""]:
         """Log density of `params`, or of the pair; leading axes are batch axes.
 
         Concrete values give a float64 result. Raises `ImproperLawError` where the covariance is
@@ -79,7 +94,7 @@ class GaussianLaw(Law):
             xp.concatenate([deviation, xp.asarray(momentum_buffer)], axis=-1), self.joint
         )
 
-    def cdf(self, params: Float[Array, "... d"]) -> Float[np.ndarray, "... d"]:
+    def cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
         """Marginal distribution function of each coordinate of θ."""
         deviation = np.asarray(params, dtype=np.float64) - self.location
         return ndtr(deviation / np.sqrt(np.diagonal(self.covariance())))
@@ -87,6 +102,13 @@ class GaussianLaw(Law):
     def _slice(self, variable: str) -> slice:
         position = self.variables.index(one_of("variable", variable, self.variables))
         return slice(position * self.dimension, (position + 1) * self.dimension)
+
+
+def eigenmodes(hessian: Any, weight_decay: Any) -> Modes:
+    """Eigenvalues (ascending) and eigenvectors of H + λI."""
+    xp = jnp if is_traced(hessian, weight_decay) else np
+    values, vectors = xp.linalg.eigh(hessian)
+    return Modes(values + weight_decay, vectors)
 
 
 def square_root(covariance: Any) -> Any:

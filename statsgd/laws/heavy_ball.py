@@ -1,11 +1,10 @@
 """Exact stationary law of the heavy-ball chain on a quadratic with constant noise."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Float, PyTree
 
 from statsgd.arguments import finite_array, fraction, is_traced, non_negative, positive, symmetric
 from statsgd.dynamics.sgd import SGD
@@ -13,13 +12,6 @@ from statsgd.laws.gaussian import GaussianLaw, join_blocks
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.laws.local_quadratic import local_quadratic
 from statsgd.problems import Problem
-
-
-class Modes(NamedTuple):
-    """Eigenvalues h and eigenvectors (columns) of H + λI."""
-
-    curvatures: Float[Array, " d"]
-    vectors: Float[Array, "d d"]
 
 
 @register
@@ -47,11 +39,7 @@ class HeavyBallGaussian(GaussianLaw):
     exactness: ClassVar[str] = "exact first two moments at any learning rate"
     citation: ClassVar[str] = "Liu, Ziyin, Ueda (2021), arXiv:2012.03636"
 
-    hessian: Float[Array, "d d"]
-    noise_covariance: Float[Array, "d d"]
-    learning_rate: Float[Array, ""]
-    momentum: Float[Array, ""]
-    weight_decay: Float[Array, ""]
+    noise_covariance: Float[Any, "d d"]
 
     def __init__(
         self,
@@ -102,10 +90,6 @@ class HeavyBallGaussian(GaussianLaw):
     def improper_examples(cls) -> Sequence[Self]:
         """A learning rate above the threshold, and a flat direction."""
         return cls([[2.0]], [[0.3]], 2.0, 0.5), cls(np.diag([1.0, 0.0]), np.eye(2), 0.1)
-
-    def modes(self) -> Modes:
-        """Eigenvalues (ascending) and eigenvectors of H + λI."""
-        return eigenmodes(self.hessian, self.weight_decay)
 
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless 0 < ηh < 2(1+β) in every mode."""
@@ -159,13 +143,6 @@ def require_stable_mean(h: Any, eta: float, beta: float) -> None:
                 f"{limit:.6g}) for the eigenvalue h = {worst:.6g} of hessian + weight_decay*I: "
                 "no stationary law"
             )
-
-
-def eigenmodes(hessian: Any, weight_decay: Any) -> Modes:
-    """Eigenvalues (ascending) and eigenvectors of H + λI."""
-    xp = jnp if is_traced(hessian, weight_decay) else np
-    values, vectors = xp.linalg.eigh(hessian)
-    return Modes(values + weight_decay, vectors)
 
 
 def location_vector(location: Any, d: int) -> Any:

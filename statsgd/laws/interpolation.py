@@ -95,7 +95,7 @@ class InterpolationLaw(SlopeLaw):
     @classmethod
     def examples(cls) -> Sequence[Self]:
         """Standard normal inputs at weak noise, and closer to collapse."""
-        return cls(1, 2, 1, 0.2, 0.1), cls(1, 2, 1.5, 0.25, 0.3)
+        return cls(1, 2, 1, 0.2, 0.1), cls(1, 2, 1.5, 0.08, 0.3)
 
     @classmethod
     def improper_examples(cls) -> Sequence[Self]:

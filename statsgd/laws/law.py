@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import numpy as np
 import numpyro.handlers
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 
 #: Every public law by name; `register` fills it. Tests, tables and the catalogue run over it.
 LAWS: dict[str, type["Law"]] = {}
@@ -50,11 +50,11 @@ class Law(eqx.Module):
         """Number of parameters d."""
 
     @abc.abstractmethod
-    def model(self, obs: Float[Array, "n d"] | None = None) -> None:
+    def model(self, obs: Float[Any, "n d"] | None = None) -> None:
         """NumPyro model with the sites `variables`; `obs` are endpoints to condition on."""
 
     @abc.abstractmethod
-    def log_density(self, params: Float[Array, " d"]) -> Float[Array, ""]:
+    def log_density(self, params: Float[Any, " d"]) -> Float[Any, ""]:
         """Log density of `params` with respect to Lebesgue measure."""
 
     @abc.abstractmethod
@@ -75,13 +75,13 @@ class Law(eqx.Module):
         """Instances that `require_proper` must refuse; empty if every instance is proper."""
         return ()
 
-    def draw(self, key: PRNGKeyArray, shape: tuple[int, ...] = ()) -> Float[Array, "*shape d"]:
+    def draw(self, key: PRNGKeyArray, shape: tuple[int, ...] = ()) -> Float[Any, "*shape d"]:
         """Exact independent draws of `params`, where `generative`."""
         return self.draw_variables(key, shape)["params"]
 
     def draw_variables(
         self, key: PRNGKeyArray, shape: tuple[int, ...] = ()
-    ) -> Mapping[str, Float[Array, "*shape d"]]:
+    ) -> Mapping[str, Float[Any, "*shape d"]]:
         """Exact independent joint draws of all `variables`, where `generative`."""
         self.require_proper()
         if not self.generative:

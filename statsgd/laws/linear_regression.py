@@ -4,22 +4,20 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float, Int
 from scipy.optimize import brentq
 
-from statsgd.arguments import count, fraction, positive, symmetric
+from statsgd.arguments import count, fraction, is_traced, positive, symmetric
 from statsgd.dynamics.noise import Minibatch
 from statsgd.dynamics.sgd import SGD
-from statsgd.laws.gaussian import GaussianLaw, join_blocks
+from statsgd.laws.gaussian import GaussianLaw, eigenmodes, join_blocks
 from statsgd.laws.heavy_ball import (
-    Modes,
-    eigenmodes,
     heavy_ball_moments,
     location_vector,
     require_stable_mean,
 )
 from statsgd.laws.law import ImproperLawError, register
-from statsgd.problems import LinearRegression, linear_regression
+from statsgd.problems import LinearRegression, Problem, linear_regression
 
 _MAX_TERMS = 100_000
 
@@ -54,15 +52,12 @@ class LinearRegressionGaussian(GaussianLaw):
         "Mulayoff, Michaeli (2024), arXiv:2306.07850; Ziyin et al. (2022), arXiv:2102.05375"
     )
 
-    hessian: Float[Array, "d d"]
-    feedback_gain: Float[Array, ""]
-    batch_size: int
-    learning_rate: Float[Array, ""]
-    momentum: Float[Array, ""]
-    weight_decay: Float[Array, ""]
+    feedback_gain: Float[Any, ""]
+    batch_size: Int[Any, ""]
+    critical_batch_size: Float[Any, ""]
 
     @classmethod
-    def from_sgd(cls, problem: LinearRegression, sgd: SGD) -> Self:
+    def from_sgd(cls, problem: Problem, sgd: SGD) -> Self:
         """The law for minibatch `sgd` on a `linear_regression` problem.
 
         Raises `ValueError` for another problem or noise, `ImproperLawError` (from the first use)
@@ -73,12 +68,13 @@ class LinearRegressionGaussian(GaussianLaw):
         return cls(
             data.location,
             joint,
-            problem.hessian_matrix(),
-            np.float64(gain),
-            data.batch_size,
+            data.vectors * data.hessian @ data.vectors.T,
             sgd.learning_rate,
             sgd.momentum,
             sgd.weight_decay,
+            np.float64(gain),
+            np.int64(data.batch_size),
+            np.float64(data.critical_batch_size(gain)),
         )
 
     @classmethod
@@ -111,7 +107,17 @@ class LinearRegressionGaussian(GaussianLaw):
             blocks = (params, -eta / 2 * buffer, buffer)
             joint = join_blocks(*(q * block @ q.T for block in blocks))
         place = location_vector(location, d)
-        return cls(place, joint, a, np.float64(gain), s, eta, beta, np.float64(0.0))
+        return cls(
+            place,
+            joint,
+            a,
+            eta,
+            beta,
+            np.float64(0.0),
+            np.float64(gain),
+            np.int64(s),
+            np.float64(_gaussian_critical_batch_size(eigenvalues, float(eta), float(beta))),
+        )
 
     @classmethod
     def examples(cls) -> Sequence[Self]:
@@ -131,24 +137,23 @@ class LinearRegressionGaussian(GaussianLaw):
             cls.gaussian_inputs([[1.0]], 1.0, 4, 2.5),
         )
 
-    def modes(self) -> Modes:
-        """Eigenvalues h (ascending) and eigenvectors of H + λI."""
-        return eigenmodes(self.hessian, self.weight_decay)
-
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless 0 < ηh < 2(1+β) and the feedback gain is below 1."""
+        if is_traced(self.hessian, self.learning_rate, self.feedback_gain):
+            return
         require_stable_mean(
             self.modes().curvatures, float(self.learning_rate), float(self.momentum)
         )
         if not self.feedback_gain < 1:
             raise ImproperLawError(
-                f"the variance of SGD is infinite: the gain of the noise feedback is "
-                f"{float(self.feedback_gain):.6g} ≥ 1 at batch_size = {self.batch_size}; it "
-                f"falls as the batch grows and with learning_rate = {float(self.learning_rate):.6g}"
+                f"the variance of SGD is infinite: the noise feedback has gain "
+                f"{float(self.feedback_gain):.6g} ≥ 1; at learning_rate = "
+                f"{float(self.learning_rate):.6g} batch_size must be above "
+                f"{float(self.critical_batch_size):.6g}, got {int(self.batch_size)}"
             )
 
 
-def critical_learning_rate(problem: LinearRegression, sgd: SGD) -> float:
+def critical_learning_rate(problem: Problem, sgd: SGD) -> float:
     """The learning rate at which the variance of `sgd` on `problem` becomes infinite.
 
     Never above 2(1+β)/(h_max+λ), where the mean diverges. Found by root search on the feedback
@@ -171,23 +176,31 @@ def gaussian_critical_learning_rate(
 class _FiniteData(NamedTuple):
     """Least squares in the eigenbasis of H + λI, about the stationary mean."""
 
-    location: Float[np.ndarray, " d"]
-    vectors: Float[np.ndarray, "d d"]
-    curvatures: Float[np.ndarray, " d"]
-    hessian: Float[np.ndarray, " d"]
-    features: Float[np.ndarray, "N d"]
-    noise: Float[np.ndarray, "d d"]
+    location: Float[Any, " d"]
+    vectors: Float[Any, "d d"]
+    curvatures: Float[Any, " d"]
+    hessian: Float[Any, " d"]
+    features: Float[Any, "N d"]
+    noise: Float[Any, "d d"]
     factor: float
     batch_size: int
+    replacement: bool
 
-    def state_dependent_noise(self, params: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
+    def critical_batch_size(self, gain: float) -> float:
+        """The batch size at which the gain, proportional to C/Σ₁, would be one."""
+        if not 0 < gain < np.inf:
+            return 0.0 if gain == 0 else np.inf
+        factor, n = self.factor / gain, len(self.features)
+        return 1 / factor if self.replacement else n / (1 + factor * (n - 1))
+
+    def state_dependent_noise(self, params: Float[Any, "d d"]) -> Float[Any, "d d"]:
         """E C − C(μ) where Cov θ = `params`."""
         spread = np.einsum("ni,ij,nj->n", self.features, params, self.features, optimize=True)
         mean = (self.features * spread[:, None]).T @ self.features / len(spread)
         return self.factor * (mean - self.hessian[:, None] * params * self.hessian)
 
 
-def _finite_data(problem: LinearRegression, sgd: SGD) -> _FiniteData:
+def _finite_data(problem: Problem, sgd: SGD) -> _FiniteData:
     if not isinstance(problem, LinearRegression):
         raise ValueError(
             f"the law speaks about linear_regression problems, got {type(problem).__name__}"
@@ -212,6 +225,7 @@ def _finite_data(problem: LinearRegression, sgd: SGD) -> _FiniteData:
         factor * gradients.T @ gradients / len(residuals),
         factor,
         sgd.noise.batch_size,
+        sgd.noise.sampling == "with_replacement",
     )
 
 
@@ -264,6 +278,20 @@ def _gaussian_gain(a: np.ndarray, eta: float, beta: float, s: int) -> float:
     """T/S, infinite where G is not positive."""
     g = _g(a, eta, beta, s)
     return float(np.sum(eta * a / g) / s) if np.all(g > 0) else np.inf
+
+
+def _gaussian_critical_batch_size(a: np.ndarray, eta: float, beta: float) -> float:
+    """S at which T/S = 1; infinite where no batch is large enough."""
+    constant = 2 * (1 - beta) - (1 - beta) / (1 + beta) * eta * a
+    if np.any(constant <= 0):
+        return np.inf
+    # With G = constant − ηa/S the gain is Σ ηa/(S·constant − ηa): decreasing in S.
+    low, high = np.max(eta * a / constant), np.max(eta * a / constant) * (2 + len(a))
+    return float(
+        brentq(
+            lambda s: 1 - 1 / np.sum(eta * a / (s * constant - eta * a)), low * (1 + 1e-12), high
+        )
+    )
 
 
 def _largest_rate(gain: Callable[[float], float], h: np.ndarray, beta: float) -> float:

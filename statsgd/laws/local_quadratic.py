@@ -1,6 +1,6 @@
 """The quadratic that a problem looks like near its minimum, with the gradient noise there."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, PyTree
@@ -13,10 +13,10 @@ from statsgd.problems import DENSE_LIMIT, Problem, hessian, minimise
 class LocalQuadratic(NamedTuple):
     """Second-order data of L + (λ/2)|θ|² at its minimum, in flat coordinates and float64."""
 
-    location: Float[np.ndarray, " d"]
-    hessian: Float[np.ndarray, "d d"]
+    location: Float[Any, " d"]
+    hessian: Float[Any, "d d"]
     """Of L alone."""
-    noise_covariance: Float[np.ndarray, "d d"]
+    noise_covariance: Float[Any, "d d"]
 
 
 def local_quadratic(problem: Problem, sgd: SGD, at: PyTree | None = None) -> LocalQuadratic:

@@ -11,12 +11,13 @@ import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from statsgd.arguments import count, fraction, positive
+from statsgd.arguments import count, fraction, is_traced, positive
 from statsgd.dynamics.noise import Isotropic
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.law import Law, register
 from statsgd.laws.mean_field_limit import MeanFieldLimit, tanh_features
 from statsgd.problems import Landscape, landscape
+from statsgd.problems.parameters import in_double_precision
 
 _FREQUENCIES = 401
 
@@ -95,7 +96,13 @@ class MeanFieldLaw(Law):
     def log_density(self, params: Float[Any, " nd"]) -> Float[Any, ""]:
         """−(N/τ) F(μ_X), unnormalised."""
         self.require_proper()
-        return -self.num_particles / self.limit.temperature * self.functional(params)
+
+        def density(x: Any) -> Any:
+            return -self.num_particles / self.limit.temperature * self.functional(x)
+
+        if is_traced(self, params):
+            return density(params)
+        return in_double_precision(density, np.asarray(params, dtype=np.float64))
 
     def model(self, obs: Float[Any, "n nd"] | None = None) -> None:
         """Weight decay as a Gaussian prior on `params`, the fit as a factor.

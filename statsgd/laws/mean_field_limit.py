@@ -14,6 +14,7 @@ from scipy.special import logsumexp
 
 from statsgd.arguments import count, finite_array, is_traced, positive
 from statsgd.laws.law import ImproperLawError, Law, register
+from statsgd.problems.parameters import in_double_precision
 
 _POINTS = {1: 16001, 2: 401}
 _TOLERANCE = 1e-11
@@ -133,8 +134,13 @@ class MeanFieldLimit(Law):
     def log_density(self, params: Float[Any, " d"]) -> Float[Any, ""]:
         """log μ*(x), normalised."""
         self.require_proper()
-        x = jnp.asarray(params)
-        energy = 0.5 * self.weight_decay * jnp.sum(x**2) + jnp.asarray(self.dual) @ self.features(x)
+        if is_traced(self, params):
+            return self._log_density(params)
+        return in_double_precision(self._log_density, np.asarray(params, dtype=np.float64))
+
+    def _log_density(self, x: Any) -> Any:
+        fit = jnp.asarray(self.dual) @ jnp.atleast_1d(self.features(x))
+        energy = 0.5 * self.weight_decay * jnp.sum(x**2) + fit
         return -energy / self.temperature - self.log_partition
 
     def model(self, obs: Float[Any, "n d"] | None = None) -> None:

@@ -1,12 +1,12 @@
 """Laws known through a potential U: p ∝ exp(−U), sampled by a Langevin kernel."""
 
 import abc
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from statsgd.laws.law import Law
 
@@ -22,19 +22,24 @@ class PotentialLaw(Law):
     generative: ClassVar[bool] = False
 
     @abc.abstractmethod
-    def potential(self, params: Float[Array, " d"]) -> Float[Array, ""]:
+    def potential(self, params: Float[Any, " d"]) -> Float[Any, ""]:
         """U(θ), dimensionless; differentiable in JAX."""
 
-    def log_normalizer(self) -> Float[Array, ""]:
+    @property
+    def constraint(self) -> dist.constraints.Constraint:
+        """Where θ may lie: all of ℝᵈ unless a final class narrows it."""
+        return dist.constraints.real_vector
+
+    def log_normalizer(self) -> Float[Any, ""] | float:
         """log Z, or zero where `normalized` is False."""
         return 0.0
 
-    def log_density(self, params: Float[Array, " d"]) -> Float[Array, ""]:
+    def log_density(self, params: Float[Any, " d"]) -> Float[Any, ""]:
         """−U(θ) − log Z; unnormalised where `normalized` is False."""
         self.require_proper()
         return -self.potential(params) - self.log_normalizer()
 
-    def model(self, obs: Float[Array, "n d"] | None = None) -> None:
+    def model(self, obs: Float[Any, "n d"] | None = None) -> None:
         """Site `params`: a flat prior on ℝᵈ with the factor exp(−U)/Z.
 
         Conditioning on `obs` needs a normalised law, else `ValueError`: Z depends on parameters.
@@ -45,7 +50,7 @@ class PotentialLaw(Law):
                 f"{type(self).__name__} is not normalised: its parameters cannot be inferred "
                 "from obs"
             )
-        flat = dist.ImproperUniform(dist.constraints.real_vector, (), (self.dimension,))
+        flat = dist.ImproperUniform(self.constraint, (), (self.dimension,))
         if obs is None:
             params = numpyro.sample("params", flat)
             numpyro.factor("stationary_law", self.log_density(params))

@@ -21,7 +21,6 @@ from statsgd.arguments import (
     symmetric,
 )
 from statsgd.laws.gaussian import normal_log_density, square_root
-from statsgd.laws.heavy_ball import heavy_ball_moments
 from statsgd.laws.law import ImproperLawError, Law, register
 
 
@@ -239,13 +238,14 @@ class QuadraticMeanField(Law):
 
     def _stationary(self, stiffness: Any, temperature: Any, shared: Any) -> Any:
         xp = jnp if is_traced(self) else np
-        if not is_traced(self.learning_rate) and self.learning_rate == 0:
-            return temperature * xp.linalg.inv(stiffness)
         eta, beta = self.learning_rate, self.momentum
-        values, q = xp.linalg.eigh(stiffness)
-        injected = 2 * temperature * (1 - beta) / eta * xp.eye(len(values))
-        params, _, _ = heavy_ball_moments(values, injected + q.T @ shared @ q, eta, beta)
-        return q @ params @ q.T
+        h, q = xp.linalg.eigh(stiffness)
+        total, difference, product = h[:, None] + h, h[:, None] - h, h[:, None] * h
+        # The heavy-ball moments of HeavyBallGaussian with noise 2τ(1−β)/η, multiplied out so that
+        # η = 0 is the limit.
+        noise = 2 * temperature * (1 - beta) * xp.eye(len(h)) + eta * q.T @ shared @ q
+        damping = (1 - beta) * total - eta * (1 - beta) * product / (1 + beta)
+        return q @ (noise / (damping + eta * beta * difference**2 / (1 - beta**2))) @ q.T
 
 
 class Transient(NamedTuple):

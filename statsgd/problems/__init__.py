@@ -1,6 +1,15 @@
 """What SGD minimises."""
 
 from statsgd.problems.curvature import DENSE_LIMIT, hessian
+from statsgd.problems.landscapes import (
+    kinked_wells,
+    quadratic,
+    quartic_wells,
+    shifted_tilted_quartic,
+    smooth_wells,
+    tilted_quartic,
+    valley_wells,
+)
 from statsgd.problems.minimum import Minimum, minimise
 from statsgd.problems.networks import (
     DiagonalLinearNetwork,
@@ -36,6 +45,7 @@ __all__ = [
     "diagonal_linear_network",
     "empirical_risk",
     "hessian",
+    "kinked_wells",
     "landscape",
     "linear_network",
     "linear_regression",
@@ -43,4 +53,10 @@ __all__ = [
     "multilayer_perceptron",
     "perceptron",
     "population_risk",
+    "quadratic",
+    "quartic_wells",
+    "shifted_tilted_quartic",
+    "smooth_wells",
+    "tilted_quartic",
+    "valley_wells",
 ]

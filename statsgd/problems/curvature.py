@@ -1,5 +1,7 @@
 """Hessian of any problem: a matrix while that is small, products with vectors above."""
 
+from typing import Any
+
 import jax
 import numpy as np
 from jaxtyping import Float, PyTree
@@ -13,7 +15,7 @@ from statsgd.problems.regression import LinearRegression
 DENSE_LIMIT = 2048
 
 
-def hessian(problem: Problem, params: PyTree) -> Float[np.ndarray, "d d"] | LinearOperator:
+def hessian(problem: Problem, params: PyTree) -> Float[Any, "d d"] | LinearOperator:
     """Hessian ∇²L at `params`, in flattened coordinates and double precision.
 
     A `(d, d)` array up to d = `DENSE_LIMIT`; above, a `scipy.sparse.linalg.LinearOperator` with

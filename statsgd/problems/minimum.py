@@ -1,6 +1,6 @@
 """The minimum of a problem, with the gradient norm it was found to."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -45,7 +45,7 @@ def minimise(
     """
     decay = float(non_negative("weight_decay", weight_decay))
 
-    def objective(vector: Float[np.ndarray, " d"]):
+    def objective(vector: Float[Any, " d"]):
         return problem.loss(problem.unflatten(vector)) + 0.5 * decay * (vector @ vector)
 
     value_and_gradient = jax.jit(jax.value_and_grad(objective))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Float, PyTree
 
 
 def leaf_names(tree: PyTree, root: str = "params") -> list[str]:
@@ -27,7 +27,7 @@ def as_arrays(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=float), tree)
 
 
-def ravel(tree: PyTree) -> Float[Array, " d"]:
+def ravel(tree: PyTree) -> Float[Any, " d"]:
     """All leaves of `tree` as one vector, in flattening order."""
     return ravel_pytree(tree)[0]
 
@@ -44,5 +44,8 @@ def in_double_precision(function: Callable[..., Any], *arguments: PyTree) -> Any
         return array.astype(np.float64) if np.issubdtype(array.dtype, np.floating) else array
 
     with jax.enable_x64(True):
-        result = function(*jax.tree.map(widen, arguments))
+        # Under one jit: run eagerly, operations on NumPy constants that the function closes over
+        # can meet buffers that an earlier call converted to the other precision.
+        # A lambda, because methods of modules that hold arrays cannot be hashed.
+        result = jax.jit(lambda *args: function(*args))(*jax.tree.map(widen, arguments))
         return jax.tree.map(np.asarray, result)

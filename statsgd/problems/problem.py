@@ -8,13 +8,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Float, Int, PRNGKeyArray, PyTree
 
 from statsgd.arguments import count, finite_array
 from statsgd.problems.parameters import as_arrays, leaf_names, ravel
 
-type Loss = Callable[[PyTree], Float[Array, ""]]
-type ExampleLoss = Callable[[PyTree, PyTree], Float[Array, ""]]
+type Loss = Callable[[PyTree], Float[Any, ""]]
+type ExampleLoss = Callable[[PyTree, PyTree], Float[Any, ""]]
 
 
 class Problem(eqx.Module):
@@ -24,7 +24,7 @@ class Problem(eqx.Module):
     """
 
     @abc.abstractmethod
-    def loss(self, params: PyTree) -> Float[Array, ""]:
+    def loss(self, params: PyTree) -> Float[Any, ""]:
         """Mean loss at `params`."""
 
     @abc.abstractmethod
@@ -50,11 +50,11 @@ class Problem(eqx.Module):
         """Names of the parameter leaves in flattening order."""
         return leaf_names(self.template)
 
-    def flatten(self, params: PyTree) -> Float[Array, " d"]:
+    def flatten(self, params: PyTree) -> Float[Any, " d"]:
         """`params` as one vector of length `dimension`."""
         return ravel(params)
 
-    def unflatten(self, vector: Float[Array, " d"]) -> PyTree:
+    def unflatten(self, vector: Float[Any, " d"]) -> PyTree:
         """The pytree that flattens to `vector`; its dtype is kept."""
         leaves, structure = jax.tree.flatten(self.template)
         ends = np.cumsum([int(np.prod(leaf.shape)) for leaf in leaves])[:-1]
@@ -67,10 +67,10 @@ class SampledProblem(Problem):
     """A problem whose loss is the mean of `example_loss(params, example)` over examples."""
 
     @abc.abstractmethod
-    def example_loss(self, params: PyTree, example: PyTree) -> Float[Array, ""]:
+    def example_loss(self, params: PyTree, example: PyTree) -> Float[Any, ""]:
         """Loss of one example."""
 
-    def batch_loss(self, params: PyTree, batch: PyTree) -> Float[Array, ""]:
+    def batch_loss(self, params: PyTree, batch: PyTree) -> Float[Any, ""]:
         """Mean loss over a batch of examples (leading axis of every leaf)."""
         return jnp.mean(jax.vmap(self.example_loss, in_axes=(None, 0))(params, batch))
 
@@ -91,11 +91,11 @@ class EmpiricalRisk(SampledProblem):
         """Number of examples N."""
         return jax.tree.leaves(self.examples)[0].shape[0]
 
-    def example_loss(self, params: PyTree, example: PyTree) -> Float[Array, ""]:
+    def example_loss(self, params: PyTree, example: PyTree) -> Float[Any, ""]:
         """Loss of one example."""
         return self.per_example(self.start.complete(params), example)
 
-    def loss(self, params: PyTree) -> Float[Array, ""]:
+    def loss(self, params: PyTree) -> Float[Any, ""]:
         """Mean loss over the whole data set."""
         return self.batch_loss(params, self.examples)
 
@@ -103,13 +103,13 @@ class EmpiricalRisk(SampledProblem):
         """Parameters to start from."""
         return self.start(key)
 
-    def take(self, indices: Int[Array, " S"]) -> PyTree:
+    def take(self, indices: Int[Any, " S"]) -> PyTree:
         """The examples at `indices`, which must lie in [0, N): they are not checked."""
         return jax.tree.map(
             lambda leaf: jnp.asarray(leaf).at[indices].get(mode="promise_in_bounds"), self.examples
         )
 
-    def example_gradients(self, params: PyTree, indices: Int[Array, " S"]) -> PyTree:
+    def example_gradients(self, params: PyTree, indices: Int[Any, " S"]) -> PyTree:
         """Gradient of each example in `indices`: leaves gain a leading axis of that length."""
         gradient = jax.grad(self.example_loss)
         return jax.vmap(gradient, in_axes=(None, 0))(params, self.take(indices))
@@ -124,7 +124,7 @@ class PopulationRisk(SampledProblem):
     exact_loss: Loss | None
     loss_examples: int = eqx.field(static=True)
 
-    def example_loss(self, params: PyTree, example: PyTree) -> Float[Array, ""]:
+    def example_loss(self, params: PyTree, example: PyTree) -> Float[Any, ""]:
         """Loss of one example."""
         return self.per_example(self.start.complete(params), example)
 
@@ -132,7 +132,7 @@ class PopulationRisk(SampledProblem):
         """`number` independent examples, stacked along a leading axis."""
         return jax.vmap(self.draw_example)(jax.random.split(key, number))
 
-    def loss(self, params: PyTree) -> Float[Array, ""]:
+    def loss(self, params: PyTree) -> Float[Any, ""]:
         """Expected loss: exact if given, else the mean over a fixed sample of `loss_examples`."""
         if self.exact_loss is not None:
             return self.exact_loss(self.start.complete(params))
@@ -149,7 +149,7 @@ class Landscape(Problem):
     function: Loss
     start: "Start"
 
-    def loss(self, params: PyTree) -> Float[Array, ""]:
+    def loss(self, params: PyTree) -> Float[Any, ""]:
         """The loss."""
         return self.function(self.start.complete(params))
 

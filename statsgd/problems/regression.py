@@ -5,28 +5,28 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from statsgd.arguments import finite_array
 from statsgd.problems.problem import EmpiricalRisk, Start
 
-type Regression = tuple[Float[Array, "S d"], Float[Array, " S"]]
+type Regression = tuple[Float[Any, "S d"], Float[Any, " S"]]
 
 
 class LinearRegression(EmpiricalRisk):
     """Mean of ½(x·θ − y)² over a data set; made by `linear_regression`."""
 
     @property
-    def inputs(self) -> Float[Array, "N d"]:
+    def inputs(self) -> Float[Any, "N d"]:
         """Rows x of the design matrix."""
         return self.examples[0]
 
     @property
-    def targets(self) -> Float[Array, " N"]:
+    def targets(self) -> Float[Any, " N"]:
         """Targets y."""
         return self.examples[1]
 
-    def batch_gradient(self, params: Float[Array, " d"], batch: Regression) -> Float[Array, " d"]:
+    def batch_gradient(self, params: Float[Any, " d"], batch: Regression) -> Float[Any, " d"]:
         """Gradient of the mean loss over `batch`, one pass over each row.
 
         A loop over rows beats two matrix products here: under `vmap` over replicas the products
@@ -41,12 +41,12 @@ class LinearRegression(EmpiricalRisk):
         total, _ = jax.lax.scan(accumulate, jnp.zeros_like(params), (inputs, targets))
         return total / targets.shape[0]
 
-    def hessian_matrix(self) -> Float[np.ndarray, "d d"]:
+    def hessian_matrix(self) -> Float[Any, "d d"]:
         """XᵀX/N in double precision, the same at every θ."""
         x = np.asarray(self.inputs, dtype=np.float64)
         return x.T @ x / x.shape[0]
 
-    def minimiser(self, weight_decay: float = 0.0) -> Float[np.ndarray, " d"]:
+    def minimiser(self, weight_decay: float = 0.0) -> Float[Any, " d"]:
         """The minimum-norm minimiser of the loss plus (λ/2)|θ|², in double precision."""
         x = np.asarray(self.inputs, dtype=np.float64)
         y = np.asarray(self.targets, dtype=np.float64)

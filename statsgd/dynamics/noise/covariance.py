@@ -1,5 +1,7 @@
 """The noise covariance of any problem: a matrix while that is small, products above."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float, PyTree
 from scipy.sparse.linalg import LinearOperator
@@ -12,7 +14,7 @@ from statsgd.problems.parameters import in_double_precision
 
 def noise_covariance(
     problem: Problem, params: PyTree, noise: GradientNoise
-) -> Float[np.ndarray, "d d"] | LinearOperator:
+) -> Float[Any, "d d"] | LinearOperator:
     """C(θ) of `noise` at `params` in double precision.
 
     A `(d, d)` array up to d = `problems.DENSE_LIMIT`. Above, for `Minibatch` noise, a
@@ -28,7 +30,8 @@ def noise_covariance(
             f"the covariance of {type(noise).__name__} is formed as a matrix, which is allowed up "
             f"to d = {DENSE_LIMIT}, got d = {problem.dimension}"
         )
-    gradients = in_double_precision(lambda p: centred_example_gradients(problem, p), params)
+    data: Any = problem  # `check` made sure that it has examples
+    gradients = in_double_precision(lambda p: centred_example_gradients(data, p), params)
     scale = noise.variance_factor(problem) / gradients.shape[0]
 
     def matvec(vector):

@@ -1,12 +1,12 @@
 """What gradient noise is: a stochastic gradient with a known covariance."""
 
 import abc
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Float, Int, PRNGKeyArray, PyTree
 
 from statsgd.problems import Problem
 
@@ -31,11 +31,11 @@ class GradientNoise(eqx.Module):
         """One stochastic gradient at `params`, a pytree like `params`."""
 
     @abc.abstractmethod
-    def covariance(self, problem: Problem, params: PyTree) -> Float[Array, "d d"]:
+    def covariance(self, problem: Problem, params: PyTree) -> Float[Any, "d d"]:
         """C(θ): centred covariance of one `draw` in flattened coordinates, batch size included."""
 
     def at_step(
-        self, key: PRNGKeyArray, step: Int[Array, ""], problem: Problem, params: PyTree
+        self, key: PRNGKeyArray, step: Int[Any, ""], problem: Problem, params: PyTree
     ) -> PyTree:
         """The stochastic gradient at step `step` of the run whose key is `key`."""
         return self.draw(jax.random.fold_in(key, step), problem, params)
@@ -52,6 +52,6 @@ class NoNoise(GradientNoise):
         """∇L(θ)."""
         return problem.gradient(params)
 
-    def covariance(self, problem: Problem, params: PyTree) -> Float[Array, "d d"]:
+    def covariance(self, problem: Problem, params: PyTree) -> Float[Any, "d d"]:
         """Zero."""
         return jnp.zeros((problem.dimension, problem.dimension))

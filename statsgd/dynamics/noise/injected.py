@@ -18,7 +18,7 @@ class IsotropicNoise(GradientNoise):
     """ĝ = ∇L + √c(θ) n with n standard normal, so C = c(θ) I."""
 
     @abc.abstractmethod
-    def variance_at(self, problem: Problem, params: PyTree) -> Float[Array, ""]:
+    def variance_at(self, problem: Problem, params: PyTree) -> Float[Any, ""]:
         """c(θ), the variance of each coordinate."""
 
     def draw(self, key: PRNGKeyArray, problem: Problem, params: PyTree) -> PyTree:
@@ -32,7 +32,7 @@ class IsotropicNoise(GradientNoise):
         ]
         return jax.tree.unflatten(structure, noisy)
 
-    def covariance(self, problem: Problem, params: PyTree) -> Float[Array, "d d"]:
+    def covariance(self, problem: Problem, params: PyTree) -> Float[Any, "d d"]:
         """c(θ) I."""
         return self.variance_at(problem, params) * jnp.eye(problem.dimension)
 
@@ -41,10 +41,10 @@ class GaussianNoise(GradientNoise):
     """ĝ = ∇L + R(θ) n with n standard normal, so C = R Rᵀ; forms d × d matrices."""
 
     @abc.abstractmethod
-    def covariance(self, problem: Problem, params: PyTree) -> Float[Array, "d d"]:
+    def covariance(self, problem: Problem, params: PyTree) -> Float[Any, "d d"]:
         """C(θ)."""
 
-    def root(self, problem: Problem, params: PyTree) -> Float[Array, "d r"]:
+    def root(self, problem: Problem, params: PyTree) -> Float[Any, "d r"]:
         """R(θ), any matrix with R Rᵀ = C(θ)."""
         return symmetric_root(self.covariance(problem, params))
 
@@ -58,7 +58,7 @@ class GaussianNoise(GradientNoise):
         )
 
 
-def symmetric_root(covariance: Float[Array, "d d"]) -> Float[Array, "d d"]:
+def symmetric_root(covariance: Float[Any, "d d"]) -> Float[Any, "d d"]:
     """R with R Rᵀ = covariance, which may be singular; tiny negative eigenvalues count as zero."""
     values, vectors = jnp.linalg.eigh(covariance)
     return vectors * jnp.sqrt(jnp.clip(values, 0, None))
@@ -71,12 +71,12 @@ class Isotropic(IsotropicNoise):
     On any loss the diffusion limit has the Gibbs law exp(−L/τ) with τ = ηc/2.
     """
 
-    variance: Float[Array, ""]
+    variance: Float[Any, ""]
 
     def __init__(self, variance: Any):
         self.variance = non_negative("variance", variance)
 
-    def variance_at(self, problem: Problem, params: PyTree) -> Float[Array, ""]:
+    def variance_at(self, problem: Problem, params: PyTree) -> Float[Any, ""]:
         """c."""
         return jnp.asarray(self.variance)
 
@@ -92,9 +92,9 @@ class LossScaled(IsotropicNoise):
     Source: Wojtowytsch (2021), arXiv:2105.01650 and 2106.02588; floor and saturation are derived.
     """
 
-    strength: Float[Array, ""]
-    floor: Float[Array, ""]
-    saturation: Float[Array, ""]
+    strength: Float[Any, ""]
+    floor: Float[Any, ""]
+    saturation: Float[Any, ""]
 
     def __init__(self, strength: Any, floor: Any = 0.0, saturation: Any = np.inf):
         self.strength = positive("strength", strength)
@@ -102,7 +102,7 @@ class LossScaled(IsotropicNoise):
         infinite = isinstance(saturation, float | np.floating) and np.isposinf(saturation)
         self.saturation = np.float64(np.inf) if infinite else positive("saturation", saturation)
 
-    def variance_at(self, problem: Problem, params: PyTree) -> Float[Array, ""]:
+    def variance_at(self, problem: Problem, params: PyTree) -> Float[Any, ""]:
         """σ (L + c₀)/(1 + L/L_sat)."""
         loss = problem.loss(params)
         return self.strength * (loss + self.floor) / (1 + loss / self.saturation)
@@ -116,8 +116,8 @@ class Anisotropic(GaussianNoise):
     or a function `params -> (d, d)`, whose eigenvalues below zero count as zero.
     """
 
-    matrix: Float[Array, "d d"] | Callable[[PyTree], Float[Array, "d d"]]
-    constant_root: Float[Array, "d d"] | None
+    matrix: Float[Any, "d d"] | Callable[[PyTree], Float[Any, "d d"]]
+    constant_root: Float[Any, "d d"] | None
 
     def __init__(self, matrix: Any):
         if callable(matrix):
@@ -140,11 +140,11 @@ class Anisotropic(GaussianNoise):
                 f"problem, got {shape}"
             )
 
-    def covariance(self, problem: Problem, params: PyTree) -> Float[Array, "d d"]:
+    def covariance(self, problem: Problem, params: PyTree) -> Float[Any, "d d"]:
         """C, evaluated at `params` if it is a function."""
         return jnp.asarray(self.matrix if self.constant_root is not None else self.matrix(params))
 
-    def root(self, problem: Problem, params: PyTree) -> Float[Array, "d r"]:
+    def root(self, problem: Problem, params: PyTree) -> Float[Any, "d r"]:
         """A root of C, computed once where C is constant."""
         if self.constant_root is not None:
             return jnp.asarray(self.constant_root)
@@ -162,8 +162,8 @@ class HessianScaled(GaussianNoise):
     Source: Xie, Sato, Sugiyama (2021), arXiv:2002.03495; the floor is ours.
     """
 
-    strength: Float[Array, ""]
-    floor: Float[Array, ""]
+    strength: Float[Any, ""]
+    floor: Float[Any, ""]
 
     def __init__(self, strength: Any, floor: Any = 0.0):
         self.strength = positive("strength", strength)
@@ -175,12 +175,12 @@ class HessianScaled(GaussianNoise):
         values, vectors = jnp.linalg.eigh(curvature)
         return self.strength * jnp.abs(values) + self.floor, vectors
 
-    def covariance(self, problem: Problem, params: PyTree) -> Float[Array, "d d"]:
+    def covariance(self, problem: Problem, params: PyTree) -> Float[Any, "d d"]:
         """κ [H(θ)]⁺ + c₀I."""
         values, vectors = self._spectrum(problem, params)
         return (vectors * values) @ vectors.T
 
-    def root(self, problem: Problem, params: PyTree) -> Float[Array, "d r"]:
+    def root(self, problem: Problem, params: PyTree) -> Float[Any, "d r"]:
         """Eigenvectors times roots of eigenvalues."""
         values, vectors = self._spectrum(problem, params)
         return vectors * jnp.sqrt(values)

@@ -1,11 +1,11 @@
 """The noise of real SGD: gradients of random minibatches."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from statsgd.arguments import count, one_of
 from statsgd.dynamics import sampling
@@ -74,7 +74,7 @@ class Minibatch(GradientNoise):
         choose = getattr(sampling, self.sampling)
         return problem.take(choose(key, problem.num_examples, self.batch_size))
 
-    def covariance(self, problem: SampledProblem, params: PyTree) -> Float[Array, "d d"]:
+    def covariance(self, problem: SampledProblem, params: PyTree) -> Float[Any, "d d"]:
         """C(θ) from every example's gradient; on a `population_risk` an average over a sample.
 
         Memory N × d. On a `population_risk` the relative error is about √(2/`loss_examples`).
@@ -83,7 +83,7 @@ class Minibatch(GradientNoise):
         return self.variance_factor(problem) * gradients.T @ gradients / gradients.shape[0]
 
 
-def centred_example_gradients(problem: SampledProblem, params: PyTree) -> Float[Array, "n d"]:
+def centred_example_gradients(problem: SampledProblem, params: PyTree) -> Float[Any, "n d"]:
     """Gradient of every example at `params` minus their mean, flattened; memory n × d."""
     examples = all_examples(problem)
     gradient = jax.grad(problem.example_loss)

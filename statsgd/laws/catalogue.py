@@ -1,0 +1,62 @@
+"""What laws there are, and which of them speak about a given problem and SGD."""
+
+import inspect
+from typing import Any
+
+import pandas as pd
+
+from statsgd.dynamics.sgd import SGD
+from statsgd.laws.law import LAWS, Law
+from statsgd.problems import Problem
+
+
+def catalogue() -> pd.DataFrame:
+    """One row a law: name, setting, exactness, exact draws, what `from_sgd` needs, source."""
+    rows = [
+        {
+            "law": name,
+            "setting": law.setting,
+            "exactness": law.exactness,
+            "exact draws": "yes" if law.generative else "no",
+            "from_sgd": _needs(law),
+            "source": law.citation,
+        }
+        for name, law in sorted(LAWS.items())
+    ]
+    return pd.DataFrame(rows)
+
+
+def applicable(problem: Problem, sgd: SGD) -> pd.DataFrame:
+    """Which laws speak about `sgd` on `problem`, and why the others do not.
+
+    Every law with a `from_sgd` that needs nothing but the two is tried. **Returns** one row a law:
+    `law`, `applies`, `reason` – for a law that applies, what it assumes; for one that refuses, its
+    own words; for one that needs more, what that is.
+    """
+    rows = []
+    for name, law in sorted(LAWS.items()):
+        applies, reason = False, _needs(law)
+        if reason == "problem, sgd":
+            try:
+                build: Any = law
+                build.from_sgd(problem, sgd).require_proper()
+                applies, reason = True, f"{law.setting}; {law.exactness}"
+            except ValueError as refusal:
+                reason = str(refusal)
+        else:
+            reason = f"not tried: {reason}"
+        rows.append({"law": name, "applies": applies, "reason": reason})
+    return pd.DataFrame(rows)
+
+
+def _needs(law: type[Law]) -> str:
+    """The required arguments of `from_sgd`."""
+    build: Any = getattr(law, "from_sgd", None)
+    if build is None:
+        return "has no from_sgd"
+    required = [
+        name
+        for name, parameter in inspect.signature(build).parameters.items()
+        if parameter.default is inspect.Parameter.empty
+    ]
+    return ", ".join(required)

@@ -1,0 +1,219 @@
+"""Sections of a report: each kind of data tree knows its finding, its figures and its table.
+
+A section function takes a node and returns a `Section`. To make a new kind of result readable,
+write one such function and `register` it under the kind its tree carries in `attrs["kind"]`.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from statsgd.reports import figures
+
+
+class Figure(NamedTuple):
+    """A drawn figure with what it shows in words."""
+
+    image: bytes
+    """PNG."""
+    caption: str
+    alt: str
+
+
+class Section(NamedTuple):
+    """One part of a report."""
+
+    title: str
+    finding: str
+    """One sentence that says what was found."""
+    figures: tuple[Figure, ...] = ()
+    table: pd.DataFrame | None = None
+    verdict: str | None = None
+    """For the overview at the top, if the section passes a judgement."""
+    source: str = ""
+
+
+#: Section functions by the kind of tree they read.
+SECTIONS: dict[str, Callable[[str, xr.DataTree], Section]] = {}
+
+
+def register(kind: str) -> Callable:
+    """Make the decorated function the section of trees of this `kind`."""
+
+    def add(function: Callable[[str, xr.DataTree], Section]) -> Callable:
+        SECTIONS[kind] = function
+        return function
+
+    return add
+
+
+def sections(results: xr.DataTree) -> Iterator[Section]:
+    """Sections of every node of `results` that has a registered kind, depth first, in order."""
+    function = SECTIONS.get(str(results.attrs.get("kind")))
+    if function is not None:
+        yield function(results.name or "results", results)
+    for child in results.children.values():
+        yield from sections(child)
+
+
+@register("comparison")
+def comparison_section(name: str, node: xr.DataTree) -> Section:
+    """Verdict and effect sizes of one comparison."""
+    table = node["table"].to_dataset().to_dataframe()
+    law = _decoded(node.attrs["law"])
+    source = f"{law['citation']}. Applies to: {law['setting']}. Accuracy: {law['exactness']}."
+    ratios = table[table["statistic"] == "variance ratio"]
+    positions = ratios[ratios["variable"] == "params"]
+    decided = [
+        f"{verdict}: {int((table['verdict'] == verdict).sum())}"
+        for verdict in table["verdict"].unique()
+    ]
+    finding = (
+        f"The variance of SGD is {positions['effect'].min():.3f} to "
+        f"{positions['effect'].max():.3f} times what the law predicts (median standard error "
+        f"{positions['standard_error'].median():.4f}), over {len(positions)} directions in "
+        f"parameter space. Of {len(table)} quantities – {', '.join(decided)}. Intervals hold "
+        f"simultaneously at {100 * node.attrs['confidence']:g} % ({node.attrs['multiplicity']})."
+    )
+    distances = node["distances"].to_dataset().to_dataframe()
+    for _, row in distances.iterrows():
+        finding += (
+            f" Energy distance of {row['variable'].replace('_', ' ')}: {row['coefficient']:.4f} of "
+            f"its largest value, permutation p = {row['p_value']:.3f} with "
+            f"{int(row['endpoints'])} endpoints."
+        )
+    if node.attrs.get("diverged"):
+        finding += (
+            f" {node.attrs['diverged']} of {node.attrs['replicas']} replicas diverged and were "
+            "left out: the comparison is conditional on survival."
+        )
+    picture = Figure(
+        figures.variance_ratios(table, node.attrs["margin"]),
+        "Measured over predicted variance of each mode, flattest first, with simultaneous "
+        f"intervals; the band is ±{100 * node.attrs['margin']:g} %.",
+        f"Variance ratio per mode for {law['name']}: {node.attrs['verdict']}",
+    )
+    columns = ["variable", "direction", "statistic", "index", "measured", "predicted", "effect"]
+    shown = table[[*columns, "standard_error", "low", "high", "verdict"]]
+    return Section(law["name"], finding, (picture,), shown, node.attrs["verdict"], source)
+
+
+@register("modes")
+def modes_section(name: str, node: xr.DataTree) -> Section:
+    """Variances, marginals and phase-space ellipses of Gaussian laws against endpoints."""
+    moments, points = node["moments"].to_dataset(), node["points"].to_dataset()
+    laws = [str(law) for law in moments["law"].values]
+    steep = [float(moments["curvature"][int(mode)]) for mode in points["shown"].values]
+    curvatures = " and ".join(f"{value:.3g}" for value in steep)
+    drawn = (
+        Figure(
+            figures.mode_variances(moments),
+            "Stationary variance of parameters and momentum buffer along each eigenmode of the "
+            "Hessian: SGD (points, one standard error) and laws (lines).",
+            "Measured and predicted variance against curvature, one line per law",
+        ),
+        Figure(
+            figures.marginals(moments, points),
+            f"Endpoints along the modes of curvature {curvatures}, in units of the standard "
+            f"deviation that {laws[0]} predicts, with the density of each law.",
+            "Histograms of endpoints along two modes with law densities",
+        ),
+        Figure(
+            figures.ellipses(moments, points),
+            "The same modes in phase space: endpoints, and the ellipse of two standard deviations "
+            "of each law. The tilt is the covariance of position and buffer, which the continuous "
+            "model does not have.",
+            "Phase-space scatter of endpoints with two-sigma ellipses",
+        ),
+    )
+    finding = (
+        f"Seen along the {moments.sizes['mode']} eigenmodes of the Hessian, curvature "
+        f"{float(moments['curvature'].min()):.3g} to {float(moments['curvature'].max()):.3g}."
+    )
+    return Section("Mode by mode", finding, drawn)
+
+
+@register("factors")
+def factors_section(name: str, node: xr.DataTree) -> Section:
+    """Why laws differ: the factor that each assumption costs, per mode."""
+    data = node.to_dataset()
+    rows = [
+        {
+            "assumption given up": str(step),
+            "smallest factor": float(data["factor"].sel(step=step).min()),
+            "median factor": float(data["factor"].sel(step=step).median()),
+            "largest factor": float(data["factor"].sel(step=step).max()),
+        }
+        for step in data["step"].values
+    ]
+    picture = Figure(
+        figures.factors(data),
+        "Factor by which the predicted variance of each mode changes as one assumption after the "
+        "other is given up. The product of the three leads from the first law to the last.",
+        "Factor per mode for each assumption",
+    )
+    return Section(
+        node.attrs["title"], node.attrs["finding"], (picture,), pd.DataFrame(rows).round(4)
+    )
+
+
+@register("draws")
+def draws_section(name: str, node: xr.DataTree) -> Section:
+    """Convergence of the draws from a law."""
+    import arviz  # seconds to import: only a report pays for it
+
+    law = _decoded(node.attrs["law"])
+    posterior = node["posterior"].to_dataset()
+    shown = posterior[[v for v in ("params", "momentum_buffer") if v in posterior]]
+    if "sample_stats" not in node.children:
+        finding = f"{posterior.sizes['draw']} exact independent draws in each of "
+        return Section(f"Draws from {law['name']}", f"{finding}{posterior.sizes['chain']} chains.")
+    rhat, bulk, tail = (
+        np.concatenate([array.values.ravel() for array in function(shown).data_vars.values()])
+        for function in (
+            arviz.rhat,
+            lambda data: arviz.ess(data, method="bulk"),
+            lambda data: arviz.ess(data, method="tail"),
+        )
+    )
+    stats = node["sample_stats"].to_dataset()
+    finding = (
+        f"{node.attrs['kernel']} on the law as a NumPyro model: {posterior.sizes['chain']} chains "
+        f"of {posterior.sizes['draw']} draws, largest R-hat {rhat.max():.4f}, smallest effective "
+        f"sample size {bulk.min():.0f} in the bulk and {tail.min():.0f} in the tails, acceptance "
+        f"{float(stats['acceptance_rate'].mean()):.3f}, "
+        f"{int(stats['diverging'].sum())} draws with an undefined potential."
+    )
+    picture = Figure(
+        figures.convergence(rhat, bulk, tail),
+        "R-hat and effective sample size of every coordinate of the law's draws; the dashed lines "
+        "are the usual limits of 1.01 and 400.",
+        "R-hat and effective sample sizes per coordinate",
+    )
+    return Section(f"Draws from {law['name']}", finding, (picture,))
+
+
+@register("ensemble")
+def ensemble_section(name: str, node: xr.DataTree) -> Section:
+    """What was simulated, and how much of it diverged."""
+    run = node["run"].to_dataset()
+    diverged = int(run["diverged"].sum())
+    loss = run["loss"].values[~run["diverged"].values]
+    error = loss.std(ddof=1) / np.sqrt(loss.size) if loss.size > 1 else float("nan")
+    finding = (
+        f"{node.attrs['replicas']} independent runs of {node.attrs['steps']} steps; {diverged} "
+        f"diverged ({100 * diverged / run.sizes['replica']:.2g} %). Mean loss at the end "
+        f"{loss.mean():.5f} ± {error:.5f}."
+    )
+    dynamics = _decoded(node.attrs["dynamics"])
+    rows = [(key, str(value)) for key, value in dynamics.items()]
+    return Section("The ensemble", finding, table=pd.DataFrame(rows, columns=["setting", "value"]))
+
+
+def _decoded(text: Any) -> dict[str, str]:
+    unknown = {"name": str(text), "citation": "", "setting": "unknown", "exactness": "unknown"}
+    return json.loads(text) if str(text).startswith("{") else unknown

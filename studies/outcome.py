@@ -1,0 +1,76 @@
+"""What a study leaves behind: a report and a summary in a folder that belongs to one run."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import statsgd
+
+
+class OutputFolderError(ValueError):
+    """The output folder holds something that is not this run."""
+
+
+class Outcome(NamedTuple):
+    """A finished study."""
+
+    summary: str
+    report: Path
+
+
+def deliver(name: str, study: Any, config: Any) -> Outcome:
+    """Run a study and write `report.html`, `summary.json` and `config.json` to `config.output`.
+
+    A folder that holds another run (another study or other settings) is refused before anything
+    is computed; a folder of the same run is written again, with the same content.
+    """
+    folder = Path(config.output)
+    identity = {"study": name, "config": settings(config)}
+    claim(folder, identity)
+    results = study.run(config)
+    results.attrs["study"] = name
+    results.attrs["config"] = json.dumps(identity["config"])
+    path = statsgd.report(results, folder / "report.html")
+    summary = json.loads(results.attrs["summary"])
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(identity, indent=2) + "\n")
+    return Outcome(results.attrs["finding"], path.resolve())
+
+
+def settings(config: Any) -> dict[str, Any]:
+    """Everything of `config` that results depend on, as plain values."""
+    values = dataclasses.asdict(config)
+    for name in ("output", "progress"):
+        values.pop(name)
+    return values
+
+
+def claim(folder: Path, identity: dict[str, Any]) -> None:
+    """Raise `OutputFolderError` if `folder` is in use by anything but the run `identity`."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise OutputFolderError(f"output must be a folder, got the file {str(folder)!r}")
+    if not any(folder.iterdir()):
+        return
+    record = folder / "config.json"
+    if not record.exists():
+        raise OutputFolderError(
+            f"output must be a new or empty folder or one of the same run, got {str(folder)!r}, "
+            "which holds other files"
+        )
+    held = json.loads(record.read_text())
+    if held == identity:
+        return
+    differing = [
+        f"{key} = {held['config'].get(key)!r} there, {value!r} here"
+        for key, value in identity["config"].items()
+        if held["config"].get(key) != value
+    ]
+    if held["study"] != identity["study"]:
+        differing.insert(0, f"study = {held['study']!r} there, {identity['study']!r} here")
+    raise OutputFolderError(
+        f"output must not be the folder of another run, got {str(folder)!r} "
+        f"({'; '.join(differing)})"
+    )

@@ -1,0 +1,119 @@
+"""The update rule, term by term, and what SGD refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from statsgd import SGD, noise, problems
+from statsgd.dynamics import stream_key
+from statsgd.dynamics.noise import GradientNoise
+
+TILTED = np.array([[2.0, 0.3], [0.3, 0.7]])
+
+
+class Scripted(GradientNoise):
+    """Adds a given sequence of vectors to the gradient."""
+
+    sequence: jax.Array
+
+    def draw(self, key, problem, params):
+        raise AssertionError("the script needs the step")
+
+    def at_step(self, key, step, problem, params):
+        return problem.gradient(params) + self.sequence[step]
+
+    def covariance(self, problem, params):
+        return jnp.zeros((2, 2))
+
+
+def test_heavy_ball_trajectory():
+    # H = [[2,.3],[.3,.7]], λ .05, η .1, β .9, start (1,−.5) at rest, three given noises. The buffer
+    # takes in the gradient AND the weight decay, and the new buffer moves the parameters.
+    problem = problems.landscape(lambda x: 0.5 * x @ jnp.asarray(TILTED) @ x, np.array([1.0, -0.5]))
+    script = Scripted(jnp.array([[0.1, -0.2], [-0.3, 0.1], [0.2, 0.2]]))
+    sgd = SGD(0.1, script, momentum=0.9, weight_decay=0.05)
+    state = sgd.init(problem, problem.initial_params(jax.random.key(0)))
+    assert np.all(state.momentum_buffer == 0)
+    for expected in ([0.8, -0.4725], [0.500175, -0.4463125], [0.121186, -0.42427556]):
+        state = sgd.step(stream_key(0), problem, state)
+        np.testing.assert_allclose(state.params, expected, rtol=2e-6)
+    np.testing.assert_allclose(state.momentum_buffer, [3.78989, -0.22036937], rtol=2e-6)
+    assert int(state.step) == 3
+
+
+def test_brunger_brooks_karplus_integrator_is_heavy_ball_sgd():
+    # With s = η, friction number K = (1−β)/(1+β), force f = −a(∇L + λθ + ξ), a = 2/(η(1+β)):
+    # V½ = (1−K)V + (s/2)f, θ' = θ + sV½, V' = (V½ + (s/2)f')/(1+K); V½ is SGD's velocity −m.
+    eta, beta, decay = 0.1, 0.8, 0.05
+    rng = np.random.default_rng(0)
+    kicks = rng.normal(size=(60, 2))
+    problem = problems.landscape(lambda x: jnp.sum(x**4) / 4 + jnp.sum(x**2), np.ones(2))
+    sgd = SGD(eta, Scripted(jnp.asarray(kicks)), momentum=beta, weight_decay=decay)
+    state = sgd.init(problem, problem.initial_params(jax.random.key(0)))
+
+    def force(theta, kick):
+        return -2 / (eta * (1 + beta)) * (theta**3 + 2 * theta + decay * theta + kick)
+
+    friction = (1 - beta) / (1 + beta)
+    theta = np.ones(2)
+    # From rest: V_0 = v_1/2, and v_1 = (s/2) f_0 (1+β) of the first kick.
+    velocity = -eta * force(theta, kicks[0]) * -(1 + beta) / 4
+    for k in range(50):
+        half = (1 - friction) * velocity + eta / 2 * force(theta, kicks[k])
+        theta = theta + eta * half
+        velocity = (half + eta / 2 * force(theta, kicks[k + 1])) / (1 + friction)
+        state = sgd.step(stream_key(0), problem, state)
+        np.testing.assert_allclose(state.params, theta, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(-state.momentum_buffer, half, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate must be positive and finite, got 0.0"),
+        ({"learning_rate": -0.1}, "learning_rate must be positive"),
+        ({"learning_rate": np.inf}, "learning_rate must be positive and finite, got inf"),
+        ({"learning_rate": np.nan}, "learning_rate must be positive and finite, got nan"),
+        ({"learning_rate": "fast"}, "learning_rate must be positive and finite, got 'fast'"),
+        ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
+        ({"momentum": -0.1}, r"momentum must be in \[0, 1\)"),
+        ({"weight_decay": -1.0}, "weight_decay must be non-negative"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_settings_out_of_range(settings, message):
+    with pytest.raises(ValueError, match=message):
+        SGD(**({"learning_rate": 0.1, "noise": noise.NoNoise()} | settings))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_batch_sizes_out_of_range():
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        noise.Minibatch(0)
+    with pytest.raises(ValueError, match=r"batch_size must be an integer of at least 1, got 2\.5"):
+        noise.Minibatch(2.5)
+    with pytest.raises(ValueError, match="sampling must be one of 'with_replacement'"):
+        noise.Minibatch(2, "bootstrap")
+    problem = problems.linear_regression(np.ones((4, 1)), np.ones(4))
+    with pytest.raises(ValueError, match="at most num_examples = 4 without replacement, got 5"):
+        SGD(0.1, noise.Minibatch(5, "without_replacement")).check(problem)
+    SGD(0.1, noise.Minibatch(5)).check(problem)
+
+
+def test_noise_must_fit_the_problem():
+    data = problems.linear_regression(np.ones((4, 1)), np.ones(4))
+    with pytest.raises(ValueError, match="needs a population_risk"):
+        SGD(0.1, noise.Minibatch(2, "fresh")).check(data)
+    with pytest.raises(ValueError, match="on a landscape"):
+        SGD(0.1, noise.Minibatch(2)).check(problems.landscape(lambda x: x**2, 0.0))
+
+
+def test_unstable_setting_names_the_threshold():
+    # h = 4, λ = 1, β = .5: 2·1.5/5 = 0.6.
+    problem = problems.linear_regression(np.full((4, 1), 2.0), np.ones(4))
+    sgd = SGD(0.6, noise.Minibatch(2), momentum=0.5, weight_decay=1.0)
+    with pytest.raises(ValueError, match=r"must be below .* = 0\.6 .*allow_unstable=True"):
+        sgd.check(problem)
+    sgd.check(problem, allow_unstable=True)
+    SGD(0.599, noise.Minibatch(2), momentum=0.5, weight_decay=1.0).check(problem)
