@@ -19,7 +19,7 @@ from statsgd.arguments import finite_array, fraction, non_negative, positive, sy
 
 def rescaling_generator(
     dimension: int, incoming: Sequence[int], outgoing: Sequence[int]
-) -> Float[np.ndarray, "d d"]:
+) -> Float[Any, "d d"]:
     """A of the symmetry u → ρu, w → w/ρ: +1 on the flat indices `incoming`, −1 on `outgoing`.
 
     The bias of a ReLU neuron goes with its incoming weights.
@@ -32,7 +32,7 @@ def rescaling_generator(
     return np.diag(diagonal)
 
 
-def charge(params: Any, generator: Any) -> Float[np.ndarray, "..."]:
+def charge(params: Any, generator: Any) -> Float[Any, "..."]:
     """q = θᵀAθ; leading axes of `params` are batch axes."""
     theta = _vectors("params", params)
     a = symmetric("generator", generator, dimension=theta.shape[-1])
@@ -41,7 +41,7 @@ def charge(params: Any, generator: Any) -> Float[np.ndarray, "..."]:
 
 def charge_step(
     params: Any, gradient: Any, generator: Any, learning_rate: Any, weight_decay: Any = 0.0
-) -> Float[np.ndarray, "..."]:
+) -> Float[Any, "..."]:
     """The charge after one SGD step without momentum, exactly:
 
         q' = (1 − ηλ)² q + η² ĝᵀAĝ
@@ -61,7 +61,7 @@ def mean_charge_step(
     generator: Any,
     learning_rate: Any,
     weight_decay: Any = 0.0,
-) -> Float[np.ndarray, ""]:
+) -> Float[Any, ""]:
     """The charge after one step, averaged over batches: ĝ has mean `gradient` and covariance C.
 
     E q' = (1 − ηλ)² q + η² (tr AC + ∇LᵀA∇L): the law of balance, and a pure finite-η term.
@@ -79,7 +79,7 @@ def charge_trajectory(
     learning_rate: Any,
     momentum: Any = 0.0,
     weight_decay: Any = 0.0,
-) -> Float[np.ndarray, " n"]:
+) -> Float[Any, " n"]:
     """Charges q₁ … q_n of heavy-ball SGD from its buffers m₁ … m_n `(n, d)` alone, exactly.
 
         q_{k+1} = q_k − 2ηJ_k + η² m_{k+1}ᵀAm_{k+1},   J_k = β(J_{k−1} − η m_kᵀAm_k) + λq_k
@@ -106,7 +106,7 @@ def matrix_charge_step(
     incoming_gradient: Any,
     learning_rate: Any,
     weight_decay: Any = 0.0,
-) -> Float[np.ndarray, "h h"]:
+) -> Float[Any, "h h"]:
     """UᵀU − WWᵀ after one SGD step without momentum, exactly, for a loss that is a function of UW.
 
     `outgoing` U `(k, h)`, `incoming` W `(h, d)`, and their minibatch gradients.
@@ -155,7 +155,7 @@ def balance_rate(
     generator: Any,
     noise_scale: Any,
     weight_decay: Any = 0.0,
-) -> Float[np.ndarray, ""]:
+) -> Float[Any, ""]:
     """dq/dt of the diffusion limit, T tr(AΣ₁) − 2λq: the Brownian part cancels on every path.
 
     Σ₁ is the centred covariance of one example's gradient at `params`, T as in `noise_scale`. For
@@ -194,9 +194,9 @@ def noise_balance_gap(example_covariance: Any, generator: Any) -> NoiseTraces:
 class ProductNoise(NamedTuple):
     """Noise matrices of a two-layer block whose loss depends on the products u_i w_k."""
 
-    incoming: Float[np.ndarray, "i i"]
+    incoming: Float[Any, "i i"]
     """C1 = E[AᵀA] − E[A]ᵀE[A]; the noise in w is uᵀC1u."""
-    outgoing: Float[np.ndarray, "k k"]
+    outgoing: Float[Any, "k k"]
     """C2 = E[AAᵀ] − E[A]E[A]ᵀ; the noise in u is wᵀC2w."""
 
     def ratio_bracket(self) -> tuple[float, float]:

@@ -230,7 +230,7 @@ class DiagonalNetworkLaw(SlopeLaw):
         self.require_proper()
         return (self.moments.b2 / (self.moments.b1 + self.weight_decay / 2))[None]
 
-    def modes(self) -> Float[np.ndarray, " k"]:
+    def modes(self) -> Float[Any, " k"]:
         """Local maxima of p on the support, ascending; the divergence at 0 of P = 2 is not one."""
         self.require_proper()
         if self.num_layers == 2:

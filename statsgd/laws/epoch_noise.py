@@ -166,8 +166,8 @@ class EpochNoiseGaussian(GaussianLaw):
         numpyro.deterministic("momentum_buffer", state[d:])
 
     def log_density(
-        self, params: Float[Any, " d"], momentum_buffer: Float[Any, " d"] | None = None
-    ) -> Float[Any, ""]:
+        self, params: Float[Any, "... d"], momentum_buffer: Float[Any, "... d"] | None = None
+    ) -> Float[Any, "..."]:
         """Log density of `params`, or of the pair with the buffer m."""
         if self.phase != "random":
             return GaussianLaw.log_density(self, params, momentum_buffer)
@@ -184,7 +184,7 @@ class EpochNoiseGaussian(GaussianLaw):
             densities = np.stack([normal_log_density(state, c) for c in covariances])
         return total(densities, axis=0) - np.log(self.num_batches)
 
-    def cdf(self, params: Float[Any, "... d"]) -> Float[np.ndarray, "... d"]:
+    def cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
         """Marginal distribution function of each coordinate of θ."""
         self.require_proper()
         deviation = np.asarray(params, dtype=np.float64) - self.location

@@ -177,7 +177,7 @@ def absorption_probability(
     teacher_slope: Any,
     noise_scale: Any,
     initial_slope: Any,
-) -> Float[np.ndarray, "..."]:
+) -> Float[Any, "..."]:
     """Probability that a two-layer network on y = κx ends at the solution f = κ, without decay.
 
     The stationary law is κ with this probability and 0 otherwise. It is 1 for

@@ -11,7 +11,7 @@ from statsgd.laws.data_moments import DataMoments
 
 def stationary_points(
     moments: DataMoments, noise_scale: Any, weight_decay: Any = 0.0
-) -> Float[np.ndarray, " k"]:
+) -> Float[Any, " k"]:
     """Where the two-layer density has zero slope, positive or not, ascending.
 
     The real roots of 7a1T f² + (b1 − 10a2T) f + 3a3T − (b2 − λ/2) = 0; those with f > 0 are modes

@@ -177,16 +177,16 @@ class MeanFieldLimit(Law):
         self.require_proper()
         return np.tensordot(self.probabilities, function(self.grid), axes=1)
 
-    def mean(self) -> Float[np.ndarray, " d"]:
+    def mean(self) -> Float[Any, " d"]:
         """E x."""
         return self.expectation(lambda x: x)
 
-    def covariance(self) -> Float[np.ndarray, "d d"]:
+    def covariance(self) -> Float[Any, "d d"]:
         """Cov x."""
         center = self.mean()
         return self.expectation(lambda x: (x - center)[:, :, None] * (x - center)[:, None, :])
 
-    def cdf(self, params: Any) -> Float[np.ndarray, "..."]:
+    def cdf(self, params: Any) -> Float[Any, "..."]:
         """Distribution function, elementwise; for one dimension."""
         self.require_proper()
         if self.dimension != 1:
@@ -195,7 +195,7 @@ class MeanFieldLimit(Law):
         edges = np.concatenate([[x[0] - step / 2], x + step / 2])
         return np.interp(params, edges, np.concatenate([[0], np.cumsum(self.probabilities)]))
 
-    def feature_mean(self) -> Float[np.ndarray, " n"]:
+    def feature_mean(self) -> Float[Any, " n"]:
         """M* = E h."""
         return self.expectation(lambda _: self.grid_features)
 

@@ -196,7 +196,7 @@ def linear_network_equilibrium(
     target: Any,
     num_layers: int = 2,
     hidden: int | None = None,
-) -> list[Float[np.ndarray, "out in"]]:
+) -> list[Float[Any, "out in"]]:
     """Weights W₁, …, W_P with product V at which the noise of all layers is balanced.
 
     With X̄ = Σx/tr Σx, Ē = Σε/tr Σε and the thin SVD Ē^½ V X̄^½ = L s Rᵀ,

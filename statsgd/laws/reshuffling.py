@@ -19,7 +19,7 @@ def single_shuffle_variance(
     learning_rate: Any,
     num_batches: int,
     momentum: Any = 0.0,
-) -> Float[np.ndarray, "..."]:
+) -> Float[Any, "..."]:
     """Variance of a mode when one permutation is used for ever, over permutations.
 
     The noise has period M, so a run settles on an orbit of that period: across runs that share
@@ -95,7 +95,7 @@ def reshuffle_mean_shift(
     batch_size: int,
     momentum: Any = 0.0,
     weight_decay: Any = 0.0,
-) -> Float[np.ndarray, " d"]:
+) -> Float[Any, " d"]:
     """Shift of the stationary mean at epoch ends off the minimum `at`, to first order in η.
 
         −(η/2) φ(M, β) (N−S)/(S(N−1)) (H + λI)⁻¹ mean[(H_i − H) g_i],

@@ -126,7 +126,7 @@ class SlopeLaw(Law):
         center = self.mean()[0]
         return self.expectation(lambda f: (f - center) ** 2)[None, None]
 
-    def cdf(self, params: Any) -> Float[np.ndarray, "..."]:
+    def cdf(self, params: Any) -> Float[Any, "..."]:
         """Distribution function of f, elementwise."""
         self.require_proper()
         slope = np.asarray(params, dtype=np.float64)
@@ -137,7 +137,7 @@ class SlopeLaw(Law):
         value = np.clip(self._distribution_function()(t), 0, 1)
         return np.where(inside, value, (slope >= high).astype(np.float64))
 
-    def quantile(self, probability: Any) -> Float[np.ndarray, "..."]:
+    def quantile(self, probability: Any) -> Float[Any, "..."]:
         """The slope below which the probability lies, elementwise; probabilities in (0, 1)."""
         self.require_proper()
         q = real("probability", probability, allowed="in (0, 1)", valid=lambda x: (x > 0) & (x < 1))

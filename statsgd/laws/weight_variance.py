@@ -67,7 +67,7 @@ def variance_flatness_exponent(
 
 def window_variance(
     curvature: Any, noise_variance: Any, learning_rate: Any, window: int
-) -> Float[np.ndarray, "..."]:
+) -> Float[Any, "..."]:
     """Expected variance within a window of T steps of a stationary run: white noise, no momentum.
 
         Γ(0) [1 − (1+a)/(T(1−a)) + 2a(1−a^T)/(T²(1−a)²)],  a = 1 − ηh,  Γ(0) = ηc/(h(2 − ηh))
@@ -90,11 +90,11 @@ def window_variance(
 class TwoLayerCovariance(NamedTuple):
     """Fluctuations of the pairs (δW₂,ij, δW₁,ij), each array of shape `(outputs, inputs)`."""
 
-    output: Float[np.ndarray, "i j"]
+    output: Float[Any, "i j"]
     """Var δW₂,ij."""
-    input: Float[np.ndarray, "i j"]
+    input: Float[Any, "i j"]
     """Var δW₁,ij."""
-    cross: Float[np.ndarray, "i j"]
+    cross: Float[Any, "i j"]
     """Cov(δW₂,ij, δW₁,ij)."""
     temperature: float
     """T = ηs₂/(2S), the variance of the one fluctuating combination of a pair."""

@@ -58,7 +58,7 @@ def diagonal_linear_network(
     width: int = 1,
     initial_params: Any = None,
     *,
-    loss_factor: float = 1.0,
+    loss_factor: Any = 1.0,
 ) -> DiagonalLinearNetwork:
     """Regression of y on one number x by a sum of `width` products of `num_layers` factors.
 
@@ -114,7 +114,7 @@ def linear_network(
     hidden: Sequence[int],
     initial_params: Any = None,
     *,
-    loss_factor: float = 1.0,
+    loss_factor: Any = 1.0,
 ) -> LinearNetwork:
     """A deep linear network without biases: loss of an example c |W_P … W₁ x − y|².
 
