@@ -11,6 +11,14 @@ from statsgd.problems.landscapes import (
     valley_wells,
 )
 from statsgd.problems.minimum import Minimum, minimise
+from statsgd.problems.networks import (
+    DiagonalLinearNetwork,
+    LinearNetwork,
+    diagonal_linear_network,
+    linear_network,
+    multilayer_perceptron,
+    perceptron,
+)
 from statsgd.problems.problem import (
     EmpiricalRisk,
     Landscape,
@@ -25,19 +33,25 @@ from statsgd.problems.regression import LinearRegression, linear_regression
 
 __all__ = [
     "DENSE_LIMIT",
+    "DiagonalLinearNetwork",
     "EmpiricalRisk",
     "Landscape",
+    "LinearNetwork",
     "LinearRegression",
     "Minimum",
     "PopulationRisk",
     "Problem",
     "SampledProblem",
+    "diagonal_linear_network",
     "empirical_risk",
     "hessian",
     "kinked_wells",
     "landscape",
+    "linear_network",
     "linear_regression",
     "minimise",
+    "multilayer_perceptron",
+    "perceptron",
     "population_risk",
     "quadratic",
     "quartic_wells",
