@@ -23,7 +23,8 @@ from jaxtyping import Array, PRNGKeyArray, UInt32
 _GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: spreads consecutive counters
 
 
-def _finalise(word: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
+def finalise(word: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
+    """A bijection of 32-bit words in which every output bit depends on every input bit."""
     word = word ^ (word >> 16)
     word = word * jnp.uint32(0x21F0AAAD)
     word = word ^ (word >> 15)
@@ -34,14 +35,14 @@ def _finalise(word: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
 def _seed(seed: Any) -> UInt32[Array, "2"]:
     word = jnp.asarray(seed).astype(jnp.uint32)
     return jnp.stack(
-        [_finalise(word ^ jnp.uint32(0x243F6A88)), _finalise(word + jnp.uint32(_GOLDEN))]
+        [finalise(word ^ jnp.uint32(0x243F6A88)), finalise(word + jnp.uint32(_GOLDEN))]
     )
 
 
 def _fold_in(key: UInt32[Array, "2"], data: Any) -> UInt32[Array, "2"]:
     word = jnp.asarray(data).astype(jnp.uint32)
-    first = _finalise(key[0] + _finalise(word ^ key[1]))
-    second = _finalise(key[1] ^ _finalise(word + jnp.uint32(_GOLDEN) + first))
+    first = finalise(key[0] + finalise(word ^ key[1]))
+    second = finalise(key[1] ^ finalise(word + jnp.uint32(_GOLDEN) + first))
     return jnp.stack([first, second])
 
 
@@ -56,7 +57,7 @@ def _split(key: UInt32[Array, "2"], shape: tuple[int, ...]) -> UInt32[Array, "..
 
 def _words(key: UInt32[Array, "2"], number: int, offset: int = 0) -> UInt32[Array, " n"]:
     position = jnp.arange(offset, offset + number, dtype=jnp.uint32) * jnp.uint32(_GOLDEN)
-    return _finalise(_finalise(position ^ key[0]) + key[1])
+    return finalise(finalise(position ^ key[0]) + key[1])
 
 
 def _random_bits(key: UInt32[Array, "2"], bit_width: int, shape: tuple[int, ...]) -> Array:

@@ -1,11 +1,18 @@
 """Which examples go into a minibatch: index sampling, exact and independent per replica."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray, UInt32
 
+from statsgd.dynamics.random_stream import finalise
+
 #: Batches up to this size without repeats are drawn by Floyd's algorithm, whose work is S².
 FLOYD_LIMIT = 256
+
+#: Permutations of up to this many examples are exactly uniform; larger ones are keyed.
+RANK_LIMIT = 64
 
 
 def bounded(words: UInt32[Array, "..."], bound: int | Int[Array, ""]) -> Int[Array, "..."]:
@@ -48,3 +55,62 @@ def without_replacement(key: PRNGKeyArray, num_examples: int, batch_size: int) -
     empty = jnp.full(batch_size, -1, dtype=jnp.int32)
     positions = jnp.arange(batch_size, dtype=jnp.int32)
     return jax.lax.scan(add, empty, (positions, candidates, last))[0]
+
+
+def permuted(key: PRNGKeyArray, positions: Int[Array, " S"], num_examples: int) -> Int[Array, " S"]:
+    """The images of `positions` under the permutation of 0, …, N−1 that belongs to `key`.
+
+    Nothing of size N is kept from call to call. Up to `RANK_LIMIT` examples the permutation ranks
+    N random words and is uniform over all N! orders. Above, it is a keyed Feistel network on an
+    a × b rectangle with ab just above N, walked until it lands inside: a bijection for every key,
+    whose images of any two positions are uniform to within the bias of 32-bit words and a mixing
+    error of about N^(−rounds/4) < 10⁻⁶.
+
+    Source: Black and Rogaway (2002), "Ciphers with arbitrary finite domains", for the walk.
+    """
+    if num_examples <= RANK_LIMIT:
+        words = jax.random.bits(key, (num_examples,))
+        mine = words[positions][:, None]
+        ties = (words == mine) & (jnp.arange(num_examples) < positions[:, None])
+        return jnp.sum((words < mine) | ties, axis=1, dtype=jnp.int32)
+    rows = math.isqrt(num_examples - 1) + 1
+    columns = -(-num_examples // rows)
+    rounds = 2 * max(3, math.ceil(12 / math.log10(num_examples)))
+    round_keys = jax.random.bits(key, (rounds,))
+
+    def network(index: UInt32[Array, " S"]) -> UInt32[Array, " S"]:
+        left, right = index // columns, index % columns
+        for i in range(0, rounds, 2):
+            left = (left + _below(finalise(right + round_keys[i]), rows)) % rows
+            right = (right + _below(finalise(left + round_keys[i + 1]), columns)) % columns
+        return left * columns + right
+
+    def walk(index: UInt32[Array, " S"]) -> UInt32[Array, " S"]:
+        return jnp.where(index < num_examples, index, network(index))
+
+    image = jax.lax.while_loop(
+        lambda index: jnp.any(index >= num_examples), walk, network(positions.astype(jnp.uint32))
+    )
+    return image.astype(jnp.int32)
+
+
+def _below(words: UInt32[Array, "..."], bound: int) -> UInt32[Array, "..."]:
+    """`bounded` for bounds below 2¹⁶."""
+    n = jnp.uint32(bound)
+    return ((words >> 16) * n + (((words & 0xFFFF) * n) >> 16)) >> 16
+
+
+def reshuffle(
+    key: PRNGKeyArray, step: Int[Array, ""], num_examples: int, batch_size: int
+) -> Int[Array, " S"]:
+    """Indices of step `step` when every epoch of N/S steps goes through a fresh permutation."""
+    epoch, batch = jnp.divmod(step, num_examples // batch_size)
+    positions = batch * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
+    return permuted(jax.random.fold_in(key, epoch), positions, num_examples)
+
+
+def single_shuffle(
+    key: PRNGKeyArray, step: Int[Array, ""], num_examples: int, batch_size: int
+) -> Int[Array, " S"]:
+    """Indices of step `step` when every epoch of N/S steps goes through the same permutation."""
+    return reshuffle(key, step % (num_examples // batch_size), num_examples, batch_size)

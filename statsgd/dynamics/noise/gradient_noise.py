@@ -1,7 +1,6 @@
 """What gradient noise is: a stochastic gradient with a known covariance."""
 
 import abc
-from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -23,8 +22,10 @@ def register(noise: type["GradientNoise"]) -> type["GradientNoise"]:
 class GradientNoise(eqx.Module):
     """A stochastic gradient ĝ with E ĝ = ∇L and Cov ĝ = C(θ)."""
 
-    #: Whether ĝ at different steps are independent given θ: what every white-noise law needs.
-    white: ClassVar[bool] = True
+    @property
+    def white(self) -> bool:
+        """Whether ĝ at different steps are independent given θ: what white-noise laws need."""
+        return True
 
     @abc.abstractmethod
     def draw(self, key: PRNGKeyArray, problem: Problem, params: PyTree) -> PyTree:
