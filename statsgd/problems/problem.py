@@ -97,7 +97,7 @@ class EmpiricalRisk(SampledProblem):
 
     def loss(self, params: PyTree) -> Float[Array, ""]:
         """Mean loss over the whole data set."""
-        return self.batch_loss(params, self.examples)
+        return self.batch_loss(params, jax.tree.map(jnp.asarray, self.examples))
 
     def initial_params(self, key: PRNGKeyArray) -> PyTree:
         """Parameters to start from."""

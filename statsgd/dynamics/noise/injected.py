@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from statsgd.arguments import non_negative, positive, symmetric
 from statsgd.dynamics.noise.gradient_noise import GradientNoise, register
+from statsgd.dynamics.random_stream import normal
 from statsgd.problems import Problem
 
 
@@ -27,7 +28,7 @@ class IsotropicNoise(GradientNoise):
         leaves, structure = jax.tree.flatten(problem.gradient(params))
         keys = [key] if len(leaves) == 1 else jax.random.split(key, len(leaves))
         noisy = [
-            (leaf + scale * jax.random.normal(k, leaf.shape, leaf.dtype)).astype(leaf.dtype)
+            (leaf + scale * normal(k, leaf.shape, leaf.dtype)).astype(leaf.dtype)
             for k, leaf in zip(keys, leaves, strict=True)
         ]
         return jax.tree.unflatten(structure, noisy)
@@ -51,7 +52,7 @@ class GaussianNoise(GradientNoise):
     def draw(self, key: PRNGKeyArray, problem: Problem, params: PyTree) -> PyTree:
         """∇L plus Gaussian noise of covariance C(θ)."""
         root = self.root(problem, params)
-        noise = root @ jax.random.normal(key, (root.shape[1],), root.dtype)
+        noise = root @ normal(key, (root.shape[1],), root.dtype)
         gradient = problem.gradient(params)
         return jax.tree.map(
             lambda g, n: (g + n).astype(g.dtype), gradient, problem.unflatten(noise)
@@ -62,6 +63,15 @@ def symmetric_root(covariance: Float[Array, "d d"]) -> Float[Array, "d d"]:
     """R with R Rᵀ = covariance, which may be singular; tiny negative eigenvalues count as zero."""
     values, vectors = jnp.linalg.eigh(covariance)
     return vectors * jnp.sqrt(jnp.clip(values, 0, None))
+
+
+def hessian_spectrum(
+    problem: Problem, params: PyTree
+) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
+    """Eigenvalues (ascending) and eigenvectors of ∇²L at `params`, in the precision of `params`."""
+    flat = problem.flatten(params)
+    curvature = jax.hessian(lambda vector: problem.loss(problem.unflatten(vector)))(flat)
+    return jnp.linalg.eigh(curvature)
 
 
 @register
@@ -104,8 +114,10 @@ class LossScaled(IsotropicNoise):
 
     def variance_at(self, problem: Problem, params: PyTree) -> Float[Array, ""]:
         """σ (L + c₀)/(1 + L/L_sat)."""
+        # Settings are NumPy numbers: as JAX arrays they take the precision of the context.
+        strength, floor, saturation = map(jnp.asarray, (self.strength, self.floor, self.saturation))
         loss = problem.loss(params)
-        return self.strength * (loss + self.floor) / (1 + loss / self.saturation)
+        return strength * (loss + floor) / (1 + loss / saturation)
 
 
 @register
@@ -170,10 +182,8 @@ class HessianScaled(GaussianNoise):
         self.floor = non_negative("floor", floor)
 
     def _spectrum(self, problem: Problem, params: PyTree) -> tuple[Array, Array]:
-        flat = problem.flatten(params)
-        curvature = jax.hessian(lambda vector: problem.loss(problem.unflatten(vector)))(flat)
-        values, vectors = jnp.linalg.eigh(curvature)
-        return self.strength * jnp.abs(values) + self.floor, vectors
+        values, vectors = hessian_spectrum(problem, params)
+        return jnp.asarray(self.strength) * jnp.abs(values) + jnp.asarray(self.floor), vectors
 
     def covariance(self, problem: Problem, params: PyTree) -> Float[Array, "d d"]:
         """κ [H(θ)]⁺ + c₀I."""

@@ -57,8 +57,8 @@ class Minibatch(GradientNoise):
         if self.sampling == "fresh":
             if not isinstance(problem, PopulationRisk):
                 raise ValueError(
-                    f"sampling must be one of {self.SAMPLING[:-1]} on a data set, got 'fresh', which "
-                    "needs a population_risk"
+                    f"sampling must be one of {self.SAMPLING[:-1]} on a data set, got 'fresh', "
+                    "which needs a population_risk"
                 )
             return
         if not isinstance(problem, EmpiricalRisk):
