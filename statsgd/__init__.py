@@ -1,7 +1,7 @@
 """Stationary laws of SGD as programs, sampled and held against SGD itself."""
 
 from statsgd import laws, noise, problems
-from statsgd.dynamics import SGD, noise_covariance, simulate
+from statsgd.dynamics import SGD, grid, noise_covariance, simulate
 from statsgd.laws import ImproperLawError
 from statsgd.problems import Problem, hessian, minimise
 
@@ -9,6 +9,7 @@ __all__ = [
     "SGD",
     "ImproperLawError",
     "Problem",
+    "grid",
     "hessian",
     "laws",
     "minimise",

@@ -2,6 +2,7 @@
 
 from statsgd.dynamics.dynamics import Dynamics
 from statsgd.dynamics.ensemble import simulate
+from statsgd.dynamics.grid import Grid, grid
 from statsgd.dynamics.noise import GradientNoise, noise_covariance
 from statsgd.dynamics.random_stream import STREAM, stream_key
 from statsgd.dynamics.sgd import SGD, SGDState
@@ -11,7 +12,9 @@ __all__ = [
     "STREAM",
     "Dynamics",
     "GradientNoise",
+    "Grid",
     "SGDState",
+    "grid",
     "noise_covariance",
     "simulate",
     "stream_key",

@@ -93,15 +93,3 @@ class SGD(Dynamics):
                 f"{float(np.min(limit)):.6g} for this problem (h_max = {sharpest:.6g}), got "
                 f"{self.learning_rate.tolist()}; pass allow_unstable=True to run it all the same"
             )
-
-    def describe(self) -> dict[str, Any]:
-        """Name and settings."""
-        noise = {"name": type(self.noise).__name__}
-        noise |= {k: v for k, v in vars(self.noise).items() if isinstance(v, int | float | str)}
-        return {
-            "name": "SGD",
-            "learning_rate": np.asarray(self.learning_rate).tolist(),
-            "momentum": np.asarray(self.momentum).tolist(),
-            "weight_decay": np.asarray(self.weight_decay).tolist(),
-            "noise": noise,
-        }

@@ -204,7 +204,7 @@ def test_shapes_are_those_of_the_source():
     def shaped(shape, **options):
         return noise_covariance(problem, at, TraceMatched(Anisotropic(c), shape, **options))
 
-    s, v = np.linalg.eigh(c)
+    v = np.linalg.eigh(c)[1]
     u = np.linalg.eigh(h)[1][:, -1]
     np.testing.assert_allclose(shaped("isotropic"), 1.5 * np.eye(2), rtol=1e-12)
     np.testing.assert_allclose(shaped("diagonal"), np.diag([2.0, 1.0]), rtol=1e-12)
@@ -232,7 +232,7 @@ def test_hessian_shapes_are_refused_at_a_maximum(shape):
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="shape must be one of 'isotropic'"):
         TraceMatched(Isotropic(1.0), "round")
-    with pytest.raises(ValueError, match="reference must be one of statsgd.noise"):
+    with pytest.raises(ValueError, match="reference must be one of"):
         TraceMatched("minibatch")
     with pytest.raises(ValueError, match="rank must be at most the number of parameters, 3, got 4"):
         TraceMatched(Isotropic(1.0), "leading", rank=4).check(SURFACE)

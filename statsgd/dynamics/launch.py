@@ -1,0 +1,102 @@
+"""Replicas at rest at their starts, each with its own key."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from statsgd.arguments import count
+from statsgd.dynamics.advance import Replicas
+from statsgd.dynamics.grid import Grid
+from statsgd.dynamics.random_stream import stream_key
+from statsgd.dynamics.sampling import bounded
+from statsgd.problems import Problem
+from statsgd.problems.parameters import as_arrays
+
+
+def launch(
+    problem: Problem,
+    settings: Grid,
+    start: PyTree | None,
+    *,
+    replicas: int,
+    seed: int,
+    steps: int,
+    phases: int,
+) -> Replicas:
+    """All replicas of all cells, in lanes: cell by cell, one leading axis."""
+    root = stream_key(count("seed", seed, at_least=0))
+
+    def keys(purpose: int):
+        stream = jax.random.fold_in(root, purpose)
+        return jax.vmap(jax.random.fold_in, (None, 0))(stream, jnp.arange(replicas))
+
+    if start is None:
+        params = jax.vmap(problem.initial_params)(keys(1))
+    else:
+        params = _given_start(problem, start, replicas)
+    early = jax.vmap(lambda key: bounded(jax.random.bits(key), phases))(keys(2))
+    ends_at = (steps - early).astype(jnp.int32)
+    lanes = jax.tree.map(
+        lambda leaf: jnp.tile(leaf, (settings.cells, *[1] * (leaf.ndim - 1))), params
+    )
+    cell = jnp.repeat(jnp.arange(settings.cells, dtype=jnp.int32), replicas)
+    varied, shared = settings.parts()
+
+    def at_rest(cell, params):
+        setting = jax.tree.map(lambda leaf: jnp.asarray(leaf)[cell], varied)
+        return eqx.combine(setting, shared).init(problem, params)
+
+    state = jax.vmap(at_rest)(cell, lanes)
+    return Replicas(
+        state,
+        jnp.tile(keys(0), settings.cells),
+        cell,
+        jnp.tile(ends_at, settings.cells),
+        jnp.full(settings.cells * replicas, -1, dtype=jnp.int32),
+    )
+
+
+def _given_start(problem: Problem, start: PyTree, replicas: int) -> PyTree:
+    template = problem.template
+    if jax.tree.structure(start) != jax.tree.structure(template):
+        raise ValueError(
+            f"start must have the structure of the problem's params, "
+            f"{jax.tree.structure(template)}, got {jax.tree.structure(start)}"
+        )
+    start = as_arrays(start)
+    leaves, wanted = jax.tree.leaves(start), jax.tree.leaves(template)
+    pairs = list(zip(leaves, wanted, strict=True))
+    if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in leaves):
+        raise ValueError("start must be finite, got NaN or infinite entries")
+    if all(leaf.shape == like.shape for leaf, like in pairs):
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (replicas, *leaf.shape)), start)
+    if all(leaf.shape == (replicas, *like.shape) for leaf, like in pairs):
+        return start
+    raise ValueError(
+        f"start must have leaves of shape {[like.shape for like in wanted]}, with or without a "
+        f"leading axis of {replicas} replicas, got {[leaf.shape for leaf in leaves]}"
+    )
+
+
+def into_blocks(lanes: Replicas, size: int, devices: int) -> Replicas:
+    """Lanes in blocks of `size`, the same whole number of blocks for every device.
+
+    The first lane fills what is left over; `into_lanes` drops it again.
+    """
+    number = lanes.cell.shape[0]
+    blocks = -(-number // (size * devices)) * devices
+
+    def blocked(leaf):
+        padding = jnp.repeat(leaf[:1], blocks * size - number, axis=0)
+        return jnp.concatenate([leaf, padding]).reshape(blocks, size, *leaf.shape[1:])
+
+    return jax.tree.map(blocked, lanes)
+
+
+def into_lanes(tree: PyTree, number: int) -> PyTree:
+    """Blocks joined to one axis of lanes on the host."""
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:])[:number], jax.device_get(tree)
+    )
