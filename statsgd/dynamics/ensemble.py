@@ -95,7 +95,8 @@ def simulate(
     if observables:
         schedules["observables"] = schedule("observe_at", observe_at, calm)
     keep_steps = [] if keep is None else schedule("keep", keep, calm)
-    settings.dynamics.check(problem, allow_unstable=allow_unstable)
+    for index in range(settings.cells):
+        settings.cell(index).check(problem, allow_unstable=allow_unstable)
     lanes = launch(problem, settings, start, replicas=number, seed=seed, steps=total, phases=phases)
     templates = {
         "observables": {n: jax.eval_shape(f, problem.template) for n, f in observables.items()}

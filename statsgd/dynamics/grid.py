@@ -1,6 +1,7 @@
 """Grids of settings: one dynamics for every combination of values along named axes."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -33,8 +34,16 @@ class Grid(NamedTuple):
         """The settings that vary, with a leading axis of cells, and those that do not."""
         varies = jax.tree.map(lambda _: False, self.dynamics)
         for name in self.axes:
-            varies = _set(varies, name.split("."), True)
+            path = name.split(".")
+            varies = eqx.tree_at(
+                lambda tree, path=path: functools.reduce(_get, path, tree), varies, True
+            )
         return eqx.partition(self.dynamics, varies)
+
+    def cell(self, index: int) -> Dynamics:
+        """The dynamics of one cell."""
+        varied, shared = self.parts()
+        return eqx.combine(jax.tree.map(lambda leaf: leaf[index], varied), shared)
 
 
 def grid(
@@ -97,6 +106,4 @@ def _set(holder: Any, path: Sequence[str], value: Any) -> Any:
         value = _set(_get(holder, name), rest, value)
     if isinstance(holder, Mapping):
         return {**holder, name: value}
-    if isinstance(value, bool):
-        return eqx.tree_at(lambda module: getattr(module, name), holder, value)
     return dataclasses.replace(holder, **{name: value})

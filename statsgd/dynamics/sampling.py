@@ -81,8 +81,8 @@ def permuted(key: PRNGKeyArray, positions: Int[Array, " S"], num_examples: int) 
     def network(index: UInt32[Array, " S"]) -> UInt32[Array, " S"]:
         left, right = index // columns, index % columns
         for i in range(0, rounds, 2):
-            left = (left + _below(finalise(right + round_keys[i]), rows)) % rows
-            right = (right + _below(finalise(left + round_keys[i + 1]), columns)) % columns
+            left = _rotate(left, finalise(right + round_keys[i]), rows)
+            right = _rotate(right, finalise(left + round_keys[i + 1]), columns)
         return left * columns + right
 
     def walk(index: UInt32[Array, " S"]) -> UInt32[Array, " S"]:
@@ -94,10 +94,13 @@ def permuted(key: PRNGKeyArray, positions: Int[Array, " S"], num_examples: int) 
     return image.astype(jnp.int32)
 
 
-def _below(words: UInt32[Array, "..."], bound: int) -> UInt32[Array, "..."]:
-    """`bounded` for bounds below 2¹⁶."""
+def _rotate(
+    place: UInt32[Array, "..."], word: UInt32[Array, "..."], bound: int
+) -> UInt32[Array, "..."]:
+    """`place` moved round a circle of `bound` < 2¹⁶ + 1 places by a distance taken from `word`."""
     n = jnp.uint32(bound)
-    return ((words >> 16) * n + (((words & 0xFFFF) * n) >> 16)) >> 16
+    moved = place + (((word >> 16) * n + (((word & 0xFFFF) * n) >> 16)) >> 16)
+    return jnp.where(moved >= n, moved - n, moved)
 
 
 def reshuffle(

@@ -109,6 +109,10 @@ class EmpiricalRisk(SampledProblem):
             lambda leaf: jnp.asarray(leaf).at[indices].get(mode="promise_in_bounds"), self.examples
         )
 
+    def minibatch_gradient(self, params: PyTree, indices: Int[Array, " S"]) -> PyTree:
+        """Gradient of the mean loss over the examples at `indices`."""
+        return self.batch_gradient(params, self.take(indices))
+
     def example_gradients(self, params: PyTree, indices: Int[Array, " S"]) -> PyTree:
         """Gradient of each example in `indices`: leaves gain a leading axis of that length."""
         gradient = jax.grad(self.example_loss)

@@ -35,6 +35,10 @@ class GradientNoise(eqx.Module):
     def covariance(self, problem: Problem, params: PyTree) -> Float[Array, "d d"]:
         """C(θ): centred covariance of one `draw` in flattened coordinates, batch size included."""
 
+    def root(self, problem: Problem, params: PyTree) -> Float[Array, "..."]:
+        """R(θ) with R Rᵀ = C(θ): a `(d, r)` matrix, or a number where C is isotropic."""
+        return symmetric_root(self.covariance(problem, params))
+
     def at_step(
         self, key: PRNGKeyArray, step: Int[Array, ""], problem: Problem, params: PyTree
     ) -> PyTree:
@@ -43,6 +47,12 @@ class GradientNoise(eqx.Module):
 
     def check(self, problem: Problem) -> None:
         """Raise `ValueError` if this noise cannot act on `problem`."""
+
+
+def symmetric_root(covariance: Float[Array, "d d"]) -> Float[Array, "d d"]:
+    """R with R Rᵀ = covariance, which may be singular; tiny negative eigenvalues count as zero."""
+    values, vectors = jnp.linalg.eigh(covariance)
+    return vectors * jnp.sqrt(jnp.clip(values, 0, None))
 
 
 @register
@@ -56,3 +66,7 @@ class NoNoise(GradientNoise):
     def covariance(self, problem: Problem, params: PyTree) -> Float[Array, "d d"]:
         """Zero."""
         return jnp.zeros((problem.dimension, problem.dimension))
+
+    def root(self, problem: Problem, params: PyTree) -> Float[Array, ""]:
+        """Zero."""
+        return jnp.zeros(())

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from statsgd.arguments import non_negative, positive, symmetric
-from statsgd.dynamics.noise.gradient_noise import GradientNoise, register
+from statsgd.dynamics.noise.gradient_noise import GradientNoise, register, symmetric_root
 from statsgd.dynamics.random_stream import normal
 from statsgd.problems import Problem
 
@@ -37,6 +37,10 @@ class IsotropicNoise(GradientNoise):
         """c(θ) I."""
         return self.variance_at(problem, params) * jnp.eye(problem.dimension)
 
+    def root(self, problem: Problem, params: PyTree) -> Float[Array, ""]:
+        """√c(θ)."""
+        return jnp.sqrt(self.variance_at(problem, params))
+
 
 class GaussianNoise(GradientNoise):
     """ĝ = ∇L + R(θ) n with n standard normal, so C = R Rᵀ; forms d × d matrices."""
@@ -44,10 +48,6 @@ class GaussianNoise(GradientNoise):
     @abc.abstractmethod
     def covariance(self, problem: Problem, params: PyTree) -> Float[Array, "d d"]:
         """C(θ)."""
-
-    def root(self, problem: Problem, params: PyTree) -> Float[Array, "d r"]:
-        """R(θ), any matrix with R Rᵀ = C(θ)."""
-        return symmetric_root(self.covariance(problem, params))
 
     def draw(self, key: PRNGKeyArray, problem: Problem, params: PyTree) -> PyTree:
         """∇L plus Gaussian noise of covariance C(θ)."""
@@ -57,12 +57,6 @@ class GaussianNoise(GradientNoise):
         return jax.tree.map(
             lambda g, n: (g + n).astype(g.dtype), gradient, problem.unflatten(noise)
         )
-
-
-def symmetric_root(covariance: Float[Array, "d d"]) -> Float[Array, "d d"]:
-    """R with R Rᵀ = covariance, which may be singular; tiny negative eigenvalues count as zero."""
-    values, vectors = jnp.linalg.eigh(covariance)
-    return vectors * jnp.sqrt(jnp.clip(values, 0, None))
 
 
 def hessian_spectrum(

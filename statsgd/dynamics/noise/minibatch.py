@@ -94,6 +94,8 @@ class Minibatch(GradientNoise):
         self, key: PRNGKeyArray, step: Int[Array, ""], problem: SampledProblem, params: PyTree
     ) -> PyTree:
         """Mean gradient over the minibatch of step `step` of the run whose key is `key`."""
+        if isinstance(problem, EmpiricalRisk):
+            return problem.minibatch_gradient(params, self.indices(key, step, problem.num_examples))
         return problem.batch_gradient(params, self.batch(key, step, problem))
 
     def batch(self, key: PRNGKeyArray, step: Int[Array, ""], problem: SampledProblem) -> PyTree:
