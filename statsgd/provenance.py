@@ -77,13 +77,20 @@ def _describe_function(function: Callable) -> Any:
     description: dict[str, Any] = {"function": f"{getattr(function, '__module__', '')}.{name}"}
     if isinstance(function, types.FunctionType):
         description["code"] = _digest(function.__code__)
-        cells = [cell.cell_contents for cell in function.__closure__ or ()]
+        cells = map(_contents, function.__closure__ or ())
         closure = [
             item for item in (*cells, *(function.__defaults__ or ())) if item is not function
         ]
         if closure:
             description["closure"] = describe(closure)
     return description
+
+
+def _contents(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # a variable that the enclosing function never set
+        return None
 
 
 def _digest(code: types.CodeType) -> str:

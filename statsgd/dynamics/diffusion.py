@@ -58,7 +58,6 @@ class Diffusion(Dynamics):
     time_step: Float[Array, ""]
     increments: str = eqx.field(static=True)
     root: Root | None
-    constant_root: Float[Array, "d d"] | None = eqx.field(init=False)
 
     def __init__(
         self,
@@ -72,7 +71,6 @@ class Diffusion(Dynamics):
             raise ValueError(f"drift must be a function of the params, got {drift!r}")
         self.drift = drift
         self.covariance, self.root = _covariance_or_root(covariance, root)
-        self.constant_root = _constant_root(self.covariance)
         self.time_step = positive("time_step", time_step)
         self.increments = one_of("increments", increments, INCREMENTS)
 
@@ -125,7 +123,6 @@ class UnderdampedDiffusion(Dynamics):
     time_step: Float[Array, ""]
     increments: str = eqx.field(static=True)
     root: Root | None
-    constant_root: Float[Array, "d d"] | None = eqx.field(init=False)
 
     def __init__(
         self,
@@ -141,7 +138,6 @@ class UnderdampedDiffusion(Dynamics):
         self.force = force
         self.friction = non_negative("friction", friction)
         self.covariance, self.root = _covariance_or_root(covariance, root)
-        self.constant_root = _constant_root(self.covariance)
         self.time_step = positive("time_step", time_step)
         self.increments = one_of("increments", increments, INCREMENTS)
 
@@ -171,7 +167,7 @@ class UnderdampedDiffusion(Dynamics):
         _check_root(self, problem)
 
 
-def _covariance_or_root(covariance: Any, root: Any) -> tuple[Root | None, Root | None]:
+def _covariance_or_root(covariance: Any, root: Any) -> tuple[Any, Any]:
     if (covariance is None) == (root is None):
         raise ValueError("exactly one of covariance and root must be given")
     if root is not None:
@@ -179,21 +175,13 @@ def _covariance_or_root(covariance: Any, root: Any) -> tuple[Root | None, Root |
     if callable(covariance) or is_traced(covariance):
         return covariance, None
     if np.ndim(covariance) == 2:
-        return symmetric("covariance", covariance, definite="semi"), None
+        values, vectors = np.linalg.eigh(symmetric("covariance", covariance, definite="semi"))
+        return None, vectors * np.sqrt(np.clip(values, 0, None))  # once, not at every step
     return non_negative("covariance", covariance), None
-
-
-def _constant_root(covariance: Any) -> Float[np.ndarray, "d d"] | None:
-    if not isinstance(covariance, np.ndarray) or covariance.ndim != 2:
-        return None
-    values, vectors = np.linalg.eigh(covariance)
-    return vectors * np.sqrt(np.clip(values, 0, None))
 
 
 def _root(dynamics: Diffusion | UnderdampedDiffusion, params: PyTree) -> Float[Array, "..."]:
     """R(θ): a number, a `(d,)` or a `(d, r)` array."""
-    if dynamics.constant_root is not None:
-        return jnp.asarray(dynamics.constant_root)
     given = dynamics.covariance if dynamics.root is None else dynamics.root
     value = jnp.asarray(given(params) if callable(given) else given)
     if dynamics.root is not None:

@@ -21,7 +21,7 @@ from statsgd.dynamics.advance import Observable, advance, march
 from statsgd.dynamics.advance import observe as observe_replicas
 from statsgd.dynamics.dynamics import Dynamics
 from statsgd.dynamics.grid import Grid
-from statsgd.dynamics.launch import into_blocks, into_lanes, launch
+from statsgd.dynamics.launch import Blocks, launch
 from statsgd.dynamics.records import InMemory, Layout, check_observables, kept, schedule
 from statsgd.dynamics.storage import ZarrStore
 from statsgd.problems import Problem
@@ -48,8 +48,8 @@ def simulate(
 ) -> xr.DataTree:
     """Run `replicas` independent copies of `dynamics` on `problem` for `steps` steps.
 
-    The result is a function of the arguments and `seed` alone; chunks, blocks, devices and
-    interruptions do not change it.
+    The result is a function of the arguments and `seed` alone: chunks, devices and interruptions
+    do not change a bit of it.
 
     **Arguments:**
 
@@ -66,7 +66,8 @@ def simulate(
       equally likely. With the number of batches in an epoch endpoints are taken at random phases
       of it; with 1 and whole epochs, at epoch ends. Records stop at step `steps − phases + 1`.
     - `allow_unstable`: run settings that are known to diverge.
-    - `block_size`: replicas advanced together; affects speed only.
+    - `block_size`: replicas advanced together, a matter of speed. Where a loss multiplies matrices
+      that the replicas share, the last digits may depend on it.
     - `devices`: JAX devices over which blocks are shared out; by default the default device.
 
     **Returns** a `DataTree` with the groups
@@ -87,8 +88,9 @@ def simulate(
         raise ValueError(f"phases must be at most steps = {total}, got {phases}")
     calm = total - phases + 1  # up to here all replicas are on their way
     settings = dynamics if isinstance(dynamics, Grid) else Grid(dynamics, {})
-    size = min(count("block_size", block_size), settings.cells * number)
     chosen = list(devices) if devices is not None else [jax.devices()[0]]
+    size = min(count("block_size", block_size), number)
+    blocks = Blocks(settings.cells, number, size, len(chosen))
     mesh = Mesh(np.array(chosen), ("replica",), axis_types=(AxisType.Auto,))
     observables = check_observables(problem, observe)
     schedules: dict[str, list[int]] = {}
@@ -124,42 +126,38 @@ def simulate(
     if store is None:
         recorder = InMemory(layout, schedules)
     else:
-        recorder = ZarrStore(store, layout, schedules, templates, attributes)
+        recorder = ZarrStore(store, layout, blocks, schedules, templates, attributes)
         done, lanes = recorder.resume(lanes)
 
-    flight = jax.device_put(
-        into_blocks(lanes, size, len(chosen)), NamedSharding(mesh, PartitionSpec("replica"))
-    )
+    flight = jax.device_put(blocks.split(lanes), NamedSharding(mesh, PartitionSpec("replica")))
     parts = settings.parts()
 
     def move(flight, at, ask):
         return advance(parts, problem, flight, jnp.int32(ask), ending=at >= calm, mesh=mesh)
 
-    def collect(tree):
-        return into_lanes(tree, settings.cells * number)
-
     events = sorted({*itertools.chain(*schedules.values()), calm, total})
+    places = {g: {step: i for i, step in enumerate(steps)} for g, steps in schedules.items()}
     ahead = [event for event in events if event > done]
     for step, moved in march(move, flight, ahead, done=max(done, 0), show=progress):
         flight = moved
-        if step in schedules.get("observables", ()):
-            values = collect(observe_replicas(observables, flight.state.params, mesh=mesh))
-            recorder.record("observables", schedules["observables"].index(step), values)
-        if step in keep_steps:
+        if step in places.get("observables", ()):
+            values = blocks.join(observe_replicas(observables, flight.state.params, mesh=mesh))
+            recorder.record("observables", places["observables"][step], values)
+        if step in places.get("snapshots", ()):
             for part, tree in kept(flight.state).items():
                 group = "snapshots" if part == "params" else f"snapshots_{part}"
-                recorder.record(group, keep_steps.index(step), collect(tree))
+                recorder.record(group, places[group][step], blocks.join(tree))
         recorder.checkpoint(step, flight, last=step == total)
 
     loss = observe_replicas({"loss": problem.loss}, flight.state.params, mesh=mesh)
-    diverged_at = collect(flight.diverged_at)
+    diverged_at = blocks.join(flight.diverged_at)
     run = {
-        **collect(loss),
-        "steps": collect(flight.state.step),
+        **blocks.join(loss),
+        "steps": blocks.join(flight.state.step),
         "diverged": diverged_at >= 0,
         "diverged_at": diverged_at,
     }
     groups = {"run": layout.dataset(run)}
     for part, tree in kept(flight.state).items():
-        groups["endpoints" if part == "params" else part] = layout.dataset(collect(tree))
+        groups["endpoints" if part == "params" else part] = layout.dataset(blocks.join(tree))
     return recorder.finish(groups, attributes)

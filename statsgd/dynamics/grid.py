@@ -34,10 +34,8 @@ class Grid(NamedTuple):
         """The settings that vary, with a leading axis of cells, and those that do not."""
         varies = jax.tree.map(lambda _: False, self.dynamics)
         for name in self.axes:
-            path = name.split(".")
-            varies = eqx.tree_at(
-                lambda tree, path=path: functools.reduce(_get, path, tree), varies, True
-            )
+            setting = functools.partial(functools.reduce, _get, name.split("."))
+            varies = eqx.tree_at(setting, varies, True)
         return eqx.partition(self.dynamics, varies)
 
     def cell(self, index: int) -> Dynamics:
@@ -59,7 +57,8 @@ def grid(
     Axes are numbers that `dynamics` holds, at any depth (`noise.variance`, or an entry of a
     mapping such as `hyperparameters.b1`). The whole grid is one compilation and one vectorised
     run, and every group of the result gains the axes as leading dims with coordinates. All cells
-    share the random numbers of the seed: a cell equals the separate run of its settings.
+    share the random numbers of the seed: a cell equals, bit for bit, the separate run of its
+    settings.
 
     What is not a number, a batch size say, changes the program: run `simulate` for each value.
 

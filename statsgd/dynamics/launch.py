@@ -1,5 +1,7 @@
 """Replicas at rest at their starts, each with its own key."""
 
+from typing import Any, NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -60,10 +62,11 @@ def launch(
 
 def _given_start(problem: Problem, start: PyTree, replicas: int) -> PyTree:
     template = problem.template
-    if jax.tree.structure(start) != jax.tree.structure(template):
+    given: Any = jax.tree.structure(start)
+    if given != jax.tree.structure(template):
         raise ValueError(
             f"start must have the structure of the problem's params, "
-            f"{jax.tree.structure(template)}, got {jax.tree.structure(start)}"
+            f"{jax.tree.structure(template)}, got {given}"
         )
     start = as_arrays(start)
     leaves, wanted = jax.tree.leaves(start), jax.tree.leaves(template)
@@ -80,23 +83,38 @@ def _given_start(problem: Problem, start: PyTree, replicas: int) -> PyTree:
     )
 
 
-def into_blocks(lanes: Replicas, size: int, devices: int) -> Replicas:
-    """Lanes in blocks of `size`, the same whole number of blocks for every device.
+class Blocks(NamedTuple):
+    """How replicas are divided: into blocks of `size`, none of them across two cells of a grid.
 
-    The first lane fills what is left over; `into_lanes` drops it again.
+    So a cell is computed exactly as the separate run of its settings would be. Every device gets
+    the same number of blocks. What is left over is filled with copies, which `join` drops again.
     """
-    number = lanes.cell.shape[0]
-    blocks = -(-number // (size * devices)) * devices
 
-    def blocked(leaf):
-        padding = jnp.repeat(leaf[:1], blocks * size - number, axis=0)
-        return jnp.concatenate([leaf, padding]).reshape(blocks, size, *leaf.shape[1:])
+    cells: int
+    replicas: int
+    size: int
+    devices: int
 
-    return jax.tree.map(blocked, lanes)
+    def split(self, lanes: PyTree) -> PyTree:
+        """Leaves with a leading axis of lanes, cell by cell, to leading axes (block, lane)."""
+        blocks = self.cells * -(-self.replicas // self.size)
 
+        def blocked(leaf):
+            rest = leaf.shape[1:]
+            leaf = leaf.reshape(self.cells, self.replicas, *rest)
+            filling = jnp.repeat(leaf[:, :1], -self.replicas % self.size, axis=1)
+            leaf = jnp.concatenate([leaf, filling], axis=1).reshape(blocks, self.size, *rest)
+            return jnp.concatenate([leaf, jnp.repeat(leaf[:1], -blocks % self.devices, axis=0)])
 
-def into_lanes(tree: PyTree, number: int) -> PyTree:
-    """Blocks joined to one axis of lanes on the host."""
-    return jax.tree.map(
-        lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:])[:number], jax.device_get(tree)
-    )
+        return jax.tree.map(blocked, lanes)
+
+    def join(self, tree: PyTree) -> PyTree:
+        """The inverse of `split`, on the host."""
+        blocks = self.cells * -(-self.replicas // self.size)
+
+        def joined(leaf):
+            rest = leaf.shape[2:]
+            leaf = np.asarray(leaf)[:blocks].reshape(self.cells, -1, *rest)
+            return leaf[:, : self.replicas].reshape(-1, *rest)
+
+        return jax.tree.map(joined, jax.device_get(tree))

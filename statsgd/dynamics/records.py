@@ -100,7 +100,8 @@ def check_observables(problem: Problem, observe: Any) -> dict[str, Observable]:
 def schedule(name: str, at: int | Sequence[int] | None, last: int) -> list[int]:
     """The steps, up to `last`, that `at` asks for: every so many, the ones listed, or 128."""
     if at is None:
-        at = np.unique(np.linspace(0, last, _DEFAULT_OBSERVATIONS + 1).astype(int)[1:]).tolist()
+        spaced = np.linspace(0, last, _DEFAULT_OBSERVATIONS + 1)[1:]
+        at = np.unique(np.ceil(spaced).astype(int)).tolist()
     if isinstance(at, int | np.integer):
         every = count(name, at)
         return list(range(every, last + 1, every)) or [last]

@@ -22,7 +22,7 @@ import xarray as xr
 from jaxtyping import PyTree
 
 from statsgd.dynamics.advance import Replicas
-from statsgd.dynamics.launch import into_lanes
+from statsgd.dynamics.launch import Blocks
 from statsgd.dynamics.records import Layout
 from statsgd.provenance import first_difference
 
@@ -43,6 +43,7 @@ class ZarrStore:
         self,
         path: str | Path,
         layout: Layout,
+        blocks: Blocks,
         schedules: Mapping[str, Sequence[int]],
         templates: Mapping[str, PyTree],
         attributes: dict,
@@ -51,9 +52,11 @@ class ZarrStore:
 
         self.path = Path(path)
         self.layout = layout
+        self.blocks = blocks
         self.schedules = schedules
         self.pending: dict[str, dict[int, PyTree]] = {group: {} for group in schedules}
         self.written, self.cost = -math.inf, 0.0
+        self.root: Any  # zarr says of every item that it may be a group or an array
         if self._is_new():
             self.root = zarr.open_group(str(self.path), mode="a", attributes=attributes)
         else:
@@ -150,8 +153,7 @@ class ZarrStore:
     def _save(self, step: int, flight: Replicas) -> None:
         from zarr.codecs import Crc32cCodec
 
-        number = math.prod(self.layout.shape)
-        leaves = jax.tree.leaves(into_lanes((flight.state, flight.diverged_at), number))
+        leaves = jax.tree.leaves(self.blocks.join((flight.state, flight.diverged_at)))
         file = io.BytesIO()
         np.savez(file, step=step, **{f"leaf_{i}": leaf for i, leaf in enumerate(leaves)})
         content = np.frombuffer(file.getbuffer(), dtype=np.uint8)

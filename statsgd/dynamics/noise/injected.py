@@ -1,7 +1,6 @@
 """Synthetic noise: the exact gradient plus a Gaussian vector of a stated covariance."""
 
 import abc
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -98,7 +97,7 @@ class LossScaled(IsotropicNoise):
 
     strength: Float[Array, ""]
     floor: Float[Array, ""]
-    saturation: Float[Array, ""]
+    saturation: Any
 
     def __init__(self, strength: Any, floor: Any = 0.0, saturation: Any = np.inf):
         self.strength = positive("strength", strength)
@@ -122,8 +121,8 @@ class Anisotropic(GaussianNoise):
     or a function `params -> (d, d)`, whose eigenvalues below zero count as zero.
     """
 
-    matrix: Float[Array, "d d"] | Callable[[PyTree], Float[Array, "d d"]]
-    constant_root: Float[Array, "d d"] | None
+    matrix: Any
+    constant_root: Any
 
     def __init__(self, matrix: Any):
         if callable(matrix):

@@ -11,7 +11,7 @@ from statsgd.arguments import positive
 from statsgd.dynamics.noise.gradient_noise import GradientNoise, register
 from statsgd.dynamics.noise.minibatch import Minibatch, all_examples
 from statsgd.dynamics.random_stream import normal
-from statsgd.problems import PopulationRisk, Problem, SampledProblem
+from statsgd.problems import PopulationRisk, Problem
 
 
 @register
@@ -66,12 +66,12 @@ class LabelNoise(GradientNoise):
         if not (hasattr(target, "dtype") and jnp.issubdtype(target.dtype, jnp.floating)):
             raise ValueError(f"targets must be one floating array for LabelNoise, got {target}")
 
-    def draw(self, key: PRNGKeyArray, problem: SampledProblem, params: PyTree) -> PyTree:
+    def draw(self, key: PRNGKeyArray, problem: Any, params: PyTree) -> PyTree:
         """Mean gradient over one minibatch with noisy targets."""
         return self.at_step(key, jnp.zeros((), jnp.int32), problem, params)
 
     def at_step(
-        self, key: PRNGKeyArray, step: Int[Array, ""], problem: SampledProblem, params: PyTree
+        self, key: PRNGKeyArray, step: Int[Array, ""], problem: Any, params: PyTree
     ) -> PyTree:
         """Mean gradient over the minibatch of step `step`, its targets perturbed."""
         batch_key, label_key = jax.random.split(key)
@@ -80,7 +80,7 @@ class LabelNoise(GradientNoise):
         noisy = (targets + self.standard_deviation * noise).astype(targets.dtype)
         return problem.batch_gradient(params, (inputs, noisy))
 
-    def covariance(self, problem: SampledProblem, params: PyTree) -> Float[Array, "d d"]:
+    def covariance(self, problem: Any, params: PyTree) -> Float[Array, "d d"]:
         """C(θ) as stated above; memory N × d × (size of a target)."""
 
         def sensitivity(example: PyTree) -> Float[Array, "t d"]:
@@ -97,7 +97,7 @@ class LabelNoise(GradientNoise):
         return self.minibatch.covariance(problem, params) + scale * labels
 
 
-def example_template(problem: SampledProblem) -> PyTree:
+def example_template(problem: Any) -> PyTree:
     """Shapes and dtypes of one example."""
     if isinstance(problem, PopulationRisk):
         return jax.eval_shape(problem.draw_example, jax.random.key(0))

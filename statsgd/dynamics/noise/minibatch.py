@@ -1,6 +1,6 @@
 """The noise of real SGD: gradients of random minibatches."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from statsgd.arguments import count, one_of
 from statsgd.dynamics import sampling
 from statsgd.dynamics.noise.gradient_noise import GradientNoise, register
-from statsgd.problems import EmpiricalRisk, PopulationRisk, Problem, SampledProblem
+from statsgd.problems import EmpiricalRisk, PopulationRisk, Problem
 
 
 @register
@@ -79,26 +79,26 @@ class Minibatch(GradientNoise):
                 f"{n % self.batch_size}"
             )
 
-    def variance_factor(self, problem: Problem) -> float:
+    def variance_factor(self, problem: Any) -> float:
         """C/Σ₁: 1/S, times (N−S)/(N−1) unless examples can repeat."""
         if self.sampling in ("with_replacement", "fresh"):
             return 1 / self.batch_size
         n = problem.num_examples
         return (n - self.batch_size) / (self.batch_size * max(n - 1, 1))
 
-    def draw(self, key: PRNGKeyArray, problem: SampledProblem, params: PyTree) -> PyTree:
+    def draw(self, key: PRNGKeyArray, problem: Any, params: PyTree) -> PyTree:
         """Mean gradient over one minibatch, which for shuffled epochs is a uniform subset."""
         return self.at_step(key, jnp.zeros((), jnp.int32), problem, params)
 
     def at_step(
-        self, key: PRNGKeyArray, step: Int[Array, ""], problem: SampledProblem, params: PyTree
+        self, key: PRNGKeyArray, step: Int[Array, ""], problem: Any, params: PyTree
     ) -> PyTree:
         """Mean gradient over the minibatch of step `step` of the run whose key is `key`."""
         if isinstance(problem, EmpiricalRisk):
             return problem.minibatch_gradient(params, self.indices(key, step, problem.num_examples))
         return problem.batch_gradient(params, self.batch(key, step, problem))
 
-    def batch(self, key: PRNGKeyArray, step: Int[Array, ""], problem: SampledProblem) -> PyTree:
+    def batch(self, key: PRNGKeyArray, step: Int[Array, ""], problem: Any) -> PyTree:
         """The examples of step `step`, stacked along a leading axis."""
         if isinstance(problem, PopulationRisk):
             return problem.draw_examples(jax.random.fold_in(key, step), self.batch_size)
@@ -113,7 +113,7 @@ class Minibatch(GradientNoise):
             return choose(jax.random.fold_in(key, step), num_examples, self.batch_size)
         return choose(key, step, num_examples, self.batch_size)
 
-    def covariance(self, problem: SampledProblem, params: PyTree) -> Float[Array, "d d"]:
+    def covariance(self, problem: Any, params: PyTree) -> Float[Array, "d d"]:
         """C(θ) from every example's gradient; on a `population_risk` an average over a sample.
 
         Memory N × d. On a `population_risk` the relative error is about √(2/`loss_examples`).
@@ -122,7 +122,7 @@ class Minibatch(GradientNoise):
         return self.variance_factor(problem) * gradients.T @ gradients / gradients.shape[0]
 
 
-def centred_example_gradients(problem: SampledProblem, params: PyTree) -> Float[Array, "n d"]:
+def centred_example_gradients(problem: Any, params: PyTree) -> Float[Array, "n d"]:
     """Gradient of every example at `params` minus their mean, flattened; memory n × d."""
     examples = all_examples(problem)
     gradient = jax.grad(problem.example_loss)
@@ -130,7 +130,7 @@ def centred_example_gradients(problem: SampledProblem, params: PyTree) -> Float[
     return rows - jnp.mean(rows, axis=0)
 
 
-def all_examples(problem: SampledProblem) -> PyTree:
+def all_examples(problem: Any) -> PyTree:
     """The data set, or for a `population_risk` its fixed sample of `loss_examples` draws."""
     if isinstance(problem, EmpiricalRisk):
         return jax.tree.map(jnp.asarray, problem.examples)
