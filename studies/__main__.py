@@ -13,9 +13,9 @@ from studies.outcome import Outcome, OutputFolderError, deliver
 
 
 def names() -> list[str]:
-    """Names of all studies, in alphabetical order."""
+    """Names of all studies, in alphabetical order: modules whose `Config` has an output folder."""
     modules = sorted(info.name for info in pkgutil.iter_modules(studies.__path__))
-    return [name for name in modules if hasattr(load(name), "Config")]
+    return [name for name in modules if hasattr(getattr(load(name), "Config", None), "output")]
 
 
 def load(name: str):

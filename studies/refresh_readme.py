@@ -1,5 +1,6 @@
 """Write the generated parts of README.md: catalogue tables and the main study's headline."""
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -24,7 +25,13 @@ def refreshed(text: str, summary: dict | None = None) -> str:
         parts["digits"] = headline(summary)
     for name, part in parts.items():
         marked = re.compile(f"<!-- {name} -->.*?<!-- /{name} -->", flags=re.DOTALL)
-        text = marked.sub(lambda _, n=name, p=part: f"<!-- {n} -->\n{p}\n<!-- /{n} -->", text)
+        anew = f"<!-- {name} -->\n{part}\n<!-- /{name} -->"
+        # As a function: a backslash in the part must not be read as a group.
+        text = marked.sub(functools.partial(_constant, anew), text)
+    return text
+
+
+def _constant(text: str, _: object) -> str:
     return text
 
 
@@ -36,7 +43,7 @@ def kernels() -> pd.DataFrame:
 
 def noises() -> pd.DataFrame:
     """One row a noise model: name and first line of its description."""
-    rows = [(name, kind.__doc__.splitlines()[0]) for name, kind in sorted(NOISES.items())]
+    rows = [(name, (kind.__doc__ or "").splitlines()[0]) for name, kind in sorted(NOISES.items())]
     return pd.DataFrame(rows, columns=["noise", "what it is"])
 
 

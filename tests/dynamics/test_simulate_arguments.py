@@ -54,6 +54,20 @@ def test_starts():
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"replicas": 0}, "replicas must be at least 1, got 0"),
+        ({"replicas": 2.0}, "replicas must be an integer"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"start": np.ones(4)}, r"start must have leaves of shape \[\(3,\)\]"),
+        ({"start": {"w": np.ones(3)}}, "start must have the structure"),
+        ({"start": np.full(3, np.nan)}, "start must be finite"),
+        ({"keep": [50]}, "keep must be steps between 0 and 40"),
+        ({"observe": {"loss": 3}}, "observe must map names to functions"),
+    ],
+)
 def test_bad_input_is_named(changes, message):
     with pytest.raises(ValueError, match=message):
         run(**changes)
