@@ -2,7 +2,7 @@
 
 from statsgd import kernels, laws, measures, noise, problems, provenance
 from statsgd.comparison import Comparison, compare
-from statsgd.dynamics import SGD, noise_covariance, simulate
+from statsgd.dynamics import SGD, Diffusion, OptaxDynamics, grid, noise_covariance, simulate
 from statsgd.kernels import sample
 from statsgd.laws import ImproperLawError
 from statsgd.problems import Problem, hessian, minimise
@@ -11,9 +11,12 @@ from statsgd.reports import report
 __all__ = [
     "SGD",
     "Comparison",
+    "Diffusion",
     "ImproperLawError",
+    "OptaxDynamics",
     "Problem",
     "compare",
+    "grid",
     "hessian",
     "kernels",
     "laws",

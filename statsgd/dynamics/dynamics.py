@@ -7,6 +7,7 @@ import equinox as eqx
 from jaxtyping import Int, PRNGKeyArray, PyTree
 
 from statsgd.problems import Problem
+from statsgd.provenance import describe
 
 
 class DynamicsState(Protocol):
@@ -22,7 +23,11 @@ class DynamicsState(Protocol):
 
 
 class Dynamics(eqx.Module):
-    """A rule of motion. Pure, so that `simulate` can batch it over replicas and settings."""
+    """A rule of motion. Pure, so that `simulate` can batch it over replicas and settings.
+
+    A parameter that has become infinite or NaN must stay so under `step`: `simulate` looks for
+    divergence every few steps only, and goes back for the step at which it began.
+    """
 
     @abc.abstractmethod
     def init(self, problem: Problem, params: PyTree) -> Any:
@@ -37,4 +42,4 @@ class Dynamics(eqx.Module):
 
     def describe(self) -> dict[str, Any]:
         """Name and settings, as plain values for provenance."""
-        return {"name": type(self).__name__}
+        return describe(self)

@@ -1,13 +1,19 @@
 """Which examples go into a minibatch: index sampling, exact and independent per replica."""
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Int, PRNGKeyArray, UInt32
 
+from statsgd.dynamics.random_stream import finalise
+
 #: Batches up to this size without repeats are drawn by Floyd's algorithm, whose work is S².
 FLOYD_LIMIT = 256
+
+#: Permutations of up to this many examples are exactly uniform; larger ones are keyed.
+RANK_LIMIT = 64
 
 
 def bounded(words: UInt32[Any, "..."], bound: int | Int[Any, ""]) -> Int[Any, "..."]:
@@ -50,3 +56,63 @@ def without_replacement(key: PRNGKeyArray, num_examples: int, batch_size: int) -
     empty = jnp.full(batch_size, -1, dtype=jnp.int32)
     positions = jnp.arange(batch_size, dtype=jnp.int32)
     return jax.lax.scan(add, empty, (positions, candidates, last))[0]
+
+
+def permuted(key: PRNGKeyArray, positions: Int[Any, " S"], num_examples: int) -> Int[Any, " S"]:
+    """The images of `positions` under the permutation of 0, …, N−1 that belongs to `key`.
+
+    Nothing of size N is kept from call to call. Up to `RANK_LIMIT` examples the permutation ranks
+    N random words and is uniform over all N! orders. Above, it is a keyed Feistel network on an
+    a × b rectangle with ab just above N, walked until it lands inside: a bijection for every key,
+    whose images of any two positions are uniform to within the bias of 32-bit words and a mixing
+    error of about N^(−rounds/4) < 10⁻⁶.
+
+    Source: Black and Rogaway (2002), "Ciphers with arbitrary finite domains", for the walk.
+    """
+    if num_examples <= RANK_LIMIT:
+        words = jax.random.bits(key, (num_examples,))
+        mine = words[positions][:, None]
+        ties = (words == mine) & (jnp.arange(num_examples) < positions[:, None])
+        return jnp.sum((words < mine) | ties, axis=1, dtype=jnp.int32)
+    rows = math.isqrt(num_examples - 1) + 1
+    columns = -(-num_examples // rows)
+    rounds = 2 * max(3, math.ceil(12 / math.log10(num_examples)))
+    round_keys = jax.random.bits(key, (rounds,))
+
+    def network(index: UInt32[Any, " S"]) -> UInt32[Any, " S"]:
+        left, right = index // columns, index % columns
+        for i in range(0, rounds, 2):
+            left = _rotate(left, finalise(right + round_keys[i]), rows)
+            right = _rotate(right, finalise(left + round_keys[i + 1]), columns)
+        return left * columns + right
+
+    def walk(index: UInt32[Any, " S"]) -> UInt32[Any, " S"]:
+        return jnp.where(index < num_examples, index, network(index))
+
+    image = jax.lax.while_loop(
+        lambda index: jnp.any(index >= num_examples), walk, network(positions.astype(jnp.uint32))
+    )
+    return image.astype(jnp.int32)
+
+
+def _rotate(place: UInt32[Any, "..."], word: UInt32[Any, "..."], bound: int) -> UInt32[Any, "..."]:
+    """`place` moved round a circle of `bound` < 2¹⁶ + 1 places by a distance taken from `word`."""
+    n = jnp.uint32(bound)
+    moved = place + (((word >> 16) * n + (((word & 0xFFFF) * n) >> 16)) >> 16)
+    return jnp.where(moved >= n, moved - n, moved)
+
+
+def reshuffle(
+    key: PRNGKeyArray, step: Int[Any, ""], num_examples: int, batch_size: int
+) -> Int[Any, " S"]:
+    """Indices of step `step` when every epoch of N/S steps goes through a fresh permutation."""
+    epoch, batch = jnp.divmod(step, num_examples // batch_size)
+    positions = batch * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
+    return permuted(jax.random.fold_in(key, epoch), positions, num_examples)
+
+
+def single_shuffle(
+    key: PRNGKeyArray, step: Int[Any, ""], num_examples: int, batch_size: int
+) -> Int[Any, " S"]:
+    """Indices of step `step` when every epoch of N/S steps goes through the same permutation."""
+    return reshuffle(key, step % (num_examples // batch_size), num_examples, batch_size)

@@ -8,7 +8,9 @@ import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray, PyTree
 
 from statsgd.arguments import fraction, is_traced, non_negative, positive
+from statsgd.dynamics.diffusion import Diffusion, UnderdampedDiffusion
 from statsgd.dynamics.dynamics import Dynamics
+from statsgd.dynamics.limit import diffusion_limit
 from statsgd.dynamics.noise import GradientNoise
 from statsgd.problems import LinearRegression, Problem
 
@@ -73,6 +75,36 @@ class SGD(Dynamics):
         )
         return SGDState(params, buffer, state.step + 1)
 
+    def diffusion_limit(
+        self, problem: Problem, time_step: Any = None, increments: str = "gaussian"
+    ) -> Diffusion | UnderdampedDiffusion:
+        """The SDE that this SGD on `problem` is taken for when its learning rate is small.
+
+        Without momentum dθ = −(∇L + λθ) dt + √(ηC) dW. With momentum the underdamped system
+
+            dθ = v dt,   dv = −a(∇L + λθ) dt − a(1−β) v dt + √(4C/(η(1+β)²)) dW
+
+        with a = 2/(η(1+β)) and the same fields of the state, `momentum_buffer` = −v. One step of
+        SGD is a time η; `time_step` is that of the numerical scheme, η/10 by default.
+
+        Raises `ValueError` if the noise does not fit, or is not white: an SDE has no memory.
+        """
+        self.noise.check(problem)
+        if not self.noise.white:
+            raise ValueError(
+                "sampling must give noise that is independent from step to step for a diffusion "
+                f"limit, got {getattr(self.noise, 'sampling', type(self.noise).__name__)!r}"
+            )
+        return diffusion_limit(
+            problem,
+            self.noise,
+            learning_rate=self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            time_step=self.learning_rate / 10 if time_step is None else time_step,
+            increments=increments,
+        )
+
     def check(self, problem: Problem, *, allow_unstable: bool = False) -> None:
         """Raise `ValueError` if the noise does not fit, or the mean of the run diverges.
 
@@ -93,15 +125,3 @@ class SGD(Dynamics):
                 f"{float(np.min(limit)):.6g} for this problem (h_max = {sharpest:.6g}), got "
                 f"{self.learning_rate.tolist()}; pass allow_unstable=True to run it all the same"
             )
-
-    def describe(self) -> dict[str, Any]:
-        """Name and settings."""
-        noise: dict[str, Any] = {"name": type(self.noise).__name__}
-        noise |= {k: v for k, v in vars(self.noise).items() if isinstance(v, int | float | str)}
-        return {
-            "name": "SGD",
-            "learning_rate": np.asarray(self.learning_rate).tolist(),
-            "momentum": np.asarray(self.momentum).tolist(),
-            "weight_decay": np.asarray(self.weight_decay).tolist(),
-            "noise": noise,
-        }

@@ -25,6 +25,8 @@ from statsgd.laws.curvature_noise_escape import (
 )
 from statsgd.laws.data_moments import DataMoments, noise_scale
 from statsgd.laws.diagonal_network import DiagonalNetworkLaw
+from statsgd.laws.discrepancy import Discrepancy, law_masses, split_discrepancy
+from statsgd.laws.discrete_chain import DiscreteChainLaw, FiniteNoise, minibatch_noise
 from statsgd.laws.effective_potential import EffectivePotentialGibbs
 from statsgd.laws.epoch_noise import EpochNoiseGaussian
 from statsgd.laws.escape import (
@@ -35,8 +37,11 @@ from statsgd.laws.escape import (
     mean_first_passage_1d,
 )
 from statsgd.laws.exit_time import mean_exit_time_1d, mean_exit_time_ball, mean_exit_time_box
+from statsgd.laws.fokker_planck import FokkerPlanckLaw
 from statsgd.laws.gaussian import GaussianLaw
 from statsgd.laws.gibbs import Gibbs, gibbs_temperature
+from statsgd.laws.grid import Grid, GridWarning, total_variation
+from statsgd.laws.grid_law import GridLaw
 from statsgd.laws.heavy_ball import HeavyBallGaussian
 from statsgd.laws.infinite_depth import InfiniteDepthNetworkLaw
 from statsgd.laws.interpolation import InterpolationLaw, absorption_probability
@@ -80,11 +85,18 @@ __all__ = [
     "LAWS",
     "DataMoments",
     "DiagonalNetworkLaw",
+    "Discrepancy",
+    "DiscreteChainLaw",
     "EffectivePotentialGibbs",
     "EntropySandwich",
     "EpochNoiseGaussian",
+    "FiniteNoise",
+    "FokkerPlanckLaw",
     "GaussianLaw",
     "Gibbs",
+    "Grid",
+    "GridLaw",
+    "GridWarning",
     "HeavyBallGaussian",
     "ImproperLawError",
     "InfiniteDepthNetworkLaw",
@@ -125,6 +137,7 @@ __all__ = [
     "kramers_escape_time",
     "langer_escape_time",
     "langevin_charge_growth",
+    "law_masses",
     "learning_regime",
     "linear_network_equilibrium",
     "log_loss_flatness",
@@ -135,6 +148,7 @@ __all__ = [
     "mean_exit_time_ball",
     "mean_exit_time_box",
     "mean_first_passage_1d",
+    "minibatch_noise",
     "noise_balance_gap",
     "noise_scale",
     "pair_balance_step",
@@ -147,8 +161,10 @@ __all__ = [
     "scale_invariant_norm",
     "shared_minibatch_variance",
     "single_shuffle_variance",
+    "split_discrepancy",
     "stationary_points",
     "tanh_features",
+    "total_variation",
     "two_layer_linear_covariance",
     "two_layer_mean_field",
     "variance_flatness_exponent",

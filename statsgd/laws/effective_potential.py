@@ -71,6 +71,7 @@ class EffectivePotentialGibbs(TabulatedLaw):
     setting: ClassVar[str] = "SGD without momentum, isotropic noise that varies along the gradient"
     exactness: ClassVar[str] = "exact for its SDE; relative error of order ηh for the chain"
     citation: ClassVar[str] = "Dai, Zhu (2018), arXiv:1812.00542"
+    derived: ClassVar[tuple[str, ...]] = ("support", "log_z", "growth")
 
     problem: Problem
     noise_variance: NoiseVariance

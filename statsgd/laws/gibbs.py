@@ -17,8 +17,8 @@ from statsgd.dynamics.sgd import SGD
 from statsgd.laws.growth import direction_names, radial_growth
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.laws.tabulated import TabulatedLaw, check_bounds, evaluate
-from statsgd.problems import Landscape, LinearRegression, Problem
-from statsgd.problems.landscapes import Quadratic, quadratic, smooth_wells, valley_wells
+from statsgd.problems import Problem, landscapes
+from statsgd.problems.landscapes import Quadratic, quadratic_form, smooth_wells
 
 
 @register
@@ -60,6 +60,8 @@ class Gibbs(TabulatedLaw):
     variables: ClassVar[Any] = property(
         lambda self: ("params",) if self.learning_rate is None else ("params", "momentum_buffer")
     )
+
+    derived: ClassVar[tuple[str, ...]] = ("support", "log_z", "growth")
 
     problem: Problem
     temperature: Float[Any, ""]
@@ -107,7 +109,7 @@ class Gibbs(TabulatedLaw):
         cls, hessian: Any, temperature: Any, weight_decay: Any = 0.0, location: Any = None
     ) -> Self:
         """The law on ½(θ−θ*)ᵀH(θ−θ*), θ* = `location`: normal, covariance τ(H+λI)⁻¹."""
-        return cls(quadratic(hessian, location), temperature, weight_decay)
+        return cls(landscapes.quadratic(hessian, location), temperature, weight_decay)
 
     @classmethod
     def from_noise(
@@ -186,8 +188,8 @@ class Gibbs(TabulatedLaw):
             cls.quadratic([[2.0, 0.3], [0.3, 0.5]], 0.2, 0.1, [0.5, -1.0]),
             cls(smooth_wells(), 0.05),
             cls.from_noise(smooth_wells(), 0.02, 1, discrete_correction=True, bounds=(-0.5, 1.15)),
-            cls(valley_wells(), 0.2),
-            cls.phase_space(quadratic([[2.0]]), 0.1, 0.5, 0.9),
+            cls(landscapes.valley_wells(), 0.2),
+            cls.phase_space(landscapes.quadratic([[2.0]]), 0.1, 0.5, 0.9),
         )
 
     @classmethod
@@ -347,11 +349,10 @@ class Gibbs(TabulatedLaw):
                 "(eigenvectors of the Hessian) need weight_decay > 0 or bounds; h + weight_decay = "
                 f"{curvatures[flat[0]]:.6g} and must exceed 0"
             )
-        if self.discrete_step is not None and self.discrete_step * curvatures[-1] >= 2:
+        reach = 0.0 if self.discrete_step is None else float(self.discrete_step * curvatures[-1])
+        if reach >= 2:
             raise ImproperLawError(
-                "unstable: discrete_step*h = "
-                f"{float(self.discrete_step * curvatures[-1]):.6g} >= 2, that is learning_rate*h "
-                ">= 2(1+momentum)"
+                f"unstable: discrete_step*h = {reach:.6g} >= 2: learning_rate*h >= 2(1+momentum)"
             )
 
     def _numbers(self) -> Any:
@@ -397,12 +398,3 @@ def gibbs_temperature(learning_rate: Any, noise_variance: Any, momentum: Any = 0
     """τ = ηc/(2(1−β)), unit of loss; `noise_variance` c per coordinate, batch size included."""
     eta, beta = positive("learning_rate", learning_rate), fraction("momentum", momentum)
     return eta * positive("noise_variance", noise_variance) / (2 * (1 - beta))
-
-
-def quadratic_form(problem: Problem) -> Quadratic | None:
-    """Hessian and minimiser of a problem that is known to be quadratic."""
-    if isinstance(problem, LinearRegression) and not is_traced(problem):
-        return Quadratic(problem.hessian_matrix(), problem.minimiser())
-    if isinstance(problem, Landscape) and isinstance(problem.function, Quadratic):
-        return problem.function
-    return None

@@ -12,7 +12,7 @@ from statsgd.laws.tabulated import find_support
 from statsgd.problems import Problem
 
 _POINTS = 800
-_LOST = 1e-12  # eigenvalues below this part of the largest are rounding
+_LOST = 1e-11  # eigenvalues below this part of the largest are rounding
 
 
 def relaxation_gap_1d(problem: Problem, temperature: Any) -> float:

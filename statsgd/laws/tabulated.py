@@ -81,6 +81,9 @@ class TabulatedLaw(PotentialLaw):
     #: Whether log Z is known: it depends on the instance, not on the class.
     normalized: ClassVar[Any] = property(lambda self: self.log_z is not None)
 
+    #: Fields that are computed from the others.
+    derived: ClassVar[tuple[str, ...]] = ("support", "log_z")
+
     support: Support | None
     log_z: Float[Any, ""] | None
 
@@ -169,13 +172,20 @@ class TabulatedLaw(PotentialLaw):
         return {"params": self.density_table().quantile(uniform)[..., None]}
 
 
-def evaluate(law: PotentialLaw, points: Float[Any, "n d"]) -> Float[Any, " n"]:
+def evaluate(law: TabulatedLaw, points: Float[Any, "n d"]) -> Float[Any, " n"]:
     """U at each of `points`, in float64."""
     number = len(points)
     padded = next((size for size in _BATCHES if number <= size), number)
     batch = np.resize(points, (padded, points.shape[1])).astype(np.float64)
+    # Without what is derived, a law looks the same to the compiler before and after it is built.
+    bare = eqx.tree_at(
+        lambda tree: [getattr(tree, name) for name in law.derived],
+        law,
+        [None] * len(law.derived),
+        is_leaf=lambda leaf: leaf is None or isinstance(leaf, Support),
+    )
     with jax.enable_x64(True):
-        return np.asarray(_potentials(law, batch))[:number]
+        return np.asarray(_potentials(bare, batch))[:number]
 
 
 @eqx.filter_jit

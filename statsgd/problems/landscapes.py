@@ -9,7 +9,14 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from statsgd.arguments import finite_array, is_traced, non_negative, positive, symmetric
-from statsgd.problems.problem import Landscape, PopulationRisk, landscape, population_risk
+from statsgd.problems.problem import (
+    Landscape,
+    PopulationRisk,
+    Problem,
+    landscape,
+    population_risk,
+)
+from statsgd.problems.regression import LinearRegression
 
 # Where the losses use their numbers, these get the dtype of the parameters: JAX 0.12 mixes up the
 # precision of NumPy arrays that traces have captured under both settings of enable_x64.
@@ -91,6 +98,15 @@ def quadratic(hessian: Any, minimiser: Any = None) -> Landscape:
     if place.shape != (d,):
         raise ValueError(f"minimiser must have shape ({d},), got {place.shape}")
     return landscape(Quadratic(matrix, np.asarray(place, dtype=np.float64)), place)
+
+
+def quadratic_form(problem: Problem) -> Quadratic | None:
+    """Hessian and minimiser of a problem that is known to be quadratic."""
+    if isinstance(problem, LinearRegression) and not is_traced(problem):
+        return Quadratic(problem.hessian_matrix(), problem.minimiser())
+    if isinstance(problem, Landscape) and isinstance(problem.function, Quadratic):
+        return problem.function
+    return None
 
 
 def smooth_wells(asymmetry: Any = 2.0, start: float = 0.0) -> Landscape:

@@ -97,7 +97,7 @@ class EmpiricalRisk(SampledProblem):
 
     def loss(self, params: PyTree) -> Float[Any, ""]:
         """Mean loss over the whole data set."""
-        return self.batch_loss(params, self.examples)
+        return self.batch_loss(params, jax.tree.map(jnp.asarray, self.examples))
 
     def initial_params(self, key: PRNGKeyArray) -> PyTree:
         """Parameters to start from."""
@@ -108,6 +108,10 @@ class EmpiricalRisk(SampledProblem):
         return jax.tree.map(
             lambda leaf: jnp.asarray(leaf).at[indices].get(mode="promise_in_bounds"), self.examples
         )
+
+    def minibatch_gradient(self, params: PyTree, indices: Int[Any, " S"]) -> PyTree:
+        """Gradient of the mean loss over the examples at `indices`."""
+        return self.batch_gradient(params, self.take(indices))
 
     def example_gradients(self, params: PyTree, indices: Int[Any, " S"]) -> PyTree:
         """Gradient of each example in `indices`: leaves gain a leading axis of that length."""

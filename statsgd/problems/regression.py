@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from statsgd.arguments import finite_array
 from statsgd.problems.problem import EmpiricalRisk, Start
@@ -27,19 +27,27 @@ class LinearRegression(EmpiricalRisk):
         return self.examples[1]
 
     def batch_gradient(self, params: Float[Any, " d"], batch: Regression) -> Float[Any, " d"]:
-        """Gradient of the mean loss over `batch`, one pass over each row.
-
-        A loop over rows beats two matrix products here: under `vmap` over replicas the products
-        are batched and small, which XLA runs slowly on a CPU.
-        """
+        """Gradient of the mean loss over `batch`."""
         inputs, targets = batch
+        return (inputs @ params - targets) @ inputs / targets.shape[0]
 
-        def accumulate(total, row):
-            x, y = row
+    def minibatch_gradient(
+        self, params: Float[Any, " d"], indices: Int[Any, " S"]
+    ) -> Float[Any, " d"]:
+        """Gradient of the mean loss over the examples at `indices`, fetched one after the other.
+
+        Under `vmap` over replicas a loop over rows, each fetched and used in one pass, beats
+        gathering the minibatch and multiplying matrices, which are small and batched then.
+        """
+        inputs, targets = map(jnp.asarray, self.examples)
+
+        def accumulate(total, index):
+            x = inputs.at[index].get(mode="promise_in_bounds")
+            y = targets.at[index].get(mode="promise_in_bounds")
             return total + (jnp.sum(x * params) - y) * x, None
 
-        total, _ = jax.lax.scan(accumulate, jnp.zeros_like(params), (inputs, targets))
-        return total / targets.shape[0]
+        total, _ = jax.lax.scan(accumulate, jnp.zeros_like(params), indices)
+        return total / indices.shape[0]
 
     def hessian_matrix(self) -> Float[Any, "d d"]:
         """XᵀX/N in double precision, the same at every θ."""

@@ -1,155 +1,315 @@
-"""Ensembles: what they return, that nothing but the seed matters, and that nothing is lost."""
+"""Ensembles: what they return, and that nothing but the arguments decides it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from statsgd import SGD, noise, problems, simulate
+import statsgd
+from statsgd.dynamics.advance import SEGMENT
+from statsgd.laws import HeavyBallGaussian
+from statsgd.noise import Anisotropic, Isotropic, Minibatch, NoNoise
+from statsgd.problems import landscape, linear_regression
 
-RNG = np.random.default_rng(0)
-INPUTS, TARGETS = RNG.normal(size=(30, 3)), RNG.normal(size=30)
-
-
-def regression():
-    return problems.linear_regression(INPUTS, TARGETS)
-
-
-def run(**changes):
-    settings = {"steps": 40, "replicas": 30, "seed": 7, "progress": False}
-    sgd = SGD(0.1, noise.Minibatch(4), momentum=0.5)
-    return simulate(regression(), sgd, **(settings | changes))
-
-
-def test_result_has_the_promised_groups():
-    tree = run(observe={"loss": regression().loss, "size": jnp.sum}, keep=[0, 20, 40])
-    ends = tree["endpoints"]["params"]
-    assert ends.dims == ("replica", "params_dim_0")
-    assert ends.shape == (30, 3)
-    assert tree["momentum_buffer"]["params"].shape == (30, 3)
-    assert tree["observables"]["loss"].dims == ("replica", "step")
-    assert tree["observables"].sizes["step"] == 40
-    snapshots = tree["snapshots"]["params"]
-    assert snapshots.dims == ("replica", "step", "params_dim_0")
-    assert np.all(snapshots.sel(step=0) == 0)
-    assert np.array_equal(snapshots.sel(step=40), ends)
-    final = jax.vmap(regression().loss)(ends.values)
-    np.testing.assert_allclose(tree["run"]["loss"], final, rtol=1e-5)
-    np.testing.assert_array_equal(tree["observables"]["loss"].sel(step=40), tree["run"]["loss"])
-    assert not tree["run"]["diverged"].any()
-    assert np.all(tree["run"]["diverged_at"] == -1)
-    assert tree.attrs["seed"] == 7
-    assert "learning_rate" in tree.attrs["dynamics"]
+RNG = np.random.default_rng(2)
+INPUTS = RNG.normal(size=(24, 3))
+TARGETS = INPUTS @ [1.0, -1.0, 0.5] + RNG.normal(size=24)
+PROBLEM = linear_regression(INPUTS, TARGETS)
+SGD = statsgd.SGD(0.05, Minibatch(4, "reshuffle"), momentum=0.5)
+ASKED = {
+    "steps": 50,
+    "replicas": 23,
+    "seed": 3,
+    "progress": False,
+    "observe": {"norm": lambda params: jnp.sum(params**2)},
+    "observe_at": [0, 7, 16, 33, 50],
+    "keep": 20,
+}
 
 
-def test_leaves_are_named_by_their_path():
-    problem = problems.landscape(
-        lambda p: jnp.sum(p["layer"]["w"] ** 2) + p["b"] ** 2,
-        {"layer": {"w": np.ones((2, 3))}, "b": 1.0},
+@pytest.fixture(scope="module")
+def reference():
+    return statsgd.simulate(PROBLEM, SGD, **ASKED)
+
+
+def test_groups_dims_and_coordinates(reference):
+    assert set(reference.children) == {
+        "endpoints",
+        "momentum_buffer",
+        "observables",
+        "snapshots",
+        "snapshots_momentum_buffer",
+        "run",
+    }
+    assert reference["endpoints"].params.dims == ("replica", "params_dim_0")
+    assert reference["observables"].norm.dims == ("replica", "step")
+    assert reference["observables"].step.values.tolist() == [0, 7, 16, 33, 50]
+    assert reference["snapshots"].step.values.tolist() == [20, 40]
+    assert reference["run"].steps.values.tolist() == [50] * 23
+    assert not reference["run"].diverged.any()
+    last = np.sum(reference["endpoints"].params.values ** 2, axis=1)
+    np.testing.assert_allclose(reference["observables"].norm[:, -1], last, rtol=1e-6)
+    assert np.all(reference["observables"].norm[:, 0] == 0)
+
+
+@pytest.mark.parametrize("block_size", [1, 5, 64])
+def test_blocks_do_not_change_a_bit(reference, block_size):
+    assert statsgd.simulate(PROBLEM, SGD, block_size=block_size, **ASKED).identical(reference)
+
+
+def test_replicas_do_not_depend_on_how_many_there_are(reference):
+    fewer = statsgd.simulate(PROBLEM, SGD, **(ASKED | {"replicas": 9}))
+    assert fewer["endpoints"].equals(reference["endpoints"].isel(replica=slice(9)))
+
+
+def test_chunks_do_not_change_a_bit(reference, monkeypatch):
+    monkeypatch.setattr("statsgd.dynamics.advance._SECONDS_PER_CHUNK", 0.0)
+    assert statsgd.simulate(PROBLEM, SGD, **ASKED).identical(reference)
+
+
+DEVICES = """
+import sys
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+sys.path.insert(0, sys.argv[1])
+from test_ensemble import ASKED, PROBLEM, SGD
+import statsgd
+one = statsgd.simulate(PROBLEM, SGD, block_size=4, devices=jax.devices()[:1], **ASKED)
+two = statsgd.simulate(PROBLEM, SGD, block_size=4, devices=jax.devices(), **ASKED)
+assert len(jax.devices()) == 2
+print(one.identical(two))
+"""
+
+
+def test_two_devices_give_the_same_bits_as_one():
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", DEVICES, str(here)],
+        capture_output=True,
+        text=True,
+        cwd=here.parents[1],
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        check=False,
     )
-    tree = simulate(problem, SGD(0.1, noise.NoNoise()), steps=1, replicas=2, seed=0, progress=False)
-    assert set(tree["endpoints"].data_vars) == {"b", "layer.w"}
-    assert tree["endpoints"]["layer.w"].dims == ("replica", "layer.w_dim_0", "layer.w_dim_1")
+    assert done.stdout.strip() == "True", done.stderr
 
 
-@pytest.mark.parametrize("changes", [{"block_size": 1}, {"block_size": 7}, {"keep": 3}])
-def test_blocks_and_chunks_do_not_change_a_bit(changes):
-    reference, other = run(), run(**changes)
-    for group in ("endpoints", "momentum_buffer"):
-        np.testing.assert_array_equal(reference[group]["params"], other[group]["params"])
+def growing(params):
+    # From θ > 0 the step θ ← θ + ηθ³ overflows after a while; θ = 0 stays.
+    return -0.25 * jnp.sum(params**4)
 
 
-def test_replicas_do_not_depend_on_how_many_there_are():
-    few, many = run(replicas=5), run(replicas=50)
-    np.testing.assert_array_equal(few["endpoints"]["params"], many["endpoints"]["params"][:5])
-
-
-def test_seeds_and_replicas_are_different_runs():
-    ends = run()["endpoints"]["params"].values
-    assert len(np.unique(ends, axis=0)) == 30
-    assert not np.array_equal(ends, run(seed=8)["endpoints"]["params"].values)
-
-
-def test_one_compilation_serves_other_numbers():
-    calls = []
-
-    def loss(x):
-        calls.append(1)
-        return jnp.sum(x**2)
-
-    problem = problems.landscape(loss, np.ones(2))
-
-    def go(rate, momentum, variance, steps, seed):
-        sgd = SGD(rate, noise.Isotropic(variance), momentum)
-        simulate(problem, sgd, steps=steps, replicas=4, seed=seed, progress=False)
-
-    go(0.1, 0.0, 1.0, 10, 0)
-    first = len(calls)
-    go(0.2, 0.9, 0.5, 33, 5)
-    go(0.3, 0.2, 2.5, 7, 6)
-    # The checks of a new run trace shapes, but the gradient of a step is traced once for all.
-    assert len(calls) == first
-
-
-def test_starts():
-    problem = regression()
-    sgd = SGD(0.1, noise.NoNoise())
-    common = {"steps": 1, "replicas": 3, "seed": 0, "progress": False}
-    together = simulate(problem, sgd, start=np.ones(3), **common)["endpoints"]["params"].values
-    assert np.all(together == together[0])
-    apart = np.arange(9.0).reshape(3, 3)
-    each = simulate(problem, sgd, start=apart, **common)["endpoints"]["params"].values
-    gradient = np.stack([problem.gradient(jnp.asarray(row)) for row in apart])
-    np.testing.assert_allclose(each, apart - 0.1 * gradient, rtol=1e-5)
-    drawn = problems.landscape(lambda x: x**2, lambda key: jax.random.normal(key))
-    ends = simulate(drawn, sgd, **(common | {"replicas": 1000}))["endpoints"]["params"].values
-    # Half of the square root of 2/1000, times four: the spread of the start, times 0.8².
-    assert abs(ends.std() - 0.8) < 4 * 0.8 / np.sqrt(2000)
-
-
-def test_diverged_replica_is_frozen_flagged_and_counted():
-    # x' = x − 0.1·(−x³): from 0.5 the cube pushes slowly outward, from 30 it explodes at once.
-    problem = problems.landscape(lambda x: -(x**4) / 4, 0.0)
-    start = np.array([0.0, 30.0])
-    tree = simulate(
+@pytest.mark.parametrize("block_size", [1, 4])
+@pytest.mark.parametrize("phases", [1, 10])
+def test_divergence_is_frozen_at_the_last_finite_state(block_size, phases):
+    problem = landscape(growing, np.zeros(1))
+    start = np.array([[0.0], [1.0], [2.0], [0.0], [0.5], [0.01]], dtype=np.float32)
+    sgd = statsgd.SGD(0.1, NoNoise())
+    result = statsgd.simulate(
         problem,
-        SGD(0.1, noise.NoNoise()),
-        steps=50,
-        replicas=2,
+        sgd,
+        steps=100,
+        replicas=6,
         seed=0,
         start=start,
         progress=False,
-        observe={"x": lambda x: x},
+        block_size=block_size,
+        phases=phases,
+        observe={"value": lambda params: params[0]},
         observe_at=1,
     )
-    assert tree["run"]["diverged"].values.tolist() == [False, True]
-    # The step at which float32 overflows, by hand.
-    x, step = np.float32(30.0), 0
-    with np.errstate(over="ignore"):
-        while np.isfinite(x):
-            last, step = x, step + 1
-            x = np.float32(x + np.float32(0.1) * x * x * x)
-    assert tree["run"]["diverged_at"].values[1] == step
-    np.testing.assert_allclose(tree["endpoints"]["params"][1], last, rtol=1e-4)
-    assert np.all(np.isfinite(tree["observables"]["x"]))
-    assert tree["endpoints"]["params"].values[0] == 0
+    values = start[:, 0].copy()
+    expected = np.full(6, -1)
+    last = values.copy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        for step in range(1, 101):
+            values = values + np.float32(0.1) * values**3
+            expected[(expected < 0) & ~np.isfinite(values)] = step
+            last = np.where(expected < 0, values, last)
+    assert np.any(expected > SEGMENT // 4)
+    assert np.any(expected < 0)
+    run = result["run"]
+    np.testing.assert_array_equal(run.diverged_at, expected)
+    np.testing.assert_array_equal(run.diverged, expected >= 0)
+    np.testing.assert_array_equal(run.steps.values[expected >= 0], expected[expected >= 0] - 1)
+    endpoints = result["endpoints"].params.values[:, 0]
+    assert np.all(np.isfinite(endpoints))
+    ran_on = (expected >= 0) | (phases == 1)  # the others ended earlier on their way
+    np.testing.assert_allclose(endpoints[ran_on], last[ran_on], rtol=1e-3)
+    observed = result["observables"].value.values
+    assert np.all(np.isfinite(observed))
+    for replica in np.flatnonzero(expected >= 0):
+        assert np.all(observed[replica, expected[replica] :] == endpoints[replica])
+
+
+def test_phases_are_uniform_and_the_run_stops_there():
+    result = statsgd.simulate(
+        PROBLEM, SGD, steps=60, replicas=3000, seed=5, progress=False, phases=6
+    )
+    counts = np.bincount(result["run"].steps.values, minlength=61)[55:]
+    assert counts.sum() == 3000
+    assert np.all(np.abs(counts - 500) < 4 * np.sqrt(500))
+    whole = statsgd.simulate(PROBLEM, SGD, steps=60, replicas=3000, seed=5, progress=False)
+    ended = result["run"].steps.values == 60
+    np.testing.assert_allclose(
+        result["endpoints"].params.values[ended], whole["endpoints"].params.values[ended], rtol=1e-5
+    )
+
+
+# d = 1, x = (1,−1,2,.5,−.5,1.5), y = (1,0,1,1,−1,2): enumeration of all 720 permutations.
+SIX = linear_regression(
+    np.array([[1.0], [-1.0], [2.0], [0.5], [-0.5], [1.5]]),
+    np.array([1.0, 0.0, 1.0, 1.0, -1.0, 2.0]),
+)
+
+
+def six(scheme, phases, replicas=60_000):
+    sgd = statsgd.SGD(0.1, Minibatch(2, scheme))
+    result = statsgd.simulate(
+        SIX, sgd, steps=120, replicas=replicas, seed=9, progress=False, phases=phases
+    )
+    return result["endpoints"].params.values[:, 0].astype(np.float64) - 0.8
+
+
+def assert_mean(values, expected):
+    # Replicas are independent, so the standard error is theirs.
+    error = values.std() / np.sqrt(len(values))
+    assert abs(values.mean() - expected) < 4 * error
+    return error
+
+
+def test_reshuffled_epochs_end_where_enumeration_says():
+    deviation = six("reshuffle", 1)
+    assert_mean(deviation, -6.235007e-3)
+    error = assert_mean(deviation**2, 2.908262e-4)
+    assert 4 * error < 0.1 * 2.908262e-4
+    assert_mean((deviation + 6.235007e-3) ** 2, 2.519509e-4)
+
+
+def test_random_phases_of_an_epoch_are_where_enumeration_says():
+    error = assert_mean(six("reshuffle", 3) ** 2, 1.816934e-3)
+    assert 4 * error < 0.1 * 1.816934e-3
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"steps": 0}, "steps must be at least 1, got 0"),
-        ({"replicas": 0}, "replicas must be at least 1, got 0"),
-        ({"replicas": 2.0}, "replicas must be an integer"),
-        ({"seed": -1}, "seed must be at least 0"),
-        ({"start": np.ones(4)}, r"start must have leaves of shape \[\(3,\)\]"),
-        ({"start": {"w": np.ones(3)}}, "start must have the structure"),
-        ({"start": np.full(3, np.nan)}, "start must be finite"),
-        ({"keep": [50]}, "keep must be steps between 0 and 40"),
-        ({"observe": {"loss": 3}}, "observe must map names to functions"),
-    ],
+    ("scheme", "expected"),
+    [("with_replacement", 1.190885e-2), ("without_replacement", 9.464236e-3)],
 )
-@pytest.mark.usefixtures("unchecked")
-def test_bad_input_is_named(changes, message):
-    with pytest.raises(ValueError, match=message):
-        run(**changes)
+def test_white_batches_have_the_exact_variance(scheme, expected):
+    deviation = six(scheme, 1)
+    assert_mean(deviation, 0.0)
+    error = assert_mean(deviation**2, expected)
+    assert 4 * error < 0.1 * expected
+
+
+# Additive noise: M numbers of mean 0 and mean square 1 as targets, one to a batch; c = 1, and
+# inputs √h scaled so that every batch has curvature h. Rows of (η, h, β, M, average, end, single).
+EPOCHS = [
+    (0.1, 1.0, 0.0, 20, 2.466983e-2, 1.418040e-2, 1.810562e-2),
+    (0.1, 0.1, 0.0, 20, 3.364538e-2, 1.769393e-3, 1.766455e-2),
+    (0.05, 0.3, 0.5, 7, 8.127547e-3, 2.050579e-3, 2.169282e-3),
+]
+
+
+@pytest.mark.parametrize(("eta", "h", "beta", "m", "average", "end", "single"), EPOCHS)
+def test_epoch_noise_has_the_exact_variance(eta, h, beta, m, average, end, single):
+    xi = np.random.default_rng(0).normal(size=m)
+    xi = (xi - xi.mean()) / xi.std()
+    problem = linear_regression(np.full((m, 1), np.sqrt(h)), xi / np.sqrt(h))
+    epochs = int(np.ceil(8 * (1 - beta) / (eta * h * m))) + 3
+
+    def variance(scheme, phases):
+        result = statsgd.simulate(
+            problem,
+            statsgd.SGD(eta, Minibatch(1, scheme), beta),
+            steps=epochs * m,
+            replicas=20_000,
+            seed=4,
+            progress=False,
+            phases=phases,
+        )
+        return result["endpoints"].params.values[:, 0].astype(np.float64) ** 2
+
+    assert_mean(variance("reshuffle", m), average)
+    error = assert_mean(variance("reshuffle", 1), end)
+    assert 4 * error < 0.1 * end
+    assert_mean(variance("single_shuffle", m), single)
+
+
+def test_heavy_ball_endpoints_have_the_exact_joint_law():
+    hessian = np.array([[2.0, 0.3], [0.3, 0.7]])
+    noise = np.array([[1.0, 0.6], [0.6, 0.8]])
+    problem = landscape(lambda x: 0.5 * x @ jnp.asarray(hessian, x.dtype) @ x, np.zeros(2))
+    law = HeavyBallGaussian(hessian, noise, 0.3, 0.5)
+    result = statsgd.simulate(
+        problem,
+        statsgd.SGD(0.3, Anisotropic(noise), 0.5),
+        steps=150,
+        replicas=40_000,
+        seed=1,
+        progress=False,
+    )
+    state = np.concatenate(
+        [result["endpoints"].params.values, result["momentum_buffer"].params.values], axis=1
+    ).astype(np.float64)
+    products = state[:, :, None] * state[:, None, :]
+    error = products.std(0) / np.sqrt(len(state))
+    assert np.all(np.abs(products.mean(0) - law.joint) < 4 * error)
+    assert 4 * error[0, 0] < 0.1 * law.joint[0, 0]
+
+
+def test_a_change_of_numbers_does_not_compile_again():
+    traces = []
+
+    def loss(params):
+        traces.append(None)
+        return 0.5 * jnp.sum(params**2)
+
+    problem = landscape(loss, np.ones(2))
+
+    def run(rate, variance, seed, steps):
+        before = len(traces)
+        sgd = statsgd.SGD(rate, Isotropic(variance), 0.1)
+        statsgd.simulate(problem, sgd, steps=steps, replicas=4, seed=seed, progress=False)
+        return len(traces) - before
+
+    first = run(0.1, 1.0, 0, 30)
+    assert first > 0
+    assert run(0.2, 0.5, 7, 300) == 0
+
+
+def test_arguments_are_checked_before_anything_is_written(tmp_path):
+    def run(**changes):
+        options = {"steps": 10, "replicas": 4, "seed": 0, "progress": False}
+        return statsgd.simulate(PROBLEM, SGD, **(options | changes), store=tmp_path / "store")
+
+    for changes, message in [
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"replicas": 0}, "replicas must be at least 1"),
+        ({"phases": 11}, "phases must be at most steps = 10"),
+        ({"phases": 0}, "phases must be at least 1"),
+        ({"block_size": 0}, "block_size must be at least 1"),
+        ({"keep": [10], "phases": 3}, "keep must be steps between 0 and 8"),
+        ({"start": np.zeros(4)}, "start must have leaves of shape"),
+        ({"start": np.full(3, np.nan)}, "start must be finite"),
+        ({"observe": {"x": 3}}, "observe must map names to functions"),
+        ({"seed": -1}, "seed must be at least 0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            run(**changes)
+    with pytest.raises(ValueError, match="learning_rate must be below"):
+        statsgd.simulate(
+            PROBLEM, statsgd.SGD(5.0, NoNoise()), steps=10, replicas=2, seed=0, progress=False
+        )
+    assert not (tmp_path / "store").exists()
+
+
+def test_double_precision_is_kept():
+    with jax.enable_x64(True):
+        result = statsgd.simulate(PROBLEM, SGD, steps=20, replicas=3, seed=0, progress=False)
+    assert result["endpoints"].params.dtype == np.float64

@@ -13,6 +13,13 @@ from statsgd.problems.landscapes import quadratic, smooth_wells
 SADDLE = 0.6585913
 
 
+WELLS, BOWL = smooth_wells(), quadratic([[1.0]])
+
+
+def one_plus_square(params):
+    return 1 + params[0] ** 2
+
+
 def step_up(params):
     return 1.5 + 0.5 * jnp.tanh(3 * (params[0] - 0.5))
 
@@ -20,7 +27,7 @@ def step_up(params):
 @pytest.mark.parametrize(("learning_rate", "variance"), [(0.1, 0.0526316), (0.4, 0.25)])
 def test_student_law(learning_rate, variance):
     # v₁ = 1+x², L = x²/2, S = 1: p ∝ (1+x²)^(−1−1/η), Student ν = 1+2/η, Var = 1/(ν−2).
-    law = EffectivePotentialGibbs(quadratic([[1.0]]), lambda p: 1 + p[0] ** 2, learning_rate)
+    law = EffectivePotentialGibbs(BOWL, one_plus_square, learning_rate)
     assert_allclose(law.covariance(), [[variance]], atol=5.1e-8)
     x = np.array([[0.0], [0.7]])
     ratio = np.diff(law.log_density(x))
@@ -30,7 +37,7 @@ def test_student_law(learning_rate, variance):
 @pytest.mark.parametrize(("scale", "flat"), [(0.02, 0.905783), (0.005, 0.995928)])
 def test_weaker_noise_wins_exponentially(scale, flat):
     # The cumulative integral of exp(−U_eff) up to the saddle; scale = η/(2S) with S = 1.
-    law = EffectivePotentialGibbs(smooth_wells(), step_up, 2 * scale)
+    law = EffectivePotentialGibbs(WELLS, step_up, 2 * scale)
     assert_allclose(law.cdf(np.array([SADDLE])), [flat], atol=6e-7)
     assert_allclose(law.effective_loss(np.array([1.0])), 0.0206264, atol=5.1e-8)  # ∫L'/v₁
     assert_allclose(law.effective_loss(np.array([SADDLE])), 0.0673892, atol=5.1e-8)
@@ -62,7 +69,7 @@ def test_loss_scaled_noise_in_the_plane():
 
 
 def test_gradient_and_hessian_of_the_potential_are_exact():
-    law = EffectivePotentialGibbs(smooth_wells(), step_up, 0.04)
+    law = EffectivePotentialGibbs(WELLS, step_up, 0.04)
     x = jnp.array([0.3])
 
     def drift(params):
@@ -115,6 +122,6 @@ def test_sgd_with_varying_noise_has_the_student_law_at_small_steps():
 
 
 def test_draws_follow_the_law():
-    law = EffectivePotentialGibbs(quadratic([[1.0]]), lambda p: 1 + p[0] ** 2, 0.1)
+    law = EffectivePotentialGibbs(BOWL, one_plus_square, 0.1)
     draws = law.draw(jax.random.key(0), (40_000,))
     assert abs(draws.var() / 0.0526316 - 1) < 4 * np.sqrt(2.4 / 40_000)

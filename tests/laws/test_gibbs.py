@@ -129,7 +129,7 @@ def test_joint_law_with_the_momentum_buffer():
     ).get_trace()
     assert {"params", "momentum_buffer"} <= set(trace)
     with pytest.raises(ValueError, match=r"Gibbs\.phase_space"):
-        Gibbs(smooth_wells(), 0.1).log_density(np.array([0.0], [0.0]))
+        Gibbs(smooth_wells(), 0.1).log_density(np.zeros(1), np.zeros(1))
 
 
 def test_laws_stack_and_trace():

@@ -3,7 +3,9 @@
 from statsgd.dynamics.noise.covariance import noise_covariance
 from statsgd.dynamics.noise.gradient_noise import NOISES, GradientNoise, NoNoise
 from statsgd.dynamics.noise.injected import Anisotropic, HessianScaled, Isotropic, LossScaled
+from statsgd.dynamics.noise.label import LabelNoise
 from statsgd.dynamics.noise.minibatch import Minibatch
+from statsgd.dynamics.noise.trace_matched import TraceMatched
 
 __all__ = [
     "NOISES",
@@ -11,8 +13,10 @@ __all__ = [
     "GradientNoise",
     "HessianScaled",
     "Isotropic",
+    "LabelNoise",
     "LossScaled",
     "Minibatch",
     "NoNoise",
+    "TraceMatched",
     "noise_covariance",
 ]

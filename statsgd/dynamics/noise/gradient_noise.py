@@ -1,7 +1,7 @@
 """What gradient noise is: a stochastic gradient with a known covariance."""
 
 import abc
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -23,8 +23,10 @@ def register(noise: type["GradientNoise"]) -> type["GradientNoise"]:
 class GradientNoise(eqx.Module):
     """A stochastic gradient ĝ with E ĝ = ∇L and Cov ĝ = C(θ)."""
 
-    #: Whether ĝ at different steps are independent given θ: what every white-noise law needs.
-    white: ClassVar[bool] = True
+    @property
+    def white(self) -> bool:
+        """Whether ĝ at different steps are independent given θ: what white-noise laws need."""
+        return True
 
     @abc.abstractmethod
     def draw(self, key: PRNGKeyArray, problem: Problem, params: PyTree) -> PyTree:
@@ -34,6 +36,10 @@ class GradientNoise(eqx.Module):
     def covariance(self, problem: Problem, params: PyTree) -> Float[Any, "d d"]:
         """C(θ): centred covariance of one `draw` in flattened coordinates, batch size included."""
 
+    def root(self, problem: Problem, params: PyTree) -> Float[Any, "..."]:
+        """R(θ) with R Rᵀ = C(θ): a `(d, r)` matrix, or a number where C is isotropic."""
+        return symmetric_root(self.covariance(problem, params))
+
     def at_step(
         self, key: PRNGKeyArray, step: Int[Any, ""], problem: Problem, params: PyTree
     ) -> PyTree:
@@ -42,6 +48,12 @@ class GradientNoise(eqx.Module):
 
     def check(self, problem: Problem) -> None:
         """Raise `ValueError` if this noise cannot act on `problem`."""
+
+
+def symmetric_root(covariance: Float[Any, "d d"]) -> Float[Any, "d d"]:
+    """R with R Rᵀ = covariance, which may be singular; tiny negative eigenvalues count as zero."""
+    values, vectors = jnp.linalg.eigh(covariance)
+    return vectors * jnp.sqrt(jnp.clip(values, 0, None))
 
 
 @register
@@ -55,3 +67,7 @@ class NoNoise(GradientNoise):
     def covariance(self, problem: Problem, params: PyTree) -> Float[Any, "d d"]:
         """Zero."""
         return jnp.zeros((problem.dimension, problem.dimension))
+
+    def root(self, problem: Problem, params: PyTree) -> Float[Any, ""]:
+        """Zero."""
+        return jnp.zeros(())

@@ -1,7 +1,6 @@
 """Synthetic noise: the exact gradient plus a Gaussian vector of a stated covariance."""
 
 import abc
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from statsgd.arguments import non_negative, positive, symmetric
-from statsgd.dynamics.noise.gradient_noise import GradientNoise, register
+from statsgd.dynamics.noise.gradient_noise import GradientNoise, register, symmetric_root
+from statsgd.dynamics.random_stream import normal
 from statsgd.problems import Problem
 
 
@@ -27,7 +27,7 @@ class IsotropicNoise(GradientNoise):
         leaves, structure = jax.tree.flatten(problem.gradient(params))
         keys = [key] if len(leaves) == 1 else jax.random.split(key, len(leaves))
         noisy = [
-            (leaf + scale * jax.random.normal(k, leaf.shape, leaf.dtype)).astype(leaf.dtype)
+            (leaf + scale * normal(k, leaf.shape, leaf.dtype)).astype(leaf.dtype)
             for k, leaf in zip(keys, leaves, strict=True)
         ]
         return jax.tree.unflatten(structure, noisy)
@@ -35,6 +35,10 @@ class IsotropicNoise(GradientNoise):
     def covariance(self, problem: Problem, params: PyTree) -> Float[Any, "d d"]:
         """c(θ) I."""
         return self.variance_at(problem, params) * jnp.eye(problem.dimension)
+
+    def root(self, problem: Problem, params: PyTree) -> Float[Any, ""]:
+        """√c(θ)."""
+        return jnp.sqrt(self.variance_at(problem, params))
 
 
 class GaussianNoise(GradientNoise):
@@ -44,24 +48,23 @@ class GaussianNoise(GradientNoise):
     def covariance(self, problem: Problem, params: PyTree) -> Float[Any, "d d"]:
         """C(θ)."""
 
-    def root(self, problem: Problem, params: PyTree) -> Float[Any, "d r"]:
-        """R(θ), any matrix with R Rᵀ = C(θ)."""
-        return symmetric_root(self.covariance(problem, params))
-
     def draw(self, key: PRNGKeyArray, problem: Problem, params: PyTree) -> PyTree:
         """∇L plus Gaussian noise of covariance C(θ)."""
         root = self.root(problem, params)
-        noise = root @ jax.random.normal(key, (root.shape[1],), root.dtype)
+        noise = root @ normal(key, (root.shape[1],), root.dtype)
         gradient = problem.gradient(params)
         return jax.tree.map(
             lambda g, n: (g + n).astype(g.dtype), gradient, problem.unflatten(noise)
         )
 
 
-def symmetric_root(covariance: Float[Any, "d d"]) -> Float[Any, "d d"]:
-    """R with R Rᵀ = covariance, which may be singular; tiny negative eigenvalues count as zero."""
-    values, vectors = jnp.linalg.eigh(covariance)
-    return vectors * jnp.sqrt(jnp.clip(values, 0, None))
+def hessian_spectrum(
+    problem: Problem, params: PyTree
+) -> tuple[Float[Any, " d"], Float[Any, "d d"]]:
+    """Eigenvalues (ascending) and eigenvectors of ∇²L at `params`, in the precision of `params`."""
+    flat = problem.flatten(params)
+    curvature = jax.hessian(lambda vector: problem.loss(problem.unflatten(vector)))(flat)
+    return jnp.linalg.eigh(curvature)
 
 
 @register
@@ -94,7 +97,7 @@ class LossScaled(IsotropicNoise):
 
     strength: Float[Any, ""]
     floor: Float[Any, ""]
-    saturation: Float[Any, ""]
+    saturation: Any
 
     def __init__(self, strength: Any, floor: Any = 0.0, saturation: Any = np.inf):
         self.strength = positive("strength", strength)
@@ -104,8 +107,10 @@ class LossScaled(IsotropicNoise):
 
     def variance_at(self, problem: Problem, params: PyTree) -> Float[Any, ""]:
         """σ (L + c₀)/(1 + L/L_sat)."""
+        # Settings are NumPy numbers: as JAX arrays they take the precision of the context.
+        strength, floor, saturation = map(jnp.asarray, (self.strength, self.floor, self.saturation))
         loss = problem.loss(params)
-        return self.strength * (loss + self.floor) / (1 + loss / self.saturation)
+        return strength * (loss + floor) / (1 + loss / saturation)
 
 
 @register
@@ -116,8 +121,8 @@ class Anisotropic(GaussianNoise):
     or a function `params -> (d, d)`, whose eigenvalues below zero count as zero.
     """
 
-    matrix: Float[Any, "d d"] | Callable[[PyTree], Float[Any, "d d"]]
-    constant_root: Float[Any, "d d"] | None
+    matrix: Any
+    constant_root: Any
 
     def __init__(self, matrix: Any):
         if callable(matrix):
@@ -170,10 +175,8 @@ class HessianScaled(GaussianNoise):
         self.floor = non_negative("floor", floor)
 
     def _spectrum(self, problem: Problem, params: PyTree) -> tuple[Array, Array]:
-        flat = problem.flatten(params)
-        curvature = jax.hessian(lambda vector: problem.loss(problem.unflatten(vector)))(flat)
-        values, vectors = jnp.linalg.eigh(curvature)
-        return self.strength * jnp.abs(values) + self.floor, vectors
+        values, vectors = hessian_spectrum(problem, params)
+        return jnp.asarray(self.strength) * jnp.abs(values) + jnp.asarray(self.floor), vectors
 
     def covariance(self, problem: Problem, params: PyTree) -> Float[Any, "d d"]:
         """κ [H(θ)]⁺ + c₀I."""

@@ -1,0 +1,104 @@
+"""Optimisers of optax as dynamics."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int, PRNGKeyArray, PyTree
+
+from statsgd.arguments import real
+from statsgd.dynamics.dynamics import Dynamics
+from statsgd.dynamics.noise import GradientNoise
+from statsgd.problems import Problem
+
+
+class OptaxState(NamedTuple):
+    """State of one run."""
+
+    params: PyTree
+    optimiser_state: PyTree
+    step: Int[Any, ""]
+
+
+class OptaxDynamics(Dynamics):
+    """Any `optax.GradientTransformation` fed with stochastic gradients.
+
+        OptaxDynamics(optax.adam(1e-3), noise)
+        OptaxDynamics(optax.adam, noise, learning_rate=1e-3, b2=0.99)
+        OptaxDynamics(optax.sgd(optax.cosine_decay_schedule(0.1, 1000)), noise)
+
+    In the second form the optimiser is built inside the step from numbers that are traced: other
+    numbers do not recompile, and `grid` takes axes such as `hyperparameters.learning_rate`.
+
+    **Arguments:** `transformation`, a gradient transformation or a function that returns one;
+    `noise`, a gradient noise; `hyperparameters`, the numbers to call that function with.
+
+    Raises `ValueError` for arguments that are not these.
+    """
+
+    transformation: Any
+    noise: GradientNoise
+    hyperparameters: dict[str, Float[Any, ""]]
+
+    def __init__(
+        self,
+        transformation: Any,
+        noise: GradientNoise,
+        hyperparameters: dict[str, Any] | None = None,
+        **more: Any,
+    ):
+        if not isinstance(noise, GradientNoise):
+            raise ValueError(f"noise must be one of statsgd.noise, got {noise!r}")
+        numbers = {**(hyperparameters or {}), **more}
+        built = _is_transformation(transformation)
+        if built and numbers:
+            raise ValueError(
+                "hyperparameters must go with a function that builds a transformation, such as "
+                f"optax.adam, got {sorted(numbers)} with a built one"
+            )
+        if not built and not callable(transformation):
+            raise ValueError(
+                "transformation must be an optax.GradientTransformation or a function that returns "
+                f"one, got {transformation!r}"
+            )
+        self.transformation = transformation
+        self.noise = noise
+        self.hyperparameters = {
+            name: real(name, value, allowed="a finite number", valid=np.isfinite)
+            for name, value in numbers.items()
+        }
+
+    def optimiser(self) -> Any:
+        """The gradient transformation."""
+        if _is_transformation(self.transformation):
+            return self.transformation
+        return self.transformation(**self.hyperparameters)
+
+    def init(self, problem: Problem, params: PyTree) -> OptaxState:
+        """With the optimiser's own initial state."""
+        return OptaxState(params, self.optimiser().init(params), jnp.zeros((), jnp.int32))
+
+    def step(self, key: PRNGKeyArray, problem: Problem, state: OptaxState) -> OptaxState:
+        """One update."""
+        gradient = self.noise.at_step(key, state.step, problem, state.params)
+        updates, after = self.optimiser().update(gradient, state.optimiser_state, state.params)
+        params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), state.params, updates)
+        # Numbers of 64 bits must not widen what the loop carries.
+        after = jax.tree.map(
+            lambda new, old: jnp.asarray(new, jnp.asarray(old).dtype), after, state.optimiser_state
+        )
+        return OptaxState(params, after, state.step + 1)
+
+    def check(self, problem: Problem, *, allow_unstable: bool = False) -> None:
+        """Raise `ValueError` if the noise does not fit, or no transformation comes out."""
+        self.noise.check(problem)
+        if not _is_transformation(self.optimiser()):
+            raise ValueError(
+                "transformation must return an optax.GradientTransformation, got "
+                f"{self.optimiser()!r}"
+            )
+
+
+def _is_transformation(value: Any) -> bool:
+    return hasattr(value, "init") and hasattr(value, "update")

@@ -1,0 +1,212 @@
+"""Ensembles on disk: a Zarr store that a run cut off at any moment can be resumed from.
+
+Records go to Zarr arrays as they come. The state of all replicas is the one chunk of one array,
+with a check sum, which Zarr replaces in one move after the records before it are written. A run
+that is cut off starts again from there and writes the same records once more, so that it does not
+matter what it had written since.
+"""
+
+import io
+import json
+import math
+import time
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import PyTree
+
+from statsgd.dynamics.advance import Replicas
+from statsgd.dynamics.launch import Blocks
+from statsgd.dynamics.records import Layout
+from statsgd.provenance import first_difference
+
+_CHUNK_BYTES = 2**20
+_CHECKPOINT = "checkpoint"
+_SHARE_OF_TIME = 0.05  # that writing checkpoints may take
+_VERSION = "_version"  # attributes that end so say who wrote a store, not what is in it
+
+
+class ZarrStore:
+    """Records and checkpoints of one ensemble in the directory `path`.
+
+    Raises `ValueError` if `path` holds anything else: another configuration, by the name of the
+    field that differs, or no ensemble at all. Nothing is overwritten then.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        layout: Layout,
+        blocks: Blocks,
+        schedules: Mapping[str, Sequence[int]],
+        templates: Mapping[str, PyTree],
+        attributes: dict,
+    ):
+        import zarr
+
+        self.path = Path(path)
+        self.layout = layout
+        self.blocks = blocks
+        self.schedules = schedules
+        self.pending: dict[str, dict[int, PyTree]] = {group: {} for group in schedules}
+        self.written, self.cost = -math.inf, 0.0
+        self.root: Any  # zarr says of every item that it may be a group or an array
+        if self._is_new():
+            self.root = zarr.open_group(str(self.path), mode="a", attributes=attributes)
+        else:
+            self._require_same(attributes)
+            for unfinished in self.path.rglob("*.partial"):  # of a process that was killed
+                unfinished.unlink()
+            self.root = zarr.open_group(str(self.path), mode="r+")
+        for group, steps in schedules.items():
+            if not (self.path / group / "zarr.json").exists() or self._load() is None:
+                self._create(group, templates[group], steps)
+
+    def _is_new(self) -> bool:
+        if not self.path.exists():
+            return True
+        if not self.path.is_dir():
+            raise ValueError(f"store must be a new path or a stored ensemble, got file {self.path}")
+        if (self.path / "zarr.json").exists():
+            return False
+        # A run killed while it made the store leaves at most an unfinished file.
+        if all(item.suffix == ".partial" for item in self.path.iterdir()):
+            return True
+        raise ValueError(
+            f"store must be a new path or a stored ensemble, got {self.path}, which holds other "
+            "files"
+        )
+
+    def _require_same(self, attributes: dict) -> None:
+        try:
+            there = json.loads((self.path / "zarr.json").read_text()).get("attributes", {})
+        except (json.JSONDecodeError, AttributeError) as error:
+            raise ValueError(f"store {self.path} is damaged: zarr.json: {error}") from None
+        if there.get("kind") != attributes["kind"]:
+            raise ValueError(
+                f"store must be a new path or a stored ensemble, got {self.path}, which holds "
+                f"{there.get('kind', 'something else')!r}"
+            )
+        found = first_difference(_settings(there), _settings(attributes))
+        if found:
+            name, theirs, ours = found
+            raise ValueError(
+                f"store {self.path} holds another configuration: {name} is {theirs!r} there and "
+                f"{ours!r} here"
+            )
+
+    def _create(self, group: str, template: PyTree, steps: Sequence[int]) -> None:
+        coords = {**self.layout.coords, "step": np.asarray(steps)}
+        empty = xr.Dataset(coords=coords)
+        empty.to_zarr(str(self.path), group=group, mode="w", consolidated=False, zarr_format=3)
+        lanes = math.prod(self.layout.shape)
+
+        def one_record(leaf):
+            return np.broadcast_to(np.zeros((), leaf.dtype), (lanes, 1, *leaf.shape))
+
+        variables = self.layout.variables(jax.tree.map(one_record, template), stepped=True)
+        for name, (dims, array) in variables.items():
+            axis = len(self.layout.shape)
+            length = min(len(steps), max(1, _CHUNK_BYTES // max(1, array.nbytes)))
+            self.root[group].create_array(
+                name,
+                shape=(*array.shape[:axis], len(steps), *array.shape[axis + 1 :]),
+                chunks=(*array.shape[:axis], length, *array.shape[axis + 1 :]),
+                dtype=array.dtype,
+                dimension_names=dims,
+                fill_value=np.nan if np.issubdtype(array.dtype, np.inexact) else 0,
+            )
+
+    def record(self, group: str, index: int, tree: PyTree) -> None:
+        """Keep `tree` until the next checkpoint."""
+        self.pending[group][index] = tree
+
+    def checkpoint(self, step: int, flight: Replicas, *, last: bool) -> None:
+        """Write what is pending and then the state, unless that was done a moment ago."""
+        begin = time.monotonic()
+        if not last and begin - self.written < self.cost / _SHARE_OF_TIME:
+            return
+        self._flush()
+        self._save(step, flight)
+        self.written = time.monotonic()
+        self.cost = self.written - begin
+
+    def _flush(self) -> None:
+        for group, records in self.pending.items():
+            if not records:
+                continue
+            first, last = min(records), max(records)
+            stacked = jax.tree.map(
+                lambda *leaves: np.stack(leaves, axis=1), *(records[i] for i in sorted(records))
+            )
+            for name, (_, array) in self.layout.variables(stacked, stepped=True).items():
+                lead = (slice(None),) * len(self.layout.shape)
+                self.root[group][name][(*lead, slice(first, last + 1))] = array
+            records.clear()
+
+    def _save(self, step: int, flight: Replicas) -> None:
+        from zarr.codecs import Crc32cCodec
+
+        leaves = jax.tree.leaves(self.blocks.join((flight.state, flight.diverged_at)))
+        file = io.BytesIO()
+        np.savez(file, step=step, **{f"leaf_{i}": leaf for i, leaf in enumerate(leaves)})
+        content = np.frombuffer(file.getbuffer(), dtype=np.uint8)
+        group = self.root.require_group(_CHECKPOINT)
+        if "state" not in group:
+            group.create_array(
+                "state",
+                shape=content.shape,
+                chunks=content.shape,
+                dtype=np.uint8,
+                compressors=Crc32cCodec(),
+                dimension_names=("byte",),
+            )
+        group["state"][:] = content
+
+    def _load(self) -> dict[str, np.ndarray] | None:
+        """The last checkpoint, None where none was written."""
+        if not (self.path / _CHECKPOINT / "state" / "c" / "0").exists():
+            return None
+        try:
+            with np.load(io.BytesIO(self.root[f"{_CHECKPOINT}/state"][:].tobytes())) as saved:
+                return {name: saved[name] for name in saved.files}
+        except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
+            raise ValueError(
+                f"store {self.path} is damaged: {_CHECKPOINT}: {error}; without the directory "
+                f"{_CHECKPOINT} the run starts again"
+            ) from None
+
+    def resume(self, lanes: Replicas) -> tuple[int, Replicas]:
+        """The step and the replicas of the last checkpoint, or `lanes` at −1 if there is none."""
+        saved = self._load()
+        if saved is None:
+            return -1, lanes
+        leaves, structure = jax.tree.flatten((lanes.state, lanes.diverged_at))
+        state, diverged_at = jax.tree.unflatten(
+            structure, [jnp.asarray(saved[f"leaf_{i}"]) for i in range(len(leaves))]
+        )
+        return int(saved["step"]), lanes._replace(state=state, diverged_at=diverged_at)
+
+    def finish(self, groups: Mapping[str, xr.Dataset], attributes: dict) -> xr.DataTree:
+        """Write `groups` and open the whole store; its arrays are read when they are used."""
+        for name, dataset in groups.items():
+            dataset.to_zarr(str(self.path), group=name, mode="w", consolidated=False, zarr_format=3)
+        whole = xr.open_datatree(str(self.path), engine="zarr", consolidated=False)
+        return whole.drop_nodes(_CHECKPOINT)
+
+
+def _settings(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    found = {}
+    for name, value in attributes.items():
+        if not name.endswith(_VERSION):
+            try:
+                found[name] = json.loads(value) if isinstance(value, str) else value
+            except json.JSONDecodeError:
+                found[name] = value
+    return found
