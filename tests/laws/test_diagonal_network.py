@@ -371,7 +371,7 @@ def test_one_layer_is_linear_regression():
         np.testing.assert_allclose(variance, exact.covariance()[0, 0], rtol=1e-6)
 
 
-def test_sgd_outside_the_assumptions_is_refused():
+def test_sgd_outside_the_assumptions_is_refused(unchecked):
     problem = diagonal_linear_network([1.0, 2, -1], [1.0, 1, 0])
     with pytest.raises(ValueError, match="Minibatch noise, got NoNoise"):
         DiagonalNetworkLaw.from_sgd(problem, SGD(0.1, noise.NoNoise()))
