@@ -1,5 +1,28 @@
 """What theory predicts: one file per family of laws."""
 
+from statsgd.laws.collapse import (
+    RegressionThresholds,
+    collapse_probability,
+    discrete_collapse_threshold,
+    linear_regression_collapse_threshold,
+    lyapunov_exponent,
+)
+from statsgd.laws.flatness_functionals import (
+    Selection,
+    codimension_selection,
+    distance_tube_mass,
+    flatness_weight,
+    loss_tube_mass,
+)
+from statsgd.laws.floor_moments import (
+    FloorMoments,
+    floor_second_moments,
+    floor_well_weights,
+    log_loss_mfpt,
+    log_loss_mfpt_1d,
+    regression_tail_index,
+)
+from statsgd.laws.floored import FlooredLossScaledLaw, FlooredPowerOfLossLaw
 from statsgd.laws.gaussian import GaussianLaw
 from statsgd.laws.heavy_ball import HeavyBallGaussian
 from statsgd.laws.law import LAWS, ImproperLawError, Law
@@ -8,18 +31,71 @@ from statsgd.laws.linear_regression import (
     critical_learning_rate,
     gaussian_critical_learning_rate,
 )
+from statsgd.laws.loss_noise_fit import LossNoiseFit, fit_loss_scaled_noise
+from statsgd.laws.loss_scaled import LossScaledLaw, TorusPowerOfLossLaw
+from statsgd.laws.loss_scaled_setting import effective_noise_ratio
+from statsgd.laws.noise_regime import (
+    classify_noise_regime,
+    contraction_learning_rate,
+    critical_noise_ratio,
+    mean_loss_contraction,
+    mean_square_noise_ratio,
+    relaxation_rate,
+)
+from statsgd.laws.outlier import OutlierPowerLaw
 from statsgd.laws.phase_space import PhaseSpaceGaussian
 from statsgd.laws.potential import PotentialLaw
+from statsgd.laws.saturating import SaturatedPowerOfLossLaw, SaturatingLossScaledLaw
+from statsgd.laws.scalar_noise import ScalarNoiseLaw
+from statsgd.laws.strata import StrataLaw
+from statsgd.laws.student_t import StudentTLaw
+from statsgd.laws.zero_loss_circle import ZeroLossCircleLaw
 
 __all__ = [
     "LAWS",
+    "FloorMoments",
+    "FlooredLossScaledLaw",
+    "FlooredPowerOfLossLaw",
     "GaussianLaw",
     "HeavyBallGaussian",
     "ImproperLawError",
     "Law",
     "LinearRegressionGaussian",
+    "LossNoiseFit",
+    "LossScaledLaw",
+    "OutlierPowerLaw",
     "PhaseSpaceGaussian",
     "PotentialLaw",
+    "RegressionThresholds",
+    "SaturatedPowerOfLossLaw",
+    "SaturatingLossScaledLaw",
+    "ScalarNoiseLaw",
+    "Selection",
+    "StrataLaw",
+    "StudentTLaw",
+    "TorusPowerOfLossLaw",
+    "ZeroLossCircleLaw",
+    "classify_noise_regime",
+    "codimension_selection",
+    "collapse_probability",
+    "contraction_learning_rate",
     "critical_learning_rate",
+    "critical_noise_ratio",
+    "discrete_collapse_threshold",
+    "distance_tube_mass",
+    "effective_noise_ratio",
+    "fit_loss_scaled_noise",
+    "flatness_weight",
+    "floor_second_moments",
+    "floor_well_weights",
     "gaussian_critical_learning_rate",
+    "linear_regression_collapse_threshold",
+    "log_loss_mfpt",
+    "log_loss_mfpt_1d",
+    "loss_tube_mass",
+    "lyapunov_exponent",
+    "mean_loss_contraction",
+    "mean_square_noise_ratio",
+    "regression_tail_index",
+    "relaxation_rate",
 ]

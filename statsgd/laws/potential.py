@@ -29,13 +29,17 @@ class PotentialLaw(Law):
         """log Z, or zero where `normalized` is False."""
         return 0.0
 
+    def flat_prior(self) -> dist.Distribution:
+        """The flat measure that exp(−U) is a density of: Lebesgue measure on ℝᵈ unless replaced."""
+        return dist.ImproperUniform(dist.constraints.real_vector, (), (self.dimension,))
+
     def log_density(self, params: Float[Array, " d"]) -> Float[Array, ""]:
         """−U(θ) − log Z; unnormalised where `normalized` is False."""
         self.require_proper()
         return -self.potential(params) - self.log_normalizer()
 
     def model(self, obs: Float[Array, "n d"] | None = None) -> None:
-        """Site `params`: a flat prior on ℝᵈ with the factor exp(−U)/Z.
+        """Site `params`: the flat prior with the factor exp(−U)/Z.
 
         Conditioning on `obs` needs a normalised law, else `ValueError`: Z depends on parameters.
         """
@@ -45,7 +49,7 @@ class PotentialLaw(Law):
                 f"{type(self).__name__} is not normalised: its parameters cannot be inferred "
                 "from obs"
             )
-        flat = dist.ImproperUniform(dist.constraints.real_vector, (), (self.dimension,))
+        flat = self.flat_prior()
         if obs is None:
             params = numpyro.sample("params", flat)
             numpyro.factor("stationary_law", self.log_density(params))
