@@ -45,10 +45,13 @@ from statsgd.laws.noise_regime import (
 from statsgd.laws.outlier import OutlierPowerLaw
 from statsgd.laws.phase_space import PhaseSpaceGaussian
 from statsgd.laws.potential import PotentialLaw
+from statsgd.laws.random_shift import random_shift_noise, random_shift_path, shift_noise_covariance
 from statsgd.laws.saturating import SaturatedPowerOfLossLaw, SaturatingLossScaledLaw
 from statsgd.laws.scalar_noise import ScalarNoiseLaw
 from statsgd.laws.strata import StrataLaw
 from statsgd.laws.student_t import StudentTLaw
+from statsgd.laws.valley import ValleyLaw
+from statsgd.laws.valley_stability import LearningRateBounds, max_stable_learning_rate
 from statsgd.laws.zero_loss_circle import ZeroLossCircleLaw
 
 __all__ = [
@@ -60,6 +63,7 @@ __all__ = [
     "HeavyBallGaussian",
     "ImproperLawError",
     "Law",
+    "LearningRateBounds",
     "LinearRegressionGaussian",
     "LossNoiseFit",
     "LossScaledLaw",
@@ -74,6 +78,7 @@ __all__ = [
     "StrataLaw",
     "StudentTLaw",
     "TorusPowerOfLossLaw",
+    "ValleyLaw",
     "ZeroLossCircleLaw",
     "classify_noise_regime",
     "codimension_selection",
@@ -94,8 +99,12 @@ __all__ = [
     "log_loss_mfpt_1d",
     "loss_tube_mass",
     "lyapunov_exponent",
+    "max_stable_learning_rate",
     "mean_loss_contraction",
     "mean_square_noise_ratio",
+    "random_shift_noise",
+    "random_shift_path",
     "regression_tail_index",
     "relaxation_rate",
+    "shift_noise_covariance",
 ]
