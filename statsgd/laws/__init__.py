@@ -23,6 +23,13 @@ from statsgd.laws.floor_moments import (
     regression_tail_index,
 )
 from statsgd.laws.floored import FlooredLossScaledLaw, FlooredPowerOfLossLaw
+from statsgd.laws.freezing import (
+    Freezing,
+    FreezingPoint,
+    freezing_chain,
+    freezing_point_scaling,
+    freezing_prediction,
+)
 from statsgd.laws.gaussian import GaussianLaw
 from statsgd.laws.heavy_ball import HeavyBallGaussian
 from statsgd.laws.law import LAWS, ImproperLawError, Law
@@ -50,15 +57,20 @@ from statsgd.laws.saturating import SaturatedPowerOfLossLaw, SaturatingLossScale
 from statsgd.laws.scalar_noise import ScalarNoiseLaw
 from statsgd.laws.strata import StrataLaw
 from statsgd.laws.student_t import StudentTLaw
+from statsgd.laws.two_valley import TwoValleyLaw, two_valley_noise
+from statsgd.laws.two_valley_hopping import ChainLaw, TwoValleyHopping, two_valley_chain_law
 from statsgd.laws.valley import ValleyLaw
 from statsgd.laws.valley_stability import LearningRateBounds, max_stable_learning_rate
 from statsgd.laws.zero_loss_circle import ZeroLossCircleLaw
 
 __all__ = [
     "LAWS",
+    "ChainLaw",
     "FloorMoments",
     "FlooredLossScaledLaw",
     "FlooredPowerOfLossLaw",
+    "Freezing",
+    "FreezingPoint",
     "GaussianLaw",
     "HeavyBallGaussian",
     "ImproperLawError",
@@ -78,6 +90,8 @@ __all__ = [
     "StrataLaw",
     "StudentTLaw",
     "TorusPowerOfLossLaw",
+    "TwoValleyHopping",
+    "TwoValleyLaw",
     "ValleyLaw",
     "ZeroLossCircleLaw",
     "classify_noise_regime",
@@ -93,6 +107,9 @@ __all__ = [
     "flatness_weight",
     "floor_second_moments",
     "floor_well_weights",
+    "freezing_chain",
+    "freezing_point_scaling",
+    "freezing_prediction",
     "gaussian_critical_learning_rate",
     "linear_regression_collapse_threshold",
     "log_loss_mfpt",
@@ -107,4 +124,6 @@ __all__ = [
     "regression_tail_index",
     "relaxation_rate",
     "shift_noise_covariance",
+    "two_valley_chain_law",
+    "two_valley_noise",
 ]

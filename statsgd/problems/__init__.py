@@ -13,16 +13,19 @@ from statsgd.problems.problem import (
     population_risk,
 )
 from statsgd.problems.regression import LinearRegression, linear_regression
+from statsgd.problems.two_valley import FrozenTwoValley, TwoValleyLandscape
 
 __all__ = [
     "DENSE_LIMIT",
     "EmpiricalRisk",
+    "FrozenTwoValley",
     "Landscape",
     "LinearRegression",
     "Minimum",
     "PopulationRisk",
     "Problem",
     "SampledProblem",
+    "TwoValleyLandscape",
     "empirical_risk",
     "hessian",
     "landscape",
