@@ -1,5 +1,6 @@
 """How far measured gradient noise is loss-scaled: slope, floor, and departure from isotropy."""
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,7 +45,8 @@ def fit_loss_scaled_noise(
     the number of directions that carry the noise; `radial_variances` `(n,)`, uᵀCu with u the unit
     vector from the nearest zero-loss point, to test isotropy.
 
-    Raises `ValueError` for fewer than three points or equal losses.
+    Warns where the radial ratio is off one by more than 0.1. Raises `ValueError` for fewer than
+    three points or equal losses.
     """
     q = count("codimension", codimension)
     loss = np.asarray(finite_array("loss_values", loss_values, ndim=1), dtype=np.float64)
@@ -77,6 +79,13 @@ def fit_loss_scaled_noise(
             raise ValueError(f"radial_variances must have length {n}, got {len(radial)}")
         ratios = q * radial / traces
         ratio, ratio_error = float(ratios.mean()), float(ratios.std(ddof=1) / np.sqrt(n))
-    return LossNoiseFit(
+    fit = LossNoiseFit(
         slope, float(slope_error), floor, float(floor_error), r_squared, ratio, ratio_error
     )
+    if fit.isotropic is False:
+        warnings.warn(
+            f"the radial ratio of the noise is {ratio:.3g}, not within 0.1 of one: laws of "
+            "isotropic loss-scaled noise have other exponents and thresholds",
+            stacklevel=2,
+        )
+    return fit

@@ -10,9 +10,12 @@ from jaxtyping import Array, Float
 from numpy.polynomial.legendre import leggauss
 
 from statsgd.arguments import count, is_traced, positive
+from statsgd.dynamics.noise import Minibatch
+from statsgd.dynamics.sgd import SGD
 from statsgd.laws.heavy_ball import location_vector
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.laws.student_t import StudentTLaw
+from statsgd.problems import LinearRegression
 
 
 @register
@@ -31,7 +34,7 @@ class OutlierPowerLaw(StudentTLaw):
     central quantiles, |z| below about 1.5 standard deviations.
 
     **Arguments:** `batch_size` S, `learning_rate` η, `curvature` h, `minimum_loss` L* > 0,
-    `outliers` n.
+    `outliers` n, `location` of the minimum, zero by default.
 
     Source: Mori, Ziyin, Liu, Ueda (2022), arXiv:2105.09557; the warning is derived.
     """
@@ -53,6 +56,7 @@ class OutlierPowerLaw(StudentTLaw):
         curvature: Any,
         minimum_loss: Any,
         outliers: int = 1,
+        location: Any = None,
     ):
         self.batch_size = positive("batch_size", batch_size)
         self.learning_rate = positive("learning_rate", learning_rate)
@@ -60,10 +64,41 @@ class OutlierPowerLaw(StudentTLaw):
         self.minimum_loss = positive("minimum_loss", minimum_loss)
         self.outliers = count("outliers", outliers)
         self.degrees_of_freedom = 2 * self.escape_exponent - self.outliers
-        self.location = location_vector(None, self.outliers)
+        self.location = location_vector(location, self.outliers)
         xp = jnp if is_traced(self.degrees_of_freedom) else np
         nu = xp.where(self.degrees_of_freedom == 0, xp.nan, self.degrees_of_freedom)
         self.scale = 2 * self.minimum_loss / (self.curvature * nu) * np.eye(self.outliers)
+
+    @classmethod
+    def from_sgd(cls, problem: LinearRegression, sgd: SGD) -> Self:
+        """The law for `sgd` on a linear regression whose Hessian eigenvalues are nearly equal.
+
+        All d directions are outliers, h is their mean curvature and L* the least loss. Raises
+        `ValueError` for another problem, unequal eigenvalues (beyond 10 %), noise other than i.i.d.
+        minibatches drawn with replacement, momentum or weight decay.
+        """
+        if not isinstance(problem, LinearRegression):
+            raise ValueError(
+                f"the law speaks about linear_regression problems, got {type(problem).__name__}"
+            )
+        noise = sgd.noise
+        if not (isinstance(noise, Minibatch) and noise.sampling == "with_replacement"):
+            raise ValueError(f"the law needs Minibatch noise with replacement, got {noise!r}")
+        if float(sgd.momentum) != 0 or float(sgd.weight_decay) != 0:
+            raise ValueError(
+                "the law needs momentum = 0 and weight_decay = 0, got "
+                f"{float(sgd.momentum):.4g} and {float(sgd.weight_decay):.4g}"
+            )
+        h = np.linalg.eigvalsh(problem.hessian_matrix())
+        if h[0] < 0.9 * h[-1]:
+            raise ValueError(
+                "the law takes all outlier curvatures equal, got Hessian eigenvalues from "
+                f"{h[0]:.4g} to {h[-1]:.4g}"
+            )
+        location = problem.minimiser()
+        residual = np.asarray(problem.inputs, np.float64) @ location - np.asarray(problem.targets)
+        least = 0.5 * float(np.mean(residual**2))
+        return cls(noise.batch_size, sgd.learning_rate, h.mean(), least, len(h), location)
 
     @classmethod
     def examples(cls) -> Sequence[Self]:

@@ -12,8 +12,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from statsgd.arguments import count, is_traced, one_of, positive
+from statsgd.dynamics.sgd import SGD
 from statsgd.laws.law import ImproperLawError, register
+from statsgd.laws.loss_scaled_setting import FlatLoss, loss_scaled_noise
 from statsgd.laws.potential import PotentialLaw
+from statsgd.problems import Problem
 from statsgd.problems.parameters import in_double_precision
 
 #: Power of 1/D(θ) that each reading of a stochastic integral puts into the density.
@@ -73,6 +76,17 @@ def require_integrable_at_zero(exponent: float, codimension: int) -> None:
         )
 
 
+class LossProfile(eqx.Module):
+    """φ(L) = (L + c₀)/(1 + L/L_sat), the profile of `noise.LossScaled`."""
+
+    floor: Float[Array, ""]
+    saturation: Float[Array, ""]
+
+    def __call__(self, loss: Float[Array, ""]) -> Float[Array, ""]:
+        """φ(L)."""
+        return (loss + self.floor) / (1 + loss / self.saturation)
+
+
 @register
 class ScalarNoiseLaw(LossPotentialLaw):
     """Stationary law of SGD with noise C = σ φ(L) I for any positive profile φ of the loss.
@@ -125,6 +139,31 @@ class ScalarNoiseLaw(LossPotentialLaw):
         self.reading = one_of("reading", reading, READINGS)
         with jax.ensure_compile_time_eval():
             self.noisy_at_zero = bool(noise_profile(jnp.zeros(())) > 0)
+
+    @classmethod
+    def from_sgd(
+        cls,
+        problem: Problem,
+        sgd: SGD,
+        *,
+        codimension: int | None,
+        growth: Any = 2.0,
+        loss_scale: Any = 1.0,
+    ) -> Self:
+        """The law for `sgd` with any `LossScaled` noise, also with both floor and saturation.
+
+        Raises `ValueError` for other noise, momentum or weight decay.
+        """
+        noise = loss_scaled_noise(sgd)
+        return cls(
+            FlatLoss(problem),
+            problem.dimension,
+            LossProfile(noise.floor, noise.saturation),
+            sgd.learning_rate * noise.strength,
+            codimension=codimension,
+            growth=growth,
+            loss_scale=loss_scale,
+        )
 
     @classmethod
     def examples(cls) -> Sequence[Self]:

@@ -290,12 +290,12 @@ class TwoValleyLaw(Law):
         means = (centre + scale * push) * np.array([1.0, -1.0])
         return means, scale * np.sqrt(1 - depth * push - push**2)
 
-    def mean(self) -> Float[Array, "1"]:
+    def mean(self) -> Float[np.ndarray, "1"]:
         """E x."""
         p, (means, _) = float(self.flat_probability()), self.well_moments()
         return np.array([p * means[0] + (1 - p) * means[1]])
 
-    def covariance(self) -> Float[Array, "1 1"]:
+    def covariance(self) -> Float[np.ndarray, "1 1"]:
         """Var x."""
         p, (means, deviations) = float(self.flat_probability()), self.well_moments()
         second = deviations**2 + means**2

@@ -294,19 +294,20 @@ class ValleyLaw(Law):
             return np.inf
         return float(np.sum(values))
 
-    def mean(self) -> Float[Array, " d"]:
+    def mean(self) -> Float[np.ndarray, " d"]:
         """(E x, 0)."""
         return np.concatenate([[self.expectation(lambda x: x)], np.zeros(self.valley.transverse)])
 
-    def covariance(self) -> Float[Array, "d d"]:
+    def covariance(self) -> Float[np.ndarray, "d d"]:
         """Diagonal: Var x and E Var(y | x)."""
         center = self.mean()[0]
         along = self.expectation(lambda x: (x - center) ** 2)
-        across = [
-            self.expectation(lambda x, i=i: self.conditional_variance(x)[:, i])
-            for i in range(self.valley.transverse)
-        ]
-        return np.diag([along, *across])
+
+        def across(index: int) -> float:
+            return self.expectation(lambda x: self.conditional_variance(x)[:, index])
+
+        variances = [across(index) for index in range(self.valley.transverse)]
+        return np.diag([along, *variances])
 
     def cdf(self, params: Float[Array, "... d"]) -> Float[np.ndarray, "... d"]:
         """Marginal distribution function of x and of each y_i."""
@@ -335,7 +336,7 @@ class ValleyLaw(Law):
         For constant, equal diffusion across; else `ValueError`.
         """
         constant = self.valley.constant_diffusion
-        if not constant or np.ptp(np.asarray(self.valley.across_diffusion(0.0))) != 0:
+        if not constant or np.ptp(np.asarray(self.valley.across_diffusion(jnp.zeros(())))) != 0:
             raise ValueError("effective_loss needs constant and equal diffusion across the valley")
         return evaluate(AveragedValley.effective_loss, self.valley, x)
 

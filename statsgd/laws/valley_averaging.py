@@ -185,7 +185,7 @@ class AveragedValley(eqx.Module):
         cumulative = jnp.concatenate([jnp.zeros(1), jnp.cumsum(steps)])
         h = jax.vmap(lambda place: jnp.max(self.curvatures(place)))(x)
         sharpest = jnp.argmax(h)
-        tail = jnp.inf
+        tail = jnp.asarray(jnp.inf)
         if not self.coordinate.bounded:
             # −d log p/d log|x| over the last unit of log|x|, the lesser of the two ends
             unit = round(1 / float(self.coordinate.knots[1] - self.coordinate.knots[0]))

@@ -19,8 +19,8 @@ class ValleyCoordinate(eqx.Module):
     """
 
     shape: str = eqx.field(static=True)
-    low: Float[Array, ""]
-    high: Float[Array, ""]
+    low: Float[Any, ""]
+    high: Float[Any, ""]
 
     @classmethod
     def of(cls, support: Any, scale: Any = 1.0) -> "ValleyCoordinate":
@@ -84,8 +84,8 @@ class ValleyCoordinate(eqx.Module):
 class RingCurvature(eqx.Module):
     """h(x) = h₀ e^(a cos x)."""
 
-    base: Float[Array, ""]
-    modulation: Float[Array, ""]
+    base: Float[Any, ""]
+    modulation: Float[Any, ""]
 
     def __call__(self, x: Float[Array, ""]) -> Float[Array, ""]:
         """h(x)."""
@@ -95,8 +95,8 @@ class RingCurvature(eqx.Module):
 class LineCurvature(eqx.Module):
     """h(x) = h₀(1 + x²/l²)."""
 
-    base: Float[Array, ""]
-    length: Float[Array, ""]
+    base: Float[Any, ""]
+    length: Float[Any, ""]
 
     def __call__(self, x: Float[Array, ""]) -> Float[Array, ""]:
         """h(x)."""
@@ -106,7 +106,7 @@ class LineCurvature(eqx.Module):
 class CosineFloor(eqx.Module):
     """L₀(x) = b(1 − cos x)."""
 
-    height: Float[Array, ""]
+    height: Float[Any, ""]
 
     def __call__(self, x: Float[Array, ""]) -> Float[Array, ""]:
         """L₀(x)."""
@@ -124,7 +124,7 @@ class FlatFloor(eqx.Module):
 class Constant(eqx.Module):
     """The same diffusion everywhere."""
 
-    value: Float[Array, "..."]
+    value: Float[Any, "..."]
 
     def __call__(self, x: Float[Array, ""]) -> Float[Array, "..."]:
         """The constant."""

@@ -276,7 +276,8 @@ def test_fit_finds_the_rank_one_part_of_linear_regression():
         loss.append(float(problem.loss(theta.astype(np.float32))))
         traces.append(np.trace(c))
         radial.append(theta @ c @ theta / (theta @ theta))
-    fit = fit_loss_scaled_noise(loss, traces, q, radial)
+    with pytest.warns(UserWarning, match="radial ratio of the noise is 1.6"):
+        fit = fit_loss_scaled_noise(loss, traces, q, radial)
     assert fit.radial_ratio == pytest.approx(2 * q / (q + 1), rel=0.03)
     assert fit.strength == pytest.approx(2 * (q + 1) / q, rel=0.05)
     assert not fit.isotropic

@@ -5,7 +5,7 @@ import pytest
 import statsgd
 from statsgd import SGD, noise
 from statsgd.laws import ImproperLawError, LinearRegressionGaussian, OutlierPowerLaw
-from statsgd.problems import population_risk
+from statsgd.problems import linear_regression, population_risk
 
 
 def test_one_outlier():
@@ -95,3 +95,22 @@ def test_two_point_inputs_make_sgd_exactly_gaussian_not_a_power_law():
     kurtosis = np.mean(x**4) / np.mean(x**2) ** 2
     # Gaussian, where the power law has 3 + 6/17 = 3.353; the error of a sample is √(24/n) = 0.025
     assert abs(kurtosis - 3) < 4 * np.sqrt(24 / n)
+
+
+def test_from_sgd_takes_equal_outliers_only():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((20_000, 2))
+    y = x @ [1.0, -1.0] + rng.standard_normal(20_000)
+    problem = linear_regression(x, y)
+    law = OutlierPowerLaw.from_sgd(problem, SGD(0.1, noise.Minibatch(4)))
+    assert law.outliers == 2
+    assert law.minimum_loss == pytest.approx(0.5, rel=0.03)
+    assert law.curvature == pytest.approx(1.0, rel=0.03)
+    np.testing.assert_allclose(law.mean(), [1, -1], atol=0.03)
+    skew = linear_regression(x * [1.0, 2.0], y)
+    with pytest.raises(ValueError, match="Hessian eigenvalues from"):
+        OutlierPowerLaw.from_sgd(skew, SGD(0.1, noise.Minibatch(4)))
+    with pytest.raises(ValueError, match="momentum = 0"):
+        OutlierPowerLaw.from_sgd(problem, SGD(0.1, noise.Minibatch(4), momentum=0.5))
+    with pytest.raises(ValueError, match="with replacement"):
+        OutlierPowerLaw.from_sgd(problem, SGD(0.1, noise.Minibatch(4, "without_replacement")))

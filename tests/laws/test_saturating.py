@@ -171,18 +171,25 @@ def test_strata_density_is_normalised():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("epsilon", "segment", "point"), [(3.0, 0.70, 0.004), (1.5, 0.33, 0.66)])
-def test_sgd_collapses_onto_the_strata_that_attract(epsilon, segment, point):
-    # share with L < 1e−4 on each stratum after t = 60 from the point's basin, η = 0.01
+def test_sgd_collapses_onto_the_strata_that_attract():
+    # ε = 3 lies between the critical ratios 2 of the point and 4 of the segment: from the basin of
+    # the point 70 % reach L < 1e−4 on the segment by t = 60 and 0.4 % at the point. At ε = 1.5 both
+    # absorb, in shares that depend on the start.
     def near_point(key):
         offset = 0.1 * jax.random.normal(key, (4,))
         return offset.at[3].add(2.0)
 
-    problem = landscape(StrataLaw.loss, near_point)
-    dynamics = SGD(0.01, noise.LossScaled(epsilon / 0.01, saturation=1.0))
-    n = 4000
-    tree = statsgd.simulate(problem, dynamics, steps=6000, replicas=n, seed=1, progress=False)
-    z = tree["endpoints"]["params"].values[:, 3]
-    dead = tree["run"]["loss"].values < 1e-4
-    for share, expected in [(dead & (z < 1.5), segment), (dead & (z > 1.5), point)]:
-        assert abs(share.mean() - expected) < 4 * np.sqrt(expected / n) + 0.06
+    problem, n = landscape(StrataLaw.loss, near_point), 4000
+    shares = []
+    for epsilon in (3.0, 1.5):
+        dynamics = SGD(0.01, noise.LossScaled(epsilon / 0.01, saturation=1.0))
+        tree = statsgd.simulate(problem, dynamics, steps=6000, replicas=n, seed=1, progress=False)
+        z = tree["endpoints"]["params"].values[:, 3]
+        dead = tree["run"]["loss"].values < 1e-4
+        shares.append((np.mean(dead & (z < 1.5)), np.mean(dead & (z > 1.5))))
+    (segment, point), (also_segment, also_point) = shares
+    assert abs(segment - 0.70) < 4 * np.sqrt(0.21 / n) + 0.06
+    assert point < 0.02
+    assert also_segment > 0.05
+    assert also_point > 0.5
+    assert also_segment + also_point > 0.95
