@@ -79,7 +79,7 @@ class FlooredLossScaledLaw(StudentTLaw):
                 f"{float(noise.saturation):.4g}"
             )
         ratio = sgd.learning_rate * noise.strength
-        quadratic = quadratic_loss(problem, sgd, at)
+        quadratic = quadratic_loss(problem, at)
         if quadratic is None:
             return cls.of_loss(
                 FlatLoss(problem), problem.dimension, ratio, noise.floor, growth=growth

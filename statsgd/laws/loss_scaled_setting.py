@@ -10,8 +10,7 @@ from jaxtyping import Array, Float, PyTree
 from statsgd.arguments import fraction, positive
 from statsgd.dynamics.noise import LossScaled
 from statsgd.dynamics.sgd import SGD
-from statsgd.laws.local_quadratic import local_quadratic
-from statsgd.problems import Problem
+from statsgd.problems import DENSE_LIMIT, Problem, hessian, minimise
 from statsgd.problems.parameters import in_double_precision
 
 
@@ -69,22 +68,31 @@ def loss_scaled_noise(sgd: SGD) -> LossScaled:
     return sgd.noise
 
 
-def quadratic_loss(problem: Problem, sgd: SGD, at: PyTree | None = None) -> QuadraticLoss | None:
+def quadratic_loss(problem: Problem, at: PyTree | None = None) -> QuadraticLoss | None:
     """The quadratic that the loss of `problem` is, or None if it is not one with H > 0.
 
     The loss is compared with its second-order expansion at the minimum (`at`, or found) in eight
-    fixed directions, at lengths 1 and 3.
+    fixed directions, at lengths 1 and 3. Above `problems.DENSE_LIMIT` parameters the answer is
+    None.
     """
-    local = local_quadratic(problem, sgd, at)
-    if np.linalg.eigvalsh(local.hessian)[0] <= 0:
+    if problem.dimension > DENSE_LIMIT:
+        return None
+    if at is None:
+        minimum = minimise(problem)
+        if not minimum.converged:
+            return None
+        at = minimum.params
+    location = np.asarray(problem.flatten(at), dtype=np.float64)
+    curvature = np.asarray(hessian(problem, at))
+    if np.linalg.eigvalsh(curvature)[0] <= 0:
         return None
     loss = FlatLoss(problem)
-    directions = np.random.default_rng(0).standard_normal((8, len(local.location)))
+    directions = np.random.default_rng(0).standard_normal((8, len(location)))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    steps = np.concatenate([np.zeros((1, len(local.location))), directions, 3 * directions])
-    values = in_double_precision(lambda v: jax.lax.map(loss, v), local.location + steps)
-    expansion = values[0] + 0.5 * np.einsum("ni,ij,nj->n", steps, local.hessian, steps)
-    # LinearRegression keeps its data in the default precision, so its loss is one in float32.
+    steps = np.concatenate([np.zeros((1, len(location))), directions, 3 * directions])
+    values = in_double_precision(lambda v: jax.lax.map(loss, v), location + steps)
+    expansion = values[0] + 0.5 * np.einsum("ni,ij,nj->n", steps, curvature, steps)
+    # Data may be kept in single precision, and then so is the loss.
     if not np.allclose(values, expansion, rtol=1e-5, atol=1e-7 * np.max(np.abs(values))):
         return None
-    return QuadraticLoss(local.location, local.hessian, float(values[0]))
+    return QuadraticLoss(location, curvature, float(values[0]))

@@ -149,7 +149,7 @@ class SaturatingLossScaledLaw(Law):
         """
         noise = _saturating(sgd)
         ratio = sgd.learning_rate * noise.strength
-        quadratic = quadratic_loss(problem, sgd, at) if codimension is None else None
+        quadratic = quadratic_loss(problem, at) if codimension is None else None
         if quadratic is not None and quadratic.offset < 1e-10 * noise.saturation:
             return cls(quadratic.hessian, ratio, noise.saturation, quadratic.location)
         return cls.of_loss(

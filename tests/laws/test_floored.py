@@ -41,12 +41,12 @@ def test_two_dimensions():
 
 def test_draws_follow_covariance_and_loss():
     law = FlooredLossScaledLaw.examples()[2]
-    n = 100_000
+    n = 30_000
     draws = np.asarray(law.draw(jax.random.key(0), (n,)), dtype=np.float64) - law.location
     sample = draws.T @ draws / n
     for i in range(3):
         for j in range(3):
-            error = np.std(draws[:, i] * draws[:, j]) / np.sqrt(n)  # about 0.7 %
+            error = np.std(draws[:, i] * draws[:, j]) / np.sqrt(n)  # about 1.3 %
             assert abs(sample[i, j] - law.covariance()[i, j]) < 4 * error
     loss = 0.5 * np.sum(draws * (draws @ law.hessian), -1)
     for level in (0.1, 0.5):

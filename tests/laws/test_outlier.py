@@ -21,10 +21,10 @@ def test_ten_outliers():
     law = OutlierPowerLaw(1, 0.1, 1.0, 0.5, 10)
     assert law.degrees_of_freedom == pytest.approx(12)
     np.testing.assert_allclose(law.covariance(), 0.1 * np.eye(10), rtol=1e-12)
-    draws = np.asarray(law.draw(jax.random.key(0), (10_000,)))
+    draws = np.asarray(law.draw(jax.random.key(0), (4_000,)))
     square = draws**2
     rows = square.mean(1)
-    assert abs(rows.mean() - 0.1) < 4 * rows.std() / np.sqrt(len(rows))  # 0.7 %
+    assert abs(rows.mean() - 0.1) < 4 * rows.std() / np.sqrt(len(rows))  # 1 %
 
 
 def test_too_many_outliers():

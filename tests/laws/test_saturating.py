@@ -56,14 +56,14 @@ def test_density_integrates_to_one_and_matches_the_loss_law():
 
 def test_draws_match_loss_and_covariance():
     law = SaturatingLossScaledLaw.examples()[0]
-    n = 100_000
+    n = 30_000
     x = np.asarray(law.draw(jax.random.key(0), (n,)), dtype=np.float64) - law.location
     loss = 0.5 * np.sum(x * (x @ law.hessian), -1)
-    assert abs(loss.mean() - 3.0) < 4 * loss.std() / np.sqrt(n)  # 0.4 %
+    assert abs(loss.mean() - 3.0) < 4 * loss.std() / np.sqrt(n)  # 0.7 %
     sample, exact = x.T @ x / n, law.covariance()
     for i in range(3):
         error = np.std(x[:, i] ** 2) / np.sqrt(n)
-        assert abs(sample[i, i] - exact[i, i]) < 4 * error  # 0.7 %
+        assert abs(sample[i, i] - exact[i, i]) < 4 * error  # 1.3 %
     for level, p in [(0.01, 0.123533), (0.1, 0.222586)]:
         assert abs(np.mean(loss < level) - p) < 4 * np.sqrt(p * (1 - p) / n)
 
@@ -99,11 +99,11 @@ def test_sgd_follows_the_saturated_law():
     dynamics = SGD(0.01, noise.LossScaled(800.0, saturation=1.0))
     law = SaturatingLossScaledLaw.from_sgd(problem, dynamics)
     assert law.loss_law.mean() == pytest.approx(3.0, rel=1e-5)
-    n = 10_000
+    n = 5_000
     tree = statsgd.simulate(problem, dynamics, steps=8000, replicas=n, seed=7, progress=False)
     loss = tree["run"]["loss"].values
     error = loss.std() / np.sqrt(n)
-    assert abs(loss.mean() - 3.1061) < 4 * error  # 1.2 %
+    assert abs(loss.mean() - 3.1061) < 4 * error  # 1.7 %
     assert abs(np.mean(loss < 0.1) - 0.2025) < 4 * np.sqrt(0.2 * 0.8 / n)
 
 
