@@ -49,7 +49,7 @@ from statsgd.laws.noise_regime import (
     mean_square_noise_ratio,
     relaxation_rate,
 )
-from statsgd.laws.outlier import OutlierPowerLaw
+from statsgd.laws.outlier import OutlierPowerLaw, regression_second_moment
 from statsgd.laws.phase_space import PhaseSpaceGaussian
 from statsgd.laws.potential import PotentialLaw
 from statsgd.laws.random_shift import random_shift_noise, random_shift_path, shift_noise_covariance
@@ -121,6 +121,7 @@ __all__ = [
     "mean_square_noise_ratio",
     "random_shift_noise",
     "random_shift_path",
+    "regression_second_moment",
     "regression_tail_index",
     "relaxation_rate",
     "shift_noise_covariance",

@@ -166,3 +166,30 @@ class OutlierPowerLaw(StudentTLaw):
         inner = (unit ** (n - 1) * (1 + x**2) ** (-beta - 1)) @ half
         outer = np.sum(half * np.sqrt(c - 1) * y * (1 + y**2) ** beta * inner)
         return float(2 * beta * outer / float(self.curvature))
+
+
+def regression_second_moment(
+    learning_rate: Any, batch_size: int, outliers: int = 1, kurtosis: Any = 3.0
+) -> float:
+    """Exact E|θ|² of real SGD on ½(x·θ − y)² with fresh data, y ~ N(0, 1) independent of x.
+
+    ηn/(S(2−η) − η(n+1)) for x ~ N(0, Iₙ), and η/(S(2−η) − (κ−1)η) in one dimension for inputs of
+    unit variance and `kurtosis` κ = E x⁴. This, and central quantiles, are what `OutlierPowerLaw`
+    (L* = ½, h = 1) may be compared with SGD by; κ = 2, n = 1 is its decoupled covariance.
+
+    Raises `ImproperLawError` where the moment diverges, `ValueError` for a kurtosis other than 3
+    with n > 1. Source: derived.
+    """
+    eta, s = float(positive("learning_rate", learning_rate)), count("batch_size", batch_size)
+    n, kappa = count("outliers", outliers), float(positive("kurtosis", kurtosis))
+    if n > 1 and kappa != 3:
+        raise ValueError(
+            f"kurtosis other than 3 is known for one outlier only, got {kappa} with {n}"
+        )
+    room = s * (2 - eta) - (eta * (n + 1) if n > 1 else (kappa - 1) * eta)
+    if room <= 0:
+        raise ImproperLawError(
+            f"second moment of the chain diverges: S(2 - eta) - eta*(n + 1) = {room:.4g} must be "
+            "positive"
+        )
+    return eta * n / room

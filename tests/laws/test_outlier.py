@@ -4,7 +4,12 @@ import pytest
 
 import statsgd
 from statsgd import SGD, noise
-from statsgd.laws import ImproperLawError, LinearRegressionGaussian, OutlierPowerLaw
+from statsgd.laws import (
+    ImproperLawError,
+    LinearRegressionGaussian,
+    OutlierPowerLaw,
+    regression_second_moment,
+)
 from statsgd.problems import linear_regression, population_risk
 
 
@@ -68,11 +73,13 @@ def test_exact_variance_of_real_regression_differs_from_the_law():
     assert exact.covariance()[0, 0] == pytest.approx(0.0588235, abs=6e-8)
 
 
-def test_two_point_inputs_make_sgd_exactly_gaussian_not_a_power_law():
-    # x = ±1, y ~ N(0, 1): θ is AR(1), N(0, η/(2(1−η/2)))·… = variance 0.0555556 at η = 0.1
+def test_sgd_of_kurtosis_two_is_exactly_gaussian_not_a_power_law():
+    # x ∈ {0, ±√2} has κ = 2, for which the decoupled covariance is exact in one dimension; with
+    # y ~ N(0, 1) and S = 1 the chain is autoregressive: N(0, η/(2(1−η))), 0.0555556 at η = 0.1
     def draw(key):
-        sign, target = jax.random.split(key)
-        return jax.random.rademacher(sign, (), float), jax.random.normal(target)
+        pick, target = jax.random.split(key)
+        x = jax.random.choice(pick, np.sqrt([0.0, 0.0, 2.0, 2.0]) * [1, 1, 1, -1])
+        return x, jax.random.normal(target)
 
     problem = population_risk(
         lambda v, e: 0.5 * (e[0] * v[0] - e[1]) ** 2,
@@ -80,21 +87,30 @@ def test_two_point_inputs_make_sgd_exactly_gaussian_not_a_power_law():
         np.zeros(1),
         exact_loss=lambda v: 0.5 * v[0] ** 2 + 0.5,
     )
-    n = 40_000
-    tree = statsgd.simulate(
-        problem,
-        SGD(0.1, noise.Minibatch(1, "fresh")),
-        steps=150,
-        replicas=n,
-        seed=0,
-        progress=False,
-    )
+    n, dynamics = 40_000, SGD(0.1, noise.Minibatch(1, "fresh"))
+    tree = statsgd.simulate(problem, dynamics, steps=150, replicas=n, seed=0, progress=False)
     x = tree["endpoints"]["params"].values[:, 0].astype(np.float64)
-    exact = 0.1**2 / (1 - 0.9**2)
+    exact = regression_second_moment(0.1, 1, kurtosis=2.0)
+    assert exact == pytest.approx(0.0555556, abs=6e-8)
     assert abs(x.var() - exact) < 4 * exact * np.sqrt(2 / n)  # 0.7 %
     kurtosis = np.mean(x**4) / np.mean(x**2) ** 2
     # Gaussian, where the power law has 3 + 6/17 = 3.353; the error of a sample is √(24/n) = 0.025
     assert abs(kurtosis - 3) < 4 * np.sqrt(24 / n)
+
+
+def test_second_moment_of_real_regression():
+    # η/(S(2−η) − (κ−1)η) in one dimension, ηn/(S(2−η) − η(n+1)) for N(0, I) inputs
+    assert regression_second_moment(0.1, 1) == pytest.approx(0.0588235, abs=6e-8)
+    assert regression_second_moment(0.1, 1, 3) == pytest.approx(0.3 / 1.5)
+    exact = LinearRegressionGaussian.gaussian_inputs(np.eye(3), 1.0, 1, 0.1)
+    assert regression_second_moment(0.1, 1, 3) == pytest.approx(np.trace(exact.covariance()))
+    with pytest.raises(ImproperLawError, match="second moment of the chain diverges"):
+        regression_second_moment(1.0, 1, 1)
+    with pytest.raises(ValueError, match="kurtosis other than 3 is known"):
+        regression_second_moment(0.1, 1, 2, kurtosis=2.0)
+    # the power law with the matched second moment has φ = 1 + S/η − S/2 = 10.5 (κ = 2)
+    variance = regression_second_moment(0.1, 1, kurtosis=2.0)
+    assert ((1 / variance + 2) + 1) / 2 == pytest.approx(10.5)
 
 
 def test_from_sgd_takes_equal_outliers_only():
