@@ -18,6 +18,13 @@ from statsgd.laws.balance import (
 )
 from statsgd.laws.basis_pursuit import weighted_basis_pursuit
 from statsgd.laws.catalogue import applicable, catalogue
+from statsgd.laws.collapse import (
+    RegressionThresholds,
+    collapse_probability,
+    discrete_collapse_threshold,
+    linear_regression_collapse_threshold,
+    lyapunov_exponent,
+)
 from statsgd.laws.curvature_noise_escape import (
     PiecewiseDiffusion,
     curvature_noise_escape_time,
@@ -37,7 +44,30 @@ from statsgd.laws.escape import (
     mean_first_passage_1d,
 )
 from statsgd.laws.exit_time import mean_exit_time_1d, mean_exit_time_ball, mean_exit_time_box
+from statsgd.laws.flatness_functionals import (
+    Selection,
+    codimension_selection,
+    distance_tube_mass,
+    flatness_weight,
+    loss_tube_mass,
+)
+from statsgd.laws.floor_moments import (
+    FloorMoments,
+    floor_second_moments,
+    floor_well_weights,
+    log_loss_mfpt,
+    log_loss_mfpt_1d,
+    regression_tail_index,
+)
+from statsgd.laws.floored import FlooredLossScaledLaw, FlooredPowerOfLossLaw
 from statsgd.laws.fokker_planck import FokkerPlanckLaw
+from statsgd.laws.freezing import (
+    Freezing,
+    FreezingPoint,
+    freezing_chain,
+    freezing_point_scaling,
+    freezing_prediction,
+)
 from statsgd.laws.gaussian import GaussianLaw
 from statsgd.laws.gibbs import Gibbs, gibbs_temperature
 from statsgd.laws.grid import Grid, GridWarning, total_variation
@@ -53,6 +83,9 @@ from statsgd.laws.linear_regression import (
     critical_learning_rate,
     gaussian_critical_learning_rate,
 )
+from statsgd.laws.loss_noise_fit import LossNoiseFit, fit_loss_scaled_noise
+from statsgd.laws.loss_scaled import LossScaledLaw, TorusPowerOfLossLaw
+from statsgd.laws.loss_scaled_setting import effective_noise_ratio
 from statsgd.laws.mean_field import MeanFieldLaw, particle_sgd, two_layer_mean_field
 from statsgd.laws.mean_field_limit import MeanFieldLimit, log_sobolev_bound, tanh_features
 from statsgd.laws.multiplicative_walk import (
@@ -63,6 +96,15 @@ from statsgd.laws.multiplicative_walk import (
 )
 from statsgd.laws.network_collapse import collapse_exponent
 from statsgd.laws.noise_equilibrium import NoiseEquilibrium, linear_network_equilibrium
+from statsgd.laws.noise_regime import (
+    classify_noise_regime,
+    contraction_learning_rate,
+    critical_noise_ratio,
+    mean_loss_contraction,
+    mean_square_noise_ratio,
+    relaxation_rate,
+)
+from statsgd.laws.outlier import OutlierPowerLaw, regression_second_moment
 from statsgd.laws.phase_space import PhaseSpaceGaussian
 from statsgd.laws.potential import PotentialLaw
 from statsgd.laws.quadratic_mean_field import (
@@ -71,6 +113,7 @@ from statsgd.laws.quadratic_mean_field import (
     entropy_sandwich,
     shared_minibatch_variance,
 )
+from statsgd.laws.random_shift import random_shift_noise, random_shift_path, shift_noise_covariance
 from statsgd.laws.relaxation import relaxation_gap_1d
 from statsgd.laws.rescaling_gibbs import RescalingGibbs, langevin_charge_growth
 from statsgd.laws.reshuffling import (
@@ -79,8 +122,15 @@ from statsgd.laws.reshuffling import (
     reshuffle_mean_shift,
     single_shuffle_variance,
 )
+from statsgd.laws.saturating import SaturatedPowerOfLossLaw, SaturatingLossScaledLaw
+from statsgd.laws.scalar_noise import ScalarNoiseLaw
 from statsgd.laws.slope import SlopeLaw
+from statsgd.laws.strata import StrataLaw
+from statsgd.laws.student_t import StudentTLaw
 from statsgd.laws.two_cycle import two_cycle, two_cycle_half_width
+from statsgd.laws.two_valley import TwoValleyLaw, two_valley_noise
+from statsgd.laws.two_valley_hopping import ChainLaw, TwoValleyHopping, two_valley_chain_law
+from statsgd.laws.valley import ValleyLaw
 from statsgd.laws.valley_diffusion import (
     integrate_valley_flow,
     label_noise_strength,
@@ -89,6 +139,7 @@ from statsgd.laws.valley_diffusion import (
     valley_motion,
 )
 from statsgd.laws.valley_laws import CosineCurvature, ValleyEntropyLaw, ValleySharpnessLaw
+from statsgd.laws.valley_stability import LearningRateBounds, max_stable_learning_rate
 from statsgd.laws.weight_variance import (
     TwoLayerCovariance,
     log_loss_flatness,
@@ -104,9 +155,11 @@ from statsgd.laws.well_weights import (
     well_weights,
 )
 from statsgd.laws.zero_flux import require_zero_flux, zero_flux_residual
+from statsgd.laws.zero_loss_circle import ZeroLossCircleLaw
 
 __all__ = [
     "LAWS",
+    "ChainLaw",
     "CosineCurvature",
     "DataMoments",
     "DiagonalNetworkLaw",
@@ -116,7 +169,12 @@ __all__ = [
     "EntropySandwich",
     "EpochNoiseGaussian",
     "FiniteNoise",
+    "FloorMoments",
+    "FlooredLossScaledLaw",
+    "FlooredPowerOfLossLaw",
     "FokkerPlanckLaw",
+    "Freezing",
+    "FreezingPoint",
     "GaussianLaw",
     "Gibbs",
     "Grid",
@@ -128,22 +186,38 @@ __all__ = [
     "InterpolationLaw",
     "KinkedWellsGibbs",
     "Law",
+    "LearningRateBounds",
     "LinearRegressionGaussian",
     "LogMultiplicativeWalk",
+    "LossNoiseFit",
+    "LossScaledLaw",
     "MeanFieldLaw",
     "MeanFieldLimit",
     "NoiseEquilibrium",
     "NoiseTraces",
+    "OutlierPowerLaw",
     "PhaseSpaceGaussian",
     "PiecewiseDiffusion",
     "PotentialLaw",
     "ProductNoise",
     "QuadraticMeanField",
+    "RegressionThresholds",
     "RescalingGibbs",
+    "SaturatedPowerOfLossLaw",
+    "SaturatingLossScaledLaw",
+    "ScalarNoiseLaw",
+    "Selection",
     "SlopeLaw",
+    "StrataLaw",
+    "StudentTLaw",
+    "TorusPowerOfLossLaw",
     "TwoLayerCovariance",
+    "TwoValleyHopping",
+    "TwoValleyLaw",
     "ValleyEntropyLaw",
+    "ValleyLaw",
     "ValleySharpnessLaw",
+    "ZeroLossCircleLaw",
     "absorption_probability",
     "applicable",
     "balance_rate",
@@ -155,17 +229,32 @@ __all__ = [
     "charge",
     "charge_step",
     "charge_trajectory",
+    "classify_noise_regime",
+    "codimension_selection",
     "collapse_exponent",
+    "collapse_probability",
     "collapse_window",
+    "contraction_learning_rate",
     "critical_learning_rate",
+    "critical_noise_ratio",
     "crossover_curvature",
     "curvature_noise_escape_time",
     "curvature_noise_scale",
+    "discrete_collapse_threshold",
     "discrete_well_factor",
+    "distance_tube_mass",
+    "effective_noise_ratio",
     "effective_well_weights",
     "entropy_sandwich",
     "equal_weight_batch_size",
     "equal_weight_temperature",
+    "fit_loss_scaled_noise",
+    "flatness_weight",
+    "floor_second_moments",
+    "floor_well_weights",
+    "freezing_chain",
+    "freezing_point_scaling",
+    "freezing_prediction",
     "gaussian_critical_learning_rate",
     "gibbs_temperature",
     "integrate_valley_flow",
@@ -176,14 +265,22 @@ __all__ = [
     "law_masses",
     "learning_regime",
     "linear_network_equilibrium",
+    "linear_regression_collapse_threshold",
     "log_loss_flatness",
+    "log_loss_mfpt",
+    "log_loss_mfpt_1d",
     "log_sobolev_bound",
+    "loss_tube_mass",
+    "lyapunov_exponent",
     "matrix_charge_step",
+    "max_stable_learning_rate",
     "mean_charge_step",
     "mean_exit_time_1d",
     "mean_exit_time_ball",
     "mean_exit_time_box",
     "mean_first_passage_1d",
+    "mean_loss_contraction",
+    "mean_square_noise_ratio",
     "minibatch_noise",
     "momentum_growth_rate",
     "noise_balance_gap",
@@ -191,7 +288,12 @@ __all__ = [
     "pair_balance_step",
     "particle_sgd",
     "product_noise",
+    "random_shift_noise",
+    "random_shift_path",
+    "regression_second_moment",
+    "regression_tail_index",
     "relaxation_gap_1d",
+    "relaxation_rate",
     "require_zero_flux",
     "rescaling_generator",
     "reshuffle_effective_loss",
@@ -201,6 +303,7 @@ __all__ = [
     "scale_invariant_norm",
     "shared_minibatch_variance",
     "sharpness_flow",
+    "shift_noise_covariance",
     "single_shuffle_variance",
     "split_discrepancy",
     "stationary_points",
@@ -210,6 +313,8 @@ __all__ = [
     "two_cycle_half_width",
     "two_layer_linear_covariance",
     "two_layer_mean_field",
+    "two_valley_chain_law",
+    "two_valley_noise",
     "valley_motion",
     "variance_flatness_exponent",
     "weighted_basis_pursuit",

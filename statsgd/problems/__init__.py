@@ -30,11 +30,13 @@ from statsgd.problems.problem import (
     population_risk,
 )
 from statsgd.problems.regression import LinearRegression, linear_regression
+from statsgd.problems.two_valley import FrozenTwoValley, TwoValleyLandscape
 
 __all__ = [
     "DENSE_LIMIT",
     "DiagonalLinearNetwork",
     "EmpiricalRisk",
+    "FrozenTwoValley",
     "Landscape",
     "LinearNetwork",
     "LinearRegression",
@@ -42,6 +44,7 @@ __all__ = [
     "PopulationRisk",
     "Problem",
     "SampledProblem",
+    "TwoValleyLandscape",
     "diagonal_linear_network",
     "empirical_risk",
     "hessian",
