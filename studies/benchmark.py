@@ -70,14 +70,14 @@ def run(config: Config | None = None) -> xr.DataTree:
 
 def summary(result: xr.DataTree) -> str:
     """A table of median costs, and of ratios to statsgd with their spread over repeats."""
-    lines = [f"{'case':<24}{'contestant':<20}{'ns/replica/step':>16}{'ratio (range)':>24}"]
+    lines = [f"{'case':<24}{'contestant':<20}{'ns/replica/step':>16}{'ratio (range)':>32}"]
     for name, group in result.children.items():
         for contestant in group.contestant.values:
             one = group.sel(contestant=contestant)
             low, middle, high = one.ratio.quantile([0, 0.5, 1]).values
             lines.append(
                 f"{name:<24}{contestant:<20}{float(one.cost.median()):>16.1f}"
-                f"{f'{middle:.2f} ({low:.2f} to {high:.2f})':>24}"
+                f"{f'{middle:.2f} ({low:.2f} to {high:.2f})':>32}"
             )
     return "\n".join(lines)
 
