@@ -203,7 +203,7 @@ def _increment(
     if dynamics.increments == "gaussian":
         noise = normal(key, (size,), dtype)
     else:
-        words = jax.random.bits(key, (-(-size // 32),))
+        words = jax.random.bits(key, (-(-size // 32),), jnp.uint32)
         bits = (words[:, None] >> jnp.arange(32, dtype=jnp.uint32)) & 1
         noise = (2 * bits.reshape(-1)[:size].astype(jnp.int32) - 1).astype(dtype)
     return problem.unflatten(root @ noise if root.ndim == 2 else root * noise)

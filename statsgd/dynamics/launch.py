@@ -38,7 +38,7 @@ def launch(
         params = jax.vmap(problem.initial_params)(keys(1))
     else:
         params = _given_start(problem, start, replicas)
-    early = jax.vmap(lambda key: bounded(jax.random.bits(key), phases))(keys(2))
+    early = jax.vmap(lambda key: bounded(jax.random.bits(key, (), jnp.uint32), phases))(keys(2))
     ends_at = (steps - early).astype(jnp.int32)
     lanes = jax.tree.map(
         lambda leaf: jnp.tile(leaf, (settings.cells, *[1] * (leaf.ndim - 1))), params

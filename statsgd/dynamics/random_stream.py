@@ -100,7 +100,7 @@ def normal(
         return jax.random.normal(key, shape, dtype)
     number = math.prod(shape)
     pairs = (number + 1) // 2
-    words = jax.random.bits(key, (2 * pairs,))
+    words = jax.random.bits(key, (2 * pairs,), jnp.uint32)
     uniform = (words[:pairs].astype(jnp.float32) + 0.5) * np.float32(2**-32)
     radius = jnp.sqrt(-2 * jnp.log(uniform))
     cosine, sine = _circle(words[pairs:])

@@ -32,7 +32,7 @@ def bounded(words: UInt32[Any, "..."], bound: int | Int[Any, ""]) -> Int[Any, ".
 
 def with_replacement(key: PRNGKeyArray, num_examples: int, batch_size: int) -> Int[Any, " S"]:
     """`batch_size` independent uniform indices."""
-    return bounded(jax.random.bits(key, (batch_size,)), num_examples)
+    return bounded(jax.random.bits(key, (batch_size,), jnp.uint32), num_examples)
 
 
 def without_replacement(key: PRNGKeyArray, num_examples: int, batch_size: int) -> Int[Any, " S"]:
@@ -42,10 +42,10 @@ def without_replacement(key: PRNGKeyArray, num_examples: int, batch_size: int) -
     for large ones.
     """
     if batch_size > FLOYD_LIMIT:
-        words = jax.random.bits(key, (num_examples,))
+        words = jax.random.bits(key, (num_examples,), jnp.uint32)
         return jnp.argsort(words)[:batch_size].astype(jnp.int32)
     last = jnp.arange(num_examples - batch_size, num_examples, dtype=jnp.int32)
-    candidates = jax.vmap(bounded)(jax.random.bits(key, (batch_size,)), last + 1)
+    candidates = jax.vmap(bounded)(jax.random.bits(key, (batch_size,), jnp.uint32), last + 1)
 
     def add(chosen, item):
         position, candidate, largest = item
@@ -70,14 +70,14 @@ def permuted(key: PRNGKeyArray, positions: Int[Any, " S"], num_examples: int) ->
     Source: Black and Rogaway (2002), "Ciphers with arbitrary finite domains", for the walk.
     """
     if num_examples <= RANK_LIMIT:
-        words = jax.random.bits(key, (num_examples,))
+        words = jax.random.bits(key, (num_examples,), jnp.uint32)
         mine = words[positions][:, None]
         ties = (words == mine) & (jnp.arange(num_examples) < positions[:, None])
         return jnp.sum((words < mine) | ties, axis=1, dtype=jnp.int32)
     rows = math.isqrt(num_examples - 1) + 1
     columns = -(-num_examples // rows)
     rounds = 2 * max(3, math.ceil(12 / math.log10(num_examples)))
-    round_keys = jax.random.bits(key, (rounds,))
+    round_keys = jax.random.bits(key, (rounds,), jnp.uint32)
 
     def network(index: UInt32[Any, " S"]) -> UInt32[Any, " S"]:
         left, right = index // columns, index % columns

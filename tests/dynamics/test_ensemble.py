@@ -283,6 +283,7 @@ def test_a_change_of_numbers_does_not_compile_again():
     assert run(0.2, 0.5, 7, 300) == 0
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_arguments_are_checked_before_anything_is_written(tmp_path):
     def run(**changes):
         options = {"steps": 10, "replicas": 4, "seed": 0, "progress": False}

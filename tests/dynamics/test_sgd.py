@@ -96,7 +96,9 @@ def test_batch_sizes_out_of_range():
     with pytest.raises(ValueError, match="sampling must be one of 'with_replacement'"):
         noise.Minibatch(2, "bootstrap")
     problem = problems.linear_regression(np.ones((4, 1)), np.ones(4))
-    with pytest.raises(ValueError, match="at most num_examples = 4 without replacement, got 5"):
+    with pytest.raises(
+        ValueError, match="at most num_examples = 4 for sampling 'without_replacement', got 5"
+    ):
         SGD(0.1, noise.Minibatch(5, "without_replacement")).check(problem)
     SGD(0.1, noise.Minibatch(5)).check(problem)
 
