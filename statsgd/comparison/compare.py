@@ -12,7 +12,7 @@ from jaxtyping import Float
 from statsgd.arguments import count, fraction, positive
 from statsgd.comparison import statistics
 from statsgd.comparison.samples import Clusters, read_draws, read_ensemble
-from statsgd.laws import Law
+from statsgd.laws import GaussianLaw, Law
 from statsgd.provenance import provenance
 
 #: Points of each sample that enter the energy distance, whose cost is quadratic.
@@ -241,7 +241,7 @@ def _directions(source, references, modes, coordinates) -> dict[str, Float[Any, 
     reference = references.get("params") or next(iter(references.values()))
     d = len(reference.mean)
     if modes is None:
-        if hasattr(source, "modes"):
+        if isinstance(source, GaussianLaw):
             modes = source.modes().vectors
         else:
             modes = np.linalg.eigh(reference.covariance)[1]

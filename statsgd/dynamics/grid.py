@@ -46,8 +46,8 @@ class Grid(NamedTuple):
 
 def grid(
     dynamics: Dynamics,
-    axes: Mapping[str, Sequence[float]] | None = None,
-    **more: Sequence[float],
+    axes: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> Grid:
     """Every combination of settings along named axes, for one call of `simulate`.
 

@@ -148,6 +148,7 @@ def test_numbers_are_traced():
     np.testing.assert_allclose(variance, expected, rtol=4 * np.sqrt(2 / 8000))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_wrong_arguments_are_named():
     def drift(x):
         return -x

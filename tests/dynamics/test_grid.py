@@ -70,6 +70,7 @@ def test_a_grid_is_one_compilation():
     assert count(np.linspace(0.02, 0.2, 16).tolist()) == 0
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_wrong_axes_are_named():
     sgd = statsgd.SGD(0.1, Minibatch(4))
     with pytest.raises(ValueError, match="at least one axis"):

@@ -229,6 +229,7 @@ def test_hessian_shapes_are_refused_at_a_maximum(shape):
     assert np.all(np.isnan(traced))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="shape must be one of 'isotropic'"):
         TraceMatched(Isotropic(1.0), "round")

@@ -77,6 +77,7 @@ def test_hyperparameters_are_axes_of_a_grid():
     np.testing.assert_allclose(variance, rates / (2 - rates), rtol=4 * np.sqrt(2 / 8000))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match=r"transformation must be an optax\.Gradient"):
         statsgd.OptaxDynamics(0.1, NoNoise())
