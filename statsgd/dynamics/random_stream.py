@@ -82,7 +82,7 @@ STREAM = define_prng_impl(
 )
 
 
-def stream_key(seed: int) -> PRNGKeyArray:
+def stream_key(seed: Any) -> PRNGKeyArray:
     """The root key of the stream for `seed`, to be used with `jax.random`."""
     return jax.random.key(seed, impl=STREAM)
 

@@ -106,6 +106,8 @@ def _compile(kind, adapts, target_accept_prob, init_strategy):
     @eqx.filter_jit
     def advance(law, parameters, state, steps):
         kernel = template.bind(law.model, parameters)
+        # Read the model here: what it caches must not belong to the trace of the loop.
+        constrain = kernel.postprocess_fn((), {})
 
         def one(state, index):
             # Steps past `steps` are computed and thrown away, so that one length is compiled.
@@ -120,7 +122,6 @@ def _compile(kind, adapts, target_accept_prob, init_strategy):
             return state, (state.z, report)
 
         state, (z, report) = jax.lax.scan(one, state, jnp.arange(_CHUNK))
-        constrain = kernel.postprocess_fn((), {})
         sites = jax.vmap(jax.vmap(constrain))(z)
         return state, jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), (sites, report))
 

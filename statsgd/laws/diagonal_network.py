@@ -17,7 +17,7 @@ from statsgd.laws.data_moments import DataMoments, log_noise, noise_scale
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.laws.learning_regime import stationary_points
 from statsgd.laws.slope import SlopeLaw, Table
-from statsgd.problems import DiagonalLinearNetwork
+from statsgd.problems import DiagonalLinearNetwork, Problem
 
 
 @register
@@ -88,7 +88,7 @@ class DiagonalNetworkLaw(SlopeLaw):
         self.table = self.tabulated(*self._reach())
 
     @classmethod
-    def from_sgd(cls, problem: DiagonalLinearNetwork, sgd: SGD) -> Self:
+    def from_sgd(cls, problem: Problem, sgd: SGD) -> Self:
         """The law for i.i.d. minibatch `sgd` on a `diagonal_linear_network` problem.
 
         Assumes that every subnetwork survives (start them positive). Momentum enters through T

@@ -19,7 +19,7 @@ from statsgd.laws.gaussian import GaussianLaw, normal_log_density, square_root
 from statsgd.laws.heavy_ball import location_vector, require_stable_mean
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.laws.local_quadratic import local_quadratic
-from statsgd.problems import EmpiricalRisk
+from statsgd.problems import Problem
 
 
 @register
@@ -88,7 +88,7 @@ class EpochNoiseGaussian(GaussianLaw):
     @classmethod
     def from_sgd(
         cls,
-        problem: EmpiricalRisk,
+        problem: Problem,
         sgd: SGD,
         at: PyTree | None = None,
         phase: int | str = 0,

@@ -13,7 +13,7 @@ from statsgd.dynamics.sgd import SGD
 from statsgd.laws.data_moments import noise_scale
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.laws.slope import SlopeLaw, Table
-from statsgd.problems import DiagonalLinearNetwork
+from statsgd.problems import DiagonalLinearNetwork, Problem
 
 
 @register
@@ -67,7 +67,7 @@ class InterpolationLaw(SlopeLaw):
         self.table = self.tabulated(guess, left, 100.0)
 
     @classmethod
-    def from_sgd(cls, problem: DiagonalLinearNetwork, sgd: SGD) -> Self:
+    def from_sgd(cls, problem: Problem, sgd: SGD) -> Self:
         """The law for i.i.d. minibatch `sgd` on a two-layer network whose targets are exactly κx.
 
         Raises `ValueError` for other problems, residual label noise, or noise that is not i.i.d.

@@ -15,7 +15,7 @@ from statsgd.dynamics.sgd import SGD
 from statsgd.laws.heavy_ball import location_vector
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.laws.student_t import StudentTLaw
-from statsgd.problems import LinearRegression
+from statsgd.problems import LinearRegression, Problem
 
 
 @register
@@ -70,7 +70,7 @@ class OutlierPowerLaw(StudentTLaw):
         self.scale = 2 * self.minimum_loss / (self.curvature * nu) * np.eye(self.outliers)
 
     @classmethod
-    def from_sgd(cls, problem: LinearRegression, sgd: SGD) -> Self:
+    def from_sgd(cls, problem: Problem, sgd: SGD) -> Self:
         """The law for `sgd` on a linear regression whose Hessian eigenvalues are nearly equal.
 
         All d directions are outliers, h is their mean curvature and L* the least loss. Raises

@@ -226,7 +226,7 @@ class SaturatingLossScaledLaw(Law):
         offset = jnp.linalg.solve(root.T, jnp.sqrt(2 * loss) * unit)
         numpyro.deterministic("params", self.location + offset)
 
-    def log_density(self, params: Float[Any, " q"]) -> Float[Any, ""]:
+    def log_density(self, params: Float[Any, "... q"]) -> Float[Any, "..."]:
         """Log density of `params`; leading axes are batch axes. Concrete values give float64."""
         self.require_proper()
         traced = is_traced(params, self.hessian, self.noise_ratio, self.saturation)

@@ -194,10 +194,13 @@ class ScalarNoiseLaw(LossPotentialLaw):
         """
         scale, from_zero = self.loss_scale, self.noisy_at_zero
         end = jnp.log1p(loss / scale) if from_zero else jnp.log(loss / scale)
-        logs = end * (1 + _NODES) / 2
+        # Nodes in the precision of the loss: a NumPy constant that is traced in both precisions
+        # would keep that of the first.
+        nodes, weights = (jnp.asarray(part, dtype=end.dtype) for part in (_NODES, _WEIGHTS))
+        logs = end * (1 + nodes) / 2
         s = scale * (jnp.expm1(logs) if from_zero else jnp.exp(logs))
         integrand = scale * jnp.exp(logs) / jax.vmap(self.noise_profile)(s)
-        return end * jnp.sum(_WEIGHTS * integrand) / 2
+        return end * jnp.sum(weights * integrand) / 2
 
     def exponents(self) -> tuple[float, float]:
         """−d log p/d log L far below and far above the loss scale."""

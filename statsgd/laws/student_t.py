@@ -45,7 +45,7 @@ class StudentTLaw(Law):
         with numpyro.plate("replica", obs.shape[0]):
             numpyro.sample("params", law, obs=obs)
 
-    def log_density(self, params: Float[Any, " d"]) -> Float[Any, ""]:
+    def log_density(self, params: Float[Any, "... d"]) -> Float[Any, "..."]:
         """Log density of `params`; leading axes are batch axes. Concrete values give float64."""
         self.require_proper()
         if is_traced(params, self.location, self.scale, self.degrees_of_freedom):

@@ -18,6 +18,7 @@ from statsgd.dynamics.noise import Anisotropic, HessianScaled, Isotropic
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.law import ImproperLawError, Law, register
 from statsgd.laws.scalar_noise import READINGS
+from statsgd.problems import Problem
 from statsgd.problems.two_valley import FrozenTwoValley, TwoValleyLandscape
 
 _READINGS = (*READINGS, "published_rates")
@@ -144,7 +145,7 @@ class TwoValleyLaw(Law):
 
     @classmethod
     def from_sgd(
-        cls, problem: FrozenTwoValley, sgd: SGD, *, discrete: bool = False, reading: str = "ito"
+        cls, problem: Problem, sgd: SGD, *, discrete: bool = False, reading: str = "ito"
     ) -> Self:
         """The law for `sgd` on `landscape.frozen(y)`, with `HessianScaled` or `Isotropic` noise.
 
@@ -266,7 +267,7 @@ class TwoValleyLaw(Law):
         left = numpyro.sample("x_sharp", dist.TruncatedNormal(-g[1] / 2, scales[1], high=0.0))
         numpyro.deterministic("params", jnp.where(side == 1, right, left)[None])
 
-    def log_density(self, params: Float[Any, "1"]) -> Float[Any, ""]:
+    def log_density(self, params: Float[Any, "... 1"]) -> Float[Any, "..."]:
         """Log density of (x,); leading axes are batch axes. Concrete values give float64."""
         self.require_proper()
         wells = self.wells

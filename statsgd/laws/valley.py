@@ -257,7 +257,7 @@ class ValleyLaw(Law):
         self.require_proper()
         return evaluate(AveragedValley.log_shape, self.valley, x) - self.log_mass
 
-    def log_density(self, params: Float[Any, " d"]) -> Float[Any, ""]:
+    def log_density(self, params: Float[Any, "... d"]) -> Float[Any, "..."]:
         """log p(x) + log p(y | x); leading axes are batch axes. Concrete values give float64."""
         self.require_proper()
         joint = evaluate(AveragedValley.log_joint, self.valley, params, event=1)

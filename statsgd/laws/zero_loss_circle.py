@@ -120,7 +120,7 @@ class ZeroLossCircleLaw(Law):
         y = radius * normal / jnp.linalg.norm(normal)
         numpyro.deterministic("params", jnp.concatenate([angle[None], y]))
 
-    def log_density(self, params: Float[Any, " d"]) -> Float[Any, ""]:
+    def log_density(self, params: Float[Any, "... d"]) -> Float[Any, "..."]:
         """Log density of (ϕ, y); leading axes are batch axes. Concrete values give float64."""
         self.require_proper()
         traced = is_traced(params, self.modulation, self.noise_ratio, self.saturation)

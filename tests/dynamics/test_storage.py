@@ -92,6 +92,7 @@ def test_a_run_cut_off_inside_a_checkpoint_ends_the_same(
 
 
 KILLED = """
+import tests.conftest  # the same type checker, so that functions are the same
 import sys
 sys.path.insert(0, sys.argv[1])
 import statsgd.dynamics.advance as advance

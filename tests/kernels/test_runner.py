@@ -20,18 +20,18 @@ def test_exact_draws_come_without_a_kernel():
     assert np.all(np.abs(draws.mean(axis=0) - LAW.mean()) < 4 * error)
 
 
-@pytest.mark.parametrize("name", sorted(LAWS))
-def test_mala_draws_from_every_law(name):
-    law = LAWS[name].examples()[-1]
-    if not (hasattr(law, "mean") and hasattr(law, "covariance")):
-        return
+@pytest.mark.parametrize(
+    "name", ["HeavyBallGaussian", "PhaseSpaceGaussian", "FlooredLossScaledLaw", "ValleyEntropyLaw"]
+)
+def test_mala_draws_from_laws_of_every_make(name):
+    # Generative models, a Student-t, and a law known by its potential on an interval.
+    law = LAWS[name].examples()[0]
     tree = sample(law, MALA(), seed=1, warmup=1000, draws=4000, chains=4, progress=False)
     draws = tree["posterior"]["params"].values
     mean, covariance = np.asarray(law.mean()), np.asarray(law.covariance())
     for i in range(law.dimension):
-        if np.isfinite(covariance[i, i]) and covariance[i, i] > 0:
-            assert_mean(draws[..., i], mean[i])
-            assert_mean((draws[..., i] - mean[i]) ** 2, covariance[i, i])
+        assert_mean(draws[..., i], mean[i])
+        assert_mean((draws[..., i] - mean[i]) ** 2, covariance[i, i])
 
 
 def test_schema_is_the_one_arviz_reads():

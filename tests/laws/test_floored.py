@@ -27,7 +27,7 @@ def test_one_dimension():
     assert law.degrees_of_freedom == pytest.approx(6.0)
     assert law.scale[0, 0] == pytest.approx(1 / 6)
     assert law.covariance()[0, 0] == pytest.approx(0.25)
-    assert 2 * law.cdf([-2.0])[0] == pytest.approx(0.00271368, abs=6e-9)
+    assert 2 * law.cdf(np.array([-2.0]))[0] == pytest.approx(0.00271368, abs=6e-9)
 
 
 def test_two_dimensions():
