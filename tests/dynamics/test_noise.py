@@ -148,6 +148,7 @@ def test_draws_have_the_mean_and_covariance_claimed(noise, problem, params):
 
 @pytest.mark.parametrize(("noise", "problem", "params"), [cases[-1] for cases in CASES.values()])
 @pytest.mark.parametrize("wide", [False, True], ids=["float32", "float64"])
+@pytest.mark.slow
 def test_precision_and_structure_follow_the_params(noise, problem, params, wide):
     with jax.enable_x64(wide):
         dtype = jnp.float64 if wide else jnp.float32

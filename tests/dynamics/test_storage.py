@@ -94,10 +94,9 @@ def test_a_run_cut_off_inside_a_checkpoint_ends_the_same(
 KILLED = """
 import tests.conftest  # the same type checker, so that functions are the same
 import sys
-sys.path.insert(0, sys.argv[1])
 import statsgd.dynamics.advance as advance
 advance._SECONDS_PER_CHUNK = 0.01
-from test_storage import run
+from tests.dynamics.test_storage import run
 run(sys.argv[2], steps=60_006, observe_at=1000, keep=None)
 """
 

@@ -168,6 +168,7 @@ def test_balance_rate_of_a_scalar_pair():
     np.testing.assert_allclose(rate, -(0.05 * 4 * g + 0.4) * 1.28, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_imbalance_decays_in_sgd_and_not_in_gradient_descent():
     # Each step multiplies q by 1 − η²G², so E ln q falls by −E ln(1 − η²G²) a step, about η² 4g(f*)
     # at the minimum f* = b2/b1; 256 runs of 3000 steps give the slope to better than 2 %.

@@ -62,6 +62,7 @@ def test_mean_loss_contraction():
         mean_loss_contraction(2.1, 1.0, 2.0, 40.0)
 
 
+@pytest.mark.slow
 def test_mean_loss_contraction_of_sgd_is_the_equality_case():
     problem = landscape(lambda v: 0.5 * v @ v, np.ones(4))
     dynamics = SGD(0.05, noise.LossScaled(10.0))
@@ -149,6 +150,7 @@ def test_collapse_probability():
     assert skew == pytest.approx(betainc(5, 9, 0.3), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_sgd_collapses_where_the_probability_says():
     problem = landscape(lambda v: v[0] ** 2 * (1 - v[0]) ** 2 / 2, np.array([0.3]))
     dynamics = SGD(0.005, noise.LossScaled(200.0))
@@ -182,6 +184,7 @@ def test_mean_curvature_of_the_stationary_direction():
     assert ratio == pytest.approx(3.051868, abs=6e-7)
 
 
+@pytest.mark.slow
 def test_lyapunov_exponent_of_sgd():
     # (1,4,9) at ε = 3 in steps of η = 0.001: log L changes at twice the exponent
     problem = landscape(

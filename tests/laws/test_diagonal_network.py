@@ -318,6 +318,7 @@ def test_conditions_on_endpoints():
 
 
 @pytest.mark.parametrize(("momentum", "eta"), [(0.0, 0.025), (0.5, 0.0125)])
+@pytest.mark.slow
 def test_two_layer_sgd_has_the_gamma_law(momentum, eta):
     # x = ±1, y = κx ± 1, κ = .05: Gamma(.5, scale .05) at T = η/(1−β) = .025. 8000 runs: standard
     # error 1.6 % of the mean, which a factor 1.1 in T would change by 10 %; the law is O(ηκ) off.

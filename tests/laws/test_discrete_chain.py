@@ -215,6 +215,7 @@ def test_evolution_of_the_chain():
     assert law.relaxation_rate() / rate == pytest.approx(0.01000, abs=5e-6)
 
 
+@pytest.mark.slow
 def test_simulated_endpoints_agree():
     # Half the replicas start in each well; both groups follow the law after 8 relaxation times.
     problem = problems.landscape(lambda x: jnp.sum(smooth_wells(x)), np.zeros(1))

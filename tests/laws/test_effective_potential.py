@@ -109,6 +109,7 @@ def test_refusals():
         EffectivePotentialGibbs.improper_examples()[0].mean()
 
 
+@pytest.mark.slow
 def test_sgd_with_varying_noise_has_the_student_law_at_small_steps():
     # Var of the chain: (η/S)/(2 − η − η/S) = 0.0555556 at η = 0.1, S = 1, against 0.0526316 of
     # the SDE. ν = 21, kurtosis 3.35: standard error 1.1 % at 20 000 runs, so the 5.4 % shows.

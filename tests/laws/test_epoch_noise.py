@@ -223,6 +223,7 @@ def test_tiny_data_set_additive_law():
 
 @RESHUFFLE
 @pytest.mark.parametrize(("beta", "phase"), [(0.0, 0), (0.5, 3)])
+@pytest.mark.slow
 def test_reshuffled_sgd(beta, phase):
     # One input x² = .5 for all examples: the curvature is the same in every batch, so the law is
     # exact. 8000 runs: standard error 1.6 % of the variance.

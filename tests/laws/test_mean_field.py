@@ -27,6 +27,7 @@ def shown(value, expected, digits):
         (0.5, 0.2, 0.5, (0.26526, -0.03432, 0.20272, 0.34128, 0.47783), 0.70472, 0.069992),
     ],
 )
+@pytest.mark.slow
 def test_one_example(decay, tau, target, expected, acceptance, gap):
     # h = tanh x: M*, 𝓛*, Var h, E x, E x²; Z_∞ = (1 + Var h b/τ)^(−1/2), gap (τ/2) ln(1 + …).
     law = MeanFieldLimit(tanh_features([1.0]), target, decay, tau)
@@ -129,6 +130,7 @@ def test_rejection_sampler_is_exact():
     assert abs(square.mean() - law.particle_expectation(lambda x: x[:, 0] ** 2)) < 4 * error
 
 
+@pytest.mark.slow
 def test_draws_of_the_limit():
     law = MeanFieldLimit.examples()[0]
     draws = np.asarray(law.draw(jax.random.key(0), (5000,)))[:, 0]

@@ -49,6 +49,7 @@ def test_window_of_collapse_for_gaussian_data(teacher, window):
     assert exponent(0.9 * window[1]) < 0 < exponent(1.15 * window[1])
 
 
+@pytest.mark.slow
 def test_sgd_collapses_where_the_exponent_is_negative():
     # Λ changes sign at η = .0501: collapse at .1, a network near (b2 − ηa3)/b1 = .03 at .02.
     problem = diagonal_linear_network([1, 1, -1, -1], [1.05, -0.95, 0.95, -1.05])

@@ -52,6 +52,7 @@ def test_weight_decay_shifts_the_equilibrium():
     assert abs(charge(strong.point, GENERATOR)) < 1e-5  # equal norms
 
 
+@pytest.mark.slow
 def test_hidden_units_of_a_perceptron_balance_one_by_one():
     rng = np.random.default_rng(0)
     problem = multilayer_perceptron(
@@ -135,6 +136,7 @@ def test_linear_network_is_the_equilibrium_of_the_problem():
         assert abs(noise_balance_gap(sigma, generator).relative_gap) < 1e-4
 
 
+@pytest.mark.slow
 def test_sgd_reaches_the_equilibrium_of_a_linear_network():
     # From the balanced point of weight decay; running mean over runs and time. The two spectra
     # differ from its spectrum by 3–10 %, the tolerance is 2 %.

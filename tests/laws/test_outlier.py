@@ -22,6 +22,7 @@ def test_one_outlier():
     assert law.covariance()[0, 0] == pytest.approx(0.0526316, abs=6e-8)
 
 
+@pytest.mark.slow
 def test_ten_outliers():
     law = OutlierPowerLaw(1, 0.1, 1.0, 0.5, 10)
     assert law.degrees_of_freedom == pytest.approx(12)
@@ -73,6 +74,7 @@ def test_exact_variance_of_real_regression_differs_from_the_law():
     assert exact.covariance()[0, 0] == pytest.approx(0.0588235, abs=6e-8)
 
 
+@pytest.mark.slow
 def test_sgd_of_kurtosis_two_is_exactly_gaussian_not_a_power_law():
     # x ∈ {0, ±√2} has κ = 2, for which the decoupled covariance is exact in one dimension; with
     # y ~ N(0, 1) and S = 1 the chain is autoregressive: N(0, η/(2(1−η))), 0.0555556 at η = 0.1

@@ -91,6 +91,7 @@ def test_effective_loss(size, eta, minimum, exact):
     assert abs(off[1]) > 4 * abs(found[1] - exact[1])
 
 
+@pytest.mark.slow
 def test_effective_loss_is_second_order():
     residual = [
         minimise(reshuffle_effective_loss(Q, eta, 2)).params - epoch_end_mean(XQ, YQ, 2, eta)

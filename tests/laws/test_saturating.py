@@ -93,6 +93,7 @@ def start(key):
     return jax.random.normal(key, (3,))
 
 
+@pytest.mark.slow
 def test_sgd_follows_the_saturated_law():
     # chain at η = 0.01 has E L = 3.1061 and P(L < 0.1) = 0.2025 (exact kernel, H = I)
     problem = landscape(lambda v: 0.5 * v @ v, start)
@@ -120,6 +121,7 @@ def test_circle():
         )
 
 
+@pytest.mark.slow
 def test_circle_draws_and_density():
     law = ZeroLossCircleLaw(3, 1.0, 8.0, 1.0)
     n = 100_000

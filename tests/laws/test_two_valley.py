@@ -156,6 +156,7 @@ def test_root_correction_brings_the_law_to_the_chain():
     assert abs(near - 0.93137) < 0.15 * abs(law.flat_probability() - 0.93137)
 
 
+@pytest.mark.slow
 def test_sgd_follows_the_chain_law_and_not_the_isotropic_one():
     problem = VALLEYS.frozen(3.0)
     eta, level = 0.02, 1e-3
@@ -240,6 +241,7 @@ def test_freezing_at_the_level_of_the_chain(eta, sigma, flat):
     assert result.final_flat_probability == pytest.approx(flat, abs=3e-4)
 
 
+@pytest.mark.slow
 def test_freezing_of_sgd_in_two_dimensions():
     # η/f₂ ≈ 0.5, where the level of the SDE is off by 0.05 and that of the chain is not
     eta, sigma, steps, n = 0.1, 0.01, 400, 2000

@@ -267,6 +267,7 @@ def test_second_order_wants_the_sde():
         ValleyLaw.ring(2.0, 0.5, 0.02, 4.0, learning_rate=0.1, second_order=True)
 
 
+@pytest.mark.slow
 def test_sgd_on_the_ring_prefers_the_flat_side_as_the_law_says():
     # η = 0.2, D_y = 0.2, κ = 4: second order plus the finite-step shift; the chain identity
     # E[h y²(1 − ηh/2)] = E D_y holds exactly, adiabatic or not

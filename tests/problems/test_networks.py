@@ -70,6 +70,7 @@ def test_relu_neurons_rescale_without_changing_the_loss():
     np.testing.assert_allclose(problem.loss(scaled), problem.loss(params), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_reduces_the_loss():
     problem = multilayer_perceptron(IMAGES, IMAGES[:, 0], (6,), activation="tanh")
     run = simulate(
