@@ -12,7 +12,8 @@ from scipy import integrate
 from statsgd.laws import LAWS, ImproperLawError
 
 EXAMPLES = [
-    pytest.param(law, id=f"{name}-{i}")
+    # Every law's first example by default, the others with the slow tests.
+    pytest.param(law, id=f"{name}-{i}", marks=[pytest.mark.slow] if i else [])
     for name, kind in LAWS.items()
     for i, law in enumerate(kind.examples())
 ]

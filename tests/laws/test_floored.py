@@ -63,7 +63,7 @@ def test_density_is_the_power_of_the_loss_and_normalised():
     np.testing.assert_allclose(density / density[0], power / power[0], rtol=1e-10)
     np.testing.assert_allclose(law.quantile(law.cdf(np.array([[0.7]]))), [[0.7]])
     traced = jax.jit(lambda v: law.log_density(v))(np.array([0.7]))
-    assert float(traced) == pytest.approx(float(law.log_density([0.7])), rel=1e-5)
+    assert float(traced) == pytest.approx(float(law.log_density(np.array([0.7]))), rel=1e-5)
 
 
 def test_improper_and_infinite_variance():
