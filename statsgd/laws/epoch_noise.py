@@ -19,7 +19,7 @@ from statsgd.laws.gaussian import GaussianLaw, normal_log_density, square_root
 from statsgd.laws.heavy_ball import location_vector, require_stable_mean
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.laws.local_quadratic import local_quadratic
-from statsgd.problems import Problem
+from statsgd.problems import EmpiricalRisk, Problem
 
 
 @register
@@ -101,6 +101,8 @@ class EpochNoiseGaussian(GaussianLaw):
             raise ValueError(
                 f"the law needs Minibatch noise sampled by 'reshuffle', got {sgd.noise}"
             )
+        if not isinstance(problem, EmpiricalRisk):
+            raise ValueError(f"the law needs a data set to reshuffle, got {type(problem).__name__}")
         sgd.noise.check(problem)
         n, s = problem.num_examples, sgd.noise.batch_size
         # A single batch of a shuffled epoch is a batch without repeats.
