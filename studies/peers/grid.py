@@ -1,0 +1,49 @@
+"""A grid of learning rates in one call, against a call for each of them."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+import statsgd
+from statsgd.noise import Minibatch
+from statsgd.problems import linear_regression
+
+
+def contestants(
+    *, cells: int, replicas: int, steps: int, examples: int
+) -> dict[str, Callable[[], object]]:
+    """Whole calls: start-up and compilation are what a call for each cell repeats."""
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(examples, 8)).astype(np.float32)
+    problem = linear_regression(inputs, rng.normal(size=examples).astype(np.float32))
+    sgd = statsgd.SGD(0.01, Minibatch(8))
+    rates = np.geomspace(1e-3, 0.1, cells)
+    options: dict[str, Any] = {
+        "steps": steps,
+        "replicas": replicas,
+        "seed": 0,
+        "progress": False,
+        "devices": jax.devices(),
+    }
+
+    def ends(dynamics):
+        return statsgd.simulate(problem, dynamics, **options)["endpoints"].params.values
+
+    def together():
+        return ends(statsgd.grid(sgd, learning_rate=rates))
+
+    def apart():
+        return [ends(dataclasses.replace(sgd, learning_rate=rate)) for rate in rates]
+
+    def afresh():
+        """As programs whose learning rate is a constant: each is compiled again."""
+        found = []
+        for rate in rates:
+            jax.clear_caches()
+            found.append(ends(dataclasses.replace(sgd, learning_rate=rate)))
+        return found
+
+    return {"statsgd": together, "a run for each": apart, "a program for each": afresh}
