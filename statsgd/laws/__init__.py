@@ -25,6 +25,7 @@ from statsgd.laws.collapse import (
     linear_regression_collapse_threshold,
     lyapunov_exponent,
 )
+from statsgd.laws.currents import entropy_production_rate, phase_plane_area, stochastic_area
 from statsgd.laws.curvature_noise_escape import (
     PiecewiseDiffusion,
     curvature_noise_escape_time,
@@ -104,8 +105,19 @@ from statsgd.laws.noise_regime import (
     mean_square_noise_ratio,
     relaxation_rate,
 )
+from statsgd.laws.ornstein_uhlenbeck import (
+    OrnsteinUhlenbeckLaw,
+    optimal_learning_rate,
+    posterior_divergence,
+)
 from statsgd.laws.outlier import OutlierPowerLaw, regression_second_moment
 from statsgd.laws.phase_space import PhaseSpaceGaussian
+from statsgd.laws.phase_space_motion import (
+    PhaseSpaceTransition,
+    displacement_exponent,
+    local_displacement,
+    mean_squared_displacement,
+)
 from statsgd.laws.potential import PotentialLaw
 from statsgd.laws.quadratic_mean_field import (
     EntropySandwich,
@@ -195,8 +207,10 @@ __all__ = [
     "MeanFieldLimit",
     "NoiseEquilibrium",
     "NoiseTraces",
+    "OrnsteinUhlenbeckLaw",
     "OutlierPowerLaw",
     "PhaseSpaceGaussian",
+    "PhaseSpaceTransition",
     "PiecewiseDiffusion",
     "PotentialLaw",
     "ProductNoise",
@@ -242,9 +256,11 @@ __all__ = [
     "curvature_noise_scale",
     "discrete_collapse_threshold",
     "discrete_well_factor",
+    "displacement_exponent",
     "distance_tube_mass",
     "effective_noise_ratio",
     "effective_well_weights",
+    "entropy_production_rate",
     "entropy_sandwich",
     "equal_weight_batch_size",
     "equal_weight_temperature",
@@ -266,6 +282,7 @@ __all__ = [
     "learning_regime",
     "linear_network_equilibrium",
     "linear_regression_collapse_threshold",
+    "local_displacement",
     "log_loss_flatness",
     "log_loss_mfpt",
     "log_loss_mfpt_1d",
@@ -281,12 +298,16 @@ __all__ = [
     "mean_first_passage_1d",
     "mean_loss_contraction",
     "mean_square_noise_ratio",
+    "mean_squared_displacement",
     "minibatch_noise",
     "momentum_growth_rate",
     "noise_balance_gap",
     "noise_scale",
+    "optimal_learning_rate",
     "pair_balance_step",
     "particle_sgd",
+    "phase_plane_area",
+    "posterior_divergence",
     "product_noise",
     "random_shift_noise",
     "random_shift_path",
@@ -307,6 +328,7 @@ __all__ = [
     "single_shuffle_variance",
     "split_discrepancy",
     "stationary_points",
+    "stochastic_area",
     "tanh_features",
     "total_variation",
     "two_cycle",

@@ -24,14 +24,14 @@ class GaussianLaw(Law):
     """A Gaussian law of parameters θ and momentum buffer m near a minimum with Hessian H.
 
     A final class computes `location` and the `(2d, 2d)` `joint` covariance of (θ − location, m)
-    when it is built; m has mean zero. Where the law does not exist, `joint` holds NaN and
-    `require_proper` raises.
+    when it is built; m has mean zero. A law of θ alone names `variables` so and has a `(d, d)`
+    `joint`. Where the law does not exist, `joint` holds NaN and `require_proper` raises.
     """
 
     variables: ClassVar[tuple[str, ...]] = ("params", "momentum_buffer")
 
     location: Float[Any, " d"]
-    joint: Float[Any, "2*d 2*d"]
+    joint: Float[Any, "size size"]
     hessian: Float[Any, "d d"]
     learning_rate: Float[Any, ""]
     momentum: Float[Any, ""]
@@ -59,7 +59,7 @@ class GaussianLaw(Law):
         return self.joint[rows, self._slice(variable if other is None else other)]
 
     def model(self, obs: Float[Any, "n d"] | None = None) -> None:
-        """Sites `params` and `momentum_buffer`, pushed forward from a standard normal `z`.
+        """The sites `variables`, pushed forward from a standard normal `z`.
 
         With `obs`, `params` are observed and `momentum_buffer` is left out.
         """
@@ -72,10 +72,12 @@ class GaussianLaw(Law):
                     "params", dist.MultivariateNormal(self.location, scale_tril=tril), obs=obs
                 )
             return
-        z = numpyro.sample("z", dist.Normal(0, 1).expand([2 * d]).to_event(1))
+        size = d * len(self.variables)
+        z = numpyro.sample("z", dist.Normal(0, 1).expand([size]).to_event(1))
         state = square_root(self.joint) @ z
         numpyro.deterministic("params", self.location + state[:d])
-        numpyro.deterministic("momentum_buffer", state[d:])
+        if "momentum_buffer" in self.variables:
+            numpyro.deterministic("momentum_buffer", state[d:])
 
     def log_density(
         self, params: Float[Any, " d"], momentum_buffer: Float[Any, " d"] | None = None
@@ -89,6 +91,8 @@ class GaussianLaw(Law):
         deviation = params - self.location
         if momentum_buffer is None:
             return normal_log_density(deviation, self.joint[: self.dimension, : self.dimension])
+        if "momentum_buffer" not in self.variables:
+            raise ValueError(f"{type(self).__name__} is a law of params alone: no momentum_buffer")
         xp = jnp if is_traced(deviation, momentum_buffer, self.joint) else np
         return normal_log_density(
             xp.concatenate([deviation, xp.asarray(momentum_buffer)], axis=-1), self.joint
