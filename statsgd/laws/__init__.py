@@ -77,6 +77,7 @@ from statsgd.laws.heavy_ball import HeavyBallGaussian
 from statsgd.laws.infinite_depth import InfiniteDepthNetworkLaw
 from statsgd.laws.interpolation import InterpolationLaw, absorption_probability
 from statsgd.laws.kinked_wells import KinkedWellsGibbs
+from statsgd.laws.large_steps import DiagonalNetLargeStep
 from statsgd.laws.law import LAWS, ImproperLawError, Law
 from statsgd.laws.learning_regime import bimodal_end, learning_regime, stationary_points
 from statsgd.laws.linear_regression import (
@@ -174,6 +175,7 @@ __all__ = [
     "ChainLaw",
     "CosineCurvature",
     "DataMoments",
+    "DiagonalNetLargeStep",
     "DiagonalNetworkLaw",
     "Discrepancy",
     "DiscreteChainLaw",

@@ -1,6 +1,7 @@
 """What SGD minimises."""
 
 from statsgd.problems.curvature import DENSE_LIMIT, hessian
+from statsgd.problems.hadamard_regression import HadamardRegression, hadamard_regression
 from statsgd.problems.landscapes import (
     kinked_wells,
     quadratic,
@@ -37,6 +38,7 @@ __all__ = [
     "DiagonalLinearNetwork",
     "EmpiricalRisk",
     "FrozenTwoValley",
+    "HadamardRegression",
     "Landscape",
     "LinearNetwork",
     "LinearRegression",
@@ -47,6 +49,7 @@ __all__ = [
     "TwoValleyLandscape",
     "diagonal_linear_network",
     "empirical_risk",
+    "hadamard_regression",
     "hessian",
     "kinked_wells",
     "landscape",
