@@ -3,14 +3,14 @@
 import re
 from pathlib import Path
 
-from studies.refresh_readme import refreshed
+from studies.refresh_pages import refreshed
 
 README = Path(__file__).parents[1] / "README.md"
 
 
 def test_tables_are_those_of_the_registries():
     text = README.read_text()
-    assert refreshed(text) == text, "run: python -m studies.refresh_readme"
+    assert refreshed(text) == text, "run: python -m studies.refresh_pages"
 
 
 def test_example_runs_as_printed_and_shows_what_is_said(capsys):
