@@ -18,6 +18,8 @@ from statsgd.comparison.effects import (
     MeanRatio,
     TotalVariation,
 )
+from statsgd.comparison.gap import gap_decomposition
+from statsgd.comparison.model_comparison import compare_laws, fit_law, parameter_verdicts
 from statsgd.comparison.modes import modes_in_phase_space
 from statsgd.comparison.multiplicity import holm
 from statsgd.comparison.permutation import Outcome
@@ -48,15 +50,19 @@ __all__ = [
     "calibrate",
     "classifier",
     "compare",
+    "compare_laws",
     "cramer_von_mises",
     "energy",
     "energy_distance",
+    "fit_law",
+    "gap_decomposition",
     "holm",
     "kernel_stein_discrepancy",
     "kolmogorov_smirnov",
     "maximum_mean_discrepancy",
     "modes_in_phase_space",
     "normal_setting",
+    "parameter_verdicts",
     "sliced_wasserstein",
     "standard_settings",
     "thin_by_effective_size",
