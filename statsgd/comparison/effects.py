@@ -18,6 +18,7 @@ from scipy.optimize import brentq
 from statsgd.arguments import count, finite_array
 from statsgd.comparison.samples import Clusters
 from statsgd.comparison.statistics import Estimate, cluster_mean, normal_quantile
+from statsgd.comparison.verdicts import AGAINST_NONE
 from statsgd.laws import Law
 from statsgd.laws.grid_law import GridLaw
 from statsgd.problems.parameters import in_double_precision
@@ -156,7 +157,8 @@ class FlatPreference(Effect):
     The slope s of P(basin i) ∝ v_i exp(−s c_i), c_i the `log_curvatures` (log det H_i, or any
     other), fitted to the shares of the basins; s > 0 prefers flat ones. `volumes` v_i are what *no
     preference* means, equal by default. A Gibbs law has s → ½ in log det H at equal heights as the
-    temperature falls. Two rows: s against the slope of the law's own shares, and s against 0.
+    temperature falls. Two rows: s against the slope of the law's own shares, and s against 0,
+    which is no part of the verdict on the law.
 
     With two basins s = log(p_flat v_sharp/(p_sharp v_flat))/(c_sharp − c_flat). Half an endpoint is
     added to each basin, so that an empty one gives a finite slope. Errors are from the scatter
@@ -203,7 +205,7 @@ class FlatPreference(Effect):
         effects = np.array([slope - predicted, slope])
         return pd.DataFrame(
             {
-                "statistic": ["flat preference", "flat preference against none"],
+                "statistic": ["flat preference", AGAINST_NONE],
                 "index": [0, 0],
                 "measured": slope,
                 "predicted": [predicted, 0.0],

@@ -144,7 +144,7 @@ def parameter_verdicts(
     for name, value in theory.items():
         if name not in posterior or posterior[name].ndim != 2:
             raise ValueError(
-                f"theory must name scalar parameters of the fit, {sorted(posterior.data_vars)}, "
+                f"theory must name scalar parameters of the fit, {sorted(map(str, posterior))}, "
                 f"got {name!r}"
             )
         if value == 0:
@@ -153,7 +153,7 @@ def parameter_verdicts(
         mean, sd = float(drawn.mean()), float(drawn.std(ddof=1))
         size = float(arviz_stats.ess(posterior[[name]])[name])
         spread = float(np.hypot(sd, sd / np.sqrt(size)))
-        low, high = sorted((mean + sign * quantile * spread) / value for sign in (-1, 1))
+        effect, reach = mean / value, quantile * spread / abs(value)
         rows.append(
             {
                 "parameter": name,
@@ -162,9 +162,9 @@ def parameter_verdicts(
                 "sd": sd,
                 "effective_draws": size,
                 "z": (mean - value) / spread,
-                "effect": mean / value,
-                "low": low,
-                "high": high,
+                "effect": effect,
+                "low": effect - reach,
+                "high": effect + reach,
             }
         )
     table = pd.DataFrame(rows)
@@ -183,7 +183,7 @@ def compare_laws(fits: Mapping[str, xr.DataTree]) -> pd.DataFrame:
     """
     import arviz_stats  # seconds to import
 
-    sizes = {name: fit["log_likelihood"].sizes["replica"] for name, fit in fits.items()}
+    sizes = {name: int(fit["log_likelihood"].sizes["replica"]) for name, fit in fits.items()}
     if len(fits) < 2 or len(set(sizes.values())) != 1:
         raise ValueError(f"fits must be two or more, to the same endpoints, got {sizes}")
     return arviz_stats.compare(dict(fits), var_name="endpoints", round_to="none")

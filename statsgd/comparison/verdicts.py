@@ -12,6 +12,9 @@ from statsgd.provenance import provenance
 #: What a verdict can say, `{margin}` filled in.
 AGREES, DIFFERS, UNDECIDED = "agrees within {margin}", "differs by more than {margin}", "undecided"
 
+#: The statistic that holds endpoints against the absence of a preference, and not against the law.
+AGAINST_NONE = "flat preference against none"
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
@@ -38,8 +41,8 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """The verdict on all quantities together."""
-        verdicts = set(self.table["verdict"])
+        """The verdict on all quantities that the law speaks about together."""
+        verdicts = set(self.table.loc[self.table["statistic"] != AGAINST_NONE, "verdict"])
         if self._word(DIFFERS) in verdicts:
             return self._word(DIFFERS)
         return self._word(UNDECIDED if self._word(UNDECIDED) in verdicts else AGREES)

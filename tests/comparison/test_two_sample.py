@@ -71,13 +71,8 @@ def test_mmd_is_invariant_under_scale_and_sees_a_shift():
 
 
 def test_stein_kernel_has_mean_zero_under_the_law():
-    # ∫ u(x, y) φ(x) dx = 0 for the standard normal, whatever y.
-    def integrand(x, y):
-        points = np.array([[x], [y]])
-        kernel = stein_kernel(points, -points, np.float64(0.7))
-        return float(kernel[0, 1]) * stats.norm.pdf(x)
-
-    with jax.enable_x64(True), jax.disable_jit(False):
+    # ∫ u(x, y) φ(x) dx = 0 for the standard normal, whatever y: here y = 0.8.
+    with jax.enable_x64(True):
         grid = np.linspace(-8, 8, 401)
         points = np.concatenate([grid, [0.8]])[:, None]
         kernel = np.asarray(stein_kernel(points, -points, np.float64(0.7)))
@@ -86,7 +81,7 @@ def test_stein_kernel_has_mean_zero_under_the_law():
     assert integrate.simpson(np.abs(values), x=grid) > 0.3
 
 
-def test_stein_test_sees_wrong_scale_and_wrong_weights_are_hard():
+def test_stein_test_sees_a_wrong_scale():
     rng = np.random.default_rng(2)
     x = rng.normal(size=(400, 2))
     assert kernel_stein_discrepancy(x, -x, KEY).p_value > 0.05
@@ -111,7 +106,8 @@ def test_chains_are_thinned_to_their_effective_number():
     assert abs(np.corrcoef(thinned.values[:-1, 0], thinned.values[1:, 0])[0, 1]) < 0.2
     assert f"every {thinned.step}th: they are correlated" in thinned.describe()
     independent = thin_by_effective_size(rng.normal(size=(4, 1000, 2)))
-    assert independent.step == 1 and len(independent.values) == 4000
+    assert independent.step == 1
+    assert len(independent.values) == 4000
     # Nothing is known of chains of one draw, but that they are independent.
     assert thin_by_effective_size(rng.normal(size=(50, 1, 2))).values.shape == (50, 2)
 
@@ -149,25 +145,27 @@ def test_bad_samples_are_named():
 def test_calibration_table_states_its_errors():
     table = calibrate(["energy"], [normal_setting("null")], repeats=200, points=20, seed=0)
     row = table.iloc[0]
-    np.testing.assert_allclose(row["standard_error"], np.sqrt(row["rate"] * (1 - row["rate"]) / 200))
+    np.testing.assert_allclose(
+        row["standard_error"], np.sqrt(row["rate"] * (1 - row["rate"]) / 200)
+    )
     assert abs(row["rate"] - 0.05) < 4 * np.sqrt(0.05 * 0.95 / 200)
 
 
 @pytest.mark.slow
 def test_every_test_keeps_its_level():
-    # 2500 null repeats: the standard error of a rate of 5 % is 0.44 %.
-    table = calibrate(repeats=2500, points=40, references=53, seed=0)
+    # 2000 null repeats: the standard error of a rate of 5 % is 0.49 %.
+    table = calibrate(repeats=2000, points=40, references=53, seed=0)
     assert set(table["test"]) == set(CALIBRATED_TESTS)
     assert table["rate"].between(0.04, 0.06).all(), table.to_string()
 
 
 @pytest.mark.slow
 def test_power_grows_with_the_number_of_points():
-    quick = ("energy", "classifier")
     small, large = (
-        calibrate(quick, standard_settings(), repeats=200, points=n, seed=1)["rate"].to_numpy()
-        for n in (50, 400)
+        calibrate(["energy"], standard_settings(), repeats=200, points=n, seed=1)["rate"].to_numpy()
+        for n in (40, 300)
     )
     assert large.mean() > small.mean() + 0.03
-    # Two wells: 5 % of 400 points are 20, two standard errors of a difference of two halves: 35 %.
-    assert large[2] > 0.15
+    # Between wells 5 % of 300 points is 1.2 standard errors of the difference of two halves, which
+    # a two-sided test at 5 % sees 23 % of the time.
+    assert large[1] > 0.12
