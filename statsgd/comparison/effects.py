@@ -21,6 +21,7 @@ from statsgd.comparison.statistics import Estimate, cluster_mean, normal_quantil
 from statsgd.comparison.verdicts import AGAINST_NONE
 from statsgd.laws import Law
 from statsgd.laws.grid_law import GridLaw
+from statsgd.laws.tabulated import TabulatedLaw
 from statsgd.problems.parameters import in_double_precision
 
 
@@ -112,7 +113,8 @@ class BasinProbabilities(Effect):
 
     `label` maps one flat params `(d,)` to the index of its basin, 0 ≤ index < `basins`; a JAX
     function. Intervals are Wilson's, with the number of points that the scatter between clusters
-    is worth; a `GridLaw` gives its masses exactly, any other law through draws, whose error counts.
+    is worth. A `GridLaw` and a law with one parameter give their masses by quadrature, any other
+    law through draws, whose error counts.
     """
 
     label: Callable[[Any], Any]
@@ -289,12 +291,17 @@ def shares_of_basins(clusters: Clusters, label: Callable, basins: int) -> Estima
 
 
 def predicted_shares(sides: Sides, label: Callable, basins: int) -> Estimate:
-    """The law's shares: from the masses of a `GridLaw`, else from draws."""
-    if isinstance(sides.law, GridLaw):
-        index = _labels(sides.law.grid.points()[:, None], label, basins)[:, 0]
-        masses = np.bincount(index, sides.law.probabilities().ravel(), basins)
-        return Estimate(masses, np.zeros(basins), 0)
-    return shares_of_basins(sides.reference, label, basins)
+    """The law's shares: by quadrature where it has masses or one parameter, else from draws."""
+    law = sides.law
+    if isinstance(law, GridLaw):
+        points, masses = law.grid.points(), law.probabilities().ravel()
+    elif isinstance(law, TabulatedLaw) and law.dimension == 1 and not law.generative:
+        table = law.density_table()
+        points, masses = table.grid[:, None], table.weights
+    else:
+        return shares_of_basins(sides.reference, label, basins)
+    index = _labels(points[:, None], label, basins)[:, 0]
+    return Estimate(np.bincount(index, masses, basins), np.zeros(basins), 0)
 
 
 def _labels(clusters: Clusters, label: Callable, basins: int) -> Int[Any, "n t"]:

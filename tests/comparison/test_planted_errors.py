@@ -97,6 +97,7 @@ def dist_cdf(x, nu):
     return t.cdf(np.asarray(x) / np.sqrt(2 / nu), nu)
 
 
+@pytest.mark.slow
 def test_gap_sees_a_burn_in_that_was_too_short_and_a_biased_sampler(multiplicative, settings):
     problem, sgd, _ = multiplicative
     early = simulate(problem, sgd, steps=20, replicas=2000, seed=3, progress=False)
@@ -113,6 +114,7 @@ def test_gap_sees_a_burn_in_that_was_too_short_and_a_biased_sampler(multiplicati
         gap_decomposition(early, law, **settings | {"grid": Grid([0, 0], 1, 4)})
 
 
+@pytest.mark.slow
 def test_gap_in_the_plane():
     problem = problems.landscapes.quadratic(HESSIAN)
     sgd = SGD(0.2, noise.Isotropic(1.0))
