@@ -9,20 +9,23 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy.optimize import brentq
 
 from statsgd.arguments import count, finite_array
+from statsgd.comparison.basin_shares import (
+    at_each_point,
+    basin_labels,
+    independent_points,
+    predicted_shares,
+    shares_of_basins,
+)
 from statsgd.comparison.samples import Clusters
-from statsgd.comparison.statistics import Estimate, cluster_mean, normal_quantile
+from statsgd.comparison.statistics import cluster_mean, normal_quantile
 from statsgd.comparison.verdicts import AGAINST_NONE
 from statsgd.laws import Law
-from statsgd.laws.grid_law import GridLaw
-from statsgd.laws.tabulated import TabulatedLaw
-from statsgd.problems.parameters import in_double_precision
 
 
 class Sides(NamedTuple):
@@ -130,9 +133,9 @@ class BasinProbabilities(Effect):
     def rows(self, sides: Sides, tail: float) -> pd.DataFrame:
         """Probability of each basin."""
         seen = shares_of_basins(sides.measured, self.label, self.basins)
-        said = predicted_shares(sides, self.label, self.basins)
+        said = predicted_shares(sides.law, sides.reference, self.label, self.basins)
         z = normal_quantile(tail)
-        number = _independent_points(seen, sides.measured)
+        number = independent_points(seen, sides.measured)
         centre = (seen.value + z**2 / (2 * number)) / (1 + z**2 / number)
         half = z / (1 + z**2 / number)
         half = half * np.sqrt(seen.value * (1 - seen.value) / number + z**2 / (4 * number**2))
@@ -190,7 +193,7 @@ class FlatPreference(Effect):
         basins = len(curvatures)
         volumes = np.ones(basins) if self.volumes is None else np.asarray(self.volumes, float)
         seen = shares_of_basins(sides.measured, self.label, basins)
-        said = predicted_shares(sides, self.label, basins)
+        said = predicted_shares(sides.law, sides.reference, self.label, basins)
         number = sides.measured.shape[0] * sides.measured.shape[1]
         filled = (seen.value * number + 0.5) / (number + 0.5 * basins)
         slope, spread = preference_slope(filled, curvatures, volumes)
@@ -240,7 +243,7 @@ class MeanRatio(Effect):
     def rows(self, sides: Sides, tail: float) -> pd.DataFrame:
         """The ratio of each entry."""
         seen, said = (
-            cluster_mean(_at_points(self.quantity, clusters, (self.count,)))
+            cluster_mean(at_each_point(self.quantity, clusters, (self.count,)))
             for clusters in (sides.measured, sides.reference)
         )
         ratio = seen.value / said.value
@@ -285,62 +288,14 @@ def preference_slope(
     return scaled / np.ptp(log_curvatures), _variance(fitted(scaled), log_curvatures)
 
 
-def shares_of_basins(clusters: Clusters, label: Callable, basins: int) -> Estimate:
-    """Share of the points in each basin, with errors from the scatter between clusters."""
-    return cluster_mean(np.eye(basins)[_labels(clusters, label, basins)])
-
-
-def predicted_shares(sides: Sides, label: Callable, basins: int) -> Estimate:
-    """The law's shares: by quadrature where it has masses or one parameter, else from draws."""
-    law = sides.law
-    if isinstance(law, GridLaw):
-        points, masses = law.grid.points(), law.probabilities().ravel()
-    elif isinstance(law, TabulatedLaw) and law.dimension == 1 and not law.generative:
-        table = law.density_table()
-        points, masses = table.grid[:, None], table.weights
-    else:
-        return shares_of_basins(sides.reference, label, basins)
-    index = _labels(points[:, None], label, basins)[:, 0]
-    return Estimate(np.bincount(index, masses, basins), np.zeros(basins), 0)
-
-
-def _labels(clusters: Clusters, label: Callable, basins: int) -> Int[Any, "n t"]:
-    values = _at_points(label, clusters, ())
-    index = np.rint(values).astype(int)
-    if np.any(index < 0) or np.any(index >= basins):
-        raise ValueError(f"label must give indices from 0 to {basins - 1}, got {index.min()} to "
-                         f"{index.max()}")  # fmt: skip
-    return index
-
-
-def _at_points(function: Callable, clusters: Clusters, shape: tuple[int, ...]) -> Any:
-    flat = clusters.reshape(-1, clusters.shape[2])
-    values = np.asarray(in_double_precision(jax.vmap(function), flat), dtype=np.float64)
-    wanted = (len(flat), *shape)
-    if values.size != np.prod(wanted):
-        raise ValueError(f"the function must return shape {shape}, got {values.shape[1:]}")
-    return values.reshape(*clusters.shape[:2], *shape)
-
-
 def _mean_error(clusters: Clusters, label: Callable, values: Float[Any, " basins"]) -> float:
-    at_points = values[_labels(clusters, label, len(values))]
+    at_points = values[basin_labels(clusters, label, len(values))]
     return float(cluster_mean(at_points[..., None]).standard_error[0])
 
 
 def _variance(shares: Float[Any, " basins"], values: Float[Any, " basins"]) -> float:
     mean = shares @ values
     return float(shares @ (values - mean) ** 2)
-
-
-def _independent_points(shares: Estimate, clusters: Clusters) -> Float[Any, " basins"]:
-    """The number of independent points that would scatter as the clusters do."""
-    total = clusters.shape[0] * clusters.shape[1]
-    if clusters.shape[1] == 1:
-        return np.full(shares.value.shape, float(total))
-    spread = shares.value * (1 - shares.value)
-    squared = shares.standard_error**2
-    worth = np.divide(spread, squared, out=np.full(spread.shape, np.nan), where=squared > 0)
-    return np.where(np.isnan(worth), clusters.shape[0], np.clip(worth, 1.0, total))
 
 
 def _shares(points: Float[Any, "n d"], edges: Float[Any, "inner d"]) -> Float[Any, "d cells"]:
