@@ -1,7 +1,70 @@
 """Endpoints against laws."""
 
-from statsgd.comparison.compare import Comparison, compare
+from statsgd.comparison.calibration import (
+    CALIBRATED_TESTS,
+    Setting,
+    calibrate,
+    normal_setting,
+    standard_settings,
+    wells_setting,
+)
+from statsgd.comparison.compare import compare
+from statsgd.comparison.dependence import Thinned, thin_by_effective_size
+from statsgd.comparison.distribution_tests import TESTS
+from statsgd.comparison.effects import (
+    BasinProbabilities,
+    Effect,
+    FlatPreference,
+    MeanRatio,
+    TotalVariation,
+)
+from statsgd.comparison.gap import gap_decomposition
+from statsgd.comparison.model_comparison import compare_laws, fit_law, parameter_verdicts
 from statsgd.comparison.modes import modes_in_phase_space
+from statsgd.comparison.multiplicity import holm
+from statsgd.comparison.permutation import Outcome
 from statsgd.comparison.statistics import energy_distance
+from statsgd.comparison.stein import kernel_stein_discrepancy
+from statsgd.comparison.two_sample import (
+    classifier,
+    cramer_von_mises,
+    energy,
+    kolmogorov_smirnov,
+    maximum_mean_discrepancy,
+    sliced_wasserstein,
+)
+from statsgd.comparison.verdicts import Comparison
 
-__all__ = ["Comparison", "compare", "energy_distance", "modes_in_phase_space"]
+__all__ = [
+    "CALIBRATED_TESTS",
+    "TESTS",
+    "BasinProbabilities",
+    "Comparison",
+    "Effect",
+    "FlatPreference",
+    "MeanRatio",
+    "Outcome",
+    "Setting",
+    "Thinned",
+    "TotalVariation",
+    "calibrate",
+    "classifier",
+    "compare",
+    "compare_laws",
+    "cramer_von_mises",
+    "energy",
+    "energy_distance",
+    "fit_law",
+    "gap_decomposition",
+    "holm",
+    "kernel_stein_discrepancy",
+    "kolmogorov_smirnov",
+    "maximum_mean_discrepancy",
+    "modes_in_phase_space",
+    "normal_setting",
+    "parameter_verdicts",
+    "sliced_wasserstein",
+    "standard_settings",
+    "thin_by_effective_size",
+    "wells_setting",
+]

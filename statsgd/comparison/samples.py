@@ -52,22 +52,28 @@ def read_ensemble(
     return read
 
 
-def read_draws(tree: xr.DataTree, variables: tuple[str, ...]) -> dict[str, Clusters]:
-    """Draws of `sample` (or any ArviZ posterior) by variable, clustered by stretches of chains."""
+def read_chains(
+    tree: xr.DataTree, variables: tuple[str, ...]
+) -> dict[str, Float[Any, "chain draw d"]]:
+    """Draws of `sample` (or any ArviZ posterior) by variable, chain by chain."""
     if "posterior" not in tree.children:
         raise ValueError(
             f"draws must be a DataTree with the group 'posterior', got {sorted(tree.children)}"
         )
     posterior = tree["posterior"].to_dataset()
-    read = {}
-    for variable in variables:
-        if variable in posterior:
-            chains = flatten_variables(posterior[[variable]], ("chain", "draw"))
-            stretches = -(-MIN_CLUSTERS // chains.shape[0])
-            length = max(chains.shape[1] // stretches, 1)
-            kept = chains[:, : chains.shape[1] // length * length]
-            read[variable] = kept.reshape(-1, length, chains.shape[2])
-    return read
+    return {
+        variable: flatten_variables(posterior[[variable]], ("chain", "draw"))
+        for variable in variables
+        if variable in posterior
+    }
+
+
+def stretches(chains: Float[Any, "chain draw d"]) -> Clusters:
+    """Chains cut into at least `MIN_CLUSTERS` stretches, each of them a cluster."""
+    number = -(-MIN_CLUSTERS // chains.shape[0])
+    length = max(chains.shape[1] // number, 1)
+    kept = chains[:, : chains.shape[1] // length * length]
+    return kept.reshape(-1, length, chains.shape[2])
 
 
 def flatten_variables(dataset: xr.Dataset, lead: tuple[str, str]) -> Clusters:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 from scipy.spatial.distance import cdist
+from scipy.stats import norm
 from scipy.stats import t as student
 
 
@@ -53,6 +54,11 @@ def critical_value(confidence: float, clusters: int, comparisons: int) -> float:
     """Half-width in standard errors of intervals that hold simultaneously (Bonferroni, Student)."""
     tail = (1 - confidence) / (2 * comparisons)
     return float(student.isf(tail, max(clusters - 1, 1)))
+
+
+def normal_quantile(tail: float) -> float:
+    """The standard normal quantile that is exceeded with probability `tail`."""
+    return float(norm.isf(tail))
 
 
 def energy_distance(

@@ -56,7 +56,7 @@ class FlooredLossScaledLaw(StudentTLaw):
         self.floor = positive("floor", floor)
         self.location = location_vector(location, d)
         self.degrees_of_freedom = 2 * self.loss_exponent - d
-        xp = jnp if is_traced(self.hessian) else np
+        xp = jnp if is_traced(self.hessian, self.noise_ratio, self.floor) else np
         nu = xp.where(self.degrees_of_freedom == 0, xp.nan, self.degrees_of_freedom)
         self.scale = 2 * self.floor / nu * xp.linalg.inv(self.hessian)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from statsgd.reports import figures
+from statsgd.reports import comparison_figures, figures
 
 
 class Figure(NamedTuple):
@@ -86,6 +86,7 @@ def comparison_section(name: str, node: xr.DataTree) -> Section:
             f"its largest value, permutation p = {row['p_value']:.3f} with "
             f"{int(row['endpoints'])} endpoints."
         )
+    finding += _effects_and_tests(node, table)
     if node.attrs.get("diverged"):
         finding += (
             f" {node.attrs['diverged']} of {node.attrs['replicas']} replicas diverged and were "
@@ -97,9 +98,15 @@ def comparison_section(name: str, node: xr.DataTree) -> Section:
         f"intervals; the band is ±{100 * node.attrs['margin']:g} %.",
         f"Variance ratio per mode for {law['name']}: {node.attrs['verdict']}",
     )
+    pictures = [picture]
+    effects = table[table["direction"] == "effect"]
+    if len(effects):
+        drawn = comparison_figures.effect_sizes(effects, node.attrs["margin"])
+        caption = "Effect sizes with simultaneous intervals; the band counts as agreement."
+        pictures.append(Figure(drawn, caption, f"Effect sizes of {law['name']}"))
     columns = ["variable", "direction", "statistic", "index", "measured", "predicted", "effect"]
     shown = table[[*columns, "standard_error", "low", "high", "verdict"]]
-    return Section(law["name"], finding, (picture,), shown, node.attrs["verdict"], source)
+    return Section(law["name"], finding, tuple(pictures), shown, node.attrs["verdict"], source)
 
 
 @register("modes")
@@ -212,6 +219,39 @@ def ensemble_section(name: str, node: xr.DataTree) -> Section:
     dynamics = _decoded(node.attrs["dynamics"])
     rows = [(key, str(value)) for key, value in dynamics.items()]
     return Section("The ensemble", finding, table=pd.DataFrame(rows, columns=["setting", "value"]))
+
+
+def _effects_and_tests(node: xr.DataTree, table: pd.DataFrame) -> str:
+    """Sentences on effects beyond moments, and on tests."""
+    text = ""
+    preference = table[table["statistic"] == "flat preference against none"]
+    for (_, row), (_, law) in zip(
+        preference.iterrows(),
+        table[table["statistic"] == "flat preference"].iterrows(),
+        strict=True,
+    ):
+        text += (
+            f" Flat minima are preferred by {row['measured']:.3f} ± {row['standard_error']:.3f} in "
+            f"log-odds per unit of log-curvature (law: {law['predicted']:.3f}, no preference: 0)."
+        )
+    for _, row in table[table["statistic"] == "basin probability"].iterrows():
+        text += (
+            f" Basin {row['index']}: {row['measured']:.4f} ± {row['standard_error']:.4f} (law: "
+            f"{row['predicted']:.4f})."
+        )
+    variation = table[table["statistic"] == "total variation"]
+    if len(variation):
+        text += f" Total variation of single coordinates is at most {variation['high'].max():.3f}."
+    if "tests" in node.children:
+        tests = node["tests"].to_dataset().to_dataframe()
+        worst = tests.loc[tests["adjusted_p_value"].idxmin()]
+        text += (
+            f" The smallest of {len(tests)} p-values is that of {worst['test'].replace('_', ' ')}: "
+            f"{worst['p_value']:.3g}, {worst['adjusted_p_value']:.3g} after Holm's adjustment."
+        )
+    if node.attrs.get("draws"):
+        text += f" Draws: {node.attrs['draws']}."
+    return text
 
 
 def _decoded(text: Any) -> dict[str, str]:

@@ -1,0 +1,66 @@
+"""Shares of basins, with errors: what is read off endpoints and off a law."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from statsgd.comparison.samples import Clusters
+from statsgd.comparison.statistics import Estimate, cluster_mean
+from statsgd.laws import Law
+from statsgd.laws.grid_law import GridLaw
+from statsgd.laws.tabulated import TabulatedLaw
+from statsgd.problems.parameters import in_double_precision
+
+
+def shares_of_basins(clusters: Clusters, label: Callable, basins: int) -> Estimate:
+    """Share of the points in each basin, with errors from the scatter between clusters."""
+    return cluster_mean(np.eye(basins)[basin_labels(clusters, label, basins)])
+
+
+def predicted_shares(
+    law: Law | None, reference: Clusters, label: Callable, basins: int
+) -> Estimate:
+    """The law's shares: by quadrature where it has masses or one parameter, else from draws."""
+    if isinstance(law, GridLaw):
+        points, masses = law.grid.points(), law.probabilities().ravel()
+    elif isinstance(law, TabulatedLaw) and law.dimension == 1 and not law.generative:
+        table = law.density_table()
+        points, masses = table.grid[:, None], table.weights
+    else:
+        return shares_of_basins(reference, label, basins)
+    index = basin_labels(points[:, None], label, basins)[:, 0]
+    return Estimate(np.bincount(index, masses, basins), np.zeros(basins), 0)
+
+
+def basin_labels(clusters: Clusters, label: Callable, basins: int) -> Int[Any, "n t"]:
+    """Index of the basin of every point; `ValueError` for indices that are none."""
+    values = at_each_point(label, clusters, ())
+    index = np.rint(values).astype(int)
+    if np.any(index < 0) or np.any(index >= basins):
+        raise ValueError(f"label must give indices from 0 to {basins - 1}, got {index.min()} to "
+                         f"{index.max()}")  # fmt: skip
+    return index
+
+
+def at_each_point(function: Callable, clusters: Clusters, shape: tuple[int, ...]) -> Any:
+    """`function` of one params at every point, in float64; `ValueError` for another shape."""
+    flat = clusters.reshape(-1, clusters.shape[2])
+    values = np.asarray(in_double_precision(jax.vmap(function), flat), dtype=np.float64)
+    wanted = (len(flat), *shape)
+    if values.size != np.prod(wanted):
+        raise ValueError(f"the function must return shape {shape}, got {values.shape[1:]}")
+    return values.reshape(*clusters.shape[:2], *shape)
+
+
+def independent_points(shares: Estimate, clusters: Clusters) -> Float[Any, " basins"]:
+    """The number of independent points that would scatter as the clusters do."""
+    total = clusters.shape[0] * clusters.shape[1]
+    if clusters.shape[1] == 1:
+        return np.full(shares.value.shape, float(total))
+    spread = shares.value * (1 - shares.value)
+    squared = shares.standard_error**2
+    worth = np.divide(spread, squared, out=np.full(spread.shape, np.nan), where=squared > 0)
+    return np.where(np.isnan(worth), clusters.shape[0], np.clip(worth, 1.0, total))
