@@ -88,6 +88,8 @@ class LangevinKernel(MCMCKernel):
 
     #: Acceptance that adaptation aims at; None for kernels without an acceptance test.
     optimal_acceptance: ClassVar[float | None]
+    #: Fields of the core state that do not go along when chains exchange their positions.
+    anchored: ClassVar[frozenset[str]] = frozenset({"momentum"})
     #: What the kernel leaves invariant, how exactly, and where it comes from.
     exactness: ClassVar[str]
     citation: ClassVar[str]
@@ -118,6 +120,13 @@ class LangevinKernel(MCMCKernel):
         )
         self._init_strategy = init_strategy
         self._forget()
+
+    @classmethod
+    def example(
+        cls, model: Callable | None = None, potential_fn: Potential | None = None, **settings: Any
+    ) -> "LangevinKernel":
+        """An ordinary instance on a target; the test battery runs over them."""
+        return cls(model, potential_fn, **settings)
 
     @staticmethod
     @abc.abstractmethod
@@ -199,12 +208,9 @@ class LangevinKernel(MCMCKernel):
     ) -> KernelState:
         """Recompute what the state caches of the potential, after its arguments changed."""
         potential = self._potential(model_args, model_kwargs)
-
-        def again(one: KernelState) -> KernelState:
-            core = self.core_init(one.z, potential, self.parameters | {"step_size": one.step_size})
-            return one._replace(core=core, potential_energy=core.potential)
-
-        return again(state) if is_prng_key(state.rng_key) else jax.vmap(again)(state)
+        if is_prng_key(state.rng_key):
+            return self._refresh(state, potential)
+        return jax.vmap(lambda one: self._refresh(one, potential))(state)
 
     def wrap_model(self, wrapper: Callable) -> "LangevinKernel":
         """A copy of this kernel on `wrapper(self.model)`."""
@@ -214,8 +220,22 @@ class LangevinKernel(MCMCKernel):
 
     # What statsgd.sample asks for.
 
+    @property
+    def structure(self) -> tuple:
+        """All that the compiled program depends on besides `parameters` and the model; hashable."""
+        return type(self), self.adapts, self.target_accept_prob, self._init_strategy
+
+    def report(self, state: KernelState) -> dict[str, Any]:
+        """What `sample_stats` records of every draw, under ArviZ's names."""
+        return {
+            "lp": -state.potential_energy,
+            "acceptance_rate": state.accept_prob,
+            "step_size": state.step_size,
+            "diverging": state.diverging,
+        }
+
     def bind(
-        self, model: Callable, parameters: Mapping[str, Any] | None = None
+        self, model: Callable | None, parameters: Mapping[str, Any] | None = None
     ) -> "LangevinKernel":
         """A copy of this kernel on another model, with other `parameters` if given."""
         bound = copy.copy(self)
@@ -275,6 +295,11 @@ class LangevinKernel(MCMCKernel):
             num_warmup,
             key,
         )
+
+    def _refresh(self, state: KernelState, potential: Potential) -> KernelState:
+        parameters = self.parameters | {"step_size": state.step_size}
+        core = self.core_init(state.z, potential, parameters)
+        return state._replace(core=core, potential_energy=core.potential)
 
     def _advance(self, state: KernelState, potential: Potential) -> KernelState:
         next_key, key = jax.random.split(state.rng_key)

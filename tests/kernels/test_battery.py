@@ -39,7 +39,7 @@ def assert_mean(draws, expected, chains=4, sigmas=4):
 
 @pytest.mark.parametrize("kind", KERNELS.values(), ids=KERNELS)
 def test_moments_of_a_skewed_target(kind):
-    draws = run(kind(skewed)).get_samples()
+    draws = run(kind.example(skewed)).get_samples()
     # Gamma(3, 2): mean 3/2, E log = ψ(3) − log 2, P(rate > 3) = e⁻⁶(1 + 6 + 18).
     assert_mean(draws["rate"], 1.5)
     assert_mean(draws["rate"] ** 2, 3.0)
@@ -52,7 +52,7 @@ def test_moments_of_a_skewed_target(kind):
 @pytest.mark.parametrize("kind", KERNELS.values(), ids=KERNELS)
 def test_temperature_is_that_of_the_potential(kind, temperature):
     # exp(−U/T) of N(0, 1/λ) is N(0, T/λ).
-    kernel = kind(potential_fn=lambda z: 2.0 * z["x"] ** 2, temperature=temperature)
+    kernel = kind.example(potential_fn=lambda z: 2.0 * z["x"] ** 2, temperature=temperature)
     mcmc = MCMC(kernel, chain_method="vectorized", **SETTINGS)
     mcmc.run(jax.random.key(1), init_params={"x": jnp.ones(4)})
     assert_mean(mcmc.get_samples()["x"] ** 2, temperature / 4)
@@ -64,16 +64,16 @@ def test_chain_methods_give_the_same_draws(kind):
     # At a fixed step: adaptation would turn a last digit into another path.
     fixed = {"step_size": 0.3, "adapt_step_size": False}
     short = {"num_warmup": 5, "num_samples": 30}
-    reference = run(kind(skewed, **fixed), **short).get_samples()["x"]
+    reference = run(kind.example(skewed, **fixed), **short).get_samples()["x"]
     for method in ("sequential", "parallel", jax.vmap):
-        mcmc = MCMC(kind(skewed, **fixed), chain_method=method, **(SETTINGS | short))
+        mcmc = MCMC(kind.example(skewed, **fixed), chain_method=method, **(SETTINGS | short))
         mcmc.run(jax.random.key(0))
         np.testing.assert_allclose(mcmc.get_samples()["x"], reference, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KERNELS.values(), ids=KERNELS)
 def test_pickled_and_resumed_run_goes_on_bitwise(kind):
-    mcmc = run(kind(skewed), num_samples=20)
+    mcmc = run(kind.example(skewed), num_samples=20)
     mcmc.post_warmup_state = mcmc.last_state
     state, kernel = mcmc.last_state, pickle.loads(pickle.dumps(mcmc.sampler))
     mcmc.run(state.rng_key)
@@ -85,7 +85,7 @@ def test_pickled_and_resumed_run_goes_on_bitwise(kind):
 
 @pytest.mark.parametrize("kind", KERNELS.values(), ids=KERNELS)
 def test_arviz_reads_the_run(kind):
-    tree = arviz.from_numpyro(run(kind(skewed), num_samples=50))
+    tree = arviz.from_numpyro(run(kind.example(skewed), num_samples=50))
     stats = tree["sample_stats"]
     for name in ("lp", "acceptance_rate", "step_size", "diverging"):
         assert stats[name].shape == (4, 50)
@@ -97,7 +97,7 @@ def test_undefined_target_is_rejected_and_flagged_per_chain(kind):
     def potential(z):
         return (z["x"] - 0.2) ** 2 / 2 + 0 * jnp.sqrt(z["x"])
 
-    kernel = kind(potential_fn=potential, step_size=0.5, adapt_step_size=False)
+    kernel = kind.example(potential_fn=potential, step_size=0.5, adapt_step_size=False)
     settings = SETTINGS | {"num_chains": 2, "num_warmup": 0, "num_samples": 500}
     mcmc = MCMC(kernel, chain_method="vectorized", **settings)
     mcmc.run(
@@ -120,9 +120,9 @@ def test_bad_settings_are_named(kind):
         ({"model": skewed, "potential_fn": skewed}, "only one of model and potential_fn"),
     ):
         with pytest.raises(ValueError, match=message):
-            kind(**settings)
+            kind.example(**settings)
     with pytest.raises(ValueError, match="the kernel has no target"):
-        MCMC(kind(), **SETTINGS, chain_method="vectorized").run(
+        MCMC(kind.example(), **SETTINGS, chain_method="vectorized").run(
             jax.random.key(0), init_params={"x": jnp.ones(4)}
         )
 
