@@ -87,14 +87,15 @@ def _run(law, kernel, key, warmup, draws, chains, progress):
 def _compiled(kernel: LangevinKernel):
     """`start` and `advance` for kernels that differ in numbers only."""
     kind: Any = type(kernel)
-    return _compile(kind, kernel.adapts, kernel.target_accept_prob, kernel._init_strategy)
+    return _compile(kind, kernel.warmup, kernel._init_strategy)
 
 
 @functools.lru_cache(maxsize=64)
-def _compile(kind, adapts, target_accept_prob, init_strategy):
+def _compile(kind, warmup, init_strategy):
     template = kind(
-        adapt_step_size=adapts,
-        target_accept_prob=target_accept_prob if adapts else None,
+        adapt_step_size=warmup.target_accept_prob is not None,
+        adapt_preconditioner=warmup.shape,
+        target_accept_prob=warmup.target_accept_prob,
         init_strategy=init_strategy,
     )
 
