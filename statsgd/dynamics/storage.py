@@ -1,9 +1,9 @@
 """Records on disk: a Zarr store that a run cut off at any moment can be resumed from.
 
-Records go to Zarr arrays as they come. The state of all lanes (replicas or chains) is the one chunk of one array,
-with a check sum, which Zarr replaces in one move after the records before it are written. A run
-that is cut off starts again from there and writes the same records once more, so that it does not
-matter what it had written since.
+Records go to Zarr arrays as they come. The state of all lanes (replicas or chains) is the one chunk
+of one array, with a check sum, which Zarr replaces in one move after the records before it are
+written. A run that is cut off starts again from there and writes the same records once more, so
+that it does not matter what it had written since.
 """
 
 import io

@@ -158,7 +158,7 @@ def launch(
 
 
 def _unconstrained(kernel: LangevinKernel, key: Any, start: Any) -> PyTree:
-    latents = kernel._read_model(key, (), {})
+    latents = kernel._read_model(key, (), {}, kernel._init_strategy)
     wanted = {name: jnp.shape(value) for name, value in latents.items()}
     constrained = {name: jnp.asarray(value, float) for name, value in start.items()}
     if set(constrained) == set(wanted):

@@ -95,6 +95,11 @@ class ReplicaExchange(LangevinKernel):
     def __init__(self, inner_kernel: LangevinKernel, *, temperatures: Any):
         if not isinstance(inner_kernel, LangevinKernel):
             raise ValueError(f"inner_kernel must be a LangevinKernel, got {inner_kernel!r}")
+        if inner_kernel.warmup.shape is not None:
+            raise ValueError(
+                "inner_kernel must have adapt_preconditioner=None: a preconditioner that is learnt "
+                f"belongs to one temperature, got {inner_kernel.warmup.shape!r}"
+            )
         ladder = np.asarray(positive("temperatures", temperatures))
         if ladder.ndim != 1 or len(ladder) < 2 or not np.all(np.diff(ladder) > 0):
             raise ValueError(
@@ -212,16 +217,5 @@ class ReplicaExchange(LangevinKernel):
 
     def _outside(self, ladder: Ladder, key: Any) -> KernelState:
         """What a kernel's state shows is that of the cold chain."""
-        cold = ladder.rungs
-        return KernelState(
-            cold.i[0],
-            ladder.position,
-            ladder.potential,
-            cold.accept_prob[0],
-            cold.diverging[0],
-            cold.step_size[0],
-            ladder,
-            (),
-            cold.num_warmup[0],
-            key,
-        )
+        cold = jax.tree.map(lambda leaf: leaf[0], ladder.rungs)
+        return cold._replace(core=ladder, adaptation=(), rng_key=key)
