@@ -2,6 +2,7 @@
 
 from statsgd.kernels.adapter import KERNELS, Info, KernelState, LangevinKernel
 from statsgd.kernels.mala import MALA
+from statsgd.kernels.mean_field_langevin import MeanFieldFunctional, MeanFieldLangevin
 from statsgd.kernels.mixing import Mixing, MixingWarning, mixing
 from statsgd.kernels.replica_exchange import ReplicaExchange
 from statsgd.kernels.runner import sample
@@ -13,6 +14,8 @@ __all__ = [
     "Info",
     "KernelState",
     "LangevinKernel",
+    "MeanFieldFunctional",
+    "MeanFieldLangevin",
     "Mixing",
     "MixingWarning",
     "ReplicaExchange",

@@ -390,4 +390,6 @@ def _energy(core: Any) -> Float[Any, ""]:
 
 
 def _in_precision(leaf: Any, dtype: Any) -> Any:
+    if not (hasattr(leaf, "dtype") or isinstance(leaf, float)):
+        return leaf  # a function that parameters hold
     return jnp.asarray(leaf, dtype) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from statsgd.kernels.adapter import LangevinKernel
@@ -23,7 +24,7 @@ def grid_axes(target: Any, kernel: LangevinKernel | None, grid: Any) -> dict[str
             known = [_LAW + argument for argument in allowed]
         else:
             numbers = {} if kernel is None else kernel.parameters
-            known = [key for key, value in numbers.items() if np.shape(value) == ()]
+            known = [name for name, value in numbers.items() if _is_number(value)]
         if name not in known:
             raise ValueError(
                 f"grid names must be numbers of the kernel or arguments of the law as 'law.…', "
@@ -56,6 +57,10 @@ def grid_cells(
         own = {name: v for name, v in changes.items() if not name.startswith(_LAW)}
         cells.append(Settings(law, {**parameters, **own}))
     return cells
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float | np.ndarray | np.generic | jax.Array) and np.ndim(value) == 0
 
 
 def _arguments(law: Law) -> list[str]:

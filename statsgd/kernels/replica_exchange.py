@@ -209,9 +209,11 @@ class ReplicaExchange(LangevinKernel):
             for name, value in rungs.core._asdict().items()
             if name not in self.inner.anchored
         }
+        potential = take(rungs.potential_energy)
         return rungs._replace(
             z=take(rungs.z),
-            potential_energy=take(rungs.potential_energy),
+            potential_energy=potential,
+            energy=rungs.energy - rungs.potential_energy + potential,
             core=rungs.core._replace(**going),
         )
 
