@@ -20,7 +20,7 @@ def grid_axes(target: Any, kernel: LangevinKernel | None, grid: Any) -> dict[str
     axes = {}
     for name, entries in dict(grid or {}).items():
         if name.startswith(_LAW):
-            allowed = _arguments(target) if isinstance(target, Law) else {}
+            allowed = constructor_arguments(target) if isinstance(target, Law) else {}
             known = [_LAW + argument for argument in allowed]
         else:
             numbers = {} if kernel is None else kernel.parameters
@@ -50,7 +50,7 @@ def grid_cells(
         of_law = {n.removeprefix(_LAW): v for n, v in changes.items() if n.startswith(_LAW)}
         law = target
         if of_law:
-            arguments = {name: getattr(target, name) for name in _arguments(target)}
+            arguments = {name: getattr(target, name) for name in constructor_arguments(target)}
             law = type(target)(**(arguments | of_law))
         if isinstance(law, Law):
             law.require_proper()
@@ -63,6 +63,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, float | np.ndarray | np.generic | jax.Array) and np.ndim(value) == 0
 
 
-def _arguments(law: Law) -> list[str]:
+def constructor_arguments(law: Law) -> list[str]:
     """Arguments of the law's constructor, all of which it keeps under the same name."""
     return [name for name in inspect.signature(type(law)).parameters if hasattr(law, name)]

@@ -20,7 +20,7 @@ from statsgd.dynamics.launch import Blocks
 from statsgd.dynamics.records import Layout
 from statsgd.dynamics.storage import ZarrStore
 from statsgd.kernels.adapter import LangevinKernel
-from statsgd.kernels.grid import grid_axes, grid_cells
+from statsgd.kernels.grid import constructor_arguments, grid_axes, grid_cells
 from statsgd.kernels.mala import MALA
 from statsgd.kernels.mixing import warn_of_poor_mixing
 from statsgd.kernels.program import CAPACITY, Cells, Chains, Program, advance, launch
@@ -29,6 +29,7 @@ from statsgd.laws import Law
 from statsgd.provenance import describe, provenance
 
 _SECONDS_PER_CHUNK = 0.5  # how often progress shows, stores are written and Ctrl-C is heard
+_FIRST_CHUNK = 64  # steps, before it is known how long one takes
 _BLOCK = 64
 
 
@@ -216,7 +217,7 @@ class _Run:
         spec = NamedSharding(self.mesh, PartitionSpec("chain"))
         flight = jax.device_put(self.blocks.split(lanes), spec)
         total = warmup + draws * self.thinning
-        wish, compiled = 64.0, False
+        wish, compiled = float(_FIRST_CHUNK), False
         while done < total:
             unit = 1 if done < warmup else self.thinning
             ask = max(1, int(wish) // unit) * unit
@@ -288,7 +289,10 @@ def _in_memory(layout: Layout, groups: dict[str, Any], draws: int, attributes: d
 
 def _describe_target(law: Any) -> Any:
     if isinstance(law, Law):
-        return law.describe() | {"arguments": describe(law)}
+        fields = describe(law)
+        # What the user gave comes first, so that a refused store is told by that.
+        given = {name: fields[name] for name in constructor_arguments(law) if name in fields}
+        return law.describe() | {"arguments": given | fields}
     return describe(law)
 
 
