@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Bool, Float, Int, Key, PRNGKeyArray, PyTree
 from numpyro.infer import init_to_uniform, init_to_value
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
@@ -101,6 +102,8 @@ class LangevinKernel(MCMCKernel):
     optimal_acceptance: ClassVar[float | None] = None
     #: Fields of the core state that do not go along when chains exchange their positions.
     anchored: ClassVar[frozenset[str]] = frozenset({"momentum", "velocity"})
+    #: Power of the step size in the bias of kernels without an acceptance test.
+    bias_order: ClassVar[int] = 1
     #: What the kernel leaves invariant, how exactly, and where it comes from.
     exactness: ClassVar[str]
     citation: ClassVar[str]
@@ -138,13 +141,6 @@ class LangevinKernel(MCMCKernel):
         self._init_strategy = init_strategy
         self._forget()
 
-    @classmethod
-    def example(
-        cls, model: Callable | None = None, potential_fn: Potential | None = None, **settings: Any
-    ) -> "LangevinKernel":
-        """An ordinary instance on a target; the test battery runs over them."""
-        return cls(model, potential_fn, **settings)
-
     @staticmethod
     @abc.abstractmethod
     def core_init(position: PyTree, potential: Potential, parameters: Mapping[str, Any]) -> Any:
@@ -173,6 +169,11 @@ class LangevinKernel(MCMCKernel):
     def model(self) -> Callable | None:
         """The NumPyro model, None for a kernel on a potential."""
         return self._model
+
+    @property
+    def potential_fn(self) -> Potential | None:
+        """The potential, None for a kernel on a model."""
+        return self._potential_fn
 
     @property
     def sample_field(self) -> str:
@@ -266,11 +267,14 @@ class LangevinKernel(MCMCKernel):
         }
 
     def bind(
-        self, model: Callable | None, parameters: Mapping[str, Any] | None = None
+        self,
+        model: Callable | None,
+        parameters: Mapping[str, Any] | None = None,
+        potential_fn: Potential | None = None,
     ) -> "LangevinKernel":
-        """A copy of this kernel on another model, with other `parameters` if given."""
+        """A copy of this kernel on another target, with other `parameters` if given."""
         bound = copy.copy(self)
-        bound._model, bound._potential_fn = model, None
+        bound._model, bound._potential_fn = model, potential_fn
         bound.parameters = dict(self.parameters if parameters is None else parameters)
         bound._forget()
         return bound
@@ -390,6 +394,6 @@ def _energy(core: Any) -> Float[Any, ""]:
 
 
 def _in_precision(leaf: Any, dtype: Any) -> Any:
-    if not (hasattr(leaf, "dtype") or isinstance(leaf, float)):
-        return leaf  # a function that parameters hold
+    if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float):
+        return leaf
     return jnp.asarray(leaf, dtype) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf

@@ -1,7 +1,7 @@
 """Replica exchange (parallel tempering): a ladder of temperatures over any Langevin kernel."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -11,7 +11,6 @@ from jaxtyping import Float, Int, PRNGKeyArray, PyTree
 
 from statsgd.arguments import positive
 from statsgd.kernels.adapter import Info, KernelState, LangevinKernel, Potential, register
-from statsgd.kernels.mala import MALA
 
 
 class Ladder(NamedTuple):
@@ -116,15 +115,6 @@ class ReplicaExchange(LangevinKernel):
         numbers = {k: v for k, v in inner_kernel.parameters.items() if k != "temperature"}
         self.parameters = numbers | {"temperatures": ladder}
 
-    @classmethod
-    def example(
-        cls, model: Callable | None = None, potential_fn: Potential | None = None, **settings: Any
-    ) -> "ReplicaExchange":
-        """Three temperatures over `MALA`."""
-        temperature = positive("temperature", settings.pop("temperature", 1.0))
-        ladder = temperature * np.array([1.0, 2.0, 4.0])
-        return cls(MALA(model, potential_fn, **settings), temperatures=ladder)
-
     @property
     def structure(self) -> tuple:
         """That of the inner kernel too."""
@@ -210,10 +200,14 @@ class ReplicaExchange(LangevinKernel):
             if name not in self.inner.anchored
         }
         potential = take(rungs.potential_energy)
+        # The kinetic part of the energy stays, as velocities do.
+        energy = rungs.energy + (potential - rungs.potential_energy)
+        if "energy" in going:
+            going["energy"] = energy
         return rungs._replace(
             z=take(rungs.z),
             potential_energy=potential,
-            energy=rungs.energy - rungs.potential_energy + potential,
+            energy=energy,
             core=rungs.core._replace(**going),
         )
 

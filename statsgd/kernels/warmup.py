@@ -103,7 +103,7 @@ class Warmup:
     ) -> tuple[Adaptation, Float[Any, ""]]:
         """The covariance of the window becomes the preconditioner, and a new window begins."""
         _, squares, number = adaptation.moments
-        old = adaptation.preconditioner
+        old: Any = adaptation.preconditioner
         # P is the covariance the target has at temperature one, whatever the temperature.
         covariance = squares / (jnp.maximum(number - 1, 1) * temperature)
         # Shrunk as in Stan, but towards what was in use, so that units do not matter.

@@ -1,14 +1,18 @@
 """Replica exchange: its swap, its invariant law, and two wells that MALA alone does not join."""
 
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from numpyro.infer import MCMC
 from scipy.integrate import quad
 
 from statsgd import sample
-from statsgd.kernels import MALA, ReplicaExchange, mixing
+from statsgd.kernels import MALA, OBABO, ReplicaExchange, mixing
 from statsgd.kernels.replica_exchange import swap_order, swap_probability
 from statsgd.laws import Gibbs
 from statsgd.problems.landscapes import smooth_wells
@@ -91,6 +95,50 @@ def test_every_rung_keeps_its_own_law():
     np.testing.assert_array_equal(cold, fields["core.rungs.z"]["x"][..., 0])
 
 
+def test_runs_under_every_chain_method_and_goes_on_bitwise():
+    def model():
+        numpyro.sample("rate", dist.Gamma(3.0, 2.0))
+
+    def go(kernel, method="vectorized", state=None):
+        mcmc = MCMC(
+            kernel, num_warmup=10, num_samples=30, num_chains=2, chain_method=method,
+            progress_bar=False,
+        )  # fmt: skip
+        mcmc.post_warmup_state = state
+        mcmc.run(jax.random.key(0) if state is None else state.rng_key)
+        return mcmc
+
+    inner = OBABO(model, step_size=0.3, adapt_step_size=False)
+    kernel = ReplicaExchange(inner, temperatures=[1.0, 2.0, 4.0])
+    first = go(kernel)
+    draws = first.get_samples()["rate"]
+    others = go(kernel, "sequential").get_samples()["rate"]
+    np.testing.assert_allclose(draws, others, rtol=1e-4)
+    state, copied = first.last_state, pickle.loads(pickle.dumps(kernel))
+    np.testing.assert_array_equal(
+        go(kernel, state=state).get_samples()["rate"], go(copied, state=state).get_samples()["rate"]
+    )
+
+
+def test_velocities_stay_at_their_temperature():
+    # On ½x² with OBABO, E x² = T_k at every rung and E v² = T_k, whatever was exchanged.
+    temperatures = np.array([0.5, 1.0, 2.0])
+    kernel = ReplicaExchange(
+        OBABO(potential_fn=lambda z: z["x"] ** 2 / 2, step_size=0.5, adapt_step_size=False),
+        temperatures=temperatures,
+    )
+    state = kernel.init(jax.random.split(jax.random.key(1), 4000), 0, {"x": jnp.ones(4000)}, (), {})
+    state = jax.jit(
+        lambda s: jax.lax.fori_loop(0, 60, lambda _, one: kernel.sample(one, (), {}), s)
+    )(state)
+    rungs = state.core.rungs
+    x, v = (np.asarray(tree["x"], float) for tree in (rungs.z, rungs.core.velocity))
+    assert_mean_within(x**2, temperatures)
+    assert_mean_within(v**2, temperatures)
+    np.testing.assert_allclose(rungs.core.energy, (x**2 + v**2) / 2, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(state.energy, rungs.energy[:, 0])
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_bad_ladders_are_named():
     for ladder in ([1.0], [2.0, 1.0], 1.0, [[1.0, 2.0]]):
@@ -98,5 +146,7 @@ def test_bad_ladders_are_named():
             ReplicaExchange(MALA(), temperatures=ladder)
     with pytest.raises(ValueError, match="temperatures must be positive"):
         ReplicaExchange(MALA(), temperatures=[0.0, 1.0])
+    with pytest.raises(ValueError, match="inner_kernel must have adapt_preconditioner=None"):
+        ReplicaExchange(MALA(adapt_preconditioner="dense"), temperatures=[1.0, 2.0])
     with pytest.raises(ValueError, match="inner_kernel must be a LangevinKernel"):
         ReplicaExchange("MALA", temperatures=[1.0, 2.0])
