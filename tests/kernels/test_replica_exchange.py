@@ -95,10 +95,11 @@ def test_every_rung_keeps_its_own_law():
     np.testing.assert_array_equal(cold, fields["core.rungs.z"]["x"][..., 0])
 
 
-def test_runs_under_every_chain_method_and_goes_on_bitwise():
-    def model():
-        numpyro.sample("rate", dist.Gamma(3.0, 2.0))
+def gamma():
+    numpyro.sample("rate", dist.Gamma(3.0, 2.0))
 
+
+def test_runs_under_every_chain_method_and_goes_on_bitwise():
     def go(kernel, method="vectorized", state=None):
         mcmc = MCMC(
             kernel, num_warmup=10, num_samples=30, num_chains=2, chain_method=method,
@@ -108,7 +109,7 @@ def test_runs_under_every_chain_method_and_goes_on_bitwise():
         mcmc.run(jax.random.key(0) if state is None else state.rng_key)
         return mcmc
 
-    inner = OBABO(model, step_size=0.3, adapt_step_size=False)
+    inner = OBABO(gamma, step_size=0.3, adapt_step_size=False)
     kernel = ReplicaExchange(inner, temperatures=[1.0, 2.0, 4.0])
     first = go(kernel)
     draws = first.get_samples()["rate"]
