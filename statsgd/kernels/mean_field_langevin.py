@@ -130,6 +130,26 @@ def _squared(output: Any, example: Any) -> Array:
     return 0.5 * example.get("strength", 1.0) * jnp.sum((output - example["target"]) ** 2)
 
 
+class GradientEstimate(eqx.Module):
+    """How the gradient of N F is estimated; the numbers of the data are traced, the rest is not."""
+
+    functional: MeanFieldFunctional | None
+    kind: str = eqx.field(static=True)
+    batch_size: int = eqx.field(static=True)
+    sampling: str = eqx.field(static=True)
+    refresh_every: int = eqx.field(static=True)
+
+    def on_batch(self, key: PRNGKeyArray, position: PyTree) -> tuple[Float[Any, ""], PyTree]:
+        """N F and its gradient from one minibatch, shared by all particles."""
+        assert self.functional is not None
+        number, size = self.functional.num_examples, self.batch_size
+        if self.sampling == "with_replacement":
+            indices = jax.random.randint(key, (size,), 0, number)
+        else:
+            indices = jax.random.choice(key, number, (size,), replace=False)
+        return jax.value_and_grad(self.functional.potential)(position, indices)
+
+
 class State(NamedTuple):
     """All particles, with potential and gradient there, and the momentum buffer."""
 
@@ -164,6 +184,33 @@ def step(
     finite = all_finite((moved.potential, moved.gradient))
     kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
     return kept, Info(jnp.where(finite, 1.0, 0.0).astype(state.potential.dtype), ~finite)
+
+
+def variance_reduced(
+    key: PRNGKeyArray,
+    state: State,
+    estimate: GradientEstimate,
+    full: Callable[[PyTree], tuple[Float[Any, ""], PyTree]],
+    parameters: Mapping[str, Any],
+) -> tuple[State, Info]:
+    """Steps with v = g_B(X) − g_B(X₀) + g(X₀) from the snapshot X₀ = `state` to the next."""
+
+    def reduced(key, position):
+        here, gradient = estimate.on_batch(key, position)
+        there, reference = estimate.on_batch(key, state.position)
+        change = jax.tree.map(lambda g, r, f: g - r + f, gradient, reference, state.gradient)
+        return here - there + state.potential, change
+
+    def one(i, carry):
+        moving, info = carry
+        moving, new = step(jax.random.fold_in(key, i), moving, reduced, parameters)
+        accept_prob = jnp.minimum(info.accept_prob, new.accept_prob)
+        return moving, Info(accept_prob, info.diverging | new.diverging)
+
+    fine = Info(jnp.ones_like(state.potential), jnp.zeros((), bool))
+    end, info = jax.lax.fori_loop(0, estimate.refresh_every, one, (state, fine))
+    value, gradient = full(end.position)
+    return end._replace(potential=value, gradient=gradient), info
 
 
 @register
@@ -216,28 +263,26 @@ class MeanFieldLangevin(LangevinKernel):
         **settings: Any,
     ):
         super().__init__(model, potential_fn, **settings)
-        self.gradient = one_of("gradient", gradient, ("full", "minibatch", "svrg"))
-        self.sampling = one_of("sampling", sampling, ("with_replacement", "without_replacement"))
+        one_of("gradient", gradient, ("full", "minibatch", "svrg"))
+        one_of("sampling", sampling, ("with_replacement", "without_replacement"))
         self.parameters["momentum"] = fraction("momentum", momentum)
-        self.batch_size = self.refresh_every = 1
-        if functional is not None:
-            if model is not None or potential_fn is not None:
-                raise ValueError("functional takes the place of model and potential_fn, got both")
-            if not isinstance(functional, MeanFieldFunctional):
-                raise ValueError(f"functional must be a MeanFieldFunctional, got {functional!r}")
-            self.parameters["functional"] = functional
-        if gradient == "full":
-            return
         if functional is None:
-            raise ValueError(f"gradient={gradient!r} needs functional, got None")
-        self.batch_size = count("batch_size", batch_size)
-        if sampling == "without_replacement" and self.batch_size > functional.num_examples:
-            raise ValueError(
-                f"batch_size must be at most the number of examples {functional.num_examples} "
-                f"without replacement, got {batch_size}"
-            )
-        if gradient == "svrg":
-            self.refresh_every = count("refresh_every", refresh_every)
+            if gradient != "full":
+                raise ValueError(f"gradient={gradient!r} needs functional, got None")
+        elif model is not None or potential_fn is not None:
+            raise ValueError("functional takes the place of model and potential_fn, got both")
+        elif not isinstance(functional, MeanFieldFunctional):
+            raise ValueError(f"functional must be a MeanFieldFunctional, got {functional!r}")
+        size = 1 if gradient == "full" else count("batch_size", batch_size)
+        every = count("refresh_every", refresh_every) if gradient == "svrg" else 1
+        if functional is not None and sampling == "without_replacement":
+            most = functional.num_examples
+            if size > most:
+                raise ValueError(
+                    f"batch_size must be at most the number of examples {most} without "
+                    f"replacement, got {batch_size}"
+                )
+        self.parameters["estimate"] = GradientEstimate(functional, gradient, size, sampling, every)
 
     @classmethod
     def on_law(cls, law: Law, *, learning_rate: Any, **settings: Any) -> Self:
@@ -254,12 +299,6 @@ class MeanFieldLangevin(LangevinKernel):
             **settings,
         )
 
-    @property
-    def structure(self) -> tuple:
-        """The way gradients are estimated too."""
-        estimate = (self.gradient, self.batch_size, self.sampling, self.refresh_every)
-        return (*super().structure, *estimate)
-
     @staticmethod
     def core_init(position: PyTree, potential: Potential, parameters: Mapping[str, Any]) -> State:
         """At rest at `position`, with the full gradient."""
@@ -272,46 +311,21 @@ class MeanFieldLangevin(LangevinKernel):
             momentum=state.momentum
         )
 
-    def core_step(  # not static: how gradients are estimated is part of the program
-        self, key: PRNGKeyArray, state: State, potential: Potential, parameters: Mapping[str, Any]
+    @staticmethod
+    def core_step(
+        key: PRNGKeyArray, state: State, potential: Potential, parameters: Mapping[str, Any]
     ) -> tuple[State, Info]:
         """One step, or with SVRG those from one snapshot to the next."""
         full = jax.value_and_grad(potential)
-        if self.gradient == "full":
-            return step(key, state, lambda _, position: full(position), parameters)
-        functional: MeanFieldFunctional = parameters["functional"]
-
-        def on_batch(key, position):
-            indices = self._batch(key, functional.num_examples)
-            return jax.value_and_grad(functional.potential)(position, indices)
-
-        if self.gradient == "minibatch":
-            return step(key, state, on_batch, parameters)
-
-        def reduced(key, position):
-            here, gradient = on_batch(key, position)
-            there, reference = on_batch(key, state.position)
-            change = jax.tree.map(lambda g, r, f: g - r + f, gradient, reference, state.gradient)
-            return here - there + state.potential, change
-
-        def one(i, carry):
-            moving, info = carry
-            moving, new = step(jax.random.fold_in(key, i), moving, reduced, parameters)
-            accept_prob = jnp.minimum(info.accept_prob, new.accept_prob)
-            return moving, Info(accept_prob, info.diverging | new.diverging)
-
-        fine = Info(jnp.ones_like(state.potential), jnp.zeros((), bool))
-        end, info = jax.lax.fori_loop(0, self.refresh_every, one, (state, fine))
-        value, gradient = full(end.position)
-        return end._replace(potential=value, gradient=gradient), info
-
-    def _batch(self, key: PRNGKeyArray, number: int) -> Int[Any, " S"]:
-        if self.sampling == "with_replacement":
-            return jax.random.randint(key, (self.batch_size,), 0, number)
-        return jax.random.choice(key, number, (self.batch_size,), replace=False)
+        estimate: GradientEstimate = parameters["estimate"]
+        if estimate.kind == "svrg":
+            return variance_reduced(key, state, estimate, full, parameters)
+        if estimate.kind == "minibatch":
+            return step(key, state, estimate.on_batch, parameters)
+        return step(key, state, lambda _, position: full(position), parameters)
 
     def _potential(self, model_args, model_kwargs) -> Potential:
-        functional: MeanFieldFunctional | None = self.parameters.get("functional")
+        functional = self.parameters["estimate"].functional
         if functional is None:
             return super()._potential(model_args, model_kwargs)
         return functional.potential

@@ -99,6 +99,7 @@ def gamma():
     numpyro.sample("rate", dist.Gamma(3.0, 2.0))
 
 
+@pytest.mark.slow
 def test_runs_under_every_chain_method_and_goes_on_bitwise():
     def go(kernel, method="vectorized", state=None):
         mcmc = MCMC(

@@ -68,6 +68,7 @@ def test_thinning_keeps_every_so_many_draws():
     np.testing.assert_array_equal(every[:, 2::3], third)
 
 
+@pytest.mark.slow
 def test_chain_does_not_depend_on_the_number_of_chains():
     settings = {"seed": 1, "warmup": 20, "draws": 50, **QUIET}
     few, many = (
