@@ -8,6 +8,7 @@ adaptation of step size and preconditioner, and the fields that ArviZ reads.
 
 import abc
 import copy
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -15,10 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, Key, PRNGKeyArray, PyTree
+from numpyro.distributions import biject_to
 from numpyro.infer import init_to_uniform, init_to_value
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.mcmc import MCMCKernel
-from numpyro.infer.util import initialize_model
+from numpyro.infer.util import initialize_model, transform_fn
 from numpyro.util import identity, is_prng_key
 
 from statsgd.arguments import fraction, one_of, positive
@@ -232,8 +234,14 @@ class LangevinKernel(MCMCKernel):
         """The map from one draw in unconstrained space to the model's sites."""
         if self._model is None:
             return identity
-        _, postprocess_gen = self._closures(model_args, model_kwargs)
+        _, postprocess_gen, _ = self._closures(model_args, model_kwargs)
         return postprocess_gen(*model_args, **(model_kwargs or {}))
+
+    def get_constrain_fn(self, model_args: tuple, model_kwargs: dict | None) -> Callable:
+        """As `postprocess_fn`, by transforms alone: Gibbs asks for it without sibling values."""
+        if self._model is None:
+            return identity
+        return functools.partial(transform_fn, self._closures(model_args, model_kwargs)[2])
 
     def refresh(
         self, state: KernelState, model_args: tuple, model_kwargs: dict | None
@@ -284,7 +292,7 @@ class LangevinKernel(MCMCKernel):
         return self.__dict__ | {"_model_closures": None}
 
     def _forget(self) -> None:
-        self._model_closures: tuple[Callable, Callable] | None = None
+        self._model_closures: tuple[Callable, Callable, dict] | None = None
 
     def _read_model(self, rng_key, model_args, model_kwargs, init_strategy) -> PyTree:
         """Trace the model for its potential; returns valid starting positions."""
@@ -296,10 +304,15 @@ class LangevinKernel(MCMCKernel):
             model_args=model_args,
             model_kwargs=model_kwargs,
         )
-        self._model_closures = info.potential_fn, info.postprocess_fn
+        transforms = {
+            name: biject_to(site["fn"].support)
+            for name, site in info.model_trace.items()
+            if site["type"] == "sample" and name in info.param_info.z
+        }
+        self._model_closures = info.potential_fn, info.postprocess_fn, transforms
         return info.param_info.z
 
-    def _closures(self, model_args, model_kwargs) -> tuple[Callable, Callable]:
+    def _closures(self, model_args, model_kwargs) -> tuple[Callable, Callable, dict]:
         if self._model_closures is None:
             self._read_model(jax.random.key(0), model_args, model_kwargs, self._init_strategy)
         assert self._model_closures is not None
@@ -307,7 +320,7 @@ class LangevinKernel(MCMCKernel):
 
     def _potential(self, model_args, model_kwargs) -> Potential:
         if self._model is not None:
-            potential_gen, _ = self._closures(model_args, model_kwargs)
+            potential_gen, _, _ = self._closures(model_args, model_kwargs)
             return potential_gen(*model_args, **(model_kwargs or {}))
         if self._potential_fn is None:
             raise ValueError("the kernel has no target: give it model or potential_fn")

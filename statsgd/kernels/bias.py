@@ -27,7 +27,7 @@ class StepSizeBias(NamedTuple):
     """Estimated bias of the covariance."""
     covariance_error: Float[Any, "d d"]
     order: float
-    """Power of h seen in the moment whose bias is clearest; NaN if noise dominates."""
+    """Power of h seen in the moments whose bias is resolved; NaN if noise dominates."""
     order_error: float
     stated_order: int
     """Power of h that the estimate assumes."""
@@ -119,22 +119,22 @@ def step_size_bias(
         errors.append(values.std(axis=0, ddof=1) / np.sqrt(chains))
     first, second = moments[0] - moments[1], moments[1] - moments[2]
     first_error = np.hypot(errors[0], errors[1])
-    clearest = int(np.argmax(np.abs(first) / np.where(first_error > 0, first_error, np.inf)))
-    noisy = not abs(first[clearest]) > 4 * first_error[clearest]
+    resolved = np.abs(first) > 4 * first_error
+    noisy = not np.any(resolved)
     factor = 1 / (1 - 2.0**-kernel.bias_order)
     bias = first + factor * second
     weights = np.array([1.0, factor - 1, -factor])
     error = np.sqrt(np.sum((weights[:, None] * np.array(errors)) ** 2, axis=0))
     d = mean.shape[1]
-    order, order_error = _order(first, second, errors, clearest)
+    order, order_error = _order(first, second, errors, resolved)
     return StepSizeBias(
         float(step_size),
         bias[:d],
         error[:d],
         bias[d:].reshape(d, d),
         error[d:].reshape(d, d),
-        np.nan if noisy else order,
-        np.nan if noisy else order_error,
+        order,
+        order_error,
         kernel.bias_order,
         noisy,
         diverged,
@@ -193,12 +193,14 @@ def _moments(shift, first, second, diverged) -> tuple[Any, Any, int]:
     return shift + first, covariance + np.outer(overall, overall), int(diverged.sum())
 
 
-def _order(first, second, errors, at: int) -> tuple[float, float]:
-    a, b = first[at], second[at]
-    ratio = a / b
-    if not ratio > 0:
+def _order(first, second, errors, resolved) -> tuple[float, float]:
+    """log₂(A/B) with A, B the resolved differences, weighed by how clear they are."""
+    noise = errors[0] ** 2 + errors[1] ** 2
+    weights = np.where(resolved, first / np.where(noise > 0, noise, np.inf), 0.0)
+    a, b = weights @ first, weights @ second
+    if not (a > 0 and b > 0):
         return float("nan"), float("nan")
-    # log₂(a/b) with a = m₀ − m₁ and b = m₁ − m₂.
+    # A = m₀ − m₁ and B = m₁ − m₂ of the weighted moment, moments held to be independent.
     slopes = np.array([1 / a, -1 / a - 1 / b, 1 / b])
-    spread = np.sqrt(np.sum((slopes * [error[at] for error in errors]) ** 2))
-    return float(np.log2(ratio)), float(spread / np.log(2))
+    spread = [np.sqrt(np.sum((weights * error) ** 2)) for error in errors]
+    return float(np.log2(a / b)), float(np.linalg.norm(slopes * spread) / np.log(2))

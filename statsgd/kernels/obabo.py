@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from statsgd.kernels.adapter import Info, Potential, register
+from statsgd.kernels.adapter import Info, KernelState, Potential, register
 from statsgd.kernels.tree import all_finite, choose
 from statsgd.kernels.underdamped import (
     State,
@@ -53,7 +53,8 @@ class OBABO(UnderdampedKernel):
     Exact at any step size, for the position and jointly with the velocity. The velocity is
     reversed on rejection, which spoils the dynamics but not the law: for SGD's dynamics use
     `BAOAB`. A proposal with an infinite or undefined potential is rejected and flagged `diverging`.
-    The step size adapts to an acceptance of 0.65. Also known as generalised Hamiltonian Monte Carlo
+    The step size adapts to an acceptance of 0.65, with a friction of at least one per step until
+    warm-up ends. Also known as generalised Hamiltonian Monte Carlo
     with one leapfrog step.
 
     Source: Horowitz (1991); Bussi, Parrinello (2007), arXiv:0803.4083.
@@ -64,3 +65,13 @@ class OBABO(UnderdampedKernel):
     citation: ClassVar[str] = "Horowitz (1991); Bussi, Parrinello (2007), arXiv:0803.4083"
 
     core_step = staticmethod(step)
+
+    def _current(self, state: KernelState) -> dict[str, Any]:
+        parameters = super()._current(state)
+        if self.adapts:
+            # A first step size may be far below 1/ζ: then energy would leave too slowly for the
+            # warm-up to see the law. The acceptance aimed at does not depend on the friction.
+            warming = state.i < state.num_warmup
+            strong = jnp.maximum(parameters["friction"], 1 / state.step_size)
+            parameters["friction"] = jnp.where(warming, strong, parameters["friction"])
+        return parameters

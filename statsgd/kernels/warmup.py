@@ -13,7 +13,7 @@ from statsgd.kernels.preconditioner import Preconditioner, from_covariance
 
 #: The covariance is collected from the first to the last of these fractions of the warm-up, and
 #: at the end of each window becomes the preconditioner; the rest is for the step size alone.
-_WINDOWS = (0.05, 0.08, 0.14, 0.26, 0.5, 0.9)
+_WINDOWS = (0.08, 0.12, 0.18, 0.3, 0.5, 0.9)
 #: Draws below which a window teaches nothing.
 _ENOUGH = 10
 

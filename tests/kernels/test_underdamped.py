@@ -209,10 +209,7 @@ def test_heavy_ball_is_the_bbk_integrator():
 @pytest.mark.parametrize("shape", ["hessian", "isotropic"])
 def test_kernel_of_sgd_has_its_law_and_its_memory(shape):
     eta, beta, decay, centre = 0.1, 0.9, 0.05, np.array([0.2, -0.1])
-    if shape == "hessian":
-        model = noise.Anisotropic(0.5 / 8 * HESSIAN)
-    else:
-        model = noise.Isotropic(0.1)
+    model = noise.Anisotropic(0.5 / 8 * HESSIAN) if shape == "hessian" else noise.Isotropic(0.1)
     sgd = SGD(eta, model, beta, decay)
     problem = bowl(HESSIAN, centre)
     law = PhaseSpaceGaussian.from_sgd(problem, sgd, noise="measured")
