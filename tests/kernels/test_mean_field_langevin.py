@@ -10,6 +10,7 @@ from statsgd import sample
 from statsgd.kernels import MeanFieldFunctional, MeanFieldLangevin
 from statsgd.laws import (
     Gibbs,
+    ImproperLawError,
     MeanFieldLaw,
     QuadraticMeanField,
     shared_minibatch_variance,
@@ -114,6 +115,11 @@ def test_reduced_variance_against_its_recursion():
             phases.append(e**2)
     assert_mean_within(phases[0], exact.at_refresh, resolve=1.2)
     assert_mean_within(np.mean(phases[:-1], axis=0), exact.average, resolve=1.2)
+
+
+def test_reduced_variance_of_an_unstable_mean_is_refused():
+    with pytest.raises(ImproperLawError, match="destabilises the mean: reduce learning_rate or"):
+        variance_reduced_variance([1.0, 10.0], 0.5, 0.2, 10, 0.05, 1, 20)
 
 
 def test_tanh_neurons_at_a_finite_step():
