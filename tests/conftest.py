@@ -14,3 +14,8 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def pytest_configure(config):
+    # Short runs have rarely mixed. By its message: the class would import statsgd too soon.
+    config.addinivalue_line("filterwarnings", "ignore:the chains have not mixed")

@@ -120,14 +120,15 @@ def simulate(
         observe=describe(observables),
         schedules=schedules,
     )
-    layout = Layout(settings, number)
+    layout = Layout(settings.axes, number)
     recorder: InMemory | ZarrStore
     done = -1
     if store is None:
         recorder = InMemory(layout, schedules)
     else:
         recorder = ZarrStore(store, layout, blocks, schedules, templates, attributes)
-        done, lanes = recorder.resume(lanes)
+        done, (state, diverged_at) = recorder.resume((lanes.state, lanes.diverged_at))
+        lanes = lanes._replace(state=state, diverged_at=diverged_at)
 
     flight = jax.device_put(blocks.split(lanes), NamedSharding(mesh, PartitionSpec("replica")))
     parts = settings.parts()
@@ -147,7 +148,7 @@ def simulate(
             for part, tree in kept(flight.state).items():
                 group = "snapshots" if part == "params" else f"snapshots_{part}"
                 recorder.record(group, places[group][step], blocks.join(tree))
-        recorder.checkpoint(step, flight, last=step == total)
+        recorder.checkpoint(step, (flight.state, flight.diverged_at), last=step == total)
 
     loss = observe_replicas({"loss": problem.loss}, flight.state.params, mesh=mesh)
     diverged_at = blocks.join(flight.diverged_at)

@@ -9,8 +9,7 @@ import xarray as xr
 from jaxtyping import PyTree
 
 from statsgd.arguments import count
-from statsgd.dynamics.advance import Observable, Replicas
-from statsgd.dynamics.grid import Grid
+from statsgd.dynamics.advance import Observable
 from statsgd.problems import Problem
 from statsgd.problems.parameters import leaf_names
 
@@ -18,19 +17,25 @@ _DEFAULT_OBSERVATIONS = 128
 
 
 class Layout:
-    """Axes that every array of an ensemble begins with: those of the grid, then the replicas."""
+    """Axes that every array of records begins with: those of the grid, then the lanes.
 
-    def __init__(self, settings: Grid, replicas: int):
-        self.coords: dict[str, Any] = {**settings.axes, "replica": np.arange(replicas)}
-        self.shape = (*settings.shape, replicas)
+    A lane is a replica of an ensemble, whose records are one a step, unless named otherwise.
+    """
+
+    def __init__(
+        self, axes: Mapping[str, Any], lanes: int, *, lane: str = "replica", record: str = "step"
+    ):
+        self.coords: dict[str, Any] = {**axes, lane: np.arange(lanes)}
+        self.shape = (*(len(values) for values in axes.values()), lanes)
         self.dims = tuple(self.coords)
+        self.record = record
 
     def variables(self, tree: PyTree, *, stepped: bool = False) -> dict[str, tuple]:
         """Name to (dims, array) for every leaf of `tree`, whose leading axis is one of lanes.
 
-        With `stepped` the second axis of every leaf is one of steps.
+        With `stepped` the second axis of every leaf is one of records.
         """
-        lead = (*self.dims, "step") if stepped else self.dims
+        lead = (*self.dims, self.record) if stepped else self.dims
         found = {}
         for name, leaf in zip(leaf_names(tree), jax.tree.leaves(tree), strict=True):
             array = np.asarray(leaf)
@@ -41,7 +46,7 @@ class Layout:
 
     def dataset(self, tree: PyTree, steps: Sequence[int] | None = None) -> xr.Dataset:
         """A dataset of every leaf of `tree`, recorded at `steps` if they are given."""
-        coords = self.coords if steps is None else {**self.coords, "step": np.asarray(steps)}
+        coords = self.coords if steps is None else {**self.coords, self.record: np.asarray(steps)}
         return xr.Dataset(self.variables(tree, stepped=steps is not None), coords=coords)
 
 
@@ -51,8 +56,8 @@ class Recorder(Protocol):
     def record(self, group: str, index: int, tree: PyTree) -> None:
         """Keep `tree`, the record number `index` of `group`; leaves have a leading lane axis."""
 
-    def checkpoint(self, step: int, flight: Replicas, *, last: bool) -> None:
-        """Everything up to `step` has been recorded, and the replicas are there."""
+    def checkpoint(self, step: int, state: PyTree, *, last: bool) -> None:
+        """Everything up to `step` has been recorded, and the lanes are in `state`."""
 
     def finish(self, groups: Mapping[str, xr.Dataset], attributes: dict) -> xr.DataTree:
         """The result: `groups`, and one group for each kind of record."""
@@ -70,7 +75,7 @@ class InMemory:
         """Append `tree`."""
         self.trees[group].append(tree)
 
-    def checkpoint(self, step: int, flight: Replicas, *, last: bool) -> None:
+    def checkpoint(self, step: int, state: PyTree, *, last: bool) -> None:
         """Nothing: what is in memory is lost with the process."""
 
     def finish(self, groups: Mapping[str, xr.Dataset], attributes: dict) -> xr.DataTree:

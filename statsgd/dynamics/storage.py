@@ -1,9 +1,9 @@
-"""Ensembles on disk: a Zarr store that a run cut off at any moment can be resumed from.
+"""Records on disk: a Zarr store that a run cut off at any moment can be resumed from.
 
-Records go to Zarr arrays as they come. The state of all replicas is the one chunk of one array,
-with a check sum, which Zarr replaces in one move after the records before it are written. A run
-that is cut off starts again from there and writes the same records once more, so that it does not
-matter what it had written since.
+Records go to Zarr arrays as they come. The state of all lanes (replicas or chains) is the one chunk
+of one array, with a check sum, which Zarr replaces in one move after the records before it are
+written. A run that is cut off starts again from there and writes the same records once more, so
+that it does not matter what it had written since.
 """
 
 import io
@@ -21,7 +21,6 @@ import numpy as np
 import xarray as xr
 from jaxtyping import PyTree
 
-from statsgd.dynamics.advance import Replicas
 from statsgd.dynamics.launch import Blocks
 from statsgd.dynamics.records import Layout
 from statsgd.provenance import first_difference
@@ -29,14 +28,15 @@ from statsgd.provenance import first_difference
 _CHUNK_BYTES = 2**20
 _CHECKPOINT = "checkpoint"
 _SHARE_OF_TIME = 0.05  # that writing checkpoints may take
+_STORED = {"ensemble": "a stored ensemble", "draws": "stored draws"}  # kinds, in words
 _VERSION = "_version"  # attributes that end so say who wrote a store, not what is in it
 
 
 class ZarrStore:
-    """Records and checkpoints of one ensemble in the directory `path`.
+    """Records and checkpoints of one run in the directory `path`.
 
     Raises `ValueError` if `path` holds anything else: another configuration, by the name of the
-    field that differs, or no ensemble at all. Nothing is overwritten then.
+    field that differs, or no such run at all. Nothing is overwritten then.
     """
 
     def __init__(
@@ -54,7 +54,8 @@ class ZarrStore:
         self.layout = layout
         self.blocks = blocks
         self.schedules = schedules
-        self.pending: dict[str, dict[int, PyTree]] = {group: {} for group in schedules}
+        self.wanted = f"store must be a new path or {_STORED[attributes['kind']]}, got "
+        self.pending: dict[str, list[tuple[int, PyTree]]] = {group: [] for group in schedules}
         self.written, self.cost = -math.inf, 0.0
         self.root: Any  # zarr says of every item that it may be a group or an array
         if self._is_new():
@@ -72,16 +73,13 @@ class ZarrStore:
         if not self.path.exists():
             return True
         if not self.path.is_dir():
-            raise ValueError(f"store must be a new path or a stored ensemble, got file {self.path}")
+            raise ValueError(f"{self.wanted}file {self.path}")
         if (self.path / "zarr.json").exists():
             return False
         # A run killed while it made the store leaves at most an unfinished file.
         if all(item.suffix == ".partial" for item in self.path.iterdir()):
             return True
-        raise ValueError(
-            f"store must be a new path or a stored ensemble, got {self.path}, which holds other "
-            "files"
-        )
+        raise ValueError(f"{self.wanted}{self.path}, which holds other files")
 
     def _require_same(self, attributes: dict) -> None:
         try:
@@ -90,8 +88,7 @@ class ZarrStore:
             raise ValueError(f"store {self.path} is damaged: zarr.json: {error}") from None
         if there.get("kind") != attributes["kind"]:
             raise ValueError(
-                f"store must be a new path or a stored ensemble, got {self.path}, which holds "
-                f"{there.get('kind', 'something else')!r}"
+                f"{self.wanted}{self.path}, which holds {there.get('kind', 'something else')!r}"
             )
         found = first_difference(_settings(there), _settings(attributes))
         if found:
@@ -102,7 +99,7 @@ class ZarrStore:
             )
 
     def _create(self, group: str, template: PyTree, steps: Sequence[int]) -> None:
-        coords = {**self.layout.coords, "step": np.asarray(steps)}
+        coords = {**self.layout.coords, self.layout.record: np.asarray(steps)}
         empty = xr.Dataset(coords=coords)
         empty.to_zarr(str(self.path), group=group, mode="w", consolidated=False, zarr_format=3)
         lanes = math.prod(self.layout.shape)
@@ -125,15 +122,19 @@ class ZarrStore:
 
     def record(self, group: str, index: int, tree: PyTree) -> None:
         """Keep `tree` until the next checkpoint."""
-        self.pending[group][index] = tree
+        self.extend(group, index, jax.tree.map(lambda leaf: np.asarray(leaf)[:, None], tree))
 
-    def checkpoint(self, step: int, flight: Replicas, *, last: bool) -> None:
+    def extend(self, group: str, first: int, tree: PyTree) -> None:
+        """Keep several records, the second axis of `tree`, until the next checkpoint."""
+        self.pending[group].append((first, tree))
+
+    def checkpoint(self, step: int, state: PyTree, *, last: bool) -> None:
         """Write what is pending and then the state, unless that was done a moment ago."""
         begin = time.monotonic()
         if not last and begin - self.written < self.cost / _SHARE_OF_TIME:
             return
         self._flush()
-        self._save(step, flight)
+        self._save(step, state)
         self.written = time.monotonic()
         self.cost = self.written - begin
 
@@ -141,19 +142,19 @@ class ZarrStore:
         for group, records in self.pending.items():
             if not records:
                 continue
-            first, last = min(records), max(records)
-            stacked = jax.tree.map(
-                lambda *leaves: np.stack(leaves, axis=1), *(records[i] for i in sorted(records))
-            )
-            for name, (_, array) in self.layout.variables(stacked, stepped=True).items():
-                lead = (slice(None),) * len(self.layout.shape)
-                self.root[group][name][(*lead, slice(first, last + 1))] = array
+            first, trees = records[0][0], [tree for _, tree in records]
+            joined = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *trees)
+            for name, (_, array) in self.layout.variables(joined, stepped=True).items():
+                axis = len(self.layout.shape)
+                lead = (slice(None),) * axis
+                place = (*lead, slice(first, first + array.shape[axis]))
+                self.root[group][name][place] = array
             records.clear()
 
-    def _save(self, step: int, flight: Replicas) -> None:
+    def _save(self, step: int, state: PyTree) -> None:
         from zarr.codecs import Crc32cCodec
 
-        leaves = jax.tree.leaves(self.blocks.join((flight.state, flight.diverged_at)))
+        leaves = jax.tree.leaves(self.blocks.join(state))
         file = io.BytesIO()
         np.savez(file, step=step, **{f"leaf_{i}": leaf for i, leaf in enumerate(leaves)})
         content = np.frombuffer(file.getbuffer(), dtype=np.uint8)
@@ -182,16 +183,14 @@ class ZarrStore:
                 f"{_CHECKPOINT} the run starts again"
             ) from None
 
-    def resume(self, lanes: Replicas) -> tuple[int, Replicas]:
-        """The step and the replicas of the last checkpoint, or `lanes` at −1 if there is none."""
+    def resume(self, state: PyTree) -> tuple[int, PyTree]:
+        """The step and the lanes of the last checkpoint, or `state` at −1 if there is none."""
         saved = self._load()
         if saved is None:
-            return -1, lanes
-        leaves, structure = jax.tree.flatten((lanes.state, lanes.diverged_at))
-        state, diverged_at = jax.tree.unflatten(
-            structure, [jnp.asarray(saved[f"leaf_{i}"]) for i in range(len(leaves))]
-        )
-        return int(saved["step"]), lanes._replace(state=state, diverged_at=diverged_at)
+            return -1, state
+        leaves, structure = jax.tree.flatten(state)
+        found = [jnp.asarray(saved[f"leaf_{i}"]) for i in range(len(leaves))]
+        return int(saved["step"]), jax.tree.unflatten(structure, found)
 
     def finish(self, groups: Mapping[str, xr.Dataset], attributes: dict) -> xr.DataTree:
         """Write `groups` and open the whole store; its arrays are read when they are used."""

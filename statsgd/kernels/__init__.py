@@ -1,7 +1,40 @@
 """How laws are drawn from."""
 
 from statsgd.kernels.adapter import KERNELS, Info, KernelState, LangevinKernel
+from statsgd.kernels.baoab import BAOAB
+from statsgd.kernels.bias import StepSizeBias, step_size_bias
 from statsgd.kernels.mala import MALA
+from statsgd.kernels.mean_field_langevin import MeanFieldFunctional, MeanFieldLangevin
+from statsgd.kernels.mixing import Mixing, MixingWarning, mixing
+from statsgd.kernels.obabo import OBABO
+from statsgd.kernels.preconditioner import Preconditioner
+from statsgd.kernels.replica_exchange import ReplicaExchange
 from statsgd.kernels.runner import sample
+from statsgd.kernels.state_dependent import StateDependentLangevin
+from statsgd.kernels.ula import ULA
+from statsgd.kernels.underdamped import UnderdampedKernel
+from statsgd.kernels.wells import find_wells
 
-__all__ = ["KERNELS", "MALA", "Info", "KernelState", "LangevinKernel", "sample"]
+__all__ = [
+    "BAOAB",
+    "KERNELS",
+    "MALA",
+    "OBABO",
+    "ULA",
+    "Info",
+    "KernelState",
+    "LangevinKernel",
+    "MeanFieldFunctional",
+    "MeanFieldLangevin",
+    "Mixing",
+    "MixingWarning",
+    "Preconditioner",
+    "ReplicaExchange",
+    "StateDependentLangevin",
+    "StepSizeBias",
+    "UnderdampedKernel",
+    "find_wells",
+    "mixing",
+    "sample",
+    "step_size_bias",
+]

@@ -27,19 +27,22 @@ def init(position: PyTree, potential: Potential, parameters: Mapping[str, Any]) 
 def step(
     key: PRNGKeyArray, state: State, potential: Potential, parameters: Mapping[str, Any]
 ) -> tuple[State, Info]:
-    """Propose θ' = θ − h∇U(θ) + √(2hT) ξ and accept with the Metropolis–Hastings probability.
+    """Propose θ' = θ − hP∇U(θ) + √(2hT) P^½ ξ and accept with the Metropolis–Hastings probability.
 
-    log a = [U(θ) − U(θ')]/T − {|θ − θ' + h∇U(θ')|² − |θ' − θ + h∇U(θ)|²}/(4hT)
+    log a = [U(θ) − U(θ')]/T − {|θ − θ' + hP∇U(θ')|² − |θ' − θ + hP∇U(θ)|²}/(4hT),  norms |P^−½ ·|
     """
     h, temperature = parameters["step_size"], parameters["temperature"]
+    scales = parameters["preconditioner"]
     noise_key, accept_key = jax.random.split(key)
     noise = random_like(noise_key, state.position)
-    move = jax.tree.map(
-        lambda g, n: -h * g + jnp.sqrt(2 * h * temperature) * n, state.gradient, noise
+    # δ = θ' − θ = P^½ w; the two exponents are |h P^½∇U' − w|² and |h P^½∇U + w|² = 2hT|ξ|².
+    white = jax.tree.map(
+        lambda g, n: -h * g + jnp.sqrt(2 * h * temperature) * n, scales.pull(state.gradient), noise
     )
-    proposal = init(jax.tree.map(jnp.add, state.position, move), potential, parameters)
-    # With δ = θ' − θ the two exponents are |−δ + h∇U'|² and |δ + h∇U|² = 2hT|ξ|².
-    backward = squared_norm(jax.tree.map(lambda d, g: h * g - d, move, proposal.gradient))
+    position = jax.tree.map(jnp.add, state.position, scales.push(white))
+    proposal = init(position, potential, parameters)
+    returning = scales.pull(proposal.gradient)
+    backward = squared_norm(jax.tree.map(lambda w, g: h * g - w, white, returning))
     forward = 2 * h * temperature * squared_norm(noise)
     log_ratio = (state.potential - proposal.potential) / temperature
     log_ratio -= (backward - forward) / (4 * h * temperature)

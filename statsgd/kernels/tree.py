@@ -28,3 +28,8 @@ def all_finite(tree: PyTree) -> Bool[Any, ""]:
     """Whether every entry is finite."""
     finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
     return functools.reduce(jnp.logical_and, finite)
+
+
+def choose(condition: Bool[Any, ""], new: PyTree, old: PyTree) -> PyTree:
+    """`new` where `condition`, else `old`."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)

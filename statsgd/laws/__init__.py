@@ -125,6 +125,7 @@ from statsgd.laws.quadratic_mean_field import (
     QuadraticMeanField,
     entropy_sandwich,
     shared_minibatch_variance,
+    variance_reduced_variance,
 )
 from statsgd.laws.random_shift import random_shift_noise, random_shift_path, shift_noise_covariance
 from statsgd.laws.relaxation import relaxation_gap_1d
@@ -341,6 +342,7 @@ __all__ = [
     "two_valley_noise",
     "valley_motion",
     "variance_flatness_exponent",
+    "variance_reduced_variance",
     "weighted_basis_pursuit",
     "well_weights",
     "window_variance",

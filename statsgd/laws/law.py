@@ -95,6 +95,16 @@ class Law(eqx.Module):
         draws = jax.vmap(once)(jax.random.split(key, number))
         return {name: value.reshape(*shape, *value.shape[1:]) for name, value in draws.items()}
 
+    def starting_points(
+        self, key: PRNGKeyArray, number: int
+    ) -> Mapping[str, Float[Any, "number ..."]] | None:
+        """Where `number` Markov chains on `model` do well to start, as values of its latent sites.
+
+        None where the law has nothing better to offer than random points. Laws that can be drawn
+        from, though not through their model, start chains at such draws: in every well.
+        """
+        return None
+
     def describe(self) -> dict[str, Any]:
         """Name, setting, exactness and citation, for provenance and reports."""
         return {

@@ -145,6 +145,12 @@ class MeanFieldLaw(Law):
         draws = jax.jit(jax.vmap(once))(jax.random.split(key, number))
         return {"params": draws.reshape(*shape, self.dimension)}
 
+    def starting_points(
+        self, key: PRNGKeyArray, number: int
+    ) -> Mapping[str, Float[Any, "number nd"]] | None:
+        """Exact draws."""
+        return self.draw_variables(key, (number,))
+
     def acceptance(self) -> float:
         """Z_N, the acceptance rate of the sampler, for one example (n = 1): by quadrature.
 

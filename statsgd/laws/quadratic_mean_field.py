@@ -329,3 +329,62 @@ def shared_minibatch_variance(
             f"batch_size (1 - (1 - ηk)² - η²φ Var z² = {denominator:.6g} must be positive)"
         )
     return float(noise / denominator)
+
+
+class ReducedVariance(NamedTuple):
+    """Var X̄ under variance-reduced minibatches."""
+
+    at_refresh: float
+    """When a snapshot is taken."""
+    average: float
+    """At a random step."""
+
+
+def variance_reduced_variance(
+    inputs: Any,
+    decay: Any,
+    temperature: Any,
+    num_particles: int,
+    learning_rate: Any,
+    batch_size: int,
+    refresh_every: int,
+    sampling: str = "with_replacement",
+) -> ReducedVariance:
+    """Var X̄ with SVRG gradients g_B(X) − g_B(X₀) + g(X₀), snapshot X₀ every m steps.
+
+    As `shared_minibatch_variance`, whose additive part vanishes: targets do not matter. With
+    e = X̄₀ − m*, κ = a+b, ρ = 1 − ηκ, the motion u = X̄ − X̄₀ has, k steps after the snapshot,
+
+        E u = (ρᵏ−1) e,   E u² = α_k e² + β_k,   ρ₂ = ρ² + (η²/S) Var_j z_j²
+        α_{k+1} = ρ₂ α_k − 2ηκρ(ρᵏ−1) + η²κ²,    β_{k+1} = ρ₂ β_k + 2τη/N
+        Var X̄₀ = β_m/(2 − 2ρᵐ − α_m),           Var X̄_k = (2ρᵏ − 1 + α_k) Var X̄₀ + β_k
+
+    exactly. Raises `ImproperLawError` if the denominator is not positive. Source: *derived*.
+    """
+    z = np.asarray(finite_array("inputs", inputs, ndim=1), dtype=np.float64)
+    one_of("sampling", sampling, ("with_replacement", "without_replacement"))
+    eta, size = float(positive("learning_rate", learning_rate)), count("batch_size", batch_size)
+    factor = 1 / size
+    if sampling == "without_replacement":
+        factor *= (len(z) - size) / max(len(z) - 1, 1)
+    reach = eta * float(positive("decay", decay) + np.mean(z**2))
+    injected = float(2 * positive("temperature", temperature) * eta)
+    injected /= count("num_particles", num_particles)
+    second = (1 - reach) ** 2 + eta**2 * factor * np.var(z**2)
+    alpha, beta = 0.0, 0.0
+    phases = []
+    for k in range(count("refresh_every", refresh_every) + 1):
+        power = (1 - reach) ** k
+        phases.append((2 * power - 1 + alpha, beta))
+        alpha = second * alpha - 2 * reach * (1 - reach) * (power - 1) + reach**2
+        beta = second * beta + injected
+    gain, noise = phases.pop()
+    if not gain < 1:
+        raise ImproperLawError(
+            "minibatch curvature noise destabilises the mean: reduce learning_rate or "
+            f"refresh_every (1 - (2ρᵐ - 1 + α_m) = {1 - gain:.6g} must be positive)"
+        )
+    start = noise / (1 - gain)
+    return ReducedVariance(
+        float(start), float(np.mean([share * start + rest for share, rest in phases]))
+    )

@@ -171,6 +171,14 @@ class TabulatedLaw(PotentialLaw):
             uniform = np.asarray(jax.random.uniform(key, shape, dtype=np.float64))
         return {"params": self.density_table().quantile(uniform)[..., None]}
 
+    def starting_points(
+        self, key: PRNGKeyArray, number: int
+    ) -> Mapping[str, Float[Any, "number 1"]] | None:
+        """Exact draws where d = 1, so that every well gets its share of chains; else None."""
+        if self.generative or self.dimension > 1:
+            return None
+        return self.draw_variables(key, (number,))
+
 
 def evaluate(law: TabulatedLaw, points: Float[Any, "n d"]) -> Float[Any, " n"]:
     """U at each of `points`, in float64."""

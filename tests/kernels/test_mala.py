@@ -6,6 +6,7 @@ import numpy as np
 
 from statsgd.kernels import MALA, mala
 from statsgd.kernels.mala import init, step
+from statsgd.kernels.preconditioner import as_preconditioner
 
 
 def quartic(x):
@@ -22,6 +23,7 @@ def test_acceptance_satisfies_detailed_balance():
 
     key = jax.random.key(3)
     parameters = {"step_size": jnp.asarray(h), "temperature": jnp.asarray(temperature)}
+    parameters["preconditioner"] = as_preconditioner("preconditioner", 1.0)
     for k in jax.random.split(key, 20):
         x = jnp.asarray(0.4)
         start = init(x, quartic, parameters)
@@ -56,6 +58,7 @@ def test_step_size_adapts_to_the_target_acceptance():
 
 def test_core_is_usable_without_numpyro():
     parameters = {"step_size": jnp.asarray(0.5), "temperature": jnp.asarray(1.0)}
+    parameters["preconditioner"] = as_preconditioner("preconditioner", 1.0)
 
     def body(state, key):
         state, _ = mala.step(key, state, quartic, parameters)

@@ -1,0 +1,62 @@
+"""How the battery runs each kernel: one line for a new one."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from statsgd.kernels import KERNELS
+
+
+class Setting(NamedTuple):
+    """Constructor options, and what is known of the bias at the battery's step."""
+
+    step_size: float = 0.5
+    options: dict[str, Any] = {}  # noqa: RUF012
+    #: Relative error allowed on non-Gaussian coordinates; zero for exact kernels.
+    tolerance: float = 0.0
+    #: (step size, Pλ) -> variance times λ/T on a quadratic; None if not known.
+    gaussian_variance: Callable[[float, np.ndarray], np.ndarray] | None = lambda h, k: 1.0 + 0 * k
+    #: Whether the kernel takes a preconditioner.
+    preconditioned: bool = True
+    #: Whether it runs as it is on any NumPyro model or potential.
+    general: bool = True
+
+
+def rippled(position):
+    """A diagonal D(θ) that is nowhere constant, in the units of the battery's target."""
+    flat, _ = ravel_pytree(position)
+    scales = jnp.asarray(PRECONDITIONER, flat.dtype) if flat.size == len(PRECONDITIONER) else 1.0
+    return scales * (1 + 0.4 * jnp.sin(flat / jnp.sqrt(scales)))
+
+
+#: Curvatures 1 and 100, then a skewed law, Student-t, mild funnel (2) and two wells.
+PRECONDITIONER = np.array([1.0, 0.01, 1.0, 1.0, 1.0, 1.0, 0.3])
+
+SETTINGS = {
+    "ULA": Setting(0.1, tolerance=0.12, gaussian_variance=lambda h, k: 1 / (1 - h * k / 2)),
+    "MALA": Setting(),
+    "BAOAB": Setting(0.4, tolerance=0.05),
+    "OBABO": Setting(0.8),
+    "MeanFieldLangevin": Setting(
+        0.1, tolerance=0.12, gaussian_variance=lambda h, k: 1 / (1 - h * k / 2)
+    ),
+    "StateDependentLangevin": Setting(
+        0.05,
+        options={"diffusion": rippled},
+        tolerance=0.12,
+        gaussian_variance=None,
+        preconditioned=False,
+    ),
+}
+
+#: Kernels that the general tests run over.
+GENERAL = [name for name in KERNELS if SETTINGS.get(name, Setting(general=False)).general]
+
+
+def build(name, *model, **options):
+    """The kernel `name` with its setting's options."""
+    setting = SETTINGS[name]
+    return KERNELS[name](*model, **({"step_size": setting.step_size} | setting.options | options))
