@@ -47,7 +47,7 @@ def catalogue_page() -> str:
         "docstrings give the formula, its conditions and the source.",
     ]
     for area, topics in itertools.groupby(TOPICS, key=lambda topic: topic.area):
-        rows = [(topic.subject, ", ".join(f"`{name}`" for name in topic.places)) for topic in topics]
+        rows = [(topic.subject, ", ".join(map("`{}`".format, topic.places))) for topic in topics]
         lines += ["", f"## {area}", "", markdown(pd.DataFrame(rows, columns=["subject", "where"]))]
     lines += ["", "## The laws", "", markdown(laws.catalogue())]
     return "\n".join(lines) + "\n"

@@ -185,7 +185,10 @@ TOPICS = (
     ),
     *_area(
         "After zero loss, and large steps",
-        ("Limiting diffusion on a valley of minimisers", "laws.valley_motion laws.ZeroLossCircleLaw"),
+        (
+            "Limiting diffusion on a valley of minimisers",
+            "laws.valley_motion laws.ZeroLossCircleLaw",
+        ),
         ("Label noise: sharpness flow", "laws.sharpness_flow laws.integrate_valley_flow"),
         ("Laws on the valley", "laws.ValleyEntropyLaw laws.ValleySharpnessLaw"),
         (
