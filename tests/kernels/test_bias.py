@@ -37,7 +37,6 @@ def test_ula_on_a_quadratic_has_the_known_bias():
     ("kernel", "order"),
     [
         (ULA(step_size=0.25), 1),
-        (BAOAB(step_size=1.0, friction=0.3), 2),
         (StateDependentLangevin(diffusion=lambda x: 1.2 + jnp.sin(x), step_size=0.1), 1),
     ],
 )

@@ -60,6 +60,7 @@ def test_adapted_kernel_mixes_at_condition_number_ten_thousand(kind, shape):
         assert_mean(white[:, i] ** 2, 2.0, chains=8)
 
 
+@pytest.mark.slow
 def test_given_preconditioner_makes_scales_equal():
     # With P the covariance itself the chain is that of a standard normal: same acceptance.
     precision, potential = anisotropic(np.eye(4))
