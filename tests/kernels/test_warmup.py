@@ -115,6 +115,7 @@ def draw_y(rng_key, gibbs_sites, hmc_sites):
     return {"y": 0.8 * hmc_sites["x"] + 0.6 * jax.random.normal(rng_key)}
 
 
+@pytest.mark.slow
 def test_kernels_are_blocks_of_gibbs():
     # y exactly from its conditional, x by MALA and the constrained rate by OBABO.
     kernel = Gibbs(
