@@ -22,11 +22,12 @@ RUN = {"num_warmup": 500, "num_samples": 4000, "num_chains": 4, "progress_bar": 
 TEMPERATURES = (0.25, 1.0, 4.0)
 EXACT = [name for name in GENERAL if KERNELS[name].optimal_acceptance is not None]
 
-#: By default one kernel of each make; the others run with the slow tests.
-every_kernel = pytest.mark.parametrize(
-    "name",
-    [n if n in ("MALA", "BAOAB") else pytest.param(n, marks=pytest.mark.slow) for n in GENERAL],
-)
+
+def every_kernel(*default):
+    """Over all general kernels, those not in `default` with the slow tests."""
+    return pytest.mark.parametrize(
+        "name", [n if n in default else pytest.param(n, marks=pytest.mark.slow) for n in GENERAL]
+    )
 
 
 def skewed():
@@ -78,7 +79,7 @@ def exact_draws(number):
     return [targets.draw(np.random.default_rng(5), t, number) for t in TEMPERATURES]
 
 
-@every_kernel
+@every_kernel("MALA", "BAOAB")
 def test_exact_draws_stay_exact(name):
     # Chains start in the law itself and are independent: after twelve relaxation times of the
     # unimodal parts an exact kernel is in it still, an unadjusted one in its own biased law.
@@ -118,9 +119,7 @@ def close(value, expected, error, allowed):
     assert np.all(off < 4 * error), f"{value} against {expected}: {off / error} standard errors"
 
 
-@pytest.mark.parametrize(
-    "name", [n if n == "OBABO" else pytest.param(n, marks=pytest.mark.slow) for n in EXACT]
-)
+@pytest.mark.parametrize("name", ["OBABO"])
 def test_moments_of_a_constrained_model(name):
     draws = run(build(name, skewed)).get_samples()
     # Gamma(3, 2): mean 3/2, E log = ψ(3) − log 2, P(rate > 3) = e⁻⁶(1 + 6 + 18).
@@ -132,7 +131,8 @@ def test_moments_of_a_constrained_model(name):
 
 
 @pytest.mark.filterwarnings("ignore:There are not enough devices", "ignore:Some donated buffers")
-@every_kernel
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["BAOAB"])
 def test_chain_methods_give_the_same_draws(name):
     # At a fixed step: adaptation would turn a last digit into another path.
     fixed = {"step_size": 0.1, "adapt_step_size": False}
@@ -147,11 +147,11 @@ PARALLEL = """
 import os
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
 import jax, numpy as np
-from tests.kernels.settings import GENERAL, build
+from tests.kernels.settings import build
 from tests.kernels.test_battery import run, skewed
 assert jax.local_device_count() == 2
 short = {"num_warmup": 5, "num_samples": 30, "num_chains": 2}
-for name in GENERAL:
+for name in ("MALA", "OBABO"):
     a, b = (
         run(build(name, skewed, step_size=0.1, adapt_step_size=False), **short, chain_method=method)
         for method in ("parallel", "vectorized")
@@ -167,7 +167,7 @@ def test_chains_on_two_devices_give_the_same_draws():
     assert done.returncode == 0, done.stderr
 
 
-@every_kernel
+@pytest.mark.parametrize("name", ["MALA", pytest.param("OBABO", marks=pytest.mark.slow)])
 def test_pickled_and_resumed_run_goes_on_bitwise(name):
     mcmc = run(build(name, skewed), num_warmup=20, num_samples=20)
     mcmc.post_warmup_state = mcmc.last_state
@@ -182,7 +182,7 @@ def test_pickled_and_resumed_run_goes_on_bitwise(name):
     assert stats["diverging"].shape == (4, 20)
 
 
-@every_kernel
+@every_kernel("MALA", "BAOAB")
 def test_undefined_target_is_refused_and_flagged_per_chain(name):
     # The square root has no real value below zero: chain 0 starts near the edge, chain 1 far off.
     def potential(z):

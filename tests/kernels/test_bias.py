@@ -37,7 +37,6 @@ def test_ula_on_a_quadratic_has_the_known_bias():
     ("kernel", "order"),
     [
         (ULA(step_size=0.25), 1),
-        (BAOAB(step_size=1.0, friction=0.3), 2),
         (StateDependentLangevin(diffusion=lambda x: 1.2 + jnp.sin(x), step_size=0.1), 1),
     ],
 )
@@ -59,6 +58,7 @@ def test_order_in_the_step_size_is_the_stated_one(kernel, order):
     assert abs(report.order - order) < 4 * report.order_error + 0.25
 
 
+@pytest.mark.slow
 def test_a_law_is_looked_at_in_its_own_params_and_noise_is_said_to_dominate():
     law = HeavyBallGaussian([[2.0]], [[0.3]], 0.1, 0.5, location=[3.0])
     # BAOAB has no bias in position on a quadratic.

@@ -206,7 +206,7 @@ def test_heavy_ball_is_the_bbk_integrator():
     np.testing.assert_allclose(half, -buffer, rtol=1e-5)
 
 
-@pytest.mark.parametrize("shape", ["hessian", "isotropic"])
+@pytest.mark.parametrize("shape", ["hessian", pytest.param("isotropic", marks=pytest.mark.slow)])
 def test_kernel_of_sgd_has_its_law_and_its_memory(shape):
     eta, beta, decay, centre = 0.1, 0.9, 0.05, np.array([0.2, -0.1])
     model = noise.Anisotropic(0.5 / 8 * HESSIAN) if shape == "hessian" else noise.Isotropic(0.1)

@@ -60,6 +60,7 @@ def test_adapted_kernel_mixes_at_condition_number_ten_thousand(kind, shape):
         assert_mean(white[:, i] ** 2, 2.0, chains=8)
 
 
+@pytest.mark.slow
 def test_given_preconditioner_makes_scales_equal():
     # With P the covariance itself the chain is that of a standard normal: same acceptance.
     precision, potential = anisotropic(np.eye(4))
@@ -114,6 +115,7 @@ def draw_y(rng_key, gibbs_sites, hmc_sites):
     return {"y": 0.8 * hmc_sites["x"] + 0.6 * jax.random.normal(rng_key)}
 
 
+@pytest.mark.slow
 def test_kernels_are_blocks_of_gibbs():
     # y exactly from its conditional, x by MALA and the constrained rate by OBABO.
     kernel = Gibbs(
