@@ -19,15 +19,15 @@ import jax
 import xarray as xr
 
 from statsgd.provenance import provenance
-from studies.peers import grid, machine, network, regression, sampling, sde
-from studies.peers.race import race, race_whole
+from studies.peers import grid, machine, network, regression, samplers, sampling, sde
+from studies.peers.race import race, race_whole, table
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """What to measure."""
 
-    cases: Sequence[str] = ("sde", "regression", "network", "grid", "sampling")
+    cases: Sequence[str] = ("sde", "regression", "network", "grid", "sampling", "kernels")
     repeats: int = 5
     sde_replicas: int = 2**14
     regression_sizes: Sequence[tuple[int, int]] = ((8, 8), (8, 64), (64, 8), (64, 64))
@@ -38,6 +38,9 @@ class Config:
     grid_replicas: int = 64
     grid_steps: int = 200
     sampling_replicas: int = 64
+    kernel_chains: int = 256
+    kernel_draws: int = 1000
+    """Of each of four chains, after as many steps of warm-up, in the comparison of whole runs."""
     examples: int = 1792
     batch_size: int = 8
 
@@ -68,34 +71,49 @@ def run(config: Config | None = None) -> xr.DataTree:
 def summary(result: xr.DataTree) -> str:
     """Markdown: median costs, and ratios to statsgd with their range over the rounds.
 
-    The last columns are the shares of our cost that the random words and the bytes read from
-    memory would take if the machine did nothing else, on as many cores.
+    Remarks say what share of our cost the random words and the bytes read from memory would take
+    if the machine did nothing else on as many cores; of whole runs of kernels, how long the first
+    took, compilation included, and the effective draws of the later ones.
     """
     attrs = result.attrs
-    cores = len(jax.devices())
     lines = [
         f"{attrs['machine']}, {attrs['cores']} cores, JAX {attrs['jax_version']}; "
         f"{float(attrs['nanoseconds_per_word']):.2f} ns for a random word, "
         f"{float(attrs['nanoseconds_per_byte']):.3f} ns for a byte, on one core.",
         "",
-        "| case | contestant | ns | ratio to statsgd (range) | random words | bytes |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
+        "| case | contestant | cost | ratio to statsgd (range) | remarks |",
+        "| --- | --- | ---: | ---: | --- |",
     ]
     for name, group in result.children.items():
-        for i, contestant in enumerate(group.contestant.values):
+        for contestant in group.contestant.values:
             one = group.sel(contestant=contestant)
             low, middle, high = one.ratio.quantile([0, 0.5, 1]).values
-            cost = float(one.cost.median())
-            shares = ["", ""]
-            if i == 0 and "words" in group.attrs:
-                for j, (what, unit) in enumerate((("words", "word"), ("bytes", "byte"))):
-                    at_best = group.attrs[what] * float(attrs[f"nanoseconds_per_{unit}"]) / cores
-                    shares[j] = f"{group.attrs[what]} ({at_best / cost:.0%})"
             lines.append(
-                f"| {name} | {contestant} | {cost:.3g} | {middle:.2f} ({low:.2f} to {high:.2f}) | "
-                f"{shares[0]} | {shares[1]} |"
+                f"| {name} | {contestant} | {_time(float(one.cost.median()))} | "
+                f"{middle:.2f} ({low:.2f} to {high:.2f}) | {_remark(one, attrs)} |"
             )
     return "\n".join(lines)
+
+
+def _remark(one: xr.DataTree, machine_attrs: dict) -> str:
+    if "ess_per_second" in one:
+        ess = float(one.ess_per_second.median())
+        return f"first run {float(one['first']):.1f} s; {ess:.3g} effective draws/s"
+    if "words" not in one.attrs or str(one.contestant.values) != "statsgd":
+        return ""
+    remarks = []
+    for what, unit in (("words", "word"), ("bytes", "byte")):
+        at_best = one.attrs[what] * float(machine_attrs[f"nanoseconds_per_{unit}"])
+        share = at_best / len(jax.devices()) / float(one.cost.median())
+        remarks.append(f"{one.attrs[what]} {what} ({share:.0%})")
+    return "; ".join(remarks)
+
+
+def _time(nanoseconds: float) -> str:
+    for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
+        if nanoseconds >= size:
+            return f"{nanoseconds / size:.3g} {unit}"
+    return f"{nanoseconds:.3g} ns"
 
 
 def _processor() -> str:
@@ -180,12 +198,29 @@ def _sampling(config: Config) -> dict[str, xr.Dataset]:
     }
 
 
+def _kernels(config: Config) -> dict[str, xr.Dataset]:
+    cases = {
+        f"{name}, one gradient": race(
+            contestants, replicas=config.kernel_chains, repeats=config.repeats
+        )
+        for name, contestants in samplers.steppers(config.kernel_chains).items()
+    }
+    length = {"warmup": config.kernel_draws, "draws": config.kernel_draws, "chains": 4}
+    for name in samplers.targets():
+        runs = samplers.efficiency(name, **length, repeats=config.repeats)
+        cases[f"second run, {name}"] = table(
+            list(runs.contestant.values), runs.second.values * 1e9
+        ).assign(first=runs["first"], ess_per_second=runs.ess_per_second)
+    return cases
+
+
 CASES = {
     "sde": _sde,
     "regression": _regression,
     "network": _network,
     "grid": _grid,
     "sampling": _sampling,
+    "kernels": _kernels,
 }
 
 
