@@ -1,5 +1,6 @@
 """What theory predicts: one file per family of laws."""
 
+from statsgd.laws.anisotropic_quadratic import AnisotropicQuadraticLaw, escape_efficiency
 from statsgd.laws.balance import (
     NoiseTraces,
     ProductNoise,
@@ -173,6 +174,7 @@ from statsgd.laws.zero_loss_circle import ZeroLossCircleLaw
 
 __all__ = [
     "LAWS",
+    "AnisotropicQuadraticLaw",
     "ChainLaw",
     "CosineCurvature",
     "DataMoments",
@@ -267,6 +269,7 @@ __all__ = [
     "entropy_sandwich",
     "equal_weight_batch_size",
     "equal_weight_temperature",
+    "escape_efficiency",
     "fit_loss_scaled_noise",
     "flatness_weight",
     "floor_second_moments",

@@ -107,7 +107,28 @@ TOPICS = (
     *_area(
         "Anisotropic noise",
         ("Five surrogates of the same trace", "noise.TraceMatched"),
+        (
+            "Climbing out of a minimum, and the indicator Tr(HC)",
+            "laws.AnisotropicQuadraticLaw laws.escape_efficiency",
+        ),
+        (
+            "Alignment with curvature, and what it bounds",
+            "measures.isotropic_ratio measures.alignment_coefficient "
+            "measures.isotropic_ratio_bound",
+        ),
         ("Sharp and flat basins", "problems.valley_wells laws.well_weights"),
+        ("Expected sharpness", "measures.expected_sharpness"),
+        (
+            "Alignment scaled by the loss",
+            "measures.loss_scaled_alignment measures.alignment_range "
+            "measures.gaussian_loss_scaled_alignment",
+        ),
+        (
+            "Linear stability in mean square",
+            "measures.mean_square_threshold measures.stability_bounds "
+            "measures.mean_square_growth measures.momentum_mean_square_growth "
+            "measures.fresh_mean_square_threshold",
+        ),
     ),
     *_area(
         "Noise that scales with the loss",
@@ -204,5 +225,22 @@ TOPICS = (
             "Mean exit time",
             "laws.mean_exit_time_1d laws.mean_exit_time_ball laws.mean_exit_time_box",
         ),
+    ),
+    *_area(
+        "Kernels",
+        ("Overdamped, exact and not", "kernels.MALA kernels.ULA"),
+        ("Underdamped, exact and not", "kernels.OBABO kernels.BAOAB kernels.BAOAB.from_sgd"),
+        ("Noise that depends on the state", "kernels.StateDependentLangevin"),
+        ("Many wells", "kernels.ReplicaExchange kernels.find_wells kernels.mixing"),
+        ("Interacting particles", "kernels.MeanFieldLangevin"),
+        ("Bias of a finite step", "kernels.step_size_bias"),
+        ("Draws as an ArviZ tree, from stores, on grids and several devices", "sample"),
+    ),
+    *_area(
+        "Comparison",
+        ("Verdicts with a practical margin", "compare"),
+        ("Where a difference comes from", "comparison.gap_decomposition laws.split_discrepancy"),
+        ("Calibration and power of the tests", "comparison.calibrate"),
+        ("Laws fitted to endpoints", "comparison.fit_law comparison.compare_laws"),
     ),
 )

@@ -155,6 +155,7 @@ def test_every_test_catches_a_missing_momentum_factor(heavy_ball):
     assert "tests" in fair.to_datatree().children
 
 
+@pytest.mark.slow
 def test_posterior_of_the_temperature_against_theory(heavy_ball):
     def family(temperature):
         return Gibbs.quadratic(HESSIAN, temperature)

@@ -32,6 +32,7 @@ def assert_covariance(state, expected, slack=0.0):
     assert np.all(4 * np.diag(error) < 0.1 * np.diag(expected))  # a factor 1.1 would show
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("increments", INCREMENTS)
 def test_weak_order_is_one_and_the_calculus_is_itos(increments):
     # dX = −X dt + σX dW, X₀ = 1: E X² = exp((−2 + σ²)t) for Itô; the scheme gives
@@ -120,6 +121,7 @@ def test_sgd_and_its_limit_agree_as_the_learning_rate_goes_to_zero(momentum):
     assert_covariance(state[:, :2], chain, slack=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
 @pytest.mark.parametrize("noise", [Isotropic(0.5), LossScaled(0.5, 0.1), Minibatch(3)])
 def test_any_white_noise_has_a_limit(noise, momentum):

@@ -216,6 +216,7 @@ EPOCHS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("eta", "h", "beta", "m", "average", "end", "single"), EPOCHS)
 def test_epoch_noise_has_the_exact_variance(eta, h, beta, m, average, end, single):
     xi = np.random.default_rng(0).normal(size=m)

@@ -171,6 +171,7 @@ def test_white_noises_give_another_batch_at_every_step(scheme):
     assert len(np.unique(np.asarray(steps(jnp.arange(50)))[:, 0])) == 50
 
 
+@pytest.mark.slow
 def test_shuffled_label_noise_keeps_the_order_and_redraws_the_labels():
     quiet = LabelNoise(1e-6, 4, "single_shuffle")
     loud = LabelNoise(1.0, 4, "single_shuffle")

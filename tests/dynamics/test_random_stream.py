@@ -141,6 +141,7 @@ def counts_beyond(number, thresholds):
     return total, (number // (64 * chunk)) * 64 * chunk
 
 
+@pytest.mark.slow
 def test_gaussian_tails_are_exact():
     thresholds = np.array([0.5, 1.0, 2.0, 3.0, 4.0, 4.5, 5.0])
     beyond, number = counts_beyond(2**27, thresholds)

@@ -119,6 +119,7 @@ def close(value, expected, error, allowed):
     assert np.all(off < 4 * error), f"{value} against {expected}: {off / error} standard errors"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["OBABO"])
 def test_moments_of_a_constrained_model(name):
     draws = run(build(name, skewed)).get_samples()

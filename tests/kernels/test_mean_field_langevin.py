@@ -45,6 +45,7 @@ def test_particles_on_a_quadratic_have_the_law_of_their_chain(momentum, center, 
     assert_mean_within(x.var(axis=2).mean(axis=1), within)
 
 
+@pytest.mark.slow
 def test_transient():
     # η = .01, all particles at 0: after 50 steps E X̄, Var X̄ and E[within] in closed form.
     law = QuadraticMeanField.scalar(1, 4, 2, 0.5, 20, 0.01)
@@ -65,6 +66,7 @@ def regression():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
@@ -122,6 +124,7 @@ def test_reduced_variance_of_an_unstable_mean_is_refused():
         variance_reduced_variance([1.0, 10.0], 0.5, 0.2, 10, 0.05, 1, 20)
 
 
+@pytest.mark.slow
 def test_tanh_neurons_at_a_finite_step():
     # λ, τ, y, N, η = 1, .1, .8, 5, .2: long simulation, errors .0002.
     law = two_layer_mean_field([1.0], [0.8], 1.0, 0.1, 5)
@@ -156,6 +159,7 @@ def test_particles_feel_n_times_the_gradient_of_the_loss():
     np.testing.assert_allclose((gap[1] - gap[0]) / 0.1, densities[0] - densities[1], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_on_the_model_of_the_law_the_step_is_in_units_of_its_potential():
     # On the law U = (N/τ)F: temperature 1 and step ητ are the same path as τ and η on N F.
     law = two_layer_mean_field([1.0], [0.8], 1.0, 0.1, 4)

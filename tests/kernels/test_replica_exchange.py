@@ -68,6 +68,7 @@ def test_joins_two_wells_that_mala_does_not():
     assert np.mean(alone["posterior"]["params"].values[..., 0] < saddle) < 0.65
 
 
+@pytest.mark.slow
 def test_every_rung_keeps_its_own_law():
     # On the quartic each rung k has E x² under exp(−x⁴/(4T_k)), by quadrature; 200 chains.
     temperatures = np.array([0.5, 1.0, 3.0])
@@ -122,6 +123,7 @@ def test_runs_under_every_chain_method_and_goes_on_bitwise():
     )
 
 
+@pytest.mark.slow
 def test_velocities_stay_at_their_temperature():
     # On ½x² with OBABO, E x² = T_k at every rung and E v² = T_k, whatever was exchanged.
     temperatures = np.array([0.5, 1.0, 2.0])

@@ -20,6 +20,7 @@ def test_exact_draws_come_without_a_kernel():
     assert np.all(np.abs(draws.mean(axis=0) - LAW.mean()) < 4 * error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["HeavyBallGaussian", "PhaseSpaceGaussian", "FlooredLossScaledLaw", "ValleyEntropyLaw"]
 )

@@ -44,6 +44,7 @@ def test_a_grid_is_one_compilation_and_its_cells_are_separate_runs(monkeypatch):
     np.testing.assert_array_equal(params(tree)[40], params(alone))
 
 
+@pytest.mark.slow
 def test_a_grid_over_the_law_and_the_temperature():
     grid = {"law.learning_rate": [0.1, 0.4], "temperature": [0.5, 1.0, 2.0]}
     settings = {"seed": 0, "warmup": 200, "draws": 300, "chains": 100, **QUIET}
@@ -77,6 +78,7 @@ def test_chain_does_not_depend_on_the_number_of_chains():
     np.testing.assert_array_equal(few, many[:2])
 
 
+@pytest.mark.slow
 def test_where_chains_start():
     law = Gibbs(valley_wells(), 0.05)
     settings = {"seed": 0, "warmup": 0, "draws": 1, "chains": 4, **QUIET}
@@ -98,6 +100,7 @@ def logistic():
     numpyro.sample("x", dist.Normal(jnp.zeros(2), 2.0).to_event(1))
 
 
+@pytest.mark.slow
 def test_draws_from_a_plain_model_and_from_a_kernel_s_own_target():
     settings = {"seed": 2, "warmup": 300, "draws": 400, "chains": 40, **QUIET}
     tree = sample(logistic, MALA(), **settings)

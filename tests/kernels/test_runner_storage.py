@@ -152,6 +152,7 @@ for group in one.children:
 """
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_draws_of_one():
     done = subprocess.run(
         [sys.executable, "-c", SHARDED],

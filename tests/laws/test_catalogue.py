@@ -1,6 +1,7 @@
 """The catalogue lists every law, and says which speak about a setting and why others do not."""
 
 import numpy as np
+import pytest
 
 from statsgd import SGD, noise, problems
 from statsgd.laws import LAWS, applicable, catalogue
@@ -12,6 +13,7 @@ def test_every_law_is_listed_with_its_source():
     assert (table[["setting", "exactness", "source"]] != "").all(axis=None)
 
 
+@pytest.mark.slow
 def test_applicable_tells_laws_that_speak_from_laws_that_refuse():
     inputs = np.random.default_rng(0).normal(size=(30, 2))
     problem = problems.linear_regression(inputs, inputs @ [1.0, 2.0] + 0.3)

@@ -129,6 +129,7 @@ def test_diffusion_has_the_noise_of_sgd_at_that_level():
     assert not run["run"].diverged.any()
 
 
+@pytest.mark.slow
 def test_large_steps_are_sparser(data):
     """Single-example SGD in the library: in every run charges fall faster with a larger η."""
     inputs, targets, *_ = data

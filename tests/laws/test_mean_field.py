@@ -151,6 +151,7 @@ def test_two_dimensions_reduce_to_one():
     np.testing.assert_allclose(plane.covariance()[1, 1], 0.1, rtol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("eta", "expected"), [(0.02, (0.34314, 0.22309, 0.03727))])
 def test_particle_sgd(eta, expected):
     # The discrete chain at η = .02: E h̄ .34314, E x² .22309, N Var h̄ .03727 (simulated), against

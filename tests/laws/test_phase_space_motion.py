@@ -213,6 +213,7 @@ def test_mean_of_the_first_order_estimator_on_the_chain():
     assert_printed(mean, ".08211872")
 
 
+@pytest.mark.slow
 def test_sgd_moves_as_the_chain_does():
     # 16384 chains: displacement over 10 steps to about 1 %, areas by ½(θ_i θ'_j − θ_j θ'_i).
     hessian = np.diag([2.0, 0.5])

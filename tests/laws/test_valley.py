@@ -61,6 +61,7 @@ def test_finite_step_and_momentum(eta, beta, value):
     assert flat_side(law) == pytest.approx(value, abs=6e-6)
 
 
+@pytest.mark.slow
 def test_two_transverse_directions():
     def curvature(x):
         return jnp.stack([CURVATURE(x), CURVATURE(x)])
@@ -232,6 +233,7 @@ def ring_sgd(eta, diffusion, kappa, **options):
     return SGD(eta, noise.Anisotropic(covariance), **options)
 
 
+@pytest.mark.slow
 def test_from_sgd_is_the_ring():
     sgd = ring_sgd(0.05, 0.02, 4.0, momentum=0.8)
     law = ValleyLaw.from_sgd(ring_problem(), sgd, support="ring")
@@ -308,6 +310,7 @@ def test_random_shift_variance():
         random_shift_noise(lambda x: 30.0 + 0 * x, 0.1, 0.3, 0.0)
 
 
+@pytest.mark.slow
 def test_random_shift_slides_to_the_flat_side():
     curvature = LineCurvature(np.float64(1.0), np.float64(1.0))
     # w(k) = w(0) exp[−(ηsh₀/l)²k] for ηh → 0: 0.18394 at (ηs)²k = 1

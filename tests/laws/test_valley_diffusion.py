@@ -91,6 +91,7 @@ def test_flow_along_an_ellipse_takes_all_mass_to_the_flat_direction():
     assert_allclose(sharpness_flow(ELLIPSE, start, c, 1), rate, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_label_noise_sgd_follows_the_flow():
     # (uw − y)², y = 1 ± ½, η = 0.01, 2500 steps: simulated q = 2.8914, flow 2.92050.
     def draw_label(key):

@@ -1,0 +1,179 @@
+"""Linear stability of SGD at an interpolating minimum, in mean square."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy.optimize import brentq
+
+from statsgd.arguments import count, finite_array, fraction, one_of, positive
+from statsgd.measures.alignment import alignment_range
+
+_WHITE = ("with_replacement", "without_replacement")
+_ROUNDS, _TOLERANCE = 10_000, 1e-13
+
+
+class StabilityBounds(NamedTuple):
+    """Learning rates above which SGD is unstable in mean square; all at least the threshold."""
+
+    isotropic: float
+    """2 Tr G/((1−b)‖G‖² + (b/N)Σ|a|⁴), from second moments ∝ I."""
+    trace: float
+    """2/(b Tr G)."""
+    alignment: float
+    """1/(‖G‖ √(b μ₀)), μ₀ the least alignment factor."""
+    full_batch: float
+    """2/h_max."""
+
+
+def mean_square_threshold(
+    gradients: Float[Any, "N d"], batch_size: int, sampling: str = "with_replacement"
+) -> float:
+    """The learning rate up to which an interpolating minimum is stable in mean square, exactly.
+
+    Near such a minimum e = aᵀζ and ζ ← (I − ηG_B)ζ, G_B the batch mean of a aᵀ. Second moments P
+    stay bounded iff η < 2/Λ, with Λ the largest eigenvalue of P ↦ X solving
+
+        GX + XG = 2𝒟(P),    𝒟(P) = (1−b) GPG + (b/N) Σ (aᵀPa) a aᵀ
+
+    and b = 1/S, or (N−S)/(S(N−1)) without repeats. Typical runs may converge above it, while the
+    mean of the squares explodes.
+
+    **Arguments:** `gradients` a = ∇f of each example's output at the minimum, `(N, d)`;
+    `batch_size` S; `sampling`, `"with_replacement"` or `"without_replacement"`.
+
+    Raises `ValueError` for other sampling (shuffled epochs are not white), for vanishing
+    gradients, and for S above N without repeats.
+
+    Source: Wu, Wang, Su (2022), arXiv:2207.02628, and Wu, Su (2023), arXiv:2305.17490, for the
+    setting; the exact threshold is derived.
+    """
+    a, h, b = _setting(gradients, batch_size, sampling)
+    total = h[:, None] + h
+    p = np.eye(len(h))
+    largest = 0.0
+    for _ in range(_ROUNDS):
+        x = 2 * _second(a, h, b, p) / total
+        size = float(np.linalg.norm(x))
+        p = x / size
+        if abs(size - largest) <= _TOLERANCE * size:
+            break
+        largest = size
+    return 2 / size
+
+
+def mean_square_growth(
+    gradients: Float[Any, "N d"],
+    batch_size: int,
+    learning_rate: float,
+    sampling: str = "with_replacement",
+) -> float:
+    """Growth of E ζζᵀ per step: the spectral radius of P ↦ P − η(GP + PG) + η²𝒟(P).
+
+    Below 1 iff η < `mean_square_threshold`. Arguments, errors and source as there.
+    """
+    a, h, b = _setting(gradients, batch_size, sampling)
+    eta = float(positive("learning_rate", learning_rate))
+    p, growth = np.eye(len(h)), 0.0
+    for _ in range(_ROUNDS):
+        moved = p - eta * (h[:, None] * p + p * h) + eta**2 * _second(a, h, b, p)
+        size = float(np.linalg.norm(moved)) / float(np.linalg.norm(p))
+        p = moved / np.linalg.norm(moved)
+        if abs(size - growth) <= _TOLERANCE * size:
+            break
+        growth = size
+    return size
+
+
+def momentum_mean_square_growth(
+    gradients: Float[Any, "N d"],
+    batch_size: int,
+    learning_rate: float,
+    momentum: float,
+    sampling: str = "with_replacement",
+) -> float:
+    """Growth per step of the second moments of (ζ, m) of heavy-ball SGD.
+
+    The spectral radius of E[T⊗T], T = [[I−ηG_B, −ηβI], [G_B, βI]], a matrix of (2r)² rows for
+    features of rank r: for small problems. In every case computed momentum lowers the threshold,
+    although it raises that of full batches. Arguments, errors and source as
+    `mean_square_threshold`.
+    """
+    a, h, b = _setting(gradients, batch_size, sampling)
+    eta = float(positive("learning_rate", learning_rate))
+    beta = float(fraction("momentum", momentum))
+    r, number = len(h), len(a)
+    push = np.concatenate([-eta * np.eye(r), np.eye(r)])  # what G_B ζ does to (ζ, m)
+    read = np.concatenate([np.eye(r), np.zeros((r, r))], axis=1)
+    still = np.block([[np.eye(r), -eta * beta * np.eye(r)], [np.zeros((r, r)), beta * np.eye(r)]])
+    mean = still + push @ np.diag(h) @ read
+    growth = np.kron(mean, mean)
+    # E[G_B ⊗ G_B] − G ⊗ G = b (Σ a aᵀ⊗a aᵀ/N − G ⊗ G).
+    for row in a:
+        one = push @ np.outer(row, row) @ read
+        growth += b / number * np.kron(one, one)
+    average = push @ np.diag(h) @ read
+    growth -= b * np.kron(average, average)
+    return float(np.abs(np.linalg.eigvals(growth)).max())
+
+
+def stability_bounds(
+    gradients: Float[Any, "N d"], batch_size: int, sampling: str = "with_replacement"
+) -> StabilityBounds:
+    """Four necessary conditions on η that cost no iteration; see `StabilityBounds`.
+
+    With S = 1 the second reads Tr G ≤ 2/η, with replacement the third ‖G‖ ≤ √(S/μ₀)/η. Arguments
+    and errors as `mean_square_threshold`.
+
+    Source: Wu, Wang, Su (2022), arXiv:2207.02628; Wu, Su (2023), arXiv:2305.17490.
+    """
+    a, h, b = _setting(gradients, batch_size, sampling)
+    fourth = np.mean(np.sum(a**2, axis=1) ** 2)
+    lowest = max(alignment_range(a)[0], 0.0)
+    with np.errstate(divide="ignore"):
+        return StabilityBounds(
+            float(2 * h.sum() / ((1 - b) * np.sum(h**2) + b * fourth)),
+            float(np.divide(2, b * h.sum())),
+            float(np.divide(1, np.linalg.norm(h) * np.sqrt(b * lowest))),
+            float(2 / h.max()),
+        )
+
+
+def fresh_mean_square_threshold(covariance_eigenvalues: Any, batch_size: int) -> float:
+    """The same threshold for fresh Gaussian inputs, from the eigenvalues ω of their covariance.
+
+    Stable iff ηω(1 + 1/S) < 2 for every ω and Σ ηω/(2 − ηω(1 + 1/S)) < S; 2S/(S + d + 1) for
+    ω = 1. Source: derived.
+    """
+    omega = np.atleast_1d(positive("covariance_eigenvalues", covariance_eigenvalues))
+    size = count("batch_size", batch_size)
+    top = 2 / (omega.max() * (1 + 1 / size))
+
+    def excess(eta: float) -> float:
+        return float(np.sum(eta * omega / (2 - eta * omega * (1 + 1 / size))) - size)
+
+    return float(brentq(excess, 0, top * (1 - 1e-12), xtol=1e-15))
+
+
+def _setting(gradients: Any, batch_size: int, sampling: str) -> tuple[Any, Any, float]:
+    """Features in the eigenbasis of G on their span, its eigenvalues, and b."""
+    if one_of("sampling", sampling, (*_WHITE, "reshuffle", "single_shuffle")) not in _WHITE:
+        raise ValueError(f"white-noise threshold does not cover sampling={sampling!r}")
+    a = np.asarray(finite_array("gradients", gradients, ndim=2), dtype=np.float64)
+    number, size = len(a), count("batch_size", batch_size)
+    left, singular, _ = np.linalg.svd(a, full_matrices=False)
+    kept = singular > 1e-10 * singular[0]
+    if not singular[0] > 0:
+        raise ValueError("gradients must not all vanish, got zeros")
+    if sampling == "with_replacement":
+        b = 1 / size
+    else:
+        if size > number:
+            raise ValueError(f"batch_size must be at most the number of rows {number}, got {size}")
+        b = (number - size) / (size * max(number - 1, 1))
+    return left[:, kept] * singular[kept], singular[kept] ** 2 / number, b
+
+
+def _second(a: Any, h: Any, b: float, p: Any) -> Any:
+    weights = np.einsum("ni,ij,nj->n", a, p, a)
+    return (1 - b) * h[:, None] * p * h + b / len(a) * (a * weights[:, None]).T @ a
