@@ -142,6 +142,7 @@ from statsgd.laws.scalar_noise import ScalarNoiseLaw
 from statsgd.laws.slope import SlopeLaw
 from statsgd.laws.strata import StrataLaw
 from statsgd.laws.student_t import StudentTLaw
+from statsgd.laws.two_basins import TwoBasinGibbs, leave_probability
 from statsgd.laws.two_cycle import two_cycle, two_cycle_half_width
 from statsgd.laws.two_valley import TwoValleyLaw, two_valley_noise
 from statsgd.laws.two_valley_hopping import ChainLaw, TwoValleyHopping, two_valley_chain_law
@@ -230,6 +231,7 @@ __all__ = [
     "StrataLaw",
     "StudentTLaw",
     "TorusPowerOfLossLaw",
+    "TwoBasinGibbs",
     "TwoLayerCovariance",
     "TwoValleyHopping",
     "TwoValleyLaw",
@@ -286,6 +288,7 @@ __all__ = [
     "langevin_charge_growth",
     "law_masses",
     "learning_regime",
+    "leave_probability",
     "linear_network_equilibrium",
     "linear_regression_collapse_threshold",
     "local_displacement",

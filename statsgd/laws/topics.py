@@ -116,7 +116,10 @@ TOPICS = (
             "measures.isotropic_ratio measures.alignment_coefficient "
             "measures.isotropic_ratio_bound",
         ),
-        ("Sharp and flat basins", "problems.valley_wells laws.well_weights"),
+        (
+            "A sharp and a flat basin in the plane",
+            "problems.two_basins laws.TwoBasinGibbs laws.leave_probability problems.valley_wells",
+        ),
         ("Expected sharpness", "measures.expected_sharpness"),
         (
             "Alignment scaled by the loss",

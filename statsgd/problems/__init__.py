@@ -31,6 +31,7 @@ from statsgd.problems.problem import (
     population_risk,
 )
 from statsgd.problems.regression import LinearRegression, linear_regression
+from statsgd.problems.two_basins import TwoBasinLoss, two_basins
 from statsgd.problems.two_valley import FrozenTwoValley, TwoValleyLandscape
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "PopulationRisk",
     "Problem",
     "SampledProblem",
+    "TwoBasinLoss",
     "TwoValleyLandscape",
     "diagonal_linear_network",
     "empirical_risk",
@@ -64,5 +66,6 @@ __all__ = [
     "shifted_tilted_quartic",
     "smooth_wells",
     "tilted_quartic",
+    "two_basins",
     "valley_wells",
 ]

@@ -1,5 +1,7 @@
 """Climbing out of a quadratic minimum: known values, the equation of motion, and SGD."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -59,7 +61,7 @@ def test_covariance_solves_the_recursion():
     law = [AnisotropicQuadraticLaw(TILTED, SKEW, 0.3, k).covariance() for k in range(4)]
     np.testing.assert_allclose(law[0], 0, atol=1e-15)
     kept = np.eye(2) - 0.3 * TILTED
-    for before, after in zip(law[:-1], law[1:], strict=True):
+    for before, after in itertools.pairwise(law):
         np.testing.assert_allclose(after, kept @ before @ kept + 0.09 * SKEW, rtol=1e-12)
     end = AnisotropicQuadraticLaw(TILTED, SKEW, 0.3).covariance()
     np.testing.assert_allclose(end, HeavyBallGaussian(TILTED, SKEW, 0.3).covariance(), rtol=1e-12)
