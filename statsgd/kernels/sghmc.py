@@ -81,8 +81,30 @@ def step(
     return settle(moved, state, bounced)
 
 
+class ThermalKernel(StochasticGradientKernel):
+    """Stochastic-gradient kernels with a velocity and noise of a given friction.
+
+    **Arguments:** as `StochasticGradientKernel`, and `friction` ζ > 0 (1/time).
+
+    Raises `ValueError` for a friction that is not positive, or hζ ≥ 2.
+    """
+
+    def __init__(self, *model: Any, friction: Any = 1.0, **options: Any):
+        super().__init__(*model, **options)
+        friction = self.parameters["friction"] = positive("friction", friction)
+        h = self.parameters["step_size"]
+        if not is_traced(friction, h) and not (h * friction < 2).all():
+            raise ValueError(
+                f"step_size*friction must be below 2, got {float((h * friction).max())}"
+            )
+
+    def report(self, state: KernelState) -> dict[str, Any]:
+        """Adds the energy, which ArviZ's energy diagnostics read."""
+        return super().report(state) | {"energy": state.energy}
+
+
 @register
-class SGHMC(StochasticGradientKernel):
+class SGHMC(ThermalKernel):
     """Stochastic-gradient Hamiltonian Monte Carlo: underdamped Langevin dynamics on minibatches.
 
         v ← (1 − hζ)v − h P∇Û_b(θ) + √(2hζT) P^½ ξ,      θ ← θ + hv
@@ -106,19 +128,6 @@ class SGHMC(StochasticGradientKernel):
 
     exactness: ClassVar[str] = "bias O(step size), and O(step size/friction) from minibatches"
     citation: ClassVar[str] = "Chen, Fox, Guestrin (2014), arXiv:1402.4102"
-
-    def __init__(self, *model: Any, friction: Any = 1.0, **options: Any):
-        super().__init__(*model, **options)
-        friction = self.parameters["friction"] = positive("friction", friction)
-        h = self.parameters["step_size"]
-        if not is_traced(friction, h) and not (h * friction < 2).all():
-            raise ValueError(
-                f"step_size*friction must be below 2, got {float((h * friction).max())}"
-            )
-
-    def report(self, state: KernelState) -> dict[str, Any]:
-        """Adds the energy, which ArviZ's energy diagnostics read."""
-        return super().report(state) | {"energy": state.energy}
 
     core_init = staticmethod(init)
     core_step = staticmethod(step)

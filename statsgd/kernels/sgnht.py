@@ -10,7 +10,7 @@ from jaxtyping import Float, PRNGKeyArray, PyTree
 from statsgd.arguments import positive
 from statsgd.kernels import sghmc
 from statsgd.kernels.adapter import Info, Potential, register
-from statsgd.kernels.sghmc import SGHMC, pushed
+from statsgd.kernels.sghmc import ThermalKernel, pushed
 from statsgd.kernels.stochastic_gradient import Estimate, follow, settle
 from statsgd.kernels.tree import squared_norm
 
@@ -65,7 +65,7 @@ def step(
 
 
 @register
-class SGNHT(SGHMC):
+class SGNHT(ThermalKernel):
     """Stochastic-gradient Nosé–Hoover thermostat: `SGHMC` that finds its friction itself.
 
         v ← (1 − hα)v − h P∇Û_b(θ) + √(2hAT) P^½ ξ,   θ ← θ + hv,   α ← α + (h/μ)(vᵀP⁻¹v/d − T)

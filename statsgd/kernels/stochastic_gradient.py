@@ -399,7 +399,8 @@ class StochasticGradientKernel(LangevinKernel):
         """How each subsampled plate is drawn, and its size."""
         assert self._model is not None
         whole = WholePlates(self._model)
-        run = seed(whole, rng_seed=0)
+        # As NumPyro does when it reads a model: improper laws cannot be drawn from.
+        run = substitute(seed(whole, rng_seed=0), substitute_fn=self._init_strategy)
         # For its plates alone: nothing is computed.
         jax.eval_shape(lambda: (run(*model_args, **(model_kwargs or {})), None)[1])
         noises, sizes = {}, {}
