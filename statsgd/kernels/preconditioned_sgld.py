@@ -106,7 +106,7 @@ class PreconditionedSGLD(StochasticGradientKernel):
 
     What it leaves invariant as h → 0, with full gradients. While α stays fixed, V becomes g(θ)²
     and G a function of θ: the law is exp(−U/T) with `correction` Γ = ∂G/∂θ, and without it another
-    one, in one dimension exp(−U/T)/G(θ), whose modes are narrower than the target's tails allow.
+    one, in one dimension exp(−U/T)/G(θ), which is too wide.
     If the memory 1/(1−α) is long compared with the relaxation of the chain, G is nearly constant,
     Γ goes to zero and the law is exp(−U/T) either way. In between, Γ from the running mean of
     ∂(ĝ²)/∂θ joins the two. At finite h the bias is O(h). Minibatches add their own: ĝ and G come

@@ -110,7 +110,8 @@ class SGHMC(ThermalKernel):
         v ← (1 − hζ)v − h P∇Û_b(θ) + √(2hζT) P^½ ξ,      θ ← θ + hv
 
     Heavy-ball SGD of learning rate h² and momentum β = 1 − hζ on U, with noise. P is the inverse
-    mass, `step_size` h a time. Leaves exp(−(U + ½vᵀP⁻¹v)/T) invariant up to O(h). On U = ½λθ² with
+    mass, `step_size` h a time. Leaves exp(−(U + ½vᵀP⁻¹v)/T) invariant up to O(h); with an exact
+    gradient the positions are those of the BBK integrator, whose bias is O(h²). On U = ½λθ² with
     P = 1 and additive gradient noise of variance C the variances are
 
         Var θ = (T + hC/(2ζ)) · 2(1+β) / (λ[2(1+β) − h²λ])

@@ -20,7 +20,7 @@ def square(log_density):
 @pytest.mark.parametrize(
     ("decay", "correction"),
     [
-        (0.0, False),
+        pytest.param(0.0, False, marks=pytest.mark.slow),
         pytest.param(0.0, True, marks=pytest.mark.slow),
         (0.9, True),
         pytest.param(0.9, False, marks=pytest.mark.slow),

@@ -61,6 +61,7 @@ def test_bad_friction_is_named():
         SGHMC(step_size=0.5, friction=6.0)
 
 
+@pytest.mark.slow
 def test_plain_potential_at_small_steps_has_the_law():
     # Exact gradients: Var x = T/λ to O(h²) here, from the closed form with C = 0.
     kernel = SGHMC(potential_fn=lambda z: jnp.sum(z**2), step_size=0.1, friction=1.5)

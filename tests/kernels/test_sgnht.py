@@ -10,17 +10,17 @@ from tests.kernels.stochastic import walk
 from tests.kernels.test_sghmc import lyapunov
 from tests.statistical import assert_mean_within
 
-DIMENSION, CHAINS = 16, 1000
+DIMENSION, CHAINS = 16, 500
 
 
 def test_thermostat_corrects_where_sghmc_is_too_hot():
-    # ±√d along each axis: gradient noise of the mean model is additive with C = N²/S · I.
+    # ±√d along each axis: data of unit covariance.
     data = np.concatenate([np.eye(DIMENSION), -np.eye(DIMENSION)]) * np.sqrt(DIMENSION)
     number = len(data)
     problem = empirical_risk(
         lambda params, y: ((params - y) ** 2).sum() / 2 / number, data, np.zeros(DIMENSION)
     )
-    # λ = 1, C = N²/S · (1/N²) = 1/S per coordinate, scaled by N below.
+    # The loss is divided by N, so that U has λ = 1 and its gradient noise C = 1 in each direction.
     h, friction = 0.1, 0.5
     noise = Minibatch(1)
     covariance = number**2 * noise.covariance(problem, np.zeros(DIMENSION, np.float32))
