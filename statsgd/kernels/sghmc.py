@@ -49,11 +49,11 @@ def init(position: PyTree, potential: Potential, parameters: Mapping[str, Any]) 
 def pushed(
     key: PRNGKeyArray,
     state: Any,
-    friction: Float[Any, ""],
+    keep: Float[Any, ""],
     noise: Float[Any, ""],
     parameters: Mapping[str, Any],
 ) -> PyTree:
-    """v' = (1 − hζ)v − hP∇Û_b + √(2hAT) P^½ ξ, with friction ζ and A = `noise`."""
+    """v' = βv − hP∇Û_b + √(2hAT) P^½ ξ, with β = `keep` and A = `noise`."""
     h, temperature = parameters["step_size"], parameters["temperature"]
     scales = parameters["preconditioner"]
     white = jax.tree.map(
@@ -62,7 +62,7 @@ def pushed(
         random_like(key, state.position),
     )
     kick = scales.push(white)
-    return jax.tree.map(lambda v, k: (1 - h * friction) * v + k, state.velocity, kick)
+    return jax.tree.map(lambda v, k: keep * v + k, state.velocity, kick)
 
 
 def step(
@@ -73,8 +73,9 @@ def step(
     A step to where potential or gradient are not finite is not made: the velocity is reversed.
     """
     friction = parameters["friction"]
-    velocity = pushed(key, state, friction, friction, parameters)
-    position = jax.tree.map(lambda x, v: x + parameters["step_size"] * v, state.position, velocity)
+    h = parameters["step_size"]
+    velocity = pushed(key, state, 1 - h * friction, friction, parameters)
+    position = jax.tree.map(lambda x, v: x + h * v, state.position, velocity)
     kinetic = squared_norm(parameters["preconditioner"].whiten(velocity)) / 2
     moved = State(position, velocity, follow(state.estimate, position, potential), kinetic)
     bounced = state._replace(velocity=jax.tree.map(jnp.negative, state.velocity))

@@ -36,10 +36,10 @@ def test_thermostat_corrects_where_sghmc_is_too_hot():
     expected = lyapunov(h, friction, 1.0, 1.0, 0.4)[0, 0]
     assert expected > 1.2 * 0.4
     assert_mean_within(square(hot), expected)
-    # What is left is the integrator's O(h²) here: 1/(1 − h²λ/(2(1+β))) < 1.004.
+    # The thermostat holds the midpoint velocity at T, and with it λ Var x.
     assert_mean_within(square(cool), 0.4)
-    # α ~ N(A + hC/(2T), T/(dμ)).
+    # α has centre −ln(1 − hA − h²C/(2T))/h and variance T/(dμ).
     alpha = np.asarray(cool.core.thermostat, float)
-    assert_mean_within(alpha, friction + h / (2 * 0.4))
+    assert_mean_within(alpha, -np.log(1 - h * friction - h**2 / (2 * 0.4)) / h)
     assert_mean_within((alpha - alpha.mean()) ** 2, 0.4 / (DIMENSION * 0.3), resolve=1.5)
     assert not np.any(jax.device_get(cool.diverging))
