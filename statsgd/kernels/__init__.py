@@ -7,10 +7,16 @@ from statsgd.kernels.mala import MALA
 from statsgd.kernels.mean_field_langevin import MeanFieldFunctional, MeanFieldLangevin
 from statsgd.kernels.mixing import Mixing, MixingWarning, mixing
 from statsgd.kernels.obabo import OBABO
+from statsgd.kernels.preconditioned_sgld import PreconditionedSGLD
 from statsgd.kernels.preconditioner import Preconditioner
 from statsgd.kernels.replica_exchange import ReplicaExchange
 from statsgd.kernels.runner import sample
+from statsgd.kernels.sghmc import SGHMC
+from statsgd.kernels.sgld import SGLD
+from statsgd.kernels.sgnht import SGNHT
+from statsgd.kernels.sgworld import SGWORLD
 from statsgd.kernels.state_dependent import StateDependentLangevin
+from statsgd.kernels.stochastic_gradient import StochasticGradientKernel
 from statsgd.kernels.ula import ULA
 from statsgd.kernels.underdamped import UnderdampedKernel
 from statsgd.kernels.wells import find_wells
@@ -20,6 +26,10 @@ __all__ = [
     "KERNELS",
     "MALA",
     "OBABO",
+    "SGHMC",
+    "SGLD",
+    "SGNHT",
+    "SGWORLD",
     "ULA",
     "Info",
     "KernelState",
@@ -28,10 +38,12 @@ __all__ = [
     "MeanFieldLangevin",
     "Mixing",
     "MixingWarning",
+    "PreconditionedSGLD",
     "Preconditioner",
     "ReplicaExchange",
     "StateDependentLangevin",
     "StepSizeBias",
+    "StochasticGradientKernel",
     "UnderdampedKernel",
     "find_wells",
     "mixing",

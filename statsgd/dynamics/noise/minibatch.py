@@ -66,7 +66,11 @@ class Minibatch(GradientNoise):
                 f"sampling must be 'fresh' on a population_risk and noise other than Minibatch on "
                 f"a landscape, got {self.sampling!r} on {type(problem).__name__}"
             )
-        n = problem.num_examples
+        self.check_number(problem.num_examples)
+
+    def check_number(self, num_examples: int) -> None:
+        """Raise `ValueError` unless batches of this size can be drawn from so many examples."""
+        n = num_examples
         if self.sampling != "with_replacement" and self.batch_size > n:
             raise ValueError(
                 f"batch_size must be at most num_examples = {n} for sampling {self.sampling!r}, "

@@ -1,0 +1,74 @@
+"""Stochastic-gradient Langevin dynamics."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, PRNGKeyArray, PyTree
+
+from statsgd.kernels.adapter import Info, Potential, register
+from statsgd.kernels.stochastic_gradient import (
+    Estimate,
+    StochasticGradientKernel,
+    follow,
+    settle,
+    start,
+)
+from statsgd.kernels.tree import random_like
+
+
+class State(NamedTuple):
+    """Position with the estimate of potential and gradient there."""
+
+    position: PyTree
+    estimate: Estimate
+
+    @property
+    def potential(self) -> Float[Any, ""]:
+        """The estimate of U."""
+        return self.estimate.potential
+
+
+def init(position: PyTree, potential: Potential, parameters: Mapping[str, Any]) -> State:
+    """State at `position`."""
+    return State(position, start(position, potential, parameters))
+
+
+def step(
+    key: PRNGKeyArray, state: State, potential: Potential, parameters: Mapping[str, Any]
+) -> tuple[State, Info]:
+    """θ' = θ − hP∇Û_b(θ) + √(2hT) P^½ ξ, then the next minibatch at θ'."""
+    h, temperature = parameters["step_size"], parameters["temperature"]
+    scales = parameters["preconditioner"]
+    white = jax.tree.map(
+        lambda g, n: -h * g + jnp.sqrt(2 * h * temperature) * n,
+        scales.pull(state.estimate.gradient),
+        random_like(key, state.position),
+    )
+    position = jax.tree.map(jnp.add, state.position, scales.push(white))
+    return settle(State(position, follow(state.estimate, position, potential)), state)
+
+
+@register
+class SGLD(StochasticGradientKernel):
+    """Stochastic-gradient Langevin dynamics: `ULA` with the gradient of a minibatch.
+
+        θ ← θ − h P∇Û_b(θ) + √(2hT) P^½ ξ
+
+    Leaves exp(−U/T) invariant up to O(h). On U = ½λθ² with P = 1, additive gradient noise of
+    variance C (of ∇Û_b, the factor N/S within) and independent batches the variance is
+
+        (T + hC/2) / (λ(1 − hλ/2)),      0 < hλ < 2
+
+    of which hC/2 is the minibatches' share: with N examples C ≈ λN/S, so that it is small only for
+    hλN/S ≪ 1. See `SGWORLD` for reshuffled batches, whose share is of higher order.
+
+    Source: Welling, Teh (2011); the variance is derived.
+    """
+
+    exactness: ClassVar[str] = "bias O(step size), and O(step size × N/S) from minibatches"
+    citation: ClassVar[str] = "Welling, Teh (2011)"
+
+    core_init = staticmethod(init)
+    core_step = staticmethod(step)
