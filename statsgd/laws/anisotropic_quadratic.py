@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import non_negative, one_of, positive, symmetric
+from statsgd.arguments import is_traced, non_negative, one_of, positive, symmetric
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.gaussian import GaussianLaw, eigenmodes
 from statsgd.laws.heavy_ball import location_vector
@@ -108,6 +108,8 @@ class AnisotropicQuadraticLaw(GaussianLaw):
 
     def require_proper(self) -> None:
         """Raise `ImproperLawError` for a saddle, and where the stationary law does not exist."""
+        if is_traced(self.hessian, self.noise_covariance, self.learning_rate, self.steps):
+            return
         h, q = eigenmodes(self.hessian, 0.0)
         flat = h <= _FLAT * max(float(h[-1]), 0.0)
         if h[0] < -_FLAT * abs(float(h[-1])):

@@ -43,6 +43,14 @@ SETTINGS = {
     "MeanFieldLangevin": Setting(
         0.1, tolerance=0.12, gaussian_variance=lambda h, k: 1 / (1 - h * k / 2)
     ),
+    "SGLD": Setting(0.1, tolerance=0.12, gaussian_variance=lambda h, k: 1 / (1 - h * k / 2)),
+    "SGWORLD": Setting(0.1, tolerance=0.12, gaussian_variance=lambda h, k: 1 / (1 - h * k / 2)),
+    "SGHMC": Setting(
+        0.2,
+        tolerance=0.05,
+        gaussian_variance=lambda h, k: 2 * (2 - h) / (2 * (2 - h) - h**2 * k),
+    ),
+    "SGNHT": Setting(0.2, tolerance=0.05, gaussian_variance=None),
     "StateDependentLangevin": Setting(
         0.05,
         options={"diffusion": rippled},
