@@ -11,7 +11,8 @@ from statsgd.dynamics.noise import Minibatch
 from statsgd.kernels import sgld
 from statsgd.kernels.adapter import Info, Potential, register
 from statsgd.kernels.sgld import State
-from statsgd.kernels.stochastic_gradient import StochasticGradientKernel, StochasticPotential
+from statsgd.kernels.stochastic_gradient import StochasticGradientKernel
+from statsgd.kernels.stochastic_potential import StochasticPotential
 
 
 def step(

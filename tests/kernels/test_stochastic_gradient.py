@@ -17,7 +17,8 @@ from numpyro.infer.util import potential_energy
 from statsgd import sample
 from statsgd.dynamics.noise import Isotropic, Minibatch
 from statsgd.kernels import KERNELS, SGHMC, SGLD, SGWORLD
-from statsgd.kernels.stochastic_gradient import PlatePotential, RiskPotential, reference_at
+from statsgd.kernels.stochastic_gradient import reference_at
+from statsgd.kernels.stochastic_potential import PlatePotential, RiskPotential
 from statsgd.laws import Gibbs
 from statsgd.problems import empirical_risk, landscape
 from tests.kernels.stochastic import mean_problem, normal_scores, plate_model, walk
