@@ -234,7 +234,7 @@ TOPICS = (
         ("Overdamped, exact and not", "kernels.MALA kernels.ULA"),
         ("Underdamped, exact and not", "kernels.OBABO kernels.BAOAB kernels.BAOAB.from_sgd"),
         (
-            "Stochastic gradients: SGLD, with preconditioner, by epochs, underdamped, thermostatted",
+            "Stochastic gradients: SGLD, preconditioned, by epochs, underdamped, thermostatted",
             "kernels.SGLD kernels.PreconditionedSGLD kernels.SGWORLD kernels.SGHMC kernels.SGNHT",
         ),
         ("Noise that depends on the state", "kernels.StateDependentLangevin"),
