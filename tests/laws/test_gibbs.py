@@ -75,6 +75,18 @@ def test_density_is_normalised_and_moments_agree_with_quadrature():
     assert_allclose(law.log_density(np.array([0.4])), np.log(density(0.4) / z), rtol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("temperature", "mean", "square"),
+    [(0.4, ".14946332", ".31699910"), (1.0, ".10729465", ".54547206")],
+)
+def test_moments_of_an_anharmonic_well(temperature, mean, square):
+    # L = x⁴/4 + .3x² − .2x; momentum enters as τ/(1−β) alone.
+    problem = landscape(lambda x: x[0] ** 4 / 4 + 0.3 * x[0] ** 2 - 0.2 * x[0], np.zeros(1))
+    law = Gibbs(problem, temperature)
+    assert law.mean()[0] == pytest.approx(float(mean), rel=1e-6)
+    assert law.covariance()[0, 0] + law.mean()[0] ** 2 == pytest.approx(float(square), rel=1e-6)
+
+
 def test_heavy_tails_are_tabulated_and_too_heavy_ones_refused():
     # L = log(1+x²)/2 and τ give a Student law with ν = 1/τ − 1 degrees of freedom.
     problem = landscape(lambda params: 0.5 * jax.numpy.log1p(params[0] ** 2), np.zeros(1))

@@ -7,8 +7,10 @@ from statsgd import SGD, ImproperLawError, noise, problems, simulate
 from statsgd.laws import (
     HeavyBallGaussian,
     LinearRegressionGaussian,
+    PhaseSpaceGaussian,
     critical_learning_rate,
     gaussian_critical_learning_rate,
+    regression_tail_index,
 )
 from tests.statistical import assert_mean_within, assert_printed, assert_variance_within
 
@@ -48,6 +50,26 @@ def test_gaussian_inputs(settings, position, buffer, gain):
         values = np.diagonal(law.covariance("momentum_buffer"))
         for value, printed in zip(values, buffer, strict=True):
             assert_printed(value, printed)
+
+
+def test_constant_noise_and_the_continuous_model_are_too_small():
+    # The same setting with C = σ²A/S at the minimum: the chain, and ησ²/(2S(1−β)) of the model.
+    inputs, noise_scale, size = np.diag([2, 1, 0.5]), 0.5, 16
+    chain = HeavyBallGaussian(inputs, noise_scale * inputs / size, 0.1, 0.9)
+    printed = ("0.01649306", "0.01604730", "0.01583333")
+    for value, text in zip(np.diagonal(chain.covariance()), printed, strict=True):
+        assert_printed(value, text)
+    model = PhaseSpaceGaussian.hessian_noise(inputs, noise_scale, size, 0.1, 0.9)
+    np.testing.assert_allclose(np.diagonal(model.covariance()), 0.015625, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("reach", "size", "index", "published"), [(0.5, 4, "9.978384", 12), (0.3, 1, "5.305901", 5.667)]
+)
+def test_tail_index_is_below_the_published_approximation(reach, size, index, published):
+    # The root of E|1 − (ηa/S)χ²_S|^α = 1, against 2S/(ηa) − S.
+    assert_printed(regression_tail_index(reach, size), index)
+    assert 2 * size / reach - size == pytest.approx(published, abs=5e-4)
 
 
 def test_one_dimensional_closed_form():
@@ -112,6 +134,14 @@ def test_finite_data(scheme, momentum, decay, location, position, buffer):
     ):
         for value, text in zip(values, printed, strict=True):
             assert_printed(value, text)
+
+
+def test_constant_noise_on_finite_data_is_too_small():
+    # Noise as it is at the minimum, η .1, β .5, λ .1, two examples without repeats.
+    sgd = SGD(0.1, noise.Minibatch(2, "without_replacement"), 0.5, 0.1)
+    chain = HeavyBallGaussian.from_sgd(six_examples(), sgd).covariance()[np.triu_indices(2)]
+    for value, text in zip(chain, ("0.00839105", "0.00103660", "0.00810487"), strict=True):
+        assert_printed(value, text)
 
 
 def test_finite_data_against_the_vectorised_linear_system():
