@@ -1,5 +1,9 @@
 """Stationary laws of SGD as programs, sampled and held against SGD itself."""
 
+# First of all: `import arviz` leaves NumPyro to be executed at first use. Were a submodule of it
+# imported before that, it would be loaded twice, and `numpyro.factor` would not find the second.
+from numpyro import __version__ as _numpyro_version  # noqa: F401
+
 from statsgd import kernels, laws, measures, noise, problems, provenance
 from statsgd.comparison import Comparison, compare
 from statsgd.dynamics import SGD, Diffusion, OptaxDynamics, grid, noise_covariance, simulate

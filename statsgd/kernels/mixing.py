@@ -14,6 +14,8 @@ from statsgd.arguments import finite_array
 #: Vehtari et al. (2021): R-hat up to 1.01, and 100 effective draws a chain.
 LARGEST_RHAT = 1.01
 LEAST_DRAWS_PER_CHAIN = 100
+#: Below a tenth a kernel that aims at 0.57 or 0.65 has frozen.
+LEAST_ACCEPTANCE = 0.1
 
 _LOOKED_AT = 256  # elements of a variable that `sample` looks at unasked
 _CORE = 0.5  # how much of the way from the ridge to a well counts as having arrived there
@@ -46,7 +48,8 @@ def mixing(
     """Whether the chains of `statsgd.sample` have forgotten where they started.
 
     R-hat (rank-normalised, split) must not exceed 1.01, and bulk and tail effective sample sizes
-    must reach 100 a chain, for every element of every variable and every cell of a grid.
+    must reach 100 a chain, for every element of every variable and every cell of a grid. No
+    chain may accept less than a tenth of its steps.
 
     **Arguments:** `wells` makes travel between wells part of the verdict: positions `(wells, d)`
     in the space of `variable` (`find_wells`), or a function from `(…, d)` to the number of a well.
@@ -63,7 +66,7 @@ def mixing(
     posterior = draws["posterior"].to_dataset()
     statistics = _statistics(posterior, None)
     chains = posterior.sizes["chain"]
-    faults = _faults(statistics, chains)
+    faults = _refusals(draws) + _faults(statistics, chains)
     occupation = round_trips = None
     journey = ""
     if wells is not None:
@@ -90,7 +93,8 @@ def warn_of_poor_mixing(draws: xr.DataTree) -> None:
     if importlib.util.find_spec("arviz_stats") is None:
         return
     posterior = draws["posterior"].to_dataset()
-    faults = _faults(_statistics(posterior, _LOOKED_AT), posterior.sizes["chain"])
+    faults = _refusals(draws)
+    faults += _faults(_statistics(posterior, _LOOKED_AT), posterior.sizes["chain"])
     if faults:
         warnings.warn(
             f"the chains have not mixed: {faults[0]}; statsgd.kernels.mixing says more",
@@ -134,6 +138,17 @@ def _statistics(posterior: xr.Dataset, most: int | None) -> xr.Dataset:
             }
     variables = {name: ("element", np.asarray(values)) for name, values in found.items()}
     return xr.Dataset(variables, coords={"element": names}, attrs={"chains": chains})
+
+
+def _refusals(draws: xr.DataTree) -> list[str]:
+    """A chain that hardly ever moves, whatever its draws look like."""
+    if "sample_stats" not in draws.children or "acceptance_rate" not in draws["sample_stats"]:
+        return []
+    rates = draws["sample_stats"]["acceptance_rate"].mean("draw")
+    lowest = float(rates.min())
+    if lowest >= LEAST_ACCEPTANCE:
+        return []
+    return [f"a chain accepts {lowest:.1%} of its steps: step_size is too large for it"]
 
 
 def _faults(statistics: xr.Dataset, chains: int) -> list[str]:

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, PRNGKeyArray, PyTree
 
 from statsgd.arguments import positive
 from statsgd.kernels.adapter import Info, KernelState, LangevinKernel, Potential, register
+from statsgd.kernels.stochastic_gradient import StochasticGradientKernel
 
 
 class Ladder(NamedTuple):
@@ -94,6 +95,11 @@ class ReplicaExchange(LangevinKernel):
     def __init__(self, inner_kernel: LangevinKernel, *, temperatures: Any):
         if not isinstance(inner_kernel, LangevinKernel):
             raise ValueError(f"inner_kernel must be a LangevinKernel, got {inner_kernel!r}")
+        if isinstance(inner_kernel, StochasticGradientKernel):
+            raise ValueError(
+                "inner_kernel must know its potential for exchanges to be exact, got "
+                f"{type(inner_kernel).__name__}, which estimates it"
+            )
         if inner_kernel.warmup.shape is not None:
             raise ValueError(
                 "inner_kernel must have adapt_preconditioner=None: a preconditioner that is learnt "

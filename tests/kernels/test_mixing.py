@@ -115,3 +115,14 @@ def test_bad_input_is_named():
     ):
         with pytest.raises(ValueError, match=message):
             find_wells(Gibbs(valley_wells(), 0.1), **settings)
+
+
+def test_a_frozen_chain_is_told_by_its_acceptance():
+    rng = np.random.default_rng(0)
+    draws = tree(rng.normal(size=(4, 1000, 2)))
+    rates = np.full((4, 1000), 0.6)
+    rates[2] = 0.02
+    draws["sample_stats"] = xr.Dataset({"acceptance_rate": (("chain", "draw"), rates)})
+    found = mixing(draws)
+    assert not found.mixed
+    assert "a chain accepts 2.0% of its steps" in found.verdict
