@@ -174,9 +174,8 @@ def _grid(config: Config) -> dict[str, xr.Dataset]:
         steps=config.grid_steps,
         examples=config.examples,
     )
-    work = config.grid_steps * config.grid_replicas * config.grid_cells
     name = f"grid of {config.grid_cells} learning rates"
-    return {name: race_whole(runs, pieces=work, repeats=config.repeats)}
+    return {name: race_whole(runs, repeats=config.repeats)}
 
 
 def _sampling(config: Config) -> dict[str, xr.Dataset]:

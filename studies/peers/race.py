@@ -20,6 +20,8 @@ def race(contestants: Mapping[str, Runner], *, replicas: int, repeats: int) -> x
     count. Every contestant runs for as many steps as take it about a second.
     """
     steps = {name: _lasting(runner) for name, runner in contestants.items()}
+    for name, runner in contestants.items():  # some compile for each length
+        seconds(runner, 4 * steps[name])
     costs = np.empty((len(contestants), repeats))
     for repeat in range(repeats):
         for i, (name, runner) in enumerate(contestants.items()):
@@ -38,12 +40,12 @@ def _lasting(runner: Runner) -> int:
 
 
 def race_whole(
-    contestants: Mapping[str, Callable[[], object]], *, pieces: int, repeats: int
+    contestants: Mapping[str, tuple[Callable[[], object], float]], *, repeats: int
 ) -> xr.Dataset:
-    """Cost of a whole call, start-up included, in ns for each of its `pieces` of work."""
+    """Cost of a whole call, start-up included, in ns for each piece of its work."""
     costs = np.empty((len(contestants), repeats))
     for repeat in range(-1, repeats):  # the first round compiles and is written over
-        for i, call in enumerate(contestants.values()):
+        for i, (call, pieces) in enumerate(contestants.values()):
             begin = time.perf_counter()
             call()
             costs[i, repeat] = (time.perf_counter() - begin) / pieces * 1e9
