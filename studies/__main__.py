@@ -1,4 +1,7 @@
-"""`python -m studies` lists the studies; `python -m studies NAME [options]` runs one."""
+"""`python -m studies` lists the studies; `python -m studies NAME [options]` runs one.
+
+With `--quick` a study runs with settings that take less than a minute; options change them.
+"""
 
 import importlib
 import os
@@ -26,11 +29,15 @@ def load(name: str):
 def main(arguments: list[str]) -> int:
     """Run the command line; returns the exit status."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: python -m studies NAME [options]      (NAME --help lists the options)\n")
+        print(
+            "usage: python -m studies NAME [--quick] [options]   (NAME --help lists the options)\n"
+        )
         for name in names():
             print(f"  {name:24s} {(load(name).__doc__ or '').splitlines()[0]}")
         return 0
     name, *options = arguments
+    quick = "--quick" in options
+    options = [option for option in options if option != "--quick"]
     if name not in names():
         print(f"no study {name!r}; there are: {', '.join(names())}", file=sys.stderr)
         return 2
@@ -38,7 +45,8 @@ def main(arguments: list[str]) -> int:
     # One XLA device runs small steps on one core. This must come before JAX computes anything,
     # and only a command may do it: importing never changes the user's devices.
     jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
-    config = tyro.cli(study.Config, args=options, prog=f"python -m studies {name}")
+    default = study.Config.quick() if quick else study.Config()
+    config = tyro.cli(study.Config, args=options, default=default, prog=f"python -m studies {name}")
     try:
         outcome: Outcome = deliver(name, study, config)
     except (OutputFolderError, ValueError) as error:

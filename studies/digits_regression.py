@@ -17,7 +17,7 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -70,6 +70,12 @@ class Config:
     """Folder for the report."""
     progress: bool = True
     """Show progress bars."""
+
+    @classmethod
+    def quick(cls) -> Self:
+        """Settings that take less than a minute."""
+        output = os.path.join("results", "digits_regression_quick")
+        return cls(replicas=1024, late_steps=40, draws=2000, margin=0.1, output=output)
 
 
 def run(config: Config) -> xr.DataTree:

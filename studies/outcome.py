@@ -20,7 +20,9 @@ class Outcome(NamedTuple):
 
 
 def deliver(name: str, study: Any, config: Any) -> Outcome:
-    """Run a study and write `report.html`, `summary.json` and `config.json` to `config.output`.
+    """Run a study and write its report to `config.output`.
+
+    The folder then holds `report.html`, `figures`, `summary.json` and `config.json`.
 
     A folder that holds another run (another study or other settings) is refused before anything
     is computed; a folder of the same run is written again, with the same content.
@@ -31,9 +33,7 @@ def deliver(name: str, study: Any, config: Any) -> Outcome:
     results = study.run(config)
     results.attrs["study"] = name
     results.attrs["config"] = json.dumps(identity["config"])
-    path = statsgd.report(results, folder / "report.html")
-    summary = json.loads(results.attrs["summary"])
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    path = statsgd.report(results, folder / "report.html", files=True)
     (folder / "config.json").write_text(json.dumps(identity, indent=2) + "\n")
     return Outcome(results.attrs["finding"], path.resolve())
 

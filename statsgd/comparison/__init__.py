@@ -8,6 +8,7 @@ from statsgd.comparison.calibration import (
     standard_settings,
     wells_setting,
 )
+from statsgd.comparison.claims import Claim, Quantity
 from statsgd.comparison.compare import compare
 from statsgd.comparison.dependence import Thinned, thin_by_effective_size
 from statsgd.comparison.distribution_tests import TESTS
@@ -39,11 +40,13 @@ __all__ = [
     "CALIBRATED_TESTS",
     "TESTS",
     "BasinProbabilities",
+    "Claim",
     "Comparison",
     "Effect",
     "FlatPreference",
     "MeanRatio",
     "Outcome",
+    "Quantity",
     "Setting",
     "Thinned",
     "TotalVariation",

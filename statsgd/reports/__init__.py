@@ -1,7 +1,23 @@
 """What people read."""
 
 from statsgd.reports import comparison_sections as comparison_sections  # registers its sections
+from statsgd.reports.charts import Chart, Map, Series
+from statsgd.reports.panels import DARK, LIGHT, Figure, Panel, Theme
 from statsgd.reports.report import report
-from statsgd.reports.sections import SECTIONS, Figure, Section
+from statsgd.reports.sections import SECTIONS, Section, register, sections
 
-__all__ = ["SECTIONS", "Figure", "Section", "report"]
+__all__ = [
+    "DARK",
+    "LIGHT",
+    "SECTIONS",
+    "Chart",
+    "Figure",
+    "Map",
+    "Panel",
+    "Section",
+    "Series",
+    "Theme",
+    "register",
+    "report",
+    "sections",
+]

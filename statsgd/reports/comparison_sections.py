@@ -5,7 +5,8 @@ import pandas as pd
 import xarray as xr
 
 from statsgd.reports import comparison_figures
-from statsgd.reports.sections import Figure, Section, register
+from statsgd.reports.panels import Figure
+from statsgd.reports.sections import Section, register
 
 
 @register("gap")
@@ -23,3 +24,35 @@ def gap_section(name: str, node: xr.DataTree) -> Section:
         f"Parts of the gap between endpoints and {node.attrs['law']}",
     )
     return Section(node.attrs["title"], node.attrs["finding"], (picture,), pd.DataFrame(rows))
+
+
+@register("claim")
+def claim_section(name: str, node: xr.DataTree) -> Section:
+    """A claim, its verdict, the quantities it stands or falls with, and the charts below it."""
+    table = node["table"].to_dataset().to_dataframe().reset_index(drop=True)
+    finding = " ".join(filter(None, [_numbers(table, node.attrs["confidence"]), node.attrs["why"]]))
+    verdict, source = node.attrs["verdict"], node.attrs["source"]
+    return Section(node.attrs["statement"], finding, (), table, verdict, source)
+
+
+@register("charts")
+def charts_section(name: str, node: xr.DataTree) -> Section:
+    """Charts that belong together and judge nothing."""
+    return Section(node.attrs["title"], node.attrs["finding"])
+
+
+def _numbers(table: pd.DataFrame, confidence: float) -> str:
+    """The quantities in words, as long as they are few."""
+    told = []
+    for _, row in table.head(_TOLD).iterrows():
+        error, other = row["standard_error"], row["predicted_error"]
+        measured = f"{row['measured']:.4g}" + (f" ± {error:.2g}" if error > 0 else "")
+        claimed = f"{row['predicted']:.4g}" + (f" ± {other:.2g}" if other > 0 else "")
+        word = {"=": "predicted", "<": "claimed to be below", ">": "claimed to be above"}
+        told.append(f"{row['quantity']}: {measured} ({word[row['relation']]} {claimed})")
+    rest = len(table) - len(told)
+    text = "; ".join(told) + (f"; and {rest} more" if rest else "")
+    return f"{text}. Intervals hold together at {100 * confidence:g} %."
+
+
+_TOLD = 6

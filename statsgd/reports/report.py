@@ -4,33 +4,57 @@ import base64
 import datetime
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import xarray as xr
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from statsgd.reports.sections import sections
+from statsgd.reports.panels import DARK, LIGHT
+from statsgd.reports.sections import Section, sections
 
 _LONG_TABLE = 12  # rows above which a table is folded away
 
 
-def report(results: xr.DataTree, path: str | os.PathLike[str]) -> Path:
+def report(results: xr.DataTree, path: str | os.PathLike[str], *, files: bool = False) -> Path:
     """Write `results` as one HTML file that needs nothing else, and return its path.
 
-    Every node whose `attrs["kind"]` is known (`ensemble`, `draws`, `comparison`, `modes`, …)
+    Every node whose `attrs["kind"]` is known (`ensemble`, `draws`, `comparison`, `claim`, …)
     becomes a section; verdicts come first. The root's attributes `title`, `question` and `finding`
     head the page, and the rest of them is listed as provenance. Text is escaped.
+
+    With `files`, the figures are also written as PNG files to the folder `figures` beside it, and
+    what the page says, with all numbers of its tables, as `summary.json`.
 
     Raises `ValueError` if there is nothing to report or `path` is a folder.
     """
     target = Path(path)
     if target.is_dir():
         raise ValueError(f"path must be a file to write, got the folder {str(target)!r}")
-    parts = list(sections(results))
+    parts = [(_slug(where), section) for where, section in sections(results)]
     if not parts:
         raise ValueError("results must hold at least one node of a known kind, got none")
+    page = page_template("report.html").render(
+        title=results.attrs.get("title", "statsgd report"),
+        question=results.attrs.get("question", ""),
+        finding=results.attrs.get("finding", ""),
+        verdicts=[(slug, part) for slug, part in parts if part.verdict],
+        sections=[(slug, part, _drawn(part), _table(part.table)) for slug, part in parts],
+        provenance=_provenance(results),
+        written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+    write_whole(target, page)
+    if files:
+        names = _write_figures(parts, target.parent)
+        summary = _summary(results, parts, names)
+        write_whole(target.with_name("summary.json"), json.dumps(summary, indent=2) + "\n")
+    return target
+
+
+def page_template(name: str) -> Template:
+    """A template of this package that escapes what it prints and knows images."""
     environment = Environment(
         loader=PackageLoader("statsgd.reports", "templates"),
         autoescape=True,
@@ -39,21 +63,67 @@ def report(results: xr.DataTree, path: str | os.PathLike[str]) -> Path:
         lstrip_blocks=True,
     )
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
-    page = environment.get_template("report.html").render(
-        title=results.attrs.get("title", "statsgd report"),
-        question=results.attrs.get("question", ""),
-        finding=results.attrs.get("finding", ""),
-        verdicts=[part for part in parts if part.verdict],
-        sections=[(part, _table(part.table)) for part in parts],
-        provenance=_provenance(results),
-        written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-    )
+    return environment.get_template(name)
+
+
+def write_whole(target: Path, text: str) -> None:
+    """Write `text` aside and move it into place: an interrupted run leaves no half file."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Written aside and moved into place: an interrupted run leaves no half report.
     partial = target.with_name(target.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     partial.replace(target)
-    return target
+
+
+def _slug(where: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", where.lower()).strip("-") or "results"
+
+
+def _drawn(section: Section) -> list[dict[str, Any]]:
+    return [
+        {
+            "panels": [(panel.png(LIGHT), panel.png(DARK)) for panel in figure.panels],
+            "caption": figure.caption,
+            "alt": figure.alt,
+        }
+        for figure in section.figures
+    ]
+
+
+def _write_figures(parts: list[tuple[str, Section]], folder: Path) -> dict[str, list[str]]:
+    names: dict[str, list[str]] = {}
+    for slug, section in parts:
+        panels = [panel for figure in section.figures for panel in figure.panels]
+        names[slug] = [f"figures/{slug}-{index}.png" for index in range(len(panels))]
+        for name, panel in zip(names[slug], panels, strict=True):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(panel.png())
+    return names
+
+
+def _summary(
+    results: xr.DataTree, parts: list[tuple[str, Section]], figures: dict[str, list[str]]
+) -> dict[str, Any]:
+    """What the page says, as plain JSON values."""
+    head = {name: results.attrs.get(name, "") for name in ("title", "question", "finding")}
+    listed = [
+        {
+            "name": slug,
+            "title": part.title,
+            "verdict": part.verdict,
+            "finding": part.finding,
+            "source": part.source,
+            "figures": figures[slug],
+            "table": [] if part.table is None else json.loads(part.table.to_json(orient="records")),
+        }
+        for slug, part in parts
+    ]
+    numbers = json.loads(results.attrs.get("summary", "{}"))
+    return {
+        **head,
+        "numbers": numbers,
+        "sections": listed,
+        "provenance": dict(_provenance(results)),
+    }
 
 
 def _table(table: pd.DataFrame | None) -> dict[str, Any] | None:
@@ -68,7 +138,7 @@ def _cell(value: Any) -> str:
 
 
 def _provenance(results: xr.DataTree) -> list[tuple[str, str]]:
-    shown = {"title", "question", "finding", "kind"}
+    shown = {"title", "question", "finding", "kind", "summary"}
     rows = {str(key): value for key, value in results.attrs.items() if key not in shown}
     config = rows.pop("config", None)
     listed = [(key, str(value)) for key, value in rows.items()]

@@ -13,15 +13,8 @@ import pandas as pd
 import xarray as xr
 
 from statsgd.reports import comparison_figures, figures
-
-
-class Figure(NamedTuple):
-    """A drawn figure with what it shows in words."""
-
-    image: bytes
-    """PNG."""
-    caption: str
-    alt: str
+from statsgd.reports.charts import charts_of
+from statsgd.reports.panels import Figure
 
 
 class Section(NamedTuple):
@@ -51,11 +44,18 @@ def register(kind: str) -> Callable:
     return add
 
 
-def sections(results: xr.DataTree) -> Iterator[Section]:
-    """Sections of every node of `results` that has a registered kind, depth first, in order."""
+def sections(results: xr.DataTree) -> Iterator[tuple[str, Section]]:
+    """Path and section of every node of `results` that has a registered kind, depth first.
+
+    Charts and maps directly below such a node close its section.
+    """
     function = SECTIONS.get(str(results.attrs.get("kind")))
     if function is not None:
-        yield function(results.name or "results", results)
+        section = function(results.name or "results", results)
+        drawn = charts_of(results)
+        if drawn:
+            section = section._replace(figures=(*section.figures, drawn))
+        yield results.path, section
     for child in results.children.values():
         yield from sections(child)
 
@@ -197,7 +197,7 @@ def draws_section(name: str, node: xr.DataTree) -> Section:
     )
     picture = Figure(
         figures.convergence(rhat, bulk, tail),
-        "R-hat and effective sample size of every coordinate of the law's draws; the dashed lines "
+        "R-hat and effective sample size of every coordinate of the law's draws; the lines "
         "are the usual limits of 1.01 and 400.",
         "R-hat and effective sample sizes per coordinate",
     )

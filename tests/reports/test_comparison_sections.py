@@ -56,7 +56,10 @@ def test_effects_and_tests_are_said_and_drawn(results):
     assert "Basin 0:" in section.finding
     assert "(law: 0.73" in section.finding
     assert "after Holm's adjustment" in section.finding
-    assert all(figure.image.startswith(b"\x89PNG") and figure.alt for figure in section.figures)
+    assert [len(figure.panels) for figure in section.figures] == [1, 4]
+    panels = [panel for figure in section.figures for panel in figure.panels]
+    assert all(panel.png().startswith(b"\x89PNG") for panel in panels)
+    assert all(figure.alt for figure in section.figures)
 
 
 def test_gap_is_said_and_drawn(results, tmp_path):
@@ -66,4 +69,4 @@ def test_gap_is_said_and_drawn(results, tmp_path):
     assert section.table["p_value"][1] == ""
     page = report(results, tmp_path / "report.html").read_text()
     assert "The gap" in page
-    assert page.count("data:image/png") == 3
+    assert page.count("data:image/png") == 2 * 6  # six panels in two themes

@@ -1,5 +1,6 @@
 """Reports: self-contained, escaped, verdict first, and readable by machines and people."""
 
+import json
 import re
 from html.parser import HTMLParser
 
@@ -50,7 +51,7 @@ class Page(HTMLParser):
         self.tags.append(tag)
         if tag == "img":
             self.images.append(attrs)
-        self.links += [attrs[name] for name in ("href", "src") if name in attrs]
+        self.links += [attrs[name] for name in ("href", "src", "srcset") if name in attrs]
         self.inside = tag if tag in ("h1", "h2") else None
 
     def handle_data(self, data):
@@ -62,10 +63,12 @@ def test_page_is_self_contained_and_complete(results, tmp_path):
     path = report(results, tmp_path / "deep" / "report.html")
     text = path.read_text()
     page = Page(text)
-    assert all(link.startswith("data:image/png;base64,") for link in page.links)
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links)
     assert "script" not in page.tags
-    assert len(page.images) == 5
-    assert all(image["alt"] for image in page.images)
+    # Variance ratios of two variables, three figures of two modes each, two of convergence.
+    assert len(page.images) == 2 + 2 + 2 + 2 + 2
+    assert sum(bool(image["alt"]) for image in page.images) == 5  # one text for each figure
+    assert page.tags.count("source") == len(page.images)  # every panel in the dark, too
     assert page.headings[1:] == [
         "HeavyBallGaussian",
         "Mode by mode",
@@ -98,6 +101,21 @@ def test_figures_of_known_data_have_the_numbers_in_words(results, tmp_path):
     rows = (ratios["statistic"] == "variance ratio") & (ratios["variable"] == "params")
     low, high = ratios[rows]["effect"].min(), ratios[rows]["effect"].max()
     assert re.search(rf"The variance of SGD is {low:.3f} to\s+{high:.3f} times", text)
+
+
+def test_machines_read_what_people_read(results, tmp_path):
+    path = report(results, tmp_path / "report.html", files=True)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["title"] == results.attrs["title"]
+    comparison = summary["sections"][0]
+    assert comparison["verdict"] == results["comparison"].attrs["verdict"]
+    table = results["comparison"]["table"].to_dataset().to_dataframe()
+    assert len(comparison["table"]) == len(table)
+    assert comparison["table"][0]["effect"] == pytest.approx(table["effect"].iloc[0])
+    drawn = [name for section in summary["sections"] for name in section["figures"]]
+    assert len(drawn) == 10
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in drawn)
+    assert f'id="{comparison["name"]}"' in path.read_text()
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -1,0 +1,90 @@
+"""Panels of figures, drawn off screen in a light and a dark theme.
+
+A figure is a row of panels that a narrow screen stacks, so that text stays legible on a phone.
+Matplotlib is imported when a panel is drawn, so that importing statsgd stays light.
+"""
+
+import io
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+_WIDTH = 4.6  # inches; two panels stand side by side on a page
+_RESOLUTION = 150
+
+
+class Theme(NamedTuple):
+    """Colours of a figure; series stay distinguishable without colour vision (Okabe, Ito)."""
+
+    name: str
+    ink: str
+    paper: str
+    quiet: str
+    """Of points and bars in the background."""
+    agreement: str
+    """Of the band that counts as agreement."""
+    series: tuple[str, ...]
+
+
+LIGHT = Theme(
+    "light", "#222222", "#ffffff", "#b4b8bf", "#009E73",
+    ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B57F00", "#444444"),
+)  # fmt: skip
+DARK = Theme(
+    "dark", "#e4e4e7", "#17181b", "#5d626b", "#3fcf9f",
+    ("#56B4E9", "#FF9A57", "#3fcf9f", "#E7A6CB", "#F0C94A", "#bbbbbb"),
+)  # fmt: skip
+STYLES = ("-", "--", ":", "-.", (0, (3, 1, 1, 1)), (0, (5, 1)))
+
+
+class Panel(NamedTuple):
+    """One pair of axes."""
+
+    draw: Callable[[Any, Theme], None]
+    """Draws on Matplotlib axes in the colours of a theme."""
+    height: float = 3.0
+    """Inches, at a width of 4.6."""
+
+    def png(self, theme: Theme = LIGHT) -> bytes:
+        """The panel as a PNG that stays sharp on dense screens."""
+        import matplotlib as mpl
+        from matplotlib.figure import Figure as Canvas
+
+        with mpl.rc_context(_settings(theme)):
+            canvas = Canvas(figsize=(_WIDTH, self.height), layout="constrained")
+            self.draw(canvas.add_subplot(), theme)
+            buffer = io.BytesIO()
+            canvas.savefig(buffer, format="png", dpi=_RESOLUTION, metadata={"Software": None})
+        return buffer.getvalue()
+
+
+class Figure(NamedTuple):
+    """Panels with what they show in words."""
+
+    panels: tuple[Panel, ...]
+    caption: str
+    alt: str
+    """What a reader who cannot see the figure is told."""
+
+
+def plain_log_ticks(axis: Any) -> None:
+    """Ticks like 0.5, 1, 2 on a logarithmic axis of less than two decades."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _settings(theme: Theme) -> Any:  # Matplotlib types its settings by their names
+    inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    return {
+        **dict.fromkeys(inked, theme.ink),
+        "figure.facecolor": theme.paper,
+        "axes.facecolor": theme.paper,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": 10,
+        "font.size": 9,
+        "legend.fontsize": 8,
+        "legend.frameon": False,
+    }
