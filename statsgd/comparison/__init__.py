@@ -20,6 +20,7 @@ from statsgd.comparison.effects import (
     TotalVariation,
 )
 from statsgd.comparison.gap import gap_decomposition
+from statsgd.comparison.grid_comparison import compare_grid
 from statsgd.comparison.model_comparison import compare_laws, fit_law, parameter_verdicts
 from statsgd.comparison.modes import modes_in_phase_space
 from statsgd.comparison.multiplicity import holm
@@ -53,6 +54,7 @@ __all__ = [
     "calibrate",
     "classifier",
     "compare",
+    "compare_grid",
     "compare_laws",
     "cramer_von_mises",
     "energy",
