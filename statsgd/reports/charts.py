@@ -54,6 +54,8 @@ class Chart:
     """Which axes are logarithmic: `""`, `"x"`, `"y"` or `"xy"`."""
     level: float | None = None
     """A value of y to draw a thin line at."""
+    names: tuple[str, ...] = ()
+    """What stands at x = 0, 1, 2, …, where the horizontal axis counts things."""
 
     def __post_init__(self) -> None:
         one_of("log", self.log, ("", "x", "y", "xy"))
@@ -72,7 +74,7 @@ class Chart:
         data.attrs = {
             "kind": "chart", "title": self.title, "x": self.x, "y": self.y, "log": self.log,
             "level": np.nan if self.level is None else float(self.level),
-            "series": json.dumps(words),
+            "series": json.dumps(words), "names": json.dumps(list(self.names)),
         }  # fmt: skip
         return xr.DataTree(data)
 
@@ -141,6 +143,7 @@ def chart_panel(data: xr.Dataset) -> Panel:
     """The panel of a `Chart` kept as data."""
     words = json.loads(data.attrs["series"])
     groups = list(dict.fromkeys(word["group"] or word["label"] for word in words))
+    names = json.loads(data.attrs["names"])
 
     def draw(axis: Any, theme: Theme) -> None:
         if np.isfinite(data.attrs["level"]):
@@ -158,6 +161,8 @@ def chart_panel(data: xr.Dataset) -> Panel:
                 plain_log_ticks(getattr(axis, f"{letter}axis"))
         axis.set(title=data.attrs["title"], xlabel=data.attrs["x"], ylabel=data.attrs["y"])
         axis.title.set_wrap(True)
+        if names:
+            axis.set_xticks(range(len(names)), names, rotation=30, ha="right")
         if any(word["label"] for word in words):
             axis.legend()
 

@@ -30,9 +30,11 @@ def gap_section(name: str, node: xr.DataTree) -> Section:
 def claim_section(name: str, node: xr.DataTree) -> Section:
     """A claim, its verdict, the quantities it stands or falls with, and the charts below it."""
     table = node["table"].to_dataset().to_dataframe().reset_index(drop=True)
+    exact = not table["predicted_error"].any()
+    shown = table.drop(columns="predicted_error") if exact else table
     finding = " ".join(filter(None, [_numbers(table, node.attrs["confidence"]), node.attrs["why"]]))
     verdict, source = node.attrs["verdict"], node.attrs["source"]
-    return Section(node.attrs["statement"], finding, (), table, verdict, source)
+    return Section(node.attrs["statement"], finding, (), shown, verdict, source)
 
 
 @register("charts")
