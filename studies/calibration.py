@@ -62,7 +62,7 @@ class Config:
         """Settings that take less than a minute, and allow for the noise of fewer repeats."""
         return cls(
             repeats=200, power_repeats=40, power_points=(40, 80), margin=1.0,
-            coverage_repeats=20, output=os.path.join("results", "calibration_quick"),
+            coverage_repeats=20,
         )  # fmt: skip
 
 

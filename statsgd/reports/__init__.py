@@ -7,6 +7,7 @@ from statsgd.reports import (
     grid_sections as grid_sections,
 )
 from statsgd.reports.charts import Chart, Map, Series
+from statsgd.reports.gallery import gallery, judged
 from statsgd.reports.panels import DARK, LIGHT, Figure, Panel, Theme
 from statsgd.reports.report import report
 from statsgd.reports.sections import SECTIONS, Section, register, sections
@@ -22,6 +23,8 @@ __all__ = [
     "Section",
     "Series",
     "Theme",
+    "gallery",
+    "judged",
     "register",
     "report",
     "sections",
