@@ -21,7 +21,12 @@ from statsgd.comparison.effects import (
 )
 from statsgd.comparison.gap import gap_decomposition
 from statsgd.comparison.grid_comparison import compare_grid
-from statsgd.comparison.model_comparison import compare_laws, fit_law, parameter_verdicts
+from statsgd.comparison.model_comparison import (
+    compare_laws,
+    fit_law,
+    fitted_laws,
+    parameter_verdicts,
+)
 from statsgd.comparison.modes import modes_in_phase_space
 from statsgd.comparison.multiplicity import holm
 from statsgd.comparison.permutation import Outcome
@@ -60,6 +65,7 @@ __all__ = [
     "energy",
     "energy_distance",
     "fit_law",
+    "fitted_laws",
     "gap_decomposition",
     "holm",
     "kernel_stein_discrepancy",

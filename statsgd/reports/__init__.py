@@ -1,11 +1,8 @@
 """What people read."""
 
-from statsgd.reports import (  # these register their sections
-    comparison_sections as comparison_sections,
-)
-from statsgd.reports import (
-    grid_sections as grid_sections,
-)
+from statsgd.reports import comparison_sections as comparison_sections  # registers its sections
+from statsgd.reports import fit_sections as fit_sections
+from statsgd.reports import grid_sections as grid_sections
 from statsgd.reports.charts import Chart, Map, Series
 from statsgd.reports.gallery import gallery, judged
 from statsgd.reports.panels import DARK, LIGHT, Figure, Panel, Theme
