@@ -1,5 +1,6 @@
 """Endpoints against laws."""
 
+from statsgd.comparison.accuracy import Accuracy, Error, Marginal, accuracy
 from statsgd.comparison.calibration import (
     CALIBRATED_TESTS,
     Setting,
@@ -45,17 +46,21 @@ from statsgd.comparison.verdicts import Comparison
 __all__ = [
     "CALIBRATED_TESTS",
     "TESTS",
+    "Accuracy",
     "BasinProbabilities",
     "Claim",
     "Comparison",
     "Effect",
+    "Error",
     "FlatPreference",
+    "Marginal",
     "MeanRatio",
     "Outcome",
     "Quantity",
     "Setting",
     "Thinned",
     "TotalVariation",
+    "accuracy",
     "calibrate",
     "classifier",
     "compare",
