@@ -9,7 +9,7 @@ from jaxtyping import Float
 from scipy.stats import norm
 
 from statsgd.arguments import finite_array, positive
-from statsgd.laws import Law
+from statsgd.laws import GaussianLaw, Law
 from statsgd.laws.discrepancy import law_masses
 from statsgd.laws.grid import Grid, total_variation
 from statsgd.laws.grid_law import GridLaw
@@ -18,6 +18,7 @@ _CELLS = 800  # between exact marginals
 _COUNTED = 40  # where points are counted
 _TAIL = 0.99  # share of the law within the tail quantile
 _BOOTSTRAPS = 200
+_NOTHING = 1e-9  # probability that is practically none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,19 +59,24 @@ class Marginal:
 
     @classmethod
     def of_law(cls, law: Law, axis: int = 0, grid: Grid | None = None) -> Self:
-        """A coordinate of a law: a grid law's, one with `cdf` and `quantile`, or on a `grid`.
+        """A coordinate of a Gaussian law or a grid law, or a law of one parameter.
 
-        A law of one parameter that knows only its density is integrated over the cells of `grid`.
-        Raises `ValueError` for a law whose marginal is not known in one of these ways.
+        One that knows only its density is integrated over the cells of `grid`. Raises
+        `ValueError` for a law whose marginal is not known in one of these ways.
         """
         law.require_proper()
+        known: Any = law
+        if isinstance(law, GaussianLaw):
+            return cls.of_normal(known.mean()[axis], known.covariance()[axis, axis])
         if isinstance(law, GridLaw):
             masses, edges = law.marginal(axis), law.grid.edges(axis)
+        elif law.dimension == 1 and hasattr(law, "cdf") and hasattr(law, "quantile"):
+            low, high = (
+                float(np.squeeze(known.quantile(np.full(1, p)))) for p in (_NOTHING, 1 - _NOTHING)
+            )
+            return cls(lambda x: np.asarray(known.cdf(x[:, None]))[:, 0], low, high)
         elif grid is not None and law.dimension == 1:
             masses, edges = law_masses(law, grid), grid.edges()
-        elif hasattr(law, "mean") and hasattr(law, "covariance") and hasattr(law, "modes"):
-            of_law: Any = law
-            return cls.of_normal(of_law.mean()[axis], of_law.covariance()[axis, axis])
         else:
             raise ValueError(
                 f"a marginal of {type(law).__name__} needs a grid over one parameter, or points"

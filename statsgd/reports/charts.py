@@ -186,7 +186,7 @@ def map_panel(data: xr.Dataset) -> Panel:
         level = data.attrs["contour"]
         if np.isfinite(level) and min(values.shape) > 1:
             axis.contour(np.nan_to_num(values, nan=np.inf), levels=[level], colors=theme.ink)
-        if values.size <= _LABELLED:
+        if values.shape[1] <= _LABELLED:
             for (i, j), value in np.ndenumerate(values):
                 text = str(data["words"].values[i, j]) if "words" in data else f"{value:.3g}"
                 bright = sum(mesh.cmap(mesh.norm(value))[:3]) > 1.5
@@ -197,10 +197,10 @@ def map_panel(data: xr.Dataset) -> Panel:
         axis.set(title=data.attrs["title"], xlabel=data.attrs["x"], ylabel=data.attrs["y"])
         axis.title.set_wrap(True)
 
-    return Panel(draw, 3.5)
+    return Panel(draw, max(3.5, 0.25 * len(rows) + 1.2))
 
 
-_LABELLED = 64  # cells of a map up to which each shows its value
+_LABELLED = 9  # columns of a map up to which its cells show their values
 
 
 def _draw_series(axis: Any, word: dict, points: tuple, colour: str, style: Any) -> None:

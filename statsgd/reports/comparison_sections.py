@@ -39,8 +39,11 @@ def claim_section(name: str, node: xr.DataTree) -> Section:
 
 @register("charts")
 def charts_section(name: str, node: xr.DataTree) -> Section:
-    """Charts that belong together and judge nothing."""
-    return Section(node.attrs["title"], node.attrs["finding"])
+    """Charts and a `table` that belong together and judge nothing."""
+    table = None
+    if "table" in node.children:
+        table = node["table"].to_dataset().to_dataframe().reset_index(drop=True)
+    return Section(node.attrs["title"], node.attrs["finding"], table=table)
 
 
 def _numbers(table: pd.DataFrame, confidence: float) -> str:

@@ -107,9 +107,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize(
-    "executor", ["serial", pytest.param("processes", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("executor", ["serial", pytest.param("processes", marks=pytest.mark.slow)])
 def test_control_c_leaves_a_store_that_resumes(tmp_path, reference, executor):
     (tmp_path / "script.py").write_text(SWEPT)
     run = troubled(tmp_path, "slow")
@@ -143,9 +141,7 @@ def threads_and_gpu(cell):
     import xarray as xr
 
     jnp.ones(3).sum().block_until_ready()
-    return xr.Dataset(
-        {"threads": int(os.environ["NPROC"]), "x64": jnp.ones(3).dtype == "float64"}
-    )
+    return xr.Dataset({"threads": int(os.environ["NPROC"]), "x64": jnp.ones(3).dtype == "float64"})
 
 
 def test_a_worker_has_the_stated_threads(tmp_path):
