@@ -12,7 +12,30 @@ from statsgd.measures.alignment import (
     loss_scaled_alignment,
     output_gradients,
 )
+from statsgd.measures.evaluation import Estimate
+from statsgd.measures.operators import (
+    Operator,
+    block_operator,
+    curvature_matrix,
+    fisher,
+    fisher_operator,
+    gauss_newton,
+    gauss_newton_operator,
+    hessian_operator,
+    noise_operator,
+)
+from statsgd.measures.replicas import over_endpoints, over_replicas
 from statsgd.measures.sharpness import ExpectedSharpness, expected_sharpness
+from statsgd.measures.spectrum import (
+    Eigenpairs,
+    LogDeterminant,
+    log_determinant,
+    over_blocks,
+    spectral_density,
+    top_eigenpairs,
+    trace,
+    trace_of_square,
+)
 from statsgd.measures.stability import (
     StabilityBounds,
     fresh_mean_square_threshold,
@@ -25,22 +48,42 @@ from statsgd.problems import hessian
 
 __all__ = [
     "AlignmentWarning",
+    "Eigenpairs",
+    "Estimate",
     "ExpectedSharpness",
+    "LogDeterminant",
     "LossScaledAlignment",
+    "Operator",
     "StabilityBounds",
     "alignment_coefficient",
     "alignment_range",
+    "block_operator",
+    "curvature_matrix",
     "expected_sharpness",
+    "fisher",
+    "fisher_operator",
     "fresh_mean_square_threshold",
+    "gauss_newton",
+    "gauss_newton_operator",
     "gaussian_loss_scaled_alignment",
     "hessian",
+    "hessian_operator",
     "isotropic_ratio",
     "isotropic_ratio_bound",
+    "log_determinant",
     "loss_scaled_alignment",
     "mean_square_growth",
     "mean_square_threshold",
     "momentum_mean_square_growth",
     "noise_covariance",
+    "noise_operator",
     "output_gradients",
+    "over_blocks",
+    "over_endpoints",
+    "over_replicas",
+    "spectral_density",
     "stability_bounds",
+    "top_eigenpairs",
+    "trace",
+    "trace_of_square",
 ]
