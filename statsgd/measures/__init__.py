@@ -13,6 +13,13 @@ from statsgd.measures.alignment import (
     output_gradients,
 )
 from statsgd.measures.evaluation import Estimate
+from statsgd.measures.flatness import FlatnessWidth, basin_volume, flatness_width, tube_mean
+from statsgd.measures.noise_spectrum import (
+    LowRankNoise,
+    NoiseAlignment,
+    low_rank_noise,
+    noise_alignment,
+)
 from statsgd.measures.operators import (
     Operator,
     block_operator,
@@ -36,6 +43,11 @@ from statsgd.measures.spectrum import (
     trace,
     trace_of_square,
 )
+from statsgd.measures.square_loss import (
+    SquareLossStability,
+    square_loss_alignment,
+    square_loss_stability,
+)
 from statsgd.measures.stability import (
     StabilityBounds,
     fresh_mean_square_threshold,
@@ -51,17 +63,23 @@ __all__ = [
     "Eigenpairs",
     "Estimate",
     "ExpectedSharpness",
+    "FlatnessWidth",
     "LogDeterminant",
     "LossScaledAlignment",
+    "LowRankNoise",
+    "NoiseAlignment",
     "Operator",
+    "SquareLossStability",
     "StabilityBounds",
     "alignment_coefficient",
     "alignment_range",
+    "basin_volume",
     "block_operator",
     "curvature_matrix",
     "expected_sharpness",
     "fisher",
     "fisher_operator",
+    "flatness_width",
     "fresh_mean_square_threshold",
     "gauss_newton",
     "gauss_newton_operator",
@@ -72,9 +90,11 @@ __all__ = [
     "isotropic_ratio_bound",
     "log_determinant",
     "loss_scaled_alignment",
+    "low_rank_noise",
     "mean_square_growth",
     "mean_square_threshold",
     "momentum_mean_square_growth",
+    "noise_alignment",
     "noise_covariance",
     "noise_operator",
     "output_gradients",
@@ -82,8 +102,11 @@ __all__ = [
     "over_endpoints",
     "over_replicas",
     "spectral_density",
+    "square_loss_alignment",
+    "square_loss_stability",
     "stability_bounds",
     "top_eigenpairs",
     "trace",
     "trace_of_square",
+    "tube_mean",
 ]

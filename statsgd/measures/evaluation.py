@@ -55,13 +55,3 @@ def sample_mean(values: Float[Array, "n ..."]) -> Estimate:
     """Mean over the leading axis of independent values, with its standard error."""
     number = values.shape[0]
     return Estimate(jnp.mean(values, axis=0), jnp.std(values, axis=0, ddof=1) / np.sqrt(number))
-
-
-def ratio_of_means(
-    numerator: Float[Array, " n"], denominator: Float[Array, " n"], factor: Any = 1.0
-) -> Estimate:
-    """`factor` times the ratio of two means over the same draws, its error to first order."""
-    ratio = jnp.mean(numerator) / jnp.mean(denominator)
-    error = sample_mean(numerator - ratio * denominator).standard_error
-    size = jnp.abs(factor / jnp.mean(denominator))
-    return Estimate(factor * ratio, size * error)

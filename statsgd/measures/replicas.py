@@ -109,8 +109,8 @@ def over_endpoints(
         replicas_at_once=replicas_at_once,
         **options,
     )
-    title = name or getattr(measure, "__name__", type(measure).__name__)
-    variables = {}
+    title = name or str(getattr(measure, "__name__", type(measure).__name__))
+    variables: dict[str, Any] = {}
     for variable, leaf in zip(leaf_names(found, title), jax.tree.leaves(found), strict=True):
         values = leaf.reshape(*shape, *leaf.shape[1:])
         own = [f"{variable}_dim_{i}" for i in range(values.ndim - depth)]
