@@ -14,6 +14,11 @@ from statsgd.measures.alignment import (
 )
 from statsgd.measures.evaluation import Estimate
 from statsgd.measures.flatness import FlatnessWidth, basin_volume, flatness_width, tube_mean
+from statsgd.measures.learning_coefficient import (
+    LearningCoefficient,
+    effective_sample_size,
+    local_learning_coefficient,
+)
 from statsgd.measures.noise_spectrum import (
     LowRankNoise,
     NoiseAlignment,
@@ -64,6 +69,7 @@ __all__ = [
     "Estimate",
     "ExpectedSharpness",
     "FlatnessWidth",
+    "LearningCoefficient",
     "LogDeterminant",
     "LossScaledAlignment",
     "LowRankNoise",
@@ -76,6 +82,7 @@ __all__ = [
     "basin_volume",
     "block_operator",
     "curvature_matrix",
+    "effective_sample_size",
     "expected_sharpness",
     "fisher",
     "fisher_operator",
@@ -88,6 +95,7 @@ __all__ = [
     "hessian_operator",
     "isotropic_ratio",
     "isotropic_ratio_bound",
+    "local_learning_coefficient",
     "log_determinant",
     "loss_scaled_alignment",
     "low_rank_noise",
