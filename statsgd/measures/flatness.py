@@ -35,7 +35,7 @@ class FlatnessWidth(NamedTuple):
 def flatness_width(
     problem: Problem,
     params: PyTree,
-    directions: Float[Any, "k d"],
+    directions: Any,
     *,
     rise: float = 1.0,
     step: float = 1e-3,
@@ -46,8 +46,9 @@ def flatness_width(
     On a quadratic of curvature h along the direction, above a loss L₀ at its minimum,
     F = 2√(2(e−1)L₀/h). See `laws.log_loss_flatness`.
 
-    **Arguments:** `directions`, one a row, of unit length for widths in the unit of params: the
-    principal directions of the weights' own motion in the source, or eigenvectors of the Hessian;
+    **Arguments:** `directions`, `(k, d)` or a function `params -> (k, d)`, one a row, of unit
+    length for widths in the unit of params: in the source the principal directions of the weights'
+    own motion; `lambda params: top_eigenpairs(problem, params, k).vectors` for the Hessian's;
     `step`, the distance of the first look, which doubles until the loss is high, up to `furthest`:
     a barrier narrower than that can be missed.
 
@@ -56,20 +57,27 @@ def flatness_width(
 
     Source: Feng, Tu (2021), arXiv:2001.01678.
     """
-    along = jnp.asarray(finite_array("directions", directions, ndim=2))
+    if not callable(directions):
+        rows = np.asarray(finite_array("directions", directions, ndim=2), dtype=np.float64)
+        if rows.shape[1] != problem.dimension:
+            raise ValueError(
+                f"directions must have {problem.dimension} columns, got shape {rows.shape}"
+            )
     factor = float(np.exp(positive("rise", rise)))
     shortest, longest = float(positive("step", step)), float(positive("furthest", furthest))
 
-    def widths(flat: Float[Array, " d"], rows: Float[Array, "k d"]) -> tuple[Any, Any]:
-        here = problem.loss(problem.unflatten(flat))
-        both = jnp.concatenate([rows, -rows])
+    def widths(flat: Float[Array, " d"]) -> tuple[Any, Any]:
+        at = problem.unflatten(flat)
+        here = problem.loss(at)
+        along = jnp.asarray(directions(at) if callable(directions) else rows, flat.dtype)
+        both = jnp.concatenate([along, -along])
         right, left = jnp.split(
             _distances(problem, flat, both, factor * here, shortest, longest), 2
         )
         left, right = (jnp.where(here > 0, side, jnp.nan) for side in (left, right))
         return FlatnessWidth(left + right, left, right), here
 
-    found, here = evaluate(widths, flat_point(problem, params), along)
+    found, here = evaluate(widths, flat_point(problem, params))
     if not is_traced(here) and not here > 0:
         raise ValueError(f"the loss at params must be positive, got {here:.6g}")
     return found

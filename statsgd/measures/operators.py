@@ -139,7 +139,7 @@ def block_operator(operator: OperatorAt, name: str) -> OperatorAt:
 def dense(operator: Operator, like: Float[Any, "..."]) -> Float[Any, "d d"]:
     """The whole matrix, in the precision of `like`, from d products a few at a time."""
     rows = jnp.eye(operator.dimension, dtype=jnp.result_type(like))
-    matrix = jax.lax.map(operator.product, rows, batch_size=min(len(rows), 16 * PROBES_AT_ONCE))
+    matrix = jax.lax.map(operator.product, rows, batch_size=min(len(rows), 4 * PROBES_AT_ONCE))
     return (matrix + matrix.T) / 2
 
 

@@ -246,17 +246,20 @@ def lanczos(
     basis, matrix = found.Q_tall, found.J_small
     below = jnp.abs(jnp.diagonal(matrix, -1))
     # Past the end of the Krylov space the next vector is rounding error, or not a number at all.
-    scale = jnp.abs(matrix[0, 0]) + jnp.max(jnp.where(jnp.isfinite(below), below, 0.0))
+    scale = jnp.abs(matrix[0, 0])
+    scale += jnp.max(jnp.where(jnp.isfinite(below), below, 0.0), initial=0.0)
     small = ~(below > jnp.finfo(start.dtype).eps ** 0.7 * scale)
     ended = jnp.concatenate([jnp.zeros(1, bool), jnp.cumsum(small) > 0])
     diagonal = jnp.where(ended, 0.0, jnp.diagonal(matrix))
     beside = jnp.where(ended[1:], 0.0, below)
+    # Fillers larger than any eigenvalue, so that they do not mix with true ones.
+    filler = 1 + 4 * (jnp.max(jnp.abs(diagonal)) + 2 * jnp.max(beside, initial=0.0))
+    tridiagonal = jnp.diag(jnp.where(ended, filler, diagonal))
+    values, vectors = jnp.linalg.eigh(tridiagonal + jnp.diag(beside, 1) + jnp.diag(beside, -1))
+    true = values < filler / 2
+    vectors = jnp.where(true & ~ended[:, None], vectors, 0.0)
     basis = jnp.where(ended[:, None], 0.0, basis)
-    values, vectors = jnp.linalg.eigh(
-        jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1)
-    )
-    vectors = jnp.where(ended[:, None], 0.0, vectors)
-    return values, vectors[0] ** 2, vectors.T @ basis
+    return jnp.where(true, values, 0.0), vectors[0] ** 2, vectors.T @ basis
 
 
 def _probed(

@@ -51,7 +51,8 @@ def singular_expectation(power, strength, localization):
 
 
 @pytest.mark.parametrize(
-    ("power", "coefficient", "multiplicity", "step"), [(2, 0.5, 2, 1e-4), (4, 0.25, 1, 2e-4)]
+    ("power", "coefficient", "multiplicity", "step"),
+    [pytest.param(2, 0.5, 2, 1e-4, marks=pytest.mark.slow), (4, 0.25, 1, 2e-4)],
 )
 def test_normal_crossings(power, coefficient, multiplicity, step):
     # w₁²w₂²: λ = 1/2 with m = 2;  (w₁w₂²)²: λ = 1/4.
@@ -77,6 +78,7 @@ def test_normal_crossings(power, coefficient, multiplicity, step):
     assert abs(found.value - expected) < 4 * found.standard_error + bias
 
 
+@pytest.mark.slow
 def test_stochastic_gradients_and_losses():
     # Noisy losses give the baseline an error; λ̂ is d/2 of the regular model up to O(1/nβ).
     rng = np.random.default_rng(0)

@@ -49,9 +49,8 @@ def test_alignment_of_a_network():
     )
 
 
-@pytest.mark.parametrize("sampling", ["with_replacement", "without_replacement"])
-def test_stability_over_replicas_is_that_of_each(sampling):
-    problem = interpolating()
+def test_stability_over_replicas_is_that_of_each():
+    problem, sampling = interpolating(), "without_replacement"
     shifted = {name: np.stack([PARAMS[name], PARAMS[name] + 0.3]) for name in PARAMS}
     found = over_replicas(
         square_loss_stability, problem, shifted, residual=residual, batch_size=2, sampling=sampling
