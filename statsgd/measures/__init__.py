@@ -20,8 +20,10 @@ from statsgd.measures.learning_coefficient import (
     local_learning_coefficient,
 )
 from statsgd.measures.noise_spectrum import (
+    LeadingAlignment,
     LowRankNoise,
     NoiseAlignment,
+    leading_alignment,
     low_rank_noise,
     noise_alignment,
 )
@@ -69,6 +71,7 @@ __all__ = [
     "Estimate",
     "ExpectedSharpness",
     "FlatnessWidth",
+    "LeadingAlignment",
     "LearningCoefficient",
     "LogDeterminant",
     "LossScaledAlignment",
@@ -95,6 +98,7 @@ __all__ = [
     "hessian_operator",
     "isotropic_ratio",
     "isotropic_ratio_bound",
+    "leading_alignment",
     "local_learning_coefficient",
     "log_determinant",
     "loss_scaled_alignment",

@@ -160,6 +160,71 @@ def noise_alignment(
     return evaluate(align, flat_point(problem, params))
 
 
+class LeadingAlignment(NamedTuple):
+    """Noise along the sharpest direction; standard errors are 0 where the traces are exact."""
+
+    coefficient: Any
+    """â = u₁ᵀCu₁ Tr H/(h₁ Tr C): 1 for C ∝ H."""
+    coefficient_standard_error: Any
+    ratio_bound: Any
+    """â d h₁²/(Tr H)², at most the ratio of `noise_alignment` where H ⪰ 0."""
+    ratio_bound_standard_error: Any
+    sharpest: Any
+    """h₁."""
+    noise_along: Any
+    """u₁ᵀCu₁."""
+
+
+def leading_alignment(
+    problem: Problem,
+    params: PyTree,
+    noise: GradientNoise,
+    *,
+    operator: OperatorAt = hessian_operator,
+    samples: int | None = None,
+    depth: int | None = None,
+    seed: Any = 0,
+) -> LeadingAlignment:
+    """`alignment_coefficient` and `isotropic_ratio_bound` from products alone, for any d.
+
+    The sharpest direction as in `top_eigenpairs` (one of them where h₁ is repeated), of which
+    `depth` is an argument; the traces as in `noise_alignment`. Raises as those.
+
+    Source: Zhu et al. (2019), arXiv:1803.00195; the bound in this form is derived.
+    """
+    noise.check(problem)
+    d = problem.dimension
+    exact = samples is None and d <= DENSE_LIMIT
+    number = _SAMPLES if samples is None else count("samples", samples, at_least=2)
+
+    def align(flat: Float[Array, " d"]) -> LeadingAlignment:
+        at = problem.unflatten(flat)
+        h, c = operator(problem, at), noise_operator(noise)(problem, at)
+        pair = top_eigenpairs(problem, at, 1, operator, depth=depth, seed=seed)
+        sharpest, direction = pair.values[0], pair.vectors[0]
+        along = direction @ c.product(direction)
+        if exact:
+            curvature = jnp.trace(dense(h, flat))[None]
+            strength = jnp.trace(dense(c, flat))[None]
+        else:
+            curvature, strength = over_probes(
+                lambda v: (v @ h.product(v), v @ c.product(v)), h, flat, number, seed
+            )
+        means = jnp.mean(curvature), jnp.mean(strength)
+        coefficient = along * means[0] / (sharpest * means[1])
+        bound = along * d * sharpest / (means[0] * means[1])
+        errors = [jnp.zeros_like(along)] * 2
+        if not exact:
+            relative = curvature / means[0], strength / means[1]
+            errors = [
+                jnp.abs(value) * sample_mean(relative[0] + sign * relative[1]).standard_error
+                for value, sign in ((coefficient, -1), (bound, 1))
+            ]
+        return LeadingAlignment(coefficient, errors[0], bound, errors[1], sharpest, along)
+
+    return evaluate(align, flat_point(problem, params))
+
+
 def _examples(problem: Any) -> int:
     return jax.tree.leaves(jax.eval_shape(lambda: all_examples(problem)))[0].shape[0]
 

@@ -7,6 +7,8 @@ from statsgd import noise, problems
 from statsgd.measures import (
     hessian,
     isotropic_ratio,
+    isotropic_ratio_bound,
+    leading_alignment,
     low_rank_noise,
     noise_alignment,
     noise_covariance,
@@ -68,6 +70,23 @@ def test_alignment_of_known_pairs(covariance, product, ratio):
     assert_printed(found.ratio, ratio)
     assert found.noise_trace == pytest.approx(1.3)
     assert found.ratio_standard_error == 0
+
+
+@pytest.mark.parametrize("samples", [None, 4096])
+def test_noise_along_the_sharpest_direction(samples):
+    # The pair of matrices that does not commute: â = .423168.
+    hessian_, covariance = np.array([[3.0, 1], [1, 2]]), np.array([[0.5, -0.2], [-0.2, 1]])
+    found = leading_alignment(
+        problems.quadratic(hessian_), np.zeros(2), noise.Anisotropic(covariance), samples=samples
+    )
+    bound = isotropic_ratio_bound(hessian_, covariance)
+    if samples is None:
+        assert_printed(found.coefficient, ".423168")
+        assert found.ratio_bound == pytest.approx(bound)
+        assert found.coefficient_standard_error == found.ratio_bound_standard_error == 0
+    else:
+        assert abs(found.coefficient - 0.423168) < 4 * found.coefficient_standard_error < 0.04
+        assert abs(found.ratio_bound - bound) < 4 * found.ratio_bound_standard_error
 
 
 def test_standard_errors_over_seeds():

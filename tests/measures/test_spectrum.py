@@ -1,5 +1,6 @@
 """Spectral measures against eigenvalues, and their standard errors against known variances."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -117,6 +118,31 @@ def test_large_problems_are_estimated(monkeypatch):
     found = trace(PROBLEM, ORIGIN)
     assert 0 < found.standard_error < 0.2 * VALUES.sum()
     assert abs(found.value - VALUES.sum()) < 4 * found.standard_error
+
+
+@pytest.mark.slow
+def test_four_thousand_parameters():
+    # H = Q diag(h) Q with a reflection Q, of which only products are ever formed.
+    d = 4096
+    h = np.exp(np.linspace(0, 4, d))
+    h[:3] = 200.0, 150.0, 120.0
+    v = np.random.default_rng(1).normal(size=d)
+    v /= np.linalg.norm(v)
+
+    def loss(x):
+        return 0.5 * jnp.sum(h * (x - 2 * v * (v @ x)) ** 2)
+
+    problem, origin = problems.landscape(loss, np.zeros(d)), np.zeros(d)
+    top = top_eigenpairs(problem, origin, 3)
+    np.testing.assert_allclose(top.values, [200, 150, 120], rtol=1e-6)
+    for found, expected in (
+        (trace(problem, origin), h.sum()),
+        (trace_of_square(problem, origin), np.sum(h**2)),
+        (log_determinant(problem, origin), np.log(h).sum()),
+    ):
+        assert 0 < found.standard_error < 0.02 * expected
+        assert abs(found.value - expected) < 4 * found.standard_error
+    assert log_determinant(problem, origin).nullity == 0
 
 
 def test_refusals(unchecked):
