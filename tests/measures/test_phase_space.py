@@ -171,6 +171,7 @@ def on_data(sampling):
     return fluctuation_dissipation(problem, sgd, run)["first"]
 
 
+@pytest.mark.slow
 def test_fluctuation_dissipation_on_data_with_decay_and_without_repeats():
     # Tr[(H+λI)Cov θ] = (η/2)(1+β) Tr Cov m = .02344497: six examples, S = 2, momentum and decay.
     found = on_data("without_replacement")

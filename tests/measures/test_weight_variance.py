@@ -31,8 +31,8 @@ def run():
     return simulate(
         problems.quadratic(TURN @ np.diag(H) @ TURN.T),
         SGD(ETA, noise.Anisotropic(TURN @ np.diag(C) @ TURN.T)),
-        steps=200,
-        replicas=4000,
+        steps=150,
+        replicas=3500,
         seed=0,
         progress=False,
     )
@@ -54,12 +54,12 @@ def test_variance_along_curvature_in_an_ensemble(run):
     assert np.all(np.abs(spread.deviation(exact)) < 4)
     assert_variance_within(ends @ TURN, exact)
     wanted = np.polyfit(np.log(H), np.log(exact), 1)[0]
-    found = variance_exponent(ends, TURN, H)
+    found = variance_exponent(ends, TURN, H, resamples=150)
     assert 4 * found.standard_error < 0.1 * wanted
     assert abs(found.deviation(wanted)) < 4
     # Against flatness F ∝ h^(−1/2) the exponent is −ψ; ψ = 2 at small steps.
     width = laws.log_loss_flatness(0.01, H)
-    psi = -variance_exponent(ends, TURN, width).value
+    psi = -variance_exponent(ends, TURN, width, resamples=50).value
     assert psi == pytest.approx(2 * found.value)
     assert laws.variance_flatness_exponent(1e-3, ETA, 10, noise_exponent=2) == pytest.approx(
         2, rel=1e-3
@@ -87,7 +87,7 @@ def test_variance_within_windows_of_one_trajectory():
     assert np.all(np.abs(found.deviation(exact)) < 4)
     wanted = np.polyfit(np.log(H), np.log(exact), 1)[0]
     stationary = np.polyfit(np.log(H), np.log(C / (H * (2 - ETA * H))), 1)[0]
-    exponent = variance_exponent(points[None], None, H, window=window)
+    exponent = variance_exponent(points[None], None, H, window=window, resamples=150)
     assert 4 * exponent.standard_error < 0.1 * wanted
     assert abs(exponent.deviation(wanted)) < 4
     assert exponent.deviation(stationary) > 4
@@ -131,17 +131,17 @@ def test_errors_in_curvature_do_not_flatten_the_exponent():
 
 
 def test_intervals_of_the_exponent_hold():
-    # 80 ensembles of 60 Gaussian endpoints: 95 % intervals cover 76 ± 2 of them.
+    # 40 ensembles of 60 Gaussian endpoints: 95 % intervals cover 38 ± 1.4 of them.
     rng = np.random.default_rng(4)
     x = np.geomspace(0.1, 10, 5)
     inside = 0
-    for seed in range(80):
+    for seed in range(40):
         found = variance_exponent(
-            rng.normal(size=(60, 5)) * np.sqrt(x), None, x, seed=seed, resamples=60
+            rng.normal(size=(60, 5)) * np.sqrt(x), None, x, seed=seed, resamples=50
         )
         low, high = found.interval()
         inside += low <= 1 <= high
-    assert inside >= 68
+    assert inside >= 33
 
 
 def test_correlated_runs_are_worth_what_they_are():
