@@ -3,9 +3,10 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 from scipy.integrate import solve_ivp
 
-from statsgd import SGD, noise, problems, simulate
+from statsgd import problems
 from statsgd.comparison import BasinProbabilities, FlatPreference
 from statsgd.comparison.effects import Sides
 from statsgd.measures import (
@@ -81,14 +82,10 @@ def test_minima_need_not_be_declared():
 
 @pytest.fixture(scope="module")
 def run():
-    return simulate(
-        WELLS,
-        SGD(0.04, noise.Isotropic(1.0)),
-        steps=300,
-        replicas=1000,
-        seed=0,
-        start=np.repeat([[0.0], [1.0]], 500, axis=0),
-        progress=False,
+    # Endpoints as `simulate` returns them.
+    x = np.random.default_rng(0).normal([0.0, 1.0], 0.25, size=(500, 2)).reshape(-1, 1)
+    return xr.DataTree.from_dict(
+        {"endpoints": xr.Dataset({"params": (("replica", "params_dim_0"), x)})}
     )
 
 
