@@ -9,7 +9,13 @@ from jaxtyping import Float
 from statsgd.arguments import finite_array, fraction, positive
 from statsgd.dynamics.sgd import SGD
 from statsgd.measures.dissipation import full_gradients
-from statsgd.measures.measured import Measured, mean_over_runs
+from statsgd.measures.measured import (
+    Measured,
+    cut,
+    mean_over_clusters,
+    mean_over_runs,
+    stretch_count,
+)
 from statsgd.measures.trajectories import label, trajectories
 from statsgd.problems import Problem
 
@@ -29,8 +35,10 @@ def area_rate(
     """
     theta = _along(_steps("params", params, 2), directions)
     theta = theta - theta.mean(axis=(0, 1))
-    outer = theta[:, :-1, :, None] * np.diff(theta, axis=1)[:, :, None, :]
-    return mean_over_runs(0.5 * (outer - np.swapaxes(outer, 2, 3)))
+    cuts = stretch_count(theta)
+    before, moves = cut(theta[:, :-1], cuts), cut(np.diff(theta, axis=1), cuts)
+    outer = np.einsum("nti,ntj->nij", before, moves) / before.shape[1]
+    return mean_over_clusters((outer - np.swapaxes(outer, 1, 2)) / 2)
 
 
 def phase_plane_area_rate(

@@ -30,7 +30,7 @@ class FluctuationDissipation(NamedTuple):
         return 2 * self.gap.value / (self.left.value + self.right.value)
 
 
-def first_relation(
+def first_fluctuation_relation(
     params: Float[Any, "replica step d"],
     gradients: Float[Any, "replica step d"],
     momentum_buffer: Float[Any, "replica step d"],
@@ -77,7 +77,7 @@ def first_relation(
     return _relation(left, right, directions is None)
 
 
-def second_relation(
+def second_fluctuation_relation(
     gradients: Float[Any, "replica step d"],
     curvature_along_buffer: Float[Any, "replica step"],
     learning_rate: Any,
@@ -88,7 +88,7 @@ def second_relation(
         ⟨|∇|²⟩ = (η/2)(1+β) ⟨mᵀ(H + λI)m⟩
 
     **Arguments:** `gradients` ∇L + λθ; `curvature_along_buffer` mᵀ(H + λI)m at the same steps.
-    Errors as in `first_relation`, without its centring. Raises as there.
+    Errors as in `first_fluctuation_relation`, without its centring. Raises as there.
 
     Source: Yaida (2018), arXiv:1810.00004, without momentum; with it derived.
     """
@@ -150,8 +150,8 @@ def fluctuation_dissipation(
     bent = (bent + decay * np.sum(buffers**2, axis=1)).reshape(run.params.shape[:2])
     eta, beta = sgd.learning_rate, sgd.momentum
     return {
-        "first": first_relation(run.params, grad, run.momentum_buffer, eta, beta),
-        "second": second_relation(grad, bent, eta, beta),
+        "first": first_fluctuation_relation(run.params, grad, run.momentum_buffer, eta, beta),
+        "second": second_fluctuation_relation(grad, bent, eta, beta),
     }
 
 

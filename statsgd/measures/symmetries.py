@@ -23,7 +23,7 @@ _EXAMPLES, _JITTER = 64, 0.3
 
 
 class Symmetry(NamedTuple):
-    """A symmetry θ → exp(sA)θ; made by `rescaling`, `scale_invariance` or `exponential`."""
+    """A symmetry θ → exp(sA)θ of a loss, declared by one of the functions below, or found."""
 
     name: str
     generator: Float[Any, "..."]
@@ -61,7 +61,7 @@ class Symmetry(NamedTuple):
         return q @ (np.exp(distance * values) * (q.T @ params))
 
 
-def rescaling(
+def rescaling_symmetry(
     problem: Problem, incoming: Sequence[Part], outgoing: Sequence[Part], name: str | None = None
 ) -> Symmetry:
     """The symmetry u → ρu, w → w/ρ with charge |u|² − |w|²: +1 on `incoming`, −1 on `outgoing`.
@@ -77,12 +77,12 @@ def rescaling(
     return Symmetry(name or f"{_words(incoming)} / {_words(outgoing)}", _disjoint(up, down))
 
 
-def scale_invariance(problem: Problem, parts: Sequence[Part], name: str | None = None) -> Symmetry:
+def scale_symmetry(problem: Problem, parts: Sequence[Part], name: str | None = None) -> Symmetry:
     """The symmetry u → ρu with charge |u|², of weights before a normalisation; parts as above."""
     return Symmetry(name or f"scale of {_words(parts)}", _indicator(problem, parts))
 
 
-def exponential(problem: Problem, generator: Any, name: str = "generator") -> Symmetry:
+def exponential_symmetry(problem: Problem, generator: Any, name: str = "generator") -> Symmetry:
     """The symmetry θ → exp(sA)θ of any symmetric `generator` A `(d, d)`, flattened coordinates."""
     return Symmetry(name, symmetric("generator", generator, dimension=problem.dimension))
 
@@ -99,7 +99,7 @@ def candidate_symmetries(problem: Problem, *, mixing: bool = False) -> list[Symm
     """
     if isinstance(problem, DiagonalLinearNetwork):
         return [
-            rescaling(problem, [("params", (i, j))], [("params", (i, j + 1))])
+            rescaling_symmetry(problem, [("params", (i, j))], [("params", (i, j + 1))])
             for i in range(problem.width)
             for j in range(problem.num_layers - 1)
         ]
@@ -121,12 +121,12 @@ def candidate_symmetries(problem: Problem, *, mixing: bool = False) -> list[Symm
         for two in vectors[i + 1 :]:
             if shapes[one] == shapes[two]:
                 entries = range(shapes[one][0])
-                found += [rescaling(problem, [(one, j)], [(two, j)]) for j in entries]
+                found += [rescaling_symmetry(problem, [(one, j)], [(two, j)]) for j in entries]
     parts: list[Part] = list(shapes)
     for name in matrices:
         parts += [(name, i) for i in range(shapes[name][0])]
         parts += [(name, (slice(None), i)) for i in range(shapes[name][1])]
-    return found + [scale_invariance(problem, [part]) for part in parts]
+    return found + [scale_symmetry(problem, [part]) for part in parts]
 
 
 def find_symmetries(
@@ -264,7 +264,7 @@ def _hidden_units(
         incoming: list[Part] = [_row(one, j, outputs)]
         if bias is not None:
             incoming.append((bias, j))
-        found.append(rescaling(problem, incoming, [_row(two, j, 1 - outputs)]))
+        found.append(rescaling_symmetry(problem, incoming, [_row(two, j, 1 - outputs)]))
     return found
 
 

@@ -13,13 +13,13 @@ from statsgd.measures import (
     charge_identity,
     charges_dataset,
     check_charge_identity,
-    exponential,
+    exponential_symmetry,
     find_symmetries,
     noise_equilibrium_residual,
     noise_sides,
     predicted_charge_change,
-    rescaling,
-    scale_invariance,
+    rescaling_symmetry,
+    scale_symmetry,
     symmetry_violation,
     trajectories,
 )
@@ -57,7 +57,7 @@ def test_symmetries_are_found_where_they_are():
     # A linear layer of two units may also be mixed; a wrong generator is found out.
     linear = problems.linear_network(INPUTS, TARGETS, [2])
     assert [s.diagonal for s in find_symmetries(linear, mixing=True)] == [True, True, False]
-    assert symmetry_violation(linear, exponential(linear, np.eye(6))) > 1e-3
+    assert symmetry_violation(linear, exponential_symmetry(linear, np.eye(6))) > 1e-3
     assert len(find_symmetries(problems.hadamard_regression(INPUTS, TARGETS[:, 0]))) == 2
     deep = problems.diagonal_linear_network(X, Y, num_layers=3, width=2)
     assert len(find_symmetries(deep)) == 4
@@ -78,14 +78,14 @@ def test_symmetries_are_found_where_they_are():
 
 def test_generators_act_as_they_say():
     relu = problems.multilayer_perceptron(INPUTS, TARGETS, [3])
-    whole = rescaling(relu, ["weights.0", "biases.0"], ["weights.1"])
+    whole = rescaling_symmetry(relu, ["weights.0", "biases.0"], ["weights.1"])
     theta = RNG.normal(size=relu.dimension)
     moved = whole.move(theta, 0.3)
     assert relu.loss(relu.unflatten(moved)) == pytest.approx(
         float(relu.loss(relu.unflatten(theta))), rel=1e-5
     )
     np.testing.assert_allclose(whole.charge(theta), laws.charge(theta, whole.matrix()))
-    full = exponential(relu, whole.matrix())
+    full = exponential_symmetry(relu, whole.matrix())
     np.testing.assert_allclose(full.move(theta, 0.3), moved)
     np.testing.assert_allclose(full.size(theta), whole.size(theta))
     # The units' generators sum to that of the layer.
@@ -182,11 +182,13 @@ def test_decay_of_a_charge_in_real_runs():
 
 def test_noise_equilibrium():
     problem = product_problem()
-    pair = rescaling(problem, ["u"], ["w"])
+    pair = rescaling_symmetry(problem, ["u"], ["w"])
     at = np.array([[1.5, 0.6, -0.2]])
     up, down = noise_sides(problem, noise.Minibatch(1), pair, at)
     np.testing.assert_allclose([up[0], down[0]], [0.58496875, 3.7205859375])
-    same = noise_sides(problem, noise.Minibatch(1), exponential(problem, pair.matrix()), at)
+    same = noise_sides(
+        problem, noise.Minibatch(1), exponential_symmetry(problem, pair.matrix()), at
+    )
     np.testing.assert_allclose([same[0][0], same[1][0]], [up[0], down[0]])
     # ρ = .6296951 puts this orbit at its balance.
     there = pair.move(at[0], np.log(0.6296951))[None]
@@ -207,7 +209,7 @@ def test_noise_equilibrium():
 @pytest.mark.slow
 def test_runs_end_at_the_noise_equilibrium():
     problem = product_problem()
-    pair = rescaling(problem, ["u"], ["w"])
+    pair = rescaling_symmetry(problem, ["u"], ["w"])
     sgd = SGD(0.05, noise.Minibatch(1))
     run = simulate(problem, sgd, steps=4000, replicas=512, seed=1, progress=False)
     ends = np.concatenate([run["endpoints"][name].values for name in ("u", "w")], axis=1)
@@ -221,13 +223,13 @@ def test_runs_end_at_the_noise_equilibrium():
 def test_bad_input(unchecked):
     relu = problems.multilayer_perceptron(INPUTS, TARGETS, [3])
     with pytest.raises(ValueError, match=r"parts must be of the leaves .* got 'w'"):
-        rescaling(relu, ["w"], ["weights.1"])
+        rescaling_symmetry(relu, ["w"], ["weights.1"])
     with pytest.raises(ValueError, match="must not share parameters"):
-        rescaling(relu, ["weights.0"], ["weights.0"])
+        rescaling_symmetry(relu, ["weights.0"], ["weights.0"])
     with pytest.raises(ValueError, match="must fit its shape"):
-        rescaling(relu, [("weights.0", 7)], ["weights.1"])
+        rescaling_symmetry(relu, [("weights.0", 7)], ["weights.1"])
     with pytest.raises(ValueError, match="each once"):
-        scale_invariance(relu, ["weights.0", "weights.0"])
+        scale_symmetry(relu, ["weights.0", "weights.0"])
     with pytest.raises(ValueError, match="charges must keep their sign"):
         charge_decay_rate(np.array([[1.0, -1.0], [1.0, 0.5]]), np.arange(2.0))
     with pytest.raises(ValueError, match=r"generator of shape \(2,\) or \(2, 2\)"):

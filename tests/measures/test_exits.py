@@ -16,7 +16,7 @@ from statsgd.measures import (
     loss_climb,
     loss_climb_dataset,
     restricted_mean,
-    survival,
+    survival_curve,
     survival_dataset,
 )
 
@@ -60,7 +60,7 @@ def exact_survival():
 
 def test_kaplan_meier_on_known_data():
     # Printed in the textbooks: S and Greenwood's error at each exit time, 9 exits in 359 weeks.
-    curve = survival(REMISSION)
+    curve = survival_curve(REMISSION)
     np.testing.assert_array_equal(curve.time, [6, 7, 10, 13, 16, 22, 23])
     np.testing.assert_array_equal(curve.at_risk, [21, 17, 15, 12, 11, 7, 6])
     stays = [0.8571, 0.8067, 0.7529, 0.6902, 0.6275, 0.5378, 0.4482]
@@ -79,7 +79,7 @@ def test_kaplan_meier_on_known_data():
 def test_without_censoring_all_is_elementary():
     time = np.random.default_rng(0).exponential(5.0, 50)
     exits = ExitTimes(time, np.ones(50, dtype=bool))
-    curve = survival(exits)
+    curve = survival_curve(exits)
     share = np.array([(time > t).mean() for t in curve.time])
     np.testing.assert_allclose(curve.survival, share, atol=1e-12)
     np.testing.assert_allclose(curve.standard_error, np.sqrt(share * (1 - share) / 50), atol=1e-12)
@@ -93,7 +93,7 @@ def test_escape_of_sgd_against_the_exact_chain(escaping, exact_survival):
     share = 1 - exits.left.mean()
     assert 0.25 < share < 0.5  # much is censored
     k = np.array([5, 20, 50, 90])
-    curve = survival(exits)
+    curve = survival_curve(exits)
     error = curve.standard_error_at(k)
     assert np.all(np.abs(curve.at(k) - exact_survival[k]) < 4 * error)
     low, high = curve.interval(0.9999)

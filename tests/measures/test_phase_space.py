@@ -12,14 +12,14 @@ from statsgd.measures import (
     currents_dataset,
     displacement_dataset,
     entropy_production,
-    first_relation,
+    first_fluctuation_relation,
     fluctuation_dissipation,
     fluctuation_dissipation_dataset,
     full_gradients,
     mean_square_speed,
     mean_square_step,
     phase_plane_area_rate,
-    second_relation,
+    second_fluctuation_relation,
     squared_displacement,
     stochastic_gradients,
     trajectories,
@@ -148,13 +148,19 @@ def test_fluctuation_dissipation_of_a_chain(runs, i):
     # A learning rate 1.1 times too large in the relation shows, along each mode on its own.
     run = trajectories(runs[i])
     grad = full_gradients(PROBLEM, run.params)
-    along = first_relation(run.params, grad, run.momentum_buffer, ETA, MOMENTA[i], np.eye(2))
+    along = first_fluctuation_relation(
+        run.params, grad, run.momentum_buffer, ETA, MOMENTA[i], np.eye(2)
+    )
     assert np.all(np.abs(along.gap.deviation(0.0)) < 4)
-    off = first_relation(run.params, grad, run.momentum_buffer, 1.1 * ETA, MOMENTA[i], np.eye(2))
+    off = first_fluctuation_relation(
+        run.params, grad, run.momentum_buffer, 1.1 * ETA, MOMENTA[i], np.eye(2)
+    )
     assert np.all(np.abs(off.gap.deviation(0.0)) > 4)
     # Stochastic gradients obey it as book-keeping: within the run's own drift.
     kicks = stochastic_gradients(run.momentum_buffer, MOMENTA[i])
-    books = first_relation(run.params[:, :-1], kicks, run.momentum_buffer[:, :-1], ETA, MOMENTA[i])
+    books = first_fluctuation_relation(
+        run.params[:, :-1], kicks, run.momentum_buffer[:, :-1], ETA, MOMENTA[i]
+    )
     assert abs(books.gap.deviation(0.0)) < 4
 
 
@@ -210,22 +216,25 @@ def test_p_values_are_calibrated_for_one_run_and_for_many():
     many = [part.reshape(250, 40, 1, 1) for part in many]
     for data in (one, many):
         p = np.array(
-            [first_relation(*sets, ETA).gap.p_value(0.0) for sets in zip(*data, strict=True)]
+            [
+                first_fluctuation_relation(*sets, ETA).gap.p_value(0.0)
+                for sets in zip(*data, strict=True)
+            ]
         )
         assert 1 <= np.sum(p < 0.05) <= 26
         assert 93 < np.sum(p < 0.5) < 157
     # Not stationary: half the width of the law at the start of short runs.
     young = _chains(200, 4, rng, theta=np.zeros(200))
     young = [part.reshape(1, 200, 4, 1)[0] for part in young]
-    assert first_relation(*young, ETA).gap.p_value(0.0) < 1e-6
+    assert first_fluctuation_relation(*young, ETA).gap.p_value(0.0) < 1e-6
 
 
 def test_bad_input(unchecked):
     theta = np.zeros((10, 4, 2))
     with pytest.raises(ValueError, match="gradients must have shape"):
-        first_relation(theta, theta[:, :2], theta, ETA)
+        first_fluctuation_relation(theta, theta[:, :2], theta, ETA)
     with pytest.raises(ValueError, match="curvature_along_buffer must have shape"):
-        second_relation(theta, theta[..., 0].T, ETA)
+        second_fluctuation_relation(theta, theta[..., 0].T, ETA)
     with pytest.raises(ValueError, match="at least 3 steps"):
         entropy_production(theta[:, :2], theta[:, :2], ETA)
     with pytest.raises(ValueError, match="positive definite for an entropy production"):
