@@ -78,6 +78,7 @@ from statsgd.measures.measured import (
     mean_over_runs,
     stretch_count,
 )
+from statsgd.measures.passage import first_passage
 from statsgd.measures.sharpness import ExpectedSharpness, expected_sharpness
 from statsgd.measures.stability import (
     StabilityBounds,
@@ -155,6 +156,7 @@ __all__ = [
     "find_symmetries",
     "first_exit",
     "first_fluctuation_relation",
+    "first_passage",
     "fluctuation_dissipation",
     "fluctuation_dissipation_dataset",
     "fresh_mean_square_threshold",
