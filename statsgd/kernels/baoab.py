@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from statsgd.kernels.adapter import Info, Potential, register
+from statsgd.kernels.kernel_state import Info, Potential
+from statsgd.kernels.registry import register
 from statsgd.kernels.tree import all_finite, choose
 from statsgd.kernels.underdamped import (
     State,

@@ -12,7 +12,8 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Int, PyTree
 from numpyro.infer.util import unconstrain_fn
 
-from statsgd.kernels.adapter import KernelState, LangevinKernel
+from statsgd.kernels.adapter import LangevinKernel
+from statsgd.kernels.kernel_state import KernelState
 from statsgd.laws import Law
 
 #: Draws that one call can return.

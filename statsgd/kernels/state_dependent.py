@@ -10,8 +10,10 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from statsgd.dynamics.noise.gradient_noise import symmetric_root
-from statsgd.kernels.adapter import Info, LangevinKernel, Potential, register
+from statsgd.kernels.adapter import LangevinKernel
+from statsgd.kernels.kernel_state import Info, Potential
 from statsgd.kernels.mala import State, init
+from statsgd.kernels.registry import register
 from statsgd.kernels.tree import all_finite, choose
 
 type DiffusionMatrix = Callable[[PyTree], Float[Any, "..."]]

@@ -9,7 +9,8 @@ from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from statsgd.arguments import positive
 from statsgd.dynamics.sgd import SGD
-from statsgd.kernels.adapter import KernelState, LangevinKernel, Potential
+from statsgd.kernels.adapter import LangevinKernel
+from statsgd.kernels.kernel_state import KernelState, Potential
 from statsgd.kernels.sgd_model import underdamped_model
 from statsgd.kernels.tree import random_like, squared_norm
 from statsgd.problems import Problem
