@@ -1,0 +1,134 @@
+"""What drivers ask of every kernel: chain methods, pickling, resuming, one compilation, Gibbs."""
+
+import pickle
+import subprocess
+import sys
+
+import arviz
+import jax
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.infer import MCMC, Gibbs
+
+from statsgd import sample
+from statsgd.kernels import runner
+from tests.kernels.settings import SETTINGS, build
+from tests.kernels.test_battery import RUN, assert_mean, every_kernel, run, skewed
+
+SHORT = {"num_warmup": 5, "num_samples": 30, "num_chains": 2}
+#: At a fixed step: adaptation would turn a last digit into another path.
+FIXED = {"step_size": 0.1, "adapt_step_size": False}
+
+
+@pytest.mark.filterwarnings("ignore:There are not enough devices", "ignore:Some donated buffers")
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["BAOAB"])
+def test_chain_methods_give_the_same_draws(name):
+    reference = run(build(name, skewed, **FIXED), **SHORT).get_samples()["x"]
+    for method in ("sequential", jax.vmap):
+        draws = run(build(name, skewed, **FIXED), **SHORT, chain_method=method).get_samples()["x"]
+        np.testing.assert_allclose(draws, reference, rtol=1e-4, atol=1e-5)
+
+
+PARALLEL = """
+import os
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+import jax, numpy as np
+from tests.kernels.settings import SETTINGS, build
+from tests.kernels.test_battery import run, skewed
+from tests.kernels.test_contract import FIXED, SHORT
+assert jax.local_device_count() == 2
+for name in SETTINGS:
+    a, b = (
+        run(build(name, skewed, **FIXED), **SHORT, chain_method=method).get_samples()["x"]
+        for method in ("parallel", "vectorized")
+    )
+    assert len(a.devices()) == 2, name
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=name)
+"""
+
+
+@pytest.mark.slow
+def test_chains_on_two_devices_give_the_same_draws():
+    done = subprocess.run([sys.executable, "-c", PARALLEL], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["MALA", pytest.param("OBABO", marks=pytest.mark.slow)])
+def test_pickled_and_resumed_run_goes_on_bitwise(name):
+    mcmc = run(build(name, skewed), num_warmup=20, num_samples=20)
+    mcmc.post_warmup_state = mcmc.last_state
+    state, kernel = mcmc.last_state, pickle.loads(pickle.dumps(mcmc.sampler))
+    mcmc.run(state.rng_key)
+    again = MCMC(kernel, chain_method="vectorized", **(RUN | {"num_samples": 20}))
+    again.post_warmup_state = state
+    again.run(state.rng_key)
+    np.testing.assert_array_equal(mcmc.get_samples()["x"], again.get_samples()["x"])
+    # ArviZ reads the run.
+    stats = arviz.from_numpyro(mcmc)["sample_stats"]
+    assert stats["diverging"].shape == (4, 20)
+
+
+@every_kernel("OBABO")
+def test_one_compilation_serves_other_numbers_pickles_and_resumed_runs(name, tmp_path, monkeypatch):
+    traced = []
+
+    def model():
+        traced.append(1)
+        skewed()
+
+    def go(kernel, seed=0, store=None):
+        settings = {"warmup": 10, "draws": 40, "chains": 2, "progress": False, "diagnose": False}
+        return sample(model, kernel, seed=seed, store=store, **settings)["posterior"].to_dataset()
+
+    kernel = build(name, **FIXED)
+    draws = go(kernel)
+    once = len(traced)
+    assert go(pickle.loads(pickle.dumps(kernel))).identical(draws)
+    other = go(build(name, **(FIXED | {"step_size": 0.03, "temperature": 2.0})), seed=1)
+    assert not np.any(np.isclose(other["x"], draws["x"]))
+    # Cut off by Ctrl-C between chunks, here of one step each after the first.
+    advance, calls = runner.advance, []
+
+    def cut(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 25:
+            raise KeyboardInterrupt
+        return advance(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "advance", cut)
+        patch.setattr(runner, "_SECONDS_PER_CHUNK", 0.0)
+        patch.setattr(runner, "_FIRST_CHUNK", 1)
+        with pytest.raises(KeyboardInterrupt):
+            go(kernel, store=tmp_path / "draws")
+    assert len(calls) == 25
+    assert go(kernel, store=tmp_path / "draws").load().equals(draws)
+    # A store asks for the shapes of the draws, twice, and for nothing else.
+    assert len(traced) <= once + 2 * SHAPES
+
+
+SHAPES = 2  # the model is read for its potential and for its sites
+
+
+@pytest.mark.slow
+def test_every_kernel_is_a_block_of_gibbs():
+    # A chain of normals, x_i ~ N(ρ x_{i−1}, 1): Var x_i = Σ_{k≤i} ρ^{2k}, all in one compilation.
+    names, rho = list(SETTINGS), 0.5
+
+    def chain():
+        previous = 0.0
+        for name in names:
+            previous = numpyro.sample(name, dist.Normal(rho * previous, 1.0))
+
+    # At steps where every bias is a few per cent, and with as much friction as helps.
+    kernel = Gibbs([(build(name, chain), [name]) for name in names])
+    chains = 32
+    draws = run(kernel, num_chains=chains, chain_method=jax.vmap, num_samples=3000).get_samples()
+    variance = 0.0
+    for name in names:
+        variance = 1 + rho**2 * variance
+        assert_mean(draws[name], 0.0, chains)
+        assert_mean(draws[name] ** 2, variance, chains, allowed=0.12)
