@@ -64,7 +64,7 @@ def stationary_mean(kernel, observable):
         state = kernel.core_init(x[None], potential, numbers)
         state = state._replace(velocity=v[None]) if fast else state
         module = sys.modules[kernel.core_step.__module__]
-        with mock.patch.object(module, "random_like", lambda key, tree: noise[None]):
+        with mock.patch.object(module, "random_like", return_value=noise[None]):
             moved, _ = kernel.core_step(jax.random.key(0), state, potential, numbers)
         return moved.position[0], moved.velocity[0] if fast else v
 
