@@ -80,6 +80,9 @@ SETTINGS = {
     "ReplicaExchange": Setting(relaxations=60.0, make=ladder),
 }
 
+#: Options where no coordinate is narrow: longer steps, and a memory short beside all of them.
+BRISK = {"PreconditionedSGLD": {"step_size": 0.1, "decay": 0.5}}
+
 #: Kernels that leave their target invariant at any step.
 EXACT = [name for name, setting in SETTINGS.items() if setting.tolerance == 0]
 

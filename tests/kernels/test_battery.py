@@ -13,7 +13,7 @@ from numpyro.infer import MCMC
 
 from statsgd.kernels import KERNELS
 from tests.kernels import targets
-from tests.kernels.settings import EXACT, PRECONDITIONER, SETTINGS, at_temperature, build
+from tests.kernels.settings import BRISK, EXACT, PRECONDITIONER, SETTINGS, at_temperature, build
 
 RUN = {"num_warmup": 500, "num_samples": 4000, "num_chains": 4, "progress_bar": False}
 TEMPERATURES = (0.25, 1.0, 4.0)
@@ -121,7 +121,8 @@ def close(value, expected, error, allowed):
 @every_kernel()
 def test_moments_of_a_constrained_model(name):
     chains, allowed = 32, SETTINGS[name].tolerance
-    draws = run(build(name, skewed), num_chains=chains, num_samples=2000).get_samples()
+    kernel = build(name, skewed, **BRISK.get(name, {}))
+    draws = run(kernel, num_chains=chains, num_samples=2000).get_samples()
     # Gamma(3, 2): mean 3/2, E log = ψ(3) − log 2, P(rate > 3) = e⁻⁶(1 + 6 + 18).
     for values, expected in (
         (draws["rate"], 1.5),

@@ -14,7 +14,7 @@ from numpyro.infer import MCMC, Gibbs
 
 from statsgd import sample
 from statsgd.kernels import runner
-from tests.kernels.settings import SETTINGS, build
+from tests.kernels.settings import BRISK, SETTINGS, build
 from tests.kernels.test_battery import RUN, assert_mean, every_kernel, run, skewed
 
 SHORT = {"num_warmup": 5, "num_samples": 30, "num_chains": 2}
@@ -36,7 +36,7 @@ PARALLEL = """
 import os
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
 import jax, numpy as np
-from tests.kernels.settings import SETTINGS, build
+from tests.kernels.settings import BRISK, SETTINGS, build
 from tests.kernels.test_battery import run, skewed
 from tests.kernels.test_contract import FIXED, SHORT
 assert jax.local_device_count() == 2
@@ -125,11 +125,11 @@ def test_every_kernel_is_a_block_of_gibbs():
         for name in names:
             previous = numpyro.sample(name, dist.Normal(rho * previous, 1.0))
 
-    # At steps where every bias is a few per cent, and with as much friction as helps.
-    kernel = Gibbs([(build(name, chain), [name]) for name in names])
-    chains = 32
-    draws = run(kernel, num_chains=chains, chain_method=jax.vmap, num_samples=3000).get_samples()
-    variance = 0.0
+    kernel = Gibbs([(build(name, chain, **BRISK.get(name, {})), [name]) for name in names])
+    settings = RUN | {"num_chains": 32, "num_samples": 1500}
+    mcmc = MCMC(kernel, chain_method=jax.vmap, **settings)
+    mcmc.run(jax.random.key(0))
+    draws, chains, variance = mcmc.get_samples(), settings["num_chains"], 0.0
     for name in names:
         variance = 1 + rho**2 * variance
         assert_mean(draws[name], 0.0, chains)
