@@ -1,4 +1,4 @@
-"""What drivers ask of every kernel: chain methods, pickling, resuming, one compilation, Gibbs."""
+"""What drivers ask of every kernel: chain methods, pickling, resuming, one compilation."""
 
 import pickle
 import subprocess
@@ -7,15 +7,13 @@ import sys
 import arviz
 import jax
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 import pytest
-from numpyro.infer import MCMC, Gibbs
+from numpyro.infer import MCMC
 
 from statsgd import sample
 from statsgd.kernels import runner
-from tests.kernels.settings import BRISK, SETTINGS, build
-from tests.kernels.test_battery import RUN, assert_mean, every_kernel, run, skewed
+from tests.kernels.settings import SETTINGS, build
+from tests.kernels.test_battery import RUN, every_kernel, run, skewed
 
 SHORT = {"num_warmup": 5, "num_samples": 30, "num_chains": 2}
 #: At a fixed step: adaptation would turn a last digit into another path.
@@ -36,7 +34,7 @@ PARALLEL = """
 import os
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
 import jax, numpy as np
-from tests.kernels.settings import BRISK, SETTINGS, build
+from tests.kernels.settings import SETTINGS, build
 from tests.kernels.test_battery import run, skewed
 from tests.kernels.test_contract import FIXED, SHORT
 assert jax.local_device_count() == 2
@@ -113,24 +111,3 @@ def test_one_compilation_serves_other_numbers_pickles_and_resumed_runs(name, tmp
     once = len(TRACED)
     assert go(kernel, store=tmp_path / "draws").load().equals(draws)
     assert len(TRACED) == once
-
-
-@pytest.mark.slow
-def test_every_kernel_is_a_block_of_gibbs():
-    # A chain of normals, x_i ~ N(ρ x_{i−1}, 1): Var x_i = Σ_{k≤i} ρ^{2k}, all in one compilation.
-    names, rho = list(SETTINGS), 0.5
-
-    def chain():
-        previous = 0.0
-        for name in names:
-            previous = numpyro.sample(name, dist.Normal(rho * previous, 1.0))
-
-    kernel = Gibbs([(build(name, chain, **BRISK.get(name, {})), [name]) for name in names])
-    settings = RUN | {"num_chains": 32, "num_samples": 1500}
-    mcmc = MCMC(kernel, chain_method=jax.vmap, **settings)
-    mcmc.run(jax.random.key(0))
-    draws, chains, variance = mcmc.get_samples(), settings["num_chains"], 0.0
-    for name in names:
-        variance = 1 + rho**2 * variance
-        assert_mean(draws[name], 0.0, chains)
-        assert_mean(draws[name] ** 2, variance, chains, allowed=0.12)

@@ -34,7 +34,10 @@ def interrupt(monkeypatch):
         monkeypatch.setattr(runner, "advance", pressed)
 
     monkeypatch.setattr(runner, "_FIRST_CHUNK", 64)
-    return after
+    # A test run in the background of a shell ignores the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield after
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")
