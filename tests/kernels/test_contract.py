@@ -12,7 +12,7 @@ from numpyro.infer import MCMC
 
 from statsgd import sample
 from statsgd.kernels import runner
-from tests.kernels.settings import SETTINGS, build
+from tests.kernels.settings import build
 from tests.kernels.test_battery import RUN, every_kernel, run, skewed
 
 SHORT = {"num_warmup": 5, "num_samples": 30, "num_chains": 2}
