@@ -20,7 +20,9 @@ from statsgd.problems.parameters import in_double_precision
 type Part = str | tuple[str, Any]
 type Shapes = dict[str, tuple[int, ...]]
 
-_EXAMPLES, _JITTER = 64, 1.0
+_EXAMPLES = 64
+#: Sizes of random displacements from initial params, in turn: far ones wake units that are off.
+_DISPLACEMENTS = (1.0, 3.0)
 
 
 class Symmetry(NamedTuple):
@@ -196,10 +198,10 @@ def _gradients(problem: Problem, places: np.ndarray) -> Float[Any, "points n d"]
 def _random_points(problem: Problem, number: int, seed: int) -> Float[Any, "points d"]:
     rng = np.random.default_rng(seed)
     found = []
-    for key in jax.random.split(stream_key(seed), number):
+    for i, key in enumerate(jax.random.split(stream_key(seed), number)):
         flat = np.asarray(problem.flatten(problem.initial_params(key)), dtype=np.float64)
-        scale = np.sqrt(np.mean(flat**2)) or 1.0
-        found.append(flat + _JITTER * scale * rng.normal(size=flat.shape))
+        scale = (np.sqrt(np.mean(flat**2)) or 1.0) * _DISPLACEMENTS[i % len(_DISPLACEMENTS)]
+        found.append(flat + scale * rng.normal(size=flat.shape))
     return np.stack(found)
 
 
