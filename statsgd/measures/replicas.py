@@ -110,7 +110,8 @@ def over_endpoints(
         replicas_at_once=replicas_at_once,
         **options,
     )
-    title = name or str(getattr(measure, "__name__", type(measure).__name__))
+    function = getattr(measure, "func", measure)  # of a partial
+    title = name or str(getattr(function, "__name__", type(function).__name__))
     variables: dict[str, Any] = {}
     for variable, leaf in zip(leaf_names(found, title), jax.tree.leaves(found), strict=True):
         values = leaf.reshape(*shape, *leaf.shape[1:])
