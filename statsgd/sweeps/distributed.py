@@ -8,6 +8,8 @@ from statsgd.sweeps.records import Failure
 from statsgd.sweeps.work import Outcome, Task, Work
 from statsgd.sweeps.workers import prepare
 
+_TIMEOUT = "10s"  # for reaching a scheduler
+
 
 class Distributed:
     """The workers of a `dask.distributed` scheduler, given by its address or a `Client`.
@@ -39,7 +41,7 @@ class Distributed:
             yield from _outcomes(self.client, work, tasks, retries)
             return
         try:
-            client = Client(self.client, timeout="10s", set_as_default=False)
+            client = Client(self.client, timeout=_TIMEOUT, set_as_default=False)
         except (OSError, ValueError) as error:
             raise ConnectionError(
                 f"executor must be the address of a running dask scheduler, got "
