@@ -33,8 +33,15 @@ class Grid(NamedTuple):
         return math.prod(self.shape)
 
     def parts(self) -> tuple[Dynamics, Dynamics]:
-        """The settings that vary, with a leading axis of cells, and those that do not."""
-        return eqx.partition(self.dynamics, self.varies)
+        """The settings with a leading axis of cells, and those without.
+
+        All single numbers have it, even those that do not vary, so that a cell is computed by the
+        program that a run of its own would compile: others round differently.
+        """
+        varied, shared = eqx.partition(self.dynamics, self.varies)
+        single, shared = eqx.partition(shared, _is_single_number)
+        repeated = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf), self.cells), single)
+        return eqx.combine(varied, repeated), shared
 
     def cell(self, index: int) -> Dynamics:
         """The dynamics of one cell."""
@@ -135,6 +142,10 @@ def _axis(dynamics: Dynamics, name: str, entries: Any) -> Float[Any, " n"]:
     if values.ndim != 1 or not values.size:
         raise ValueError(f"{name!r} must have a non-empty sequence of values, got {entries!r}")
     return values
+
+
+def _is_single_number(leaf: Any) -> bool:
+    return eqx.is_inexact_array(leaf) and leaf.ndim == 0
 
 
 def _get(holder: Any, name: str) -> Any:

@@ -115,7 +115,8 @@ class Blocks(NamedTuple):
             leaf = jnp.concatenate([leaf, jnp.repeat(leaf[:1], -blocks % self.devices, axis=0)])
             if self.processes == 1:
                 return leaf
-            return jnp.split(leaf, self.processes)[jax.process_index()]
+            share = len(leaf) // self.processes
+            return leaf[share * jax.process_index() :][:share]
 
         return jax.tree.map(blocked, lanes)
 
