@@ -1,14 +1,17 @@
 """`python -m studies` lists the studies; `python -m studies NAME [options]` runs one."""
 
+import dataclasses
 import importlib
 import os
 import pkgutil
 import sys
+from typing import Annotated, Any
 
 import jax
 import tyro
 
 import studies
+from studies import sweeping
 from studies.outcome import Outcome, OutputFolderError, deliver
 
 
@@ -21,6 +24,28 @@ def names() -> list[str]:
 def load(name: str):
     """The module of a study."""
     return importlib.import_module(f"studies.{name}")
+
+
+def command(settings: type) -> type:
+    """The options of a study: its settings, and how to sweep over them."""
+    sweep_help = "Run every combination of these settings: NAME=VALUE,VALUE,…"
+    executor_help = "Of a sweep: serial, processes, or the address of a dask scheduler."
+    return dataclasses.make_dataclass(
+        "Options",
+        [
+            ("config", settings),
+            (
+                "sweep",
+                Annotated[tuple[str, ...], tyro.conf.arg(help=sweep_help)],
+                dataclasses.field(default=()),
+            ),
+            (
+                "executor",
+                Annotated[str, tyro.conf.arg(help=executor_help)],
+                dataclasses.field(default="serial"),
+            ),
+        ],
+    )
 
 
 def main(arguments: list[str]) -> int:
@@ -38,14 +63,22 @@ def main(arguments: list[str]) -> int:
     # One XLA device runs small steps on one core. This must come before JAX computes anything,
     # and only a command may do it: importing never changes the user's devices.
     jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
-    config = tyro.cli(study.Config, args=options, prog=f"python -m studies {name}")
+    given: Any = tyro.cli(
+        command(study.Config),
+        args=options,
+        prog=f"python -m studies {name}",
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
     try:
-        outcome: Outcome = deliver(name, study, config)
-    except (OutputFolderError, ValueError) as error:
+        if given.sweep:
+            return sweeping.deliver(name, given.config, given.sweep, given.executor)
+        outcome: Outcome = deliver(name, study, given.config)
+    except (OutputFolderError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted: nothing was written", file=sys.stderr)
+        left = "the same command goes on" if given.sweep else "nothing was written"
+        print(f"\ninterrupted: {left}", file=sys.stderr)
         return 130
     print(outcome.summary)
     print(f"\nreport: {outcome.report}")

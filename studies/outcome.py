@@ -39,11 +39,11 @@ def deliver(name: str, study: Any, config: Any) -> Outcome:
 
 
 def settings(config: Any) -> dict[str, Any]:
-    """Everything of `config` that results depend on, as plain values."""
+    """Everything of `config` that results depend on, as plain JSON values."""
     values = dataclasses.asdict(config)
     for name in ("output", "progress"):
         values.pop(name)
-    return values
+    return json.loads(json.dumps(values))  # as they will be read: tuples are lists
 
 
 def claim(folder: Path, identity: dict[str, Any]) -> None:
