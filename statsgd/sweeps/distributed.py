@@ -55,6 +55,7 @@ def _outcomes(client: Any, work: Work, tasks: Sequence[Task], retries: int) -> I
     from distributed import CancelledError, KilledWorker, as_completed
     from distributed.comm import CommClosedError
 
+    address = client.scheduler.address
     name = f"sweep-{uuid.uuid4().hex}"
 
     # Sent once to each worker. As a task it is computed again where its holder died.
@@ -65,7 +66,7 @@ def _outcomes(client: Any, work: Work, tasks: Sequence[Task], retries: int) -> I
         return client.submit(_perform, carried, tasks[number].cells, key=key, pure=False)
 
     attempts = {start(number, 0): (number, 0) for number in range(len(tasks))}
-    stream = as_completed(list(attempts))
+    stream = as_completed(list(attempts), loop=client.loop)
     try:
         for future in stream:
             number, attempt = attempts.pop(future)
@@ -79,13 +80,14 @@ def _outcomes(client: Any, work: Work, tasks: Sequence[Task], retries: int) -> I
                 else:
                     lost = Failure(f"worker died: {error}")
                     yield Outcome(tasks[number], [lost] * len(tasks[number].cells))
-    except (CancelledError, CommClosedError) as error:
+    except (CancelledError, CommClosedError):
         raise ConnectionError(
-            f"executor lost its dask scheduler: {error}; the same call goes on from what the "
-            "store holds"
+            f"executor lost its dask scheduler, {address}; the same call goes on "
+            "from what the store holds"
         ) from None
     finally:
-        client.cancel([carried, *attempts])
+        if client.status == "running":
+            client.cancel([carried, *attempts])
 
 
 def _carry(work: Work) -> Work:

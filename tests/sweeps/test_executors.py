@@ -8,11 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 
 import statsgd
 from statsgd.sweeps import IncompleteSweepWarning, Processes, read, workers
 from statsgd.sweeps.executors import executor_for
+from statsgd.sweeps.work import Work, numerics
 from tests.sweeps.runs import AXES, Troubled, draw, same, starts
 
 ROOT = Path(__file__).parents[2]
@@ -31,9 +33,10 @@ def reference(tmp_path_factory):
 def client():
     distributed = pytest.importorskip("distributed")
     cluster = distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
     )
-    with cluster, distributed.Client(cluster) as client:
+    # Not the default client, so that nothing here depends on there being one.
+    with cluster, distributed.Client(cluster, set_as_default=False) as client:
         yield client
 
 
@@ -102,7 +105,7 @@ import sys
 import statsgd
 from tests.sweeps.runs import AXES, Troubled
 if __name__ == "__main__":
-    executor = statsgd.sweeps.Processes(workers=2) if sys.argv[2] == "processes" else None
+    executor = statsgd.sweeps.Processes(workers=2)
     statsgd.sweep(
         Troubled(sys.argv[1]), AXES, store=sys.argv[1] + "/store", seed=5, executor=executor
     )
@@ -110,11 +113,10 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("executor", ["serial", "processes"])
-def test_control_c_leaves_a_store_that_resumes(tmp_path, reference, executor):
+def test_control_c_leaves_a_store_that_resumes(tmp_path, reference):
     (tmp_path / "script.py").write_text(SWEPT)
     run = troubled(tmp_path, "slow")
-    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path), executor]
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path)]
     process = subprocess.Popen(
         command,
         env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
@@ -141,23 +143,56 @@ def test_control_c_leaves_a_store_that_resumes(tmp_path, reference, executor):
     assert sum(starts(tmp_path, 6)) <= 6 + 2
 
 
-def threads_and_gpu(cell):
-    import jax.numpy as jnp
-    import xarray as xr
+def test_a_worker_has_the_stated_threads_and_the_numerics_of_the_caller(monkeypatch):
+    monkeypatch.setenv("NPROC", "9")
+    monkeypatch.setattr(workers, "_claimed", {})
+    monkeypatch.setattr(workers, "gpus", lambda: [])
+    updates = []
+    monkeypatch.setattr(jax.config, "update", lambda *setting: updates.append(setting))
+    work = Work(draw, (), False, numerics() | {"jax_enable_x64": True})
+    workers.prepare(work, threads=3)
+    assert os.environ["NPROC"] == "3"
+    assert ("jax_enable_x64", True) in updates
+    workers.prepare(work, threads=4)
+    assert os.environ["NPROC"] == "3"
 
-    jnp.ones(3).sum().block_until_ready()
-    return xr.Dataset({"threads": int(os.environ["NPROC"]), "x64": jnp.ones(3).dtype == "float64"})
+
+def test_a_lost_scheduler_is_said_and_the_sweep_goes_on(tmp_path, monkeypatch, reference):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setenv("NPROC", "1")
+    monkeypatch.setattr(workers, "_claimed", {})
+    cluster = distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0"
+    )
+    with cluster, distributed.Client(cluster, set_as_default=False) as client:
+        (tmp_path / "slow").touch()
+        with pytest.raises(ConnectionError, match="executor lost its dask scheduler"):
+            sweep(
+                tmp_path / "store",
+                Troubled(str(tmp_path)),
+                executor=client,
+                watch=lambda *_: cluster.close(),
+            )
+    (tmp_path / "slow").unlink()
+    done = int(read(tmp_path / "store")["cells"].done.sum())
+    assert 1 <= done < 6
+    assert same(sweep(tmp_path / "store", Troubled(str(tmp_path))), reference)
 
 
-@pytest.mark.slow
-def test_a_worker_has_the_stated_threads(tmp_path):
-    executor = Processes(workers=1, threads=3)
-    tree = statsgd.sweep(
-        threads_and_gpu, {"i": [0]}, store=tmp_path / "store", seed=0,
-        executor=executor, progress=False,
-    )  # fmt: skip
-    assert tree["results"].threads.values.tolist() == [3]
-    assert tree["results"].x64.values.tolist() == [False]
+@pytest.mark.filterwarnings("default")  # what it warns of is not ours
+def test_the_recipe_for_slurm_prints_its_job_script():
+    jobqueue = pytest.importorskip("dask_jobqueue")
+    with jobqueue.SLURMCluster(
+        queue="gpu", walltime="02:00:00", cores=8, processes=4, memory="32GB",
+        job_extra_directives=["--gpus=4"],
+    ) as cluster:  # fmt: skip
+        script = cluster.job_script()
+    print(script)
+    for line in ("#SBATCH -p gpu", "#SBATCH -t 02:00:00", "#SBATCH --gpus=4"):
+        assert line in script
+    # Four workers a job with two threads each: every one takes a GPU of its own.
+    assert "--nworkers 4" in script
+    assert "--nthreads 2" in script
 
 
 def test_every_worker_has_a_gpu_of_its_own(tmp_path, monkeypatch):
