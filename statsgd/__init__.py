@@ -6,7 +6,7 @@ from numpyro import __version__ as _numpyro_version  # noqa: F401
 
 from statsgd import kernels, laws, measures, noise, problems, provenance, sweeps
 from statsgd.comparison import Comparison, compare
-from statsgd.dynamics import SGD, Diffusion, OptaxDynamics, grid, noise_covariance, simulate
+from statsgd.dynamics import SGD, Diffusion, OptaxDynamics, batch, grid, noise_covariance, simulate
 from statsgd.interruption import Interrupted
 from statsgd.kernels import sample
 from statsgd.laws import ImproperLawError
@@ -22,6 +22,7 @@ __all__ = [
     "Interrupted",
     "OptaxDynamics",
     "Problem",
+    "batch",
     "compare",
     "grid",
     "hessian",

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from statsgd.arguments import count
 from statsgd.dynamics.launch import Blocks
+from statsgd.dynamics.processes import agreed, is_first, share_of
 from statsgd.dynamics.random_stream import stream_key
 from statsgd.dynamics.records import Layout
 from statsgd.dynamics.storage import ZarrStore
@@ -78,7 +79,9 @@ def sample(
     - `store`: a directory. The run is written there as a Zarr store while it goes. Called again
       with the same arguments after it was cut off at any moment, it goes on from there and ends
       with the same numbers; after it was finished, it reads the result.
-    - `devices`: JAX devices over which chains are shared out; by default the default device.
+    - `devices`: JAX devices over which chains are shared out; by default the first one. Under
+      `jax.distributed` every process makes the same call, and chains are shared out over all of
+      them, as replicas are by `simulate`.
     - `block_size`: chains advanced together, a matter of speed: by default up to 64, an equal share
       a device. Where a law multiplies matrices, the last digits may depend on it.
     - `diagnose`: warn (`MixingWarning`) if R-hat or effective sample sizes say that the chains have
@@ -141,9 +144,11 @@ def sample(
         )
         return _in_memory(layout, {"posterior": joined}, attributes)
 
-    where = list(devices) if devices is not None else [jax.devices()[0]]
-    size = min(_BLOCK, -(-chains // len(where))) if block_size is None else block_size
-    blocks = Blocks(len(cells), chains, min(count("block_size", size), chains), len(where))
+    where, processes = share_of(devices)
+    number = len(where) * processes
+    size = min(_BLOCK, -(-chains // number)) if block_size is None else block_size
+    size = min(count("block_size", size), chains)
+    blocks = Blocks(len(cells), chains, size, number, processes)
     mesh = Mesh(np.array(where), ("chain",), axis_types=(AxisType.Auto,))
     run = _Run(Program(chosen, law is not None), Cells.of(cells), axes, blocks, mesh, int(thinning))
     points = _points([cell.target for cell in cells], starts, chains, seed)
@@ -164,7 +169,7 @@ def sample(
             initial=done,
             unit="step",
             desc=type(chosen).__name__,
-            disable=not progress,
+            disable=not (progress and is_first(processes)),
         ) as bar:
             for at, flight, found in run.chunks(lanes, done, warmup, draws):
                 if recorder is None:
@@ -232,6 +237,7 @@ class _Run:
             unit = 1 if done < warmup else self.thinning
             ask = max(1, int(wish) // unit) * unit
             ask = min(ask, warmup - done if done < warmup else CAPACITY * unit, total - done)
+            ask = agreed(ask, self.blocks.processes)
             begin = time.perf_counter()
             flight, (posterior, stats) = advance(
                 self.program,
