@@ -70,8 +70,8 @@ def simulate(
       equally likely. With the number of batches in an epoch endpoints are taken at random phases
       of it; with 1 and whole epochs, at epoch ends. Records stop at step `steps − phases + 1`.
     - `allow_unstable`: run settings that are known to diverge.
-    - `block_size`: replicas advanced together, a matter of speed. The last digits may depend on it
-      where a loss multiplies matrices that the replicas share, and in blocks of one replica.
+    - `block_size`: replicas advanced together, a matter of speed. Where a loss multiplies matrices
+      that the replicas share, the last digits may depend on it.
     - `devices`: JAX devices over which blocks are shared out; by default the first one.
 
     Under `jax.distributed` every process makes the same call, and replicas are shared out over all
