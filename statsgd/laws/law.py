@@ -43,6 +43,8 @@ class Law(eqx.Module):
     normalized: ClassVar[bool] = True
     #: Whether running `model` forward draws from the law exactly.
     generative: ClassVar[bool] = True
+    #: Whether `model` has discrete latent sites; Markov chains then run on the density instead.
+    has_discrete_sites: ClassVar[bool] = False
     #: Names of the variables the law speaks about, sites of `model`.
     variables: ClassVar[tuple[str, ...]] = ("params",)
 
@@ -98,12 +100,11 @@ class Law(eqx.Module):
         return {name: value.reshape(*shape, *value.shape[1:]) for name, value in draws.items()}
 
     def chain_model(self) -> None:
-        """The NumPyro model that Markov chains run on: `model`, if all its sites are continuous.
+        """The NumPyro model that Markov chains run on: `model`, unless it has discrete sites.
 
-        Otherwise the same law without its discrete sites: a flat prior on `params` times the
-        density.
+        Then the same law without them: a flat prior on `params` times the density.
         """
-        if not self._has_discrete_sites():
+        if not self.has_discrete_sites:
             self.model()
             return
         flat = dist.ImproperUniform(dist.constraints.real_vector, (), (self.dimension,))
@@ -118,14 +119,7 @@ class Law(eqx.Module):
         None where the law has nothing better to offer than random points. Laws that can be drawn
         from, though not through that model, start chains at such draws: in every well.
         """
-        return {"params": self.draw(key, (number,))} if self._has_discrete_sites() else None
-
-    def _has_discrete_sites(self) -> bool:
-        if not self.generative:  # a flat prior and a factor, which cannot be run forward
-            return False
-        with numpyro.handlers.block():  # whatever handles the caller must not see these sites
-            trace = numpyro.handlers.trace(numpyro.handlers.seed(self.model, 0)).get_trace()
-        return any(site["type"] == "sample" and site["fn"].is_discrete for site in trace.values())
+        return {"params": self.draw(key, (number,))} if self.has_discrete_sites else None
 
     def describe(self) -> dict[str, Any]:
         """Name, setting, exactness and citation, for provenance and reports."""
