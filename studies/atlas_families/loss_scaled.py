@@ -33,7 +33,7 @@ _MISSED = 1e-6  # probability of each tail that the box of a chain may leave out
 _SWING = 0.8  # of the curvature between the wells of a circle: 1 and 1/9
 
 
-def _wells(params: Float[Any, " 1"]) -> Float[Any, ""]:
+def growing_wells(params: Float[Any, " 1"]) -> Float[Any, ""]:
     """Wells of height 0 at −1 and 1, of curvatures 1/9 and 1, that grow as x²/4."""
     x = params[0]
     curvature = (5 + 4 * jnp.tanh(2 * x) / np.tanh(2.0)) / 9
@@ -41,7 +41,7 @@ def _wells(params: Float[Any, " 1"]) -> Float[Any, ""]:
 
 
 def _raised_wells(params: Float[Any, " 1"]) -> Float[Any, ""]:
-    return _LEAST + _wells(params)
+    return _LEAST + growing_wells(params)
 
 
 def _circle(params: Float[Any, " 1"]) -> Float[Any, ""]:
@@ -51,9 +51,9 @@ def _circle(params: Float[Any, " 1"]) -> Float[Any, ""]:
 
 
 @functools.cache
-def _saddle() -> float:
+def saddle() -> float:
     """The maximum between the wells."""
-    top = minimize_scalar(lambda x: -float(_wells(np.array([x]))), bounds=(-0.9, 0.9))
+    top = minimize_scalar(lambda x: -float(growing_wells(np.array([x]))), bounds=(-0.9, 0.9))
     return float(top.x)
 
 
@@ -68,7 +68,7 @@ def _against_wells(loss: Any, sgd: SGD, law: Law, box: Grid) -> Cell:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GridWarning)
         chain = DiscreteChainLaw.from_sgd(problem, sgd, box)
-    return against_chain(problem, sgd, law, chain=chain, threshold=_saddle())
+    return against_chain(problem, sgd, law, chain=chain, threshold=saddle())
 
 
 _EXACT_FOR_THE_SDE = {
@@ -111,10 +111,10 @@ _WELLS: dict[str, Any] = {"coordinate": "the parameter; basins on both sides of 
 def floored(effort: Effort, step: float, strength: float) -> Cell:
     """Tails are a power of the parameter: the box leaves out a millionth."""
     sgd = SGD(step, noise.LossScaled(strength / step, _LEAST))
-    law = FlooredPowerOfLossLaw(FlatLoss(landscape(_wells, np.ones(1))), 1, strength, _LEAST)
+    law = FlooredPowerOfLossLaw(FlatLoss(landscape(growing_wells, np.ones(1))), 1, strength, _LEAST)
     # Far out L = x²/4, where the mass beyond x falls as (x²/4c₀)^(½ − α).
     reach = 2 * np.sqrt(_LEAST) * _MISSED ** (1 / (1 - 2 * float(law.loss_exponent)))
-    return _against_wells(_wells, sgd, law, _box(step, strength, max(reach, 3.0), _LEAST))
+    return _against_wells(growing_wells, sgd, law, _box(step, strength, max(reach, 3.0), _LEAST))
 
 
 def _saturated(step: float, strength: float, loss: Any, floor: float, law: Any) -> Cell:
@@ -153,7 +153,7 @@ def saturated(effort: Effort, step: float, strength: float) -> Cell:
 def scalar_noise(effort: Effort, step: float, strength: float) -> Cell:
     """Noise with both a floor and saturation, for which there is no named law."""
     law = functools.partial(ScalarNoiseLaw.from_sgd, codimension=None)
-    return _saturated(step, strength, _wells, _LEAST, law)
+    return _saturated(step, strength, growing_wells, _LEAST, law)
 
 
 @register(

@@ -103,7 +103,7 @@ def _run(
 
 _SIMULATED: dict[str, Any] = {
     "truth": "an ensemble of SGD, three relaxation times after it starts at draws of the law",
-    "axes": {"ηh": _STEPS, "ησ": (8.0, 16.0, 32.0)},
+    "axes": {"ηh": _STEPS, "ησ": (10.0, 16.0, 32.0)},
     "domain": "ηh ≪ 1: exact for the SDE",
     "valid": lambda step, strength: step <= 0.1,
 }
