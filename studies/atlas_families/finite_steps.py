@@ -32,7 +32,7 @@ _TEMPERATURE = 0.1  # about the height of the barrier between the wells
     problem="two wells of curvatures h and h/9, equally high, constant noise",
     coordinate="the parameter; basins on both sides of the saddle",
     truth="an ensemble of SGD, long after it starts at the minima",
-    axes={"cell/step": (0.25, 0.5, 1.0, 2.0, 4.0, 8.0), "ηh": (0.1, 0.3, 1.0)},
+    axes={"cell ÷ step": (0.25, 0.5, 1.0, 2.0, 4.0, 8.0), "ηh": (0.1, 0.3, 1.0)},
     domain="cells of at most half the standard deviation of a step",
     valid=lambda cell, step: cell <= 0.5,
 )
@@ -73,7 +73,7 @@ def _skewness(inverse: float, reach: float) -> float:
     problem="losses hw²/2 with 64 curvatures h evenly spread over ±Δh, batch size 1",
     coordinate="log|w| after k steps",
     truth="the exact law of SGD, a k-fold convolution",
-    axes={"1/k": (0.001, 0.004, 0.02, 0.1, 0.25, 0.5), "ηΔh": (0.3, 0.9, 1.5)},
+    axes={"1 ÷ k": (0.001, 0.004, 0.02, 0.1, 0.25, 0.5), "ηΔh": (0.3, 0.9, 1.5)},
     domain="many steps: skewness of log|w| ≪ 1",
     valid=lambda inverse, reach: abs(_skewness(inverse, reach)) <= _SMALL,
 )
@@ -123,7 +123,7 @@ class _Wavy(eqx.Module):
     "t = 2/h, noise that does not commute with H",
     coordinate="the parameter θ₁",
     truth="an ensemble of SGD of as many steps",
-    axes={"w²τ/h": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0), "ηh": (0.03, 0.1, 0.3, 1.0)},
+    axes={"w²τ ÷ h": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0), "ηh": (0.03, 0.1, 0.3, 1.0)},
     domain="quadratic loss at any learning rate: w²τ/h ≪ 1",
     valid=lambda wave, step: wave <= _SMALL,
 )

@@ -37,7 +37,7 @@ def _chain(problem: Problem, sgd: SGD, grid: Grid) -> DiscreteChainLaw:
     problem="two parabolas cut where they meet, curvatures 1 and 9, constant isotropic noise",
     coordinate="the parameter; basins on both sides of the kink",
     truth="the chain's law on a grid",
-    axes={"η(ΔL')²/2τ": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0), "ΔL/τ": (1.0, 2.0, 5.0)},
+    axes={"η(ΔL')² ÷ 2τ": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0), "ΔL ÷ τ": (1.0, 2.0, 5.0)},
     domain="a step's drift jumps at the kink by far less than its noise: η(ΔL')²/2τ ≪ 1",
     valid=lambda kink, barrier: kink <= _SMALL,
 )
@@ -72,7 +72,7 @@ def _weaker_at_zero(params: Float[Any, " 1"]) -> Float[Any, ""]:
     "from the flat to the sharp one",
     coordinate="the parameter; basins on both sides of the saddle",
     truth="the chain's law on a grid",
-    axes={"ηh": (0.01, 0.03, 0.1, 0.3, 1.0, 1.6), "2SΔΦ/η": (1.0, 3.0, 6.0)},
+    axes={"ηh": (0.01, 0.03, 0.1, 0.3, 1.0, 1.6), "2SΔΦ ÷ η": (1.0, 3.0, 6.0)},
     domain="ηh ≪ 1 at the sharp well: exact for the SDE",
     valid=lambda step, barrier: step <= _SMALL,
 )
@@ -102,7 +102,7 @@ def _log_ratio(params: Float[Any, "n 2"]) -> Float[Any, " n"]:
     problem="a sharp and a flat basin of equal depth in the plane, constant isotropic noise",
     coordinate="log of the sharp parabola over the flat one; basins by its sign (3 % in the sharp)",
     truth="an ensemble of SGD that starts at draws of the law, long after the sharp basin is left",
-    axes={"ηh": (0.1, 0.2, 0.5, 1.0, 1.6), "ΔL/τ": (1.0, 2.0, 4.0)},
+    axes={"ηh": (0.1, 0.2, 0.5, 1.0, 1.6), "ΔL ÷ τ": (1.0, 2.0, 4.0)},
     domain="ηh ≪ 1 for h = 200, the largest curvature: the chain overheats the sharp basin",
     valid=lambda step, barrier: step <= _SMALL,
 )
