@@ -292,7 +292,7 @@ def _shares(cell: Cell) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 def _ends(marginal: Marginal) -> tuple[float, float]:
     mean, _ = marginal.moments()
     reach = 1.4 * marginal.reach(mean)
-    return mean - reach, mean + reach
+    return max(mean - reach, marginal.lower), min(mean + reach, marginal.upper)
 
 
 def _worst(cells: xr.Dataset, inside: bool = False) -> float:

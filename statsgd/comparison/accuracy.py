@@ -6,13 +6,14 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from statsgd.arguments import finite_array, positive
 from statsgd.laws import GaussianLaw, Law
 from statsgd.laws.discrepancy import law_masses
 from statsgd.laws.grid import Grid, total_variation
 from statsgd.laws.grid_law import GridLaw
+from statsgd.laws.tabulated import TabulatedLaw
 
 _CELLS = 800  # between exact marginals
 _COUNTED = 40  # where points are counted
@@ -41,7 +42,9 @@ class Marginal:
         spread = float(np.sqrt(positive("variance", variance)))
         centre = float(mean)
         reach = 9 * spread
-        return cls(lambda x: norm.cdf(x, centre, spread), centre - reach, centre + reach)
+        return cls(
+            lambda x: ndtr((np.asarray(x) - centre) / spread), centre - reach, centre + reach
+        )
 
     @classmethod
     def of_points(cls, points: Float[Any, " n"]) -> Self:
@@ -65,7 +68,9 @@ class Marginal:
         `ValueError` for a law whose marginal is not known in one of these ways.
         """
         law.require_proper()
-        known: Any = law
+        # A table is made once and not at every call of its distribution function.
+        tabulated = isinstance(law, TabulatedLaw) and law.support is not None
+        known: Any = law.density_table() if tabulated else law
         if isinstance(law, GaussianLaw):
             return cls.of_normal(known.mean()[axis], known.covariance()[axis, axis])
         if isinstance(law, GridLaw):

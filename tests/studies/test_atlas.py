@@ -33,6 +33,7 @@ def test_families_are_of_known_laws_and_say_what_they_are():
     assert set(FAMILIES) <= set(LAWS)
     for family in FAMILIES.values():
         assert 1 <= len(family.axes) <= 2
+        assert not any("/" in name for name in family.axes)  # a sweep stores cells by them
         settings = [values[0] for values in family.axes.values()]
         assert isinstance(bool(family.valid(*settings)), bool)
         assert all(np.all(np.diff(values) > 0) for values in family.axes.values())
