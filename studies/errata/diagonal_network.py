@@ -210,10 +210,10 @@ def interpolation_without_decay(effort: Effort) -> Curves:
     def root(params):
         return 2 * jnp.sqrt(scale * jnp.maximum(moments.noise(jnp.exp(2 * params)), 0.0))
 
-    diffusion = Diffusion(drift, time_step=0.005, root=root)
+    diffusion = Diffusion(drift, time_step=0.01, root=root)
     start = np.repeat(0.5 * np.log(at), effort.replicas)[:, None]
     ends = statsgd.simulate(
-        landscape(lambda params: jnp.sum(params**2), np.zeros(1)), diffusion, steps=2400,
+        landscape(lambda params: jnp.sum(params**2), np.zeros(1)), diffusion, steps=1200,
         replicas=len(start), seed=effort.seed, start=start, progress=False,
     )  # fmt: skip
     (params,) = ends["endpoints"].to_dataset().data_vars.values()

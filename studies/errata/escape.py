@@ -47,7 +47,7 @@ def regardless_of_batch_size(effort: Effort) -> Curves:
             lambda x: -problem.gradient(x),
             lambda x: jnp.reshape(variance(size)(x), (1, 1)),
             eta,
-            Grid(saddle - 1.7, saddle + 1.3, 1500),
+            Grid(saddle - 1.7, saddle + 1.3, 1000),
         )
         return float(law.masses[law.grid.centres() < saddle].sum() / law.masses.sum())
 

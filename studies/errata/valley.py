@@ -1,5 +1,6 @@
 """Errata of two valleys: the reading of the noise, commitment at the ridge, and a factor of two."""
 
+import functools
 import warnings
 
 import numpy as np
@@ -24,6 +25,7 @@ def _law(level: float, power: float = 1.0, sharp_width: float = 0.65) -> TwoVall
     return TwoValleyLaw(landscape, _ALONG, level, power)
 
 
+@functools.cache
 def _flat_share(level: float) -> float:
     """Share of the flat valley under the chain, extrapolated to vanishing learning rates."""
     # The share converges like √η, because the noise jumps at the ridge.
