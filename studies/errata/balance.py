@@ -217,7 +217,7 @@ def second_order_collapse(effort: Effort) -> Curves:
 
     at, truth, error = np.array([0.2, 0.3, 0.4]), [], []
     for slope in at:
-        rates = slope * np.array([0.9, 1.1]) / (1 - slope**2)
+        rates = slope * np.array([0.96, 1.04]) / (1 - slope**2)
         mean, spread = growth(slope, rates)
         climb = (mean[1] - mean[0]) / (rates[1] - rates[0])
         truth.append(rates[0] - mean[0] / climb)

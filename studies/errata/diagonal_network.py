@@ -154,7 +154,7 @@ def end_of_positive_modes(effort: Effort) -> Curves:
     correction="The factor b1 in the exponential is spurious: exp(−γ r/(2T a1 κ²)).",
     evidence="The Fokker–Planck equation of one layer of a balanced two-layer network with b1 = 2, "
     "a1 = 2, T = 0.3.",
-    title="Mean slope on noiseless targets with weight decay",
+    title="Distance of the mean slope from the solution",
     x="weight decay γ",
     y="1 − mean slope/κ",
 )

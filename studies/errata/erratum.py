@@ -76,7 +76,7 @@ class Erratum:
     log: str = ""
     """Which axes of the chart are logarithmic."""
     dense: bool = True
-    """Whether formulas are drawn between the places where the truth was computed."""
+    """Whether the corrected formula is cheap enough to draw it between the places of the truth."""
 
     def show(self, effort: Effort) -> Shown:
         """The claim that the printed formula makes, and the chart that decides it."""
@@ -109,14 +109,13 @@ class Erratum:
         return Shown(claim, self._chart(curves, at, truth, error), disagreement)
 
     def _chart(self, curves: Curves, at: Any, truth: Any, error: Any) -> Chart:
-        x = at
-        if self.dense:
-            between = np.geomspace if "x" in self.log else np.linspace
-            x = between(at.min(), at.max(), _LINE)
+        between = np.geomspace if "x" in self.log else np.linspace
+        line = between(at.min(), at.max(), _LINE)
+        places = line if self.dense else at
         sampled = error if np.any(error > 0) else None
         series = (
-            Series("printed", x, _values(curves.printed, x), look="line"),
-            Series("corrected", x, _values(curves.corrected, x), look="line"),
+            Series("printed", line, _values(curves.printed, line), look="line"),
+            Series("corrected", places, _values(curves.corrected, places), look="line"),
             Series("truth", at, truth, sampled),
         )
         return Chart(self.title, self.x, self.y, series, self.log)

@@ -29,7 +29,6 @@ from studies.errata.erratum import Curves, register
     title="Share of the flat well, noise stronger there",
     x="batch size S",
     y="share of the flat well",
-    log="x",
     tolerance=0.03,
     margin=0.05,
     dense=False,

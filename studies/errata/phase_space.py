@@ -125,7 +125,7 @@ def tail_index(effort: Effort) -> Curves:
     def truth(eta):
         return brentq(lambda k: weights @ np.abs(1 - eta * values) ** k - 1, 1.0, 100.0)
 
-    at = np.array([0.25, 0.4, 0.6, 0.9, 1.3])
+    at = np.array([0.25, 0.5, 0.7, 1.0, 1.3])
     return Curves(
         at, [truth(eta) for eta in at], lambda eta: 2 * size / eta - size,
         lambda eta: regression_tail_index(eta, size),

@@ -173,8 +173,8 @@ def isotropic_share(effort: Effort) -> Curves:
     correction="D = ηC/2 = ησH, so the noise level is Δ_S = ησ, twice as much.",
     evidence="An ensemble of SGD from the bottom of the flat valley at y = 20, η = 0.005.",
     title="Variance in the flat valley",
-    x="noise level ησ",
-    y="variance in the flat valley",
+    x="noise level ησ (10⁻³)",
+    y="variance in the flat valley (10⁻³)",
     margin=0.05,
     tolerance=0.015,
     dense=False,
@@ -185,17 +185,18 @@ def noise_level(effort: Effort) -> Curves:
     landscape = TwoValleyLandscape()
     problem = landscape.frozen(along)
     bottom = np.asarray(landscape.widths(along)[0]) / 2
-    at = np.array([0.001, 0.002, 0.003])
-    sgd = statsgd.grid(SGD(eta, noise.HessianScaled(1.0)), {"noise.strength": 2 * at / eta})
+    at, unit = np.array([1.0, 2.0, 3.0]), 1e-3
+    sgd = statsgd.grid(SGD(eta, noise.HessianScaled(1.0)), {"noise.strength": 2 * unit * at / eta})
     ends = statsgd.simulate(
         problem, sgd, steps=1000, replicas=4 * effort.replicas, seed=effort.seed,
         start=np.array([bottom]), progress=False,
     )  # fmt: skip
     (params,) = ends["endpoints"].to_dataset().data_vars.values()
-    found = params.values.reshape(len(at), -1).var(axis=1, ddof=1)
+    found = params.values.reshape(len(at), -1).var(axis=1, ddof=1) / unit
 
     def corrected(level):
-        return float(TwoValleyLaw(landscape, along, level, learning_rate=eta).wells.variance[0])
+        law = TwoValleyLaw(landscape, along, level * unit, learning_rate=eta)
+        return float(law.scales[0]) ** 2 / unit
 
     return Curves(
         at, found, lambda level: level / 2, corrected,
