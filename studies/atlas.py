@@ -183,7 +183,7 @@ def also(results: xr.DataTree, folder: Path) -> None:
             statsgd.report(page(name, tree), pages[name] / "report.html", files=True)
     if "errata" in results.children:
         pages["errata"] = folder / "errata"
-        told = errata.page(results["errata"])
+        told = errata.page(results.children["errata"])
         statsgd.report(told, pages["errata"] / "report.html", files=True)
     gallery(pages, folder / "laws.html", title="The atlas, law by law")
     (folder / "atlas.json").write_text(json.dumps(table(results), indent=1) + "\n")
@@ -243,7 +243,7 @@ def table(results: xr.DataTree) -> dict[str, Any]:
             "cells": rows,
         }
     if "errata" in results.children:
-        listed["errata"] = errata.table(results["errata"])
+        listed["errata"] = errata.table(results.children["errata"])
     return listed
 
 

@@ -123,7 +123,7 @@ def toy_beyond_the_sde(effort: Effort) -> Curves:
     ends = statsgd.simulate(
         problem, sgd, steps=100, replicas=replicas, seed=effort.seed, progress=False
     )
-    loss = ends["run"]["loss"].values.reshape(len(at), -1) / (at[:, None] / 200 / 4)
+    loss = ends["run"].to_dataset()["loss"].values.reshape(len(at), -1) / (at[:, None] / 200 / 4)
 
     def corrected(reach):
         law = AnisotropicQuadraticLaw(hessian, covariance, reach / 200)

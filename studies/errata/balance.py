@@ -91,7 +91,7 @@ def drift_sign(effort: Effort) -> Curves:
         problem, SGD(eta, noise.Minibatch(1)), steps=steps[-1], replicas=effort.replicas,
         seed=effort.seed, observe={"slope": lambda params: params[0, 0]}, observe_at=steps,
         progress=False,
-    )["observables"]["slope"].values  # fmt: skip
+    )["observables"].to_dataset()["slope"].values  # fmt: skip
     moments = DataMoments.of_data(_INPUTS, _TARGETS)
     grid = Grid(-0.3, 1.2, 1000)
     law = FokkerPlanckLaw(
@@ -202,7 +202,8 @@ def second_order_collapse(effort: Effort) -> Curves:
         return inputs, slope * inputs + np.array([1.0, -1.0, 1.0, -1.0])
 
     def growth(slope, rates):
-        problem = diagonal_linear_network(*data(slope), 2, initial_params=np.full((1, 2), start))
+        inputs, targets = data(slope)
+        problem = diagonal_linear_network(inputs, targets, 2, initial_params=np.full((1, 2), start))
         ends = statsgd.simulate(
             problem, statsgd.grid(SGD(0.1, noise.Minibatch(1)), learning_rate=rates), steps=steps,
             replicas=4 * effort.replicas, seed=effort.seed, progress=False, allow_unstable=True,

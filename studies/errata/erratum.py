@@ -5,7 +5,7 @@ its section of the page and its entry in the table for machines follow.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,8 @@ from statsgd.comparison import Claim, Quantity
 from statsgd.reports import Chart, Series
 from studies.atlas_families.family import Effort
 
+type Formula = Callable[[float], Any]
+
 _LINE = 41  # points of a line
 _SIGMAS = 4.0
 
@@ -21,16 +23,16 @@ _SIGMAS = 4.0
 class Curves(NamedTuple):
     """The truth at a few places, and two formulas for it."""
 
-    at: Sequence[float]
-    """Where the truth was computed."""
-    truth: Sequence[float]
-    """Its values there."""
-    printed: Callable[[float], float]
+    at: Any
+    """Where the truth was computed, shape `(n,)`."""
+    truth: Any
+    """Its values there, shape `(n,)`."""
+    printed: Formula
     """The formula as printed."""
-    corrected: Callable[[float], float]
+    corrected: Formula
     """The correct law, from the library."""
-    error: Sequence[float] | None = None
-    """One standard error of the truth, where it is sampled."""
+    error: Any = None
+    """One standard error of the truth, shape `(n,)`, where it is sampled."""
     remark: str = ""
     """What else the run shows."""
 
@@ -136,5 +138,5 @@ def register(**description: Any) -> Callable:
     return add
 
 
-def _values(formula: Callable[[float], float], at: Any) -> np.ndarray:
+def _values(formula: Formula, at: Any) -> np.ndarray:
     return np.array([float(formula(float(place))) for place in at])

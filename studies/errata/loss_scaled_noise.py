@@ -1,5 +1,8 @@
 """Errata of the power law along outlier directions: its noise, and its rare events."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,10 +94,8 @@ def escape_power_law(effort: Effort) -> Curves:
     at = np.array([1.15, 1.25, 1.5])
     truth, error = [], []
     for level in at:
-        reach = float(np.sqrt(level - 1))
         exits = first_passage(
-            problem, SGD(eta, noise.Minibatch(1, "fresh")),
-            lambda params, reach=reach: jnp.abs(params[0]) < reach,
+            problem, SGD(eta, noise.Minibatch(1, "fresh")), _below(np.sqrt(level - 1)),
             steps=40_000, replicas=effort.replicas, seed=effort.seed,
         )  # fmt: skip
         times = eta * exits.time
@@ -122,6 +123,15 @@ def escape_power_law(effort: Effort) -> Curves:
         remark=f"The power law's own quadrature in the library gives {law.passage_time(1.5):.4g} "
         "at c = 1.5.",
     )  # fmt: skip
+
+
+def _below(reach: float) -> Callable[[Any], Any]:
+    """Whether |θ| is below `reach`."""
+
+    def inside(params):
+        return jnp.abs(params[0]) < reach
+
+    return inside
 
 
 def _trapezes(values: np.ndarray, at: np.ndarray) -> np.ndarray:

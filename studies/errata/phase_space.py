@@ -86,7 +86,7 @@ def oscillation_without_momentum(effort: Effort) -> Curves:
     seen = statsgd.simulate(
         problem, sgd, steps=44, replicas=replicas, seed=effort.seed, progress=False,
         observe={"x": lambda params: params[0]}, observe_at=[40 + int(lag) for lag in lags],
-    )["observables"]["x"].values  # fmt: skip
+    )["observables"].to_dataset()["x"].values  # fmt: skip
     found = np.corrcoef(seen.T)[0]
     chain = PhaseSpaceTransition.of(HeavyBallGaussian.from_sgd(problem, sgd))
     gamma, omega2 = 1 / 0.8, 2 / 0.8

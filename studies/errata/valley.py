@@ -196,7 +196,7 @@ def noise_level(effort: Effort) -> Curves:
 
     def corrected(level):
         law = TwoValleyLaw(landscape, along, level * unit, learning_rate=eta)
-        return float(law.scales[0]) ** 2 / unit
+        return float(law.scales()[0]) ** 2 / unit
 
     return Curves(
         at, found, lambda level: level / 2, corrected,
