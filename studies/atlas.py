@@ -26,6 +26,7 @@ from statsgd.provenance import provenance
 from statsgd.reports import Chart, Map, Series, gallery
 from studies.atlas_families import FAMILIES, Cell, Family
 from studies.atlas_families.family import Effort
+from studies.errata import page as errata
 from studies.outcome import begin
 
 #: Total variation up to which a law holds, and up to which it holds roughly.
@@ -44,6 +45,8 @@ class Config:
     """Values of each dimensionless number; 0 for all that its family lists."""
     replicas: int = 20_000
     """Runs of a simulated ensemble."""
+    errata: bool = True
+    """Also show every published formula that the theory corrects against the truth."""
     executor: str = "serial"
     """Where cells run: serial, processes, or the address of a dask scheduler."""
     seed: int = 0
@@ -80,14 +83,19 @@ def run(config: Config) -> xr.DataTree:
             progress=config.progress,
         )
         entries[name] = entry(family, swept["results"].to_dataset())
-    results = xr.DataTree.from_dict({"overview": overview(entries), **entries})
+    found = {"overview": overview(entries), **entries}
+    if config.errata:
+        effort = Effort(max(config.replicas // 4, 100), config.seed)
+        found["errata"] = errata.run(effort, config.progress)
+    results = xr.DataTree.from_dict(found)
     held = {name: _worst(tree.to_dataset(), inside=True) for name, tree in entries.items()}
     results.attrs = provenance(
         "study",
         title="The atlas: where each stationary law holds",
         question="At which settings is each law within 5 % of the truth, in total variation?",
         finding=f"{sum(value <= HOLDS for value in held.values())} of {len(held)} laws are within "
-        f"{100 * HOLDS:g} % everywhere in the domain that they claim.",
+        f"{100 * HOLDS:g} % everywhere in the domain that they claim."
+        + (f" {errata.sentence(found['errata'])}" if config.errata else ""),
         summary=held,
     )
     return results
@@ -167,12 +175,16 @@ def overview(entries: Mapping[str, xr.DataTree]) -> xr.DataTree:
 
 
 def also(results: xr.DataTree, folder: Path) -> None:
-    """The page of each law, a gallery of them, and the table for machines."""
+    """The page of each law and of the errata, a gallery of them, and the table for machines."""
     pages = {}
     for name, tree in results.children.items():
         if tree.attrs["kind"] == "atlas_entry":
             pages[name] = folder / "laws" / name
             statsgd.report(page(name, tree), pages[name] / "report.html", files=True)
+    if "errata" in results.children:
+        pages["errata"] = folder / "errata"
+        told = errata.page(results.children["errata"])
+        statsgd.report(told, pages["errata"] / "report.html", files=True)
     gallery(pages, folder / "laws.html", title="The atlas, law by law")
     (folder / "atlas.json").write_text(json.dumps(table(results), indent=1) + "\n")
 
@@ -230,6 +242,8 @@ def table(results: xr.DataTree) -> dict[str, Any]:
             "axes": {axis: tree.to_dataset()[axis].values.tolist() for axis in axes},
             "cells": rows,
         }
+    if "errata" in results.children:
+        listed["errata"] = errata.table(results.children["errata"])
     return listed
 
 

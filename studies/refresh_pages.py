@@ -119,6 +119,8 @@ def atlas_table(atlas: Mapping[str, dict]) -> dict:
     """What `statsgd.laws.expected_error` reads: axes and total variation of every law."""
     table = {}
     for name, entry in atlas.items():
+        if name == "errata":
+            continue
         shape = [len(values) for values in entry["axes"].values()]
         # Cells are listed in the order of the axes, the last one running fastest.
         values = np.array([cell["total_variation"] for cell in entry["cells"]], dtype=float)
