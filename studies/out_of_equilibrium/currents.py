@@ -67,8 +67,9 @@ def entropy_of_steps(law: HeavyBallGaussian, before: Any, after: Any) -> Any:
     """σ = ln[p(y₀)W(y₁|y₀)] − ln[p(y₁)W(y₀|y₁)] of each step, without momentum (nats)."""
     contraction = np.eye(2) - law.learning_rate * law.hessian
     move = multivariate_normal(cov=law.learning_rate**2 * law.noise_covariance)
-    forward = law.log_density(before) + move.logpdf(after - before @ contraction.T)
-    backward = law.log_density(after) + move.logpdf(before - after @ contraction.T)
+    stationary = multivariate_normal(law.mean(), law.covariance())
+    forward = stationary.logpdf(before) + move.logpdf(after - before @ contraction.T)
+    backward = stationary.logpdf(after) + move.logpdf(before - after @ contraction.T)
     return forward - backward
 
 
