@@ -227,6 +227,7 @@ def survival_dataset(exits: ExitTimes, confidence: float = 0.95) -> xr.Dataset:
         "exits": curve.exits,
     }
     attributes = {
+        "kind": "survival",
         "escape_rate": rate.value,
         "escape_rate_low": rate.low,
         "escape_rate_high": rate.high,

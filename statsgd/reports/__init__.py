@@ -3,6 +3,7 @@
 from statsgd.reports import comparison_sections as comparison_sections  # registers its sections
 from statsgd.reports import fit_sections as fit_sections
 from statsgd.reports import grid_sections as grid_sections
+from statsgd.reports import measure_sections as measure_sections
 from statsgd.reports.charts import Chart, Map, Series
 from statsgd.reports.gallery import gallery, judged
 from statsgd.reports.panels import DARK, LIGHT, Figure, Panel, Theme
