@@ -7,13 +7,11 @@ that it does not matter what it had written since.
 """
 
 import io
-import json
 import math
 import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +21,11 @@ from jaxtyping import PyTree
 
 from statsgd.dynamics.launch import Blocks
 from statsgd.dynamics.records import Layout
-from statsgd.provenance import first_difference
+from statsgd.dynamics.store_identity import open_store
 
 _CHUNK_BYTES = 2**20
 _CHECKPOINT = "checkpoint"
 _SHARE_OF_TIME = 0.05  # that writing checkpoints may take
-_STORED = {"ensemble": "a stored ensemble", "draws": "stored draws"}  # kinds, in words
-_VERSION = "_version"  # attributes that end so say who wrote a store, not what is in it
 
 
 class ZarrStore:
@@ -48,55 +44,16 @@ class ZarrStore:
         templates: Mapping[str, PyTree],
         attributes: dict,
     ):
-        import zarr
-
         self.path = Path(path)
         self.layout = layout
         self.blocks = blocks
         self.schedules = schedules
-        self.wanted = f"store must be a new path or {_STORED[attributes['kind']]}, got "
         self.pending: dict[str, list[tuple[int, PyTree]]] = {group: [] for group in schedules}
         self.written, self.cost = -math.inf, 0.0
-        self.root: Any  # zarr says of every item that it may be a group or an array
-        if self._is_new():
-            self.root = zarr.open_group(str(self.path), mode="a", attributes=attributes)
-        else:
-            self._require_same(attributes)
-            for unfinished in self.path.rglob("*.partial"):  # of a process that was killed
-                unfinished.unlink()
-            self.root = zarr.open_group(str(self.path), mode="r+")
+        self.root = open_store(self.path, attributes)
         for group, steps in schedules.items():
             if not (self.path / group / "zarr.json").exists() or self._load() is None:
                 self._create(group, templates[group], steps)
-
-    def _is_new(self) -> bool:
-        if not self.path.exists():
-            return True
-        if not self.path.is_dir():
-            raise ValueError(f"{self.wanted}file {self.path}")
-        if (self.path / "zarr.json").exists():
-            return False
-        # A run killed while it made the store leaves at most an unfinished file.
-        if all(item.suffix == ".partial" for item in self.path.iterdir()):
-            return True
-        raise ValueError(f"{self.wanted}{self.path}, which holds other files")
-
-    def _require_same(self, attributes: dict) -> None:
-        try:
-            there = json.loads((self.path / "zarr.json").read_text()).get("attributes", {})
-        except (json.JSONDecodeError, AttributeError) as error:
-            raise ValueError(f"store {self.path} is damaged: zarr.json: {error}") from None
-        if there.get("kind") != attributes["kind"]:
-            raise ValueError(
-                f"{self.wanted}{self.path}, which holds {there.get('kind', 'something else')!r}"
-            )
-        found = first_difference(_settings(there), _settings(attributes))
-        if found:
-            name, theirs, ours = found
-            raise ValueError(
-                f"store {self.path} holds another configuration: {name} is {theirs!r} there and "
-                f"{ours!r} here"
-            )
 
     def _create(self, group: str, template: PyTree, steps: Sequence[int]) -> None:
         coords = {**self.layout.coords, self.layout.record: np.asarray(steps)}
@@ -198,14 +155,3 @@ class ZarrStore:
             dataset.to_zarr(str(self.path), group=name, mode="w", consolidated=False, zarr_format=3)
         whole = xr.open_datatree(str(self.path), engine="zarr", consolidated=False)
         return whole.drop_nodes(_CHECKPOINT)
-
-
-def _settings(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    found = {}
-    for name, value in attributes.items():
-        if not name.endswith(_VERSION):
-            try:
-                found[name] = json.loads(value) if isinstance(value, str) else value
-            except json.JSONDecodeError:
-                found[name] = value
-    return found
