@@ -6,7 +6,8 @@ from numpyro import __version__ as _numpyro_version  # noqa: F401
 
 from statsgd import kernels, laws, measures, noise, problems, provenance, sweeps
 from statsgd.comparison import Comparison, compare
-from statsgd.dynamics import SGD, Diffusion, OptaxDynamics, grid, noise_covariance, simulate
+from statsgd.dynamics import SGD, Diffusion, OptaxDynamics, batch, grid, noise_covariance, simulate
+from statsgd.interruption import Interrupted
 from statsgd.kernels import sample
 from statsgd.laws import ImproperLawError
 from statsgd.problems import Problem, hessian, minimise
@@ -18,8 +19,10 @@ __all__ = [
     "Comparison",
     "Diffusion",
     "ImproperLawError",
+    "Interrupted",
     "OptaxDynamics",
     "Problem",
+    "batch",
     "compare",
     "grid",
     "hessian",

@@ -11,12 +11,14 @@ import pkgutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated, Any
 
 import jax
 import tyro
 
 import studies
 from statsgd.reports import gallery
+from studies import sweeping
 from studies.outcome import Outcome, OutputFolderError, deliver
 
 _USAGE = """usage: python -m studies NAME [--quick] [options]    (NAME --help lists the options)
@@ -37,6 +39,28 @@ def load(name: str):
 def folder(name: str, quick: bool) -> Path:
     """Where a study leaves its report unless it is told otherwise."""
     return Path("results", "quick", name) if quick else Path("results", name)
+
+
+def command(default: Any) -> type:
+    """The options of a study: its settings from `default`, and how to sweep over them."""
+    sweep_help = "Run every combination of these settings: NAME=VALUE,VALUE,…"
+    executor_help = "Of a sweep: serial, processes, or the address of a dask scheduler."
+    return dataclasses.make_dataclass(
+        "Options",
+        [
+            ("config", type(default), dataclasses.field(default=default)),
+            (
+                "sweep",
+                Annotated[tuple[str, ...], tyro.conf.arg(help=sweep_help)],
+                dataclasses.field(default=()),
+            ),
+            (
+                "executor",
+                Annotated[str, tyro.conf.arg(help=executor_help)],
+                dataclasses.field(default="serial"),
+            ),
+        ],
+    )
 
 
 def main(arguments: list[str]) -> int:
@@ -68,14 +92,22 @@ def run_one(name: str, options: list[str], quick: bool) -> int:
     jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     default = study.Config.quick() if quick else study.Config()
     default = dataclasses.replace(default, output=str(folder(name, quick)))
-    config = tyro.cli(study.Config, args=options, default=default, prog=f"python -m studies {name}")
+    given: Any = tyro.cli(
+        command(default),
+        args=options,
+        prog=f"python -m studies {name}",
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
     try:
-        outcome: Outcome = deliver(name, study, config)
-    except (OutputFolderError, ValueError) as error:
+        if given.sweep:
+            return sweeping.deliver(name, given.config, given.sweep, given.executor)
+        outcome: Outcome = deliver(name, study, given.config)
+    except (OutputFolderError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted: nothing was written", file=sys.stderr)
+        left = "the same command goes on" if given.sweep else "nothing was written"
+        print(f"\ninterrupted: {left}", file=sys.stderr)
         return 130
     print(outcome.summary)
     print(f"\nreport: {outcome.report}")

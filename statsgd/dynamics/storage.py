@@ -12,6 +12,7 @@ import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ import xarray as xr
 from jaxtyping import PyTree
 
 from statsgd.dynamics.launch import Blocks
+from statsgd.dynamics.processes import agreed, first_does, is_first
 from statsgd.dynamics.records import Layout
 from statsgd.dynamics.store_identity import open_store
 
@@ -44,16 +46,26 @@ class ZarrStore:
         templates: Mapping[str, PyTree],
         attributes: dict,
     ):
+        import zarr
+
         self.path = Path(path)
         self.layout = layout
         self.blocks = blocks
         self.schedules = schedules
         self.pending: dict[str, list[tuple[int, PyTree]]] = {group: [] for group in schedules}
         self.written, self.cost = -math.inf, 0.0
-        self.root = open_store(self.path, attributes)
-        for group, steps in schedules.items():
-            if not (self.path / group / "zarr.json").exists() or self._load() is None:
-                self._create(group, templates[group], steps)
+        self.processes = blocks.processes
+        self.root: Any
+
+        def make() -> None:
+            self.root = open_store(self.path, attributes)
+            for group, steps in schedules.items():
+                if not (self.path / group / "zarr.json").exists() or self._load() is None:
+                    self._create(group, templates[group], steps)
+
+        first_does(make, self.processes)
+        if not is_first(self.processes):
+            self.root = zarr.open_group(str(self.path), mode="r")
 
     def _create(self, group: str, template: PyTree, steps: Sequence[int]) -> None:
         coords = {**self.layout.coords, self.layout.record: np.asarray(steps)}
@@ -83,15 +95,19 @@ class ZarrStore:
 
     def extend(self, group: str, first: int, tree: PyTree) -> None:
         """Keep several records, the second axis of `tree`, until the next checkpoint."""
-        self.pending[group].append((first, tree))
+        if is_first(self.processes):
+            self.pending[group].append((first, tree))
 
     def checkpoint(self, step: int, state: PyTree, *, last: bool) -> None:
         """Write what is pending and then the state, unless that was done a moment ago."""
         begin = time.monotonic()
-        if not last and begin - self.written < self.cost / _SHARE_OF_TIME:
+        due = last or begin - self.written >= self.cost / _SHARE_OF_TIME
+        if not agreed(due, self.processes):
             return
-        self._flush()
-        self._save(step, state)
+        lanes = self.blocks.join(state)
+        if is_first(self.processes):
+            self._flush()
+            self._save(step, lanes)
         self.written = time.monotonic()
         self.cost = self.written - begin
 
@@ -108,10 +124,10 @@ class ZarrStore:
                 self.root[group][name][place] = array
             records.clear()
 
-    def _save(self, step: int, state: PyTree) -> None:
+    def _save(self, step: int, lanes: PyTree) -> None:
         from zarr.codecs import Crc32cCodec
 
-        leaves = jax.tree.leaves(self.blocks.join(state))
+        leaves = jax.tree.leaves(lanes)
         file = io.BytesIO()
         np.savez(file, step=step, **{f"leaf_{i}": leaf for i, leaf in enumerate(leaves)})
         content = np.frombuffer(file.getbuffer(), dtype=np.uint8)
@@ -151,7 +167,13 @@ class ZarrStore:
 
     def finish(self, groups: Mapping[str, xr.Dataset], attributes: dict) -> xr.DataTree:
         """Write `groups` and open the whole store; its arrays are read when they are used."""
-        for name, dataset in groups.items():
-            dataset.to_zarr(str(self.path), group=name, mode="w", consolidated=False, zarr_format=3)
+
+        def write() -> None:
+            for name, dataset in groups.items():
+                dataset.to_zarr(
+                    str(self.path), group=name, mode="w", consolidated=False, zarr_format=3
+                )
+
+        first_does(write, self.processes)
         whole = xr.open_datatree(str(self.path), engine="zarr", consolidated=False)
         return whole.drop_nodes(_CHECKPOINT)

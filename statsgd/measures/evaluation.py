@@ -55,3 +55,14 @@ def sample_mean(values: Float[Array, "n ..."]) -> Estimate:
     """Mean over the leading axis of independent values, with its standard error."""
     number = values.shape[0]
     return Estimate(jnp.mean(values, axis=0), jnp.std(values, axis=0, ddof=1) / np.sqrt(number))
+
+
+def chunked_map(function: Callable[..., Any], values: PyTree, at_once: int) -> Any:
+    """`function` at every entry of the leading axis of `values`, at most `at_once` together.
+
+    A remainder would be a second program to compile: an even share near `at_once` is preferred.
+    """
+    number = jax.tree.leaves(values)[0].shape[0]
+    most = min(at_once, number)
+    even = [size for size in range(max(most // 2, 1), most + 1) if number % size == 0]
+    return jax.lax.map(function, values, batch_size=max(even, default=most))

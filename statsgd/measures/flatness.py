@@ -12,6 +12,7 @@ from scipy.special import gammaln
 from statsgd.arguments import count, finite_array, is_traced, non_negative, positive, real
 from statsgd.measures.evaluation import (
     Estimate,
+    chunked_map,
     evaluate,
     flat_point,
     random_key,
@@ -179,7 +180,7 @@ def tube_mean(
             positive_part = jnp.where(curvature > 0, curvature, jnp.nan)
             return jnp.mean(positive_part**-alpha)
 
-        return sample_mean(jax.lax.map(power, rays, batch_size=min(pairs, _RAYS_AT_ONCE)))
+        return sample_mean(chunked_map(power, rays, _RAYS_AT_ONCE))
 
     found = evaluate(mean, flat_point(problem, params))
     if not is_traced(found) and not np.isfinite(found.value):
@@ -246,4 +247,4 @@ def _distances(
         a, b = jax.lax.fori_loop(0, _BISECTIONS, halve, (inner, ladder[first]))
         return jnp.where(jnp.any(high), (a + b) / 2, jnp.inf)
 
-    return jax.lax.map(distance, rays, batch_size=min(len(rays), _RAYS_AT_ONCE))
+    return chunked_map(distance, rays, _RAYS_AT_ONCE)

@@ -11,6 +11,7 @@ from statsgd.dynamics.noise import GradientNoise, Minibatch
 from statsgd.dynamics.noise.minibatch import all_examples, centred_example_gradients
 from statsgd.measures.evaluation import (
     PROBES_AT_ONCE,
+    chunked_map,
     evaluate,
     flat_point,
     sample_mean,
@@ -239,6 +240,6 @@ def _trace(problem: Any, params: PyTree, noise: GradientNoise) -> Float[Any, ""]
         gradient = problem.flatten(jax.grad(problem.example_loss)(params, example))
         return gradient @ gradient
 
-    squares = jax.lax.map(square, examples, batch_size=PROBES_AT_ONCE)
+    squares = chunked_map(square, examples, PROBES_AT_ONCE)
     mean = problem.flatten(jax.grad(problem.batch_loss)(params, examples))
     return noise.variance_factor(problem) * (jnp.mean(squares) - mean @ mean)

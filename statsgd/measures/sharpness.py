@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, PyTree
 
 from statsgd.arguments import count, is_traced, positive
-from statsgd.measures.evaluation import evaluate, flat_point, random_key, sample_mean
+from statsgd.measures.evaluation import chunked_map, evaluate, flat_point, random_key, sample_mean
 from statsgd.problems import Problem
 
 
@@ -56,7 +56,7 @@ def expected_sharpness(
             return mean, jnp.mean(~jnp.isfinite(found))
 
         keys = jax.random.split(random_key(seed), pairs)
-        means, bad = jax.lax.map(mean_rise, keys, batch_size=min(64, pairs))
+        means, bad = chunked_map(mean_rise, keys, 64)
         return ExpectedSharpness(*sample_mean(means)), jnp.mean(bad)
 
     found, bad = evaluate(rises, flat_point(problem, params))

@@ -19,6 +19,7 @@ from statsgd.arguments import count, finite_array, one_of, positive
 from statsgd.measures.evaluation import (
     PROBES_AT_ONCE,
     Estimate,
+    chunked_map,
     evaluate,
     flat_point,
     random_key,
@@ -130,7 +131,7 @@ def top_eigenpairs(
         # A Krylov space that ended early leaves vectors of zero length, which come last.
         chosen = jnp.argsort(jnp.where(jnp.any(vectors != 0, axis=1), rank, jnp.inf))[:k]
         values, vectors = values[chosen], vectors[chosen]
-        images = jax.lax.map(of.product, vectors, batch_size=min(k, PROBES_AT_ONCE))
+        images = chunked_map(of.product, vectors, PROBES_AT_ONCE)
         return Eigenpairs(
             values, vectors, jnp.linalg.norm(images - values[:, None] * vectors, axis=1)
         )
@@ -295,9 +296,7 @@ def over_probes(
     """`form(v)` for each of `samples` random vectors of signs, a few at a time."""
     draw = stochtrace.sampler_signs(jnp.zeros(operator.dimension, flat.dtype), num=1)
     keys = jax.random.split(random_key(seed), samples)
-    return jax.lax.map(
-        lambda key: form(draw(key)[0]), keys, batch_size=min(samples, PROBES_AT_ONCE)
-    )
+    return chunked_map(lambda key: form(draw(key)[0]), keys, PROBES_AT_ONCE)
 
 
 def _quadrature(

@@ -9,6 +9,7 @@ from statsgd.reports.gallery import gallery, judged
 from statsgd.reports.panels import DARK, LIGHT, Figure, Panel, Theme
 from statsgd.reports.report import report
 from statsgd.reports.sections import SECTIONS, Section, register, sections
+from statsgd.reports.show import show
 
 __all__ = [
     "DARK",
@@ -26,4 +27,5 @@ __all__ = [
     "register",
     "report",
     "sections",
+    "show",
 ]

@@ -86,7 +86,8 @@ def displacement_section(name: str, node: xr.DataTree) -> Section:
     finding = f"Mean squared displacement over lags of {lag[0]:g} to {lag[-1]:g} steps."
     if "anomalous_exponent" in said:
         exponent, error = said["anomalous_exponent"], said["anomalous_exponent_error"]
-        line = moved[0] * (lag / lag[0]) ** exponent
+        middle = np.exp(np.mean(np.log(moved))), np.exp(np.mean(np.log(lag)))
+        line = middle[0] * (lag / middle[1]) ** exponent
         series.append(Series(f"lag^{exponent:.2f}", lag, line, look="line"))
         finding += f" It grows like lag^({exponent:.3f} ± {error:.2g}) there (1: diffusion)."
     chart = Chart("Mean squared displacement", "lag (steps)", "params²", tuple(series), "xy")

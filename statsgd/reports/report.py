@@ -42,7 +42,7 @@ def report(results: xr.DataTree, path: str | os.PathLike[str], *, files: bool = 
         question=results.attrs.get("question", ""),
         finding=results.attrs.get("finding", ""),
         verdicts=[(slug, part) for slug, part in parts if part.verdict],
-        sections=[(slug, part, _drawn(part), _table(part.table)) for slug, part in parts],
+        sections=[(slug, part, _drawn(part), table_rows(part.table)) for slug, part in parts],
         provenance=_provenance(results),
         written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
@@ -128,7 +128,8 @@ def _summary(
     }
 
 
-def _table(table: pd.DataFrame | None) -> dict[str, Any] | None:
+def table_rows(table: pd.DataFrame | None) -> dict[str, Any] | None:
+    """A table as words, with its columns, and whether it is long."""
     if table is None:
         return None
     rows = [[_cell(value) for value in row] for row in table.itertuples(index=False)]

@@ -8,6 +8,8 @@ from statsgd.sweeps.records import Failure
 from statsgd.sweeps.work import Outcome, Task, Work
 from statsgd.sweeps.workers import prepare
 
+_TIMEOUT = "10s"  # for reaching a scheduler
+
 
 class Distributed:
     """The workers of a `dask.distributed` scheduler, given by its address or a `Client`.
@@ -39,7 +41,7 @@ class Distributed:
             yield from _outcomes(self.client, work, tasks, retries)
             return
         try:
-            client = Client(self.client, timeout="10s", set_as_default=False)
+            client = Client(self.client, timeout=_TIMEOUT, set_as_default=False)
         except (OSError, ValueError) as error:
             raise ConnectionError(
                 f"executor must be the address of a running dask scheduler, got "
@@ -53,6 +55,7 @@ def _outcomes(client: Any, work: Work, tasks: Sequence[Task], retries: int) -> I
     from distributed import CancelledError, KilledWorker, as_completed
     from distributed.comm import CommClosedError
 
+    address = client.scheduler.address
     name = f"sweep-{uuid.uuid4().hex}"
 
     # Sent once to each worker. As a task it is computed again where its holder died.
@@ -63,7 +66,7 @@ def _outcomes(client: Any, work: Work, tasks: Sequence[Task], retries: int) -> I
         return client.submit(_perform, carried, tasks[number].cells, key=key, pure=False)
 
     attempts = {start(number, 0): (number, 0) for number in range(len(tasks))}
-    stream = as_completed(list(attempts))
+    stream = as_completed(list(attempts), loop=client.loop)
     try:
         for future in stream:
             number, attempt = attempts.pop(future)
@@ -77,13 +80,14 @@ def _outcomes(client: Any, work: Work, tasks: Sequence[Task], retries: int) -> I
                 else:
                     lost = Failure(f"worker died: {error}")
                     yield Outcome(tasks[number], [lost] * len(tasks[number].cells))
-    except (CancelledError, CommClosedError) as error:
+    except (CancelledError, CommClosedError):
         raise ConnectionError(
-            f"executor lost its dask scheduler: {error}; the same call goes on from what the "
-            "store holds"
+            f"executor lost its dask scheduler, {address}; the same call goes on "
+            "from what the store holds"
         ) from None
     finally:
-        client.cancel([carried, *attempts])
+        if client.status == "running":
+            client.cancel([carried, *attempts])
 
 
 def _carry(work: Work) -> Work:

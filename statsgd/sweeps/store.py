@@ -45,13 +45,23 @@ def read(store: str | Path) -> xr.DataTree:
         raise ValueError(f"store {store} is damaged: zarr.json: {error}") from None
     if attributes.get("kind") != "sweep":
         raise ValueError(f"store must hold a sweep, got {attributes.get('kind')!r} in {store}")
-    tree = xr.open_datatree(str(store), engine="zarr", consolidated=False)
-    if _CELLS in tree.children:
-        complete = _STRUCTURE in tree[_CELLS].attrs
-        tree[_CELLS].attrs.pop(_STRUCTURE, None)
-        if _RESULTS in tree.children and not complete:  # its arrays are being made
-            tree = tree.drop_nodes(_RESULTS)
+    tree = xr.DataTree()
+    tree.attrs = attributes
+    if not _is_complete(Path(store)):
+        return tree
+    cells = xr.open_dataset(str(store), group=_CELLS, engine="zarr", consolidated=False)
+    complete = cells.attrs.pop(_STRUCTURE, None) is not None
+    tree[_CELLS] = xr.DataTree(cells)
+    if complete:
+        tree[_RESULTS] = xr.open_datatree(
+            str(store), group=_RESULTS, engine="zarr", consolidated=False
+        )
     return tree
+
+
+def _is_complete(path: Path) -> bool:
+    """Whether the group of cells is: its mask is made last."""
+    return (path / _CELLS / "done" / "zarr.json").exists()
 
 
 class SweepStore:
@@ -64,7 +74,7 @@ class SweepStore:
         self.path, self.table = Path(path), table
         with self._writing():
             self.root = open_store(self.path, attributes)
-            if not (self.path / _CELLS / "done" / "zarr.json").exists():
+            if not _is_complete(self.path):
                 self._create_cells(int(attributes["seed"]))
         self.structure: dict | None = None
         held = self.root[_CELLS].attrs.get(_STRUCTURE)
@@ -139,7 +149,6 @@ class SweepStore:
         ones = (1,) * len(self.table.shape)
         layout = {"shape": self.table.shape, "dimension_names": self.table.dims}
         group.create_array("error", chunks=ones, dtype="string", fill_value="", **layout)
-        # Last, since a store with this array is taken to be complete.
         group.create_array("done", chunks=self.table.shape, dtype=bool, fill_value=False, **layout)
 
     def _create_results(self, record: Record) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import threading
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from statsgd.sweeps.work import Work
 
 _claimed: dict[str, Any] = {}  # the GPU of this process, by its lock file, held until it ends
+_one_at_a_time = threading.Lock()
 
 
 def gpus() -> list[str]:
@@ -35,15 +37,16 @@ def prepare(work: Work, threads: int) -> None:
 
     Raises `RuntimeError` if all GPUs are taken.
     """
-    work.take_on_numerics()
-    if _claimed:
-        return
-    os.environ["NPROC"] = str(threads)  # the size of the thread pool of JAX's CPU backend
-    found = gpus()
-    if found:
-        os.environ["CUDA_VISIBLE_DEVICES"] = claim(found)
-    else:
-        _claimed["none"] = None
+    with _one_at_a_time:
+        work.take_on_numerics()
+        if _claimed:
+            return
+        os.environ["NPROC"] = str(threads)  # the size of the thread pool of JAX's CPU backend
+        found = gpus()
+        if found:
+            os.environ["CUDA_VISIBLE_DEVICES"] = claim(found)
+        else:
+            _claimed["none"] = None
 
 
 def claim(identifiers: list[str]) -> str:

@@ -18,6 +18,7 @@ from statsgd.measures import (
     noise_operator,
     operators,
     output_gradients,
+    over_replicas,
 )
 from tests.measures.problem_cases import PARAMS, network, output, square_loss
 
@@ -129,3 +130,10 @@ def test_static_parts_of_a_model_reach_the_declared_output():
     np.testing.assert_allclose(
         gauss_newton(problem, at, predict, square_loss), features.T @ features / 2, rtol=1e-6
     )
+
+
+def test_matrices_over_replicas():
+    stacked = {name: np.stack([PARAMS[name]] * 2) for name in PARAMS}
+    found = over_replicas(gauss_newton, network(), stacked, output=output, output_loss=square_loss)
+    one = gauss_newton(network(), PARAMS, output, square_loss)
+    np.testing.assert_allclose(found, [one, one], rtol=1e-10, atol=1e-12)

@@ -8,7 +8,7 @@ import xarray as xr
 from statsgd import SGD, measures, noise, problems, simulate
 from statsgd.reports import SECTIONS, sections
 
-PROBLEM = problems.landscapes.quadratic(np.diag([2.0, 0.5]))
+PROBLEM = problems.landscapes.quadratic(np.diag([2.0, 1.0, 0.5]))
 DYNAMICS = SGD(0.1, noise.Isotropic(1.0), 0.5)
 
 
@@ -45,7 +45,7 @@ def test_a_measure_over_endpoints(ensemble):
 
     section = section_of(measures.over_endpoints(squares, PROBLEM, ensemble))
     assert "squares at squares_dim_0 1 is" in section.finding
-    assert len(section.table) == 2
+    assert len(section.table) == 3
 
 
 def test_motion(ensemble):
@@ -55,7 +55,7 @@ def test_motion(ensemble):
     currents = measures.currents_dataset(PROBLEM, DYNAMICS, ensemble)
     section = section_of(currents)
     assert f"{currents.attrs['entropy_production']:.4g} ±" in section.finding
-    spread = measures.variance_dataset(ensemble, np.eye(2), np.array([2.0, 0.5]))
+    spread = measures.variance_dataset(ensemble, np.eye(3), np.array([2.0, 1.0, 0.5]))
     assert f"ψ = {spread.attrs['psi']:.3f}" in section_of(spread).finding
     climb = measures.loss_climb_dataset(ensemble, start_loss=np.zeros(200))
     assert f"{float(climb['climb'][-1]):.4g} ±" in section_of(climb).finding
@@ -68,7 +68,7 @@ def test_escape_and_basins(ensemble):
     section = section_of(survival)
     assert f"rate of {survival.attrs['escape_rate']:.4g}" in section.finding
     assert f"{int((time > 40).sum())} were still inside" in section.finding
-    basins = measures.basins_dataset(PROBLEM, ensemble, np.zeros((1, 2)), radius=0.1)
+    basins = measures.basins_dataset(PROBLEM, ensemble, np.zeros((1, 3)), radius=0.1)
     assert "basin 0: 1.0000" in section_of(basins).finding
 
 
