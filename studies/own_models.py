@@ -1,44 +1,68 @@
 """A small classifier written in Equinox and in Flax, and images for it, as problems."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from statsgd.problems import EmpiricalRisk, Images, empirical_risk, read_mnist
+from statsgd.arguments import one_of
+from statsgd.problems import (
+    EmpiricalRisk,
+    Images,
+    empirical_risk,
+    read_cifar10,
+    read_mnist,
+    read_svhn,
+)
 
-_SIDE = 8  # pixels along a side that images are averaged to, at most
+#: Pixels along a side that images are averaged to, at most.
+_SIDE = 8
 
 
-def images(data_dir: str, examples: int) -> Images:
-    """The first `examples` images: scikit-learn's digits, or idx files in the folder `data_dir`.
+def images(dataset: str, folder: str, examples: int, seed: int) -> Images:
+    """A random choice of `examples` images of one of `DATASETS`, whose files are in `folder`.
 
     Larger images are averaged over squares to at most 8 × 8 pixels, so that the matrices of the
-    diagnosis stay small. Raises `ValueError` for more examples than there are, and as `read_mnist`.
+    diagnosis stay small. Raises `ValueError` for more examples than there are, and as the readers
+    of `statsgd.problems`.
     """
-    if data_dir:
-        pixels, labels = read_mnist(Path(data_dir))
-    else:
-        from sklearn.datasets import load_digits
-
-        found = load_digits()
-        pixels, labels = (found.images / 16).astype(np.float32), found.target.astype(np.int32)
+    pixels, labels = DATASETS[one_of("dataset", dataset, DATASETS)](folder)
     if len(labels) < examples:
         raise ValueError(f"examples must be at most {len(labels)}, got {examples}")
-    return Images(shrunk(pixels[:examples]), labels[:examples])
+    chosen = np.random.default_rng(seed).permutation(len(labels))[:examples]
+    return Images(averaged(pixels[chosen]), labels[chosen])
 
 
-def shrunk(pixels: Any) -> Any:
-    """Grey images averaged over equal squares, to at most `_SIDE` pixels a side."""
-    number, height, width = pixels.shape
-    factor = next(f for f in range(1, height + 1) if height % f == 0 and height // f <= _SIDE)
-    if width % factor:
-        raise ValueError(f"images must be divisible into squares of {factor} pixels, got {width}")
-    squares = pixels.reshape(number, height // factor, factor, width // factor, factor)
-    return squares.mean(axis=(2, 4))
+def _digits(_: str) -> Images:
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    return Images((found.images / 16).astype(np.float32), found.target.astype(np.int32))
+
+
+#: What reads a data set from its folder: scikit-learn's digits come with it.
+DATASETS: dict[str, Callable[[str], Images]] = {
+    "digits": _digits,
+    "mnist": read_mnist,
+    "fashion_mnist": read_mnist,
+    "cifar10": read_cifar10,
+    "svhn": read_svhn,
+}
+
+
+def averaged(pixels: Any) -> Any:
+    """Images `(n, height, width, …)` averaged over squares, to at most `_SIDE` pixels a side.
+
+    Where a side is no multiple of the squares', those at its end are smaller.
+    """
+    for axis in (1, 2):
+        length = pixels.shape[axis]
+        edges = np.arange(0, length, -(-length // _SIDE))
+        sums = np.moveaxis(np.add.reduceat(pixels, edges, axis=axis), axis, -1)
+        pixels = np.moveaxis(sums / np.diff(edges, append=length), -1, axis)
+    return pixels.astype(np.float32)
 
 
 def cross_entropy(logits: Any, label: Any) -> Any:
