@@ -62,6 +62,8 @@ class Config:
     """Random vectors for each trace."""
     margin: float = 0.1
     """Relative difference that counts as agreement."""
+    gap: float = 0.1
+    """Relative gap of the fluctuation–dissipation relation that counts as none."""
     seed: int = 0
     """Seed of everything."""
     output: str = os.path.join("results", "bring_your_own")
@@ -88,7 +90,8 @@ class Config:
             count(name, getattr(self, name), at_least=2)
         count("steps", self.steps, at_least=4 * self.looks)
         positive("weight_decay", self.weight_decay)
-        positive("margin", self.margin)
+        for name in ("margin", "gap"):
+            positive(name, getattr(self, name))
         count("seed", self.seed, at_least=0)
 
     @classmethod
@@ -97,12 +100,12 @@ class Config:
         return cls(
             examples=300,
             width=4,
-            learning_rates=(0.2, 0.4),
+            learning_rates=(0.3, 0.6),
             batch_sizes=(8, 16),
-            steps=8000,
+            steps=4000,
             looks=20,
             samples=8,
-            margin=0.15,
+            gap=0.15,
             output=os.path.join("results", "bring_your_own_quick"),
         )
 
@@ -277,7 +280,7 @@ def stationary(model: str, found: Diagnosis, config: Config) -> Claim:
     return Claim(
         f"Over the second half of training the runs are stationary: ⟨θ·∇⟩ = (η/2)⟨|m|²⟩ ({model}).",
         "Yaida (2018), arXiv:1810.00004",
-        corners(found.imbalance, config, 0.0, "=", config.margin),
+        corners(found.imbalance, config, 0.0, "=", config.gap),
         f"Relative gap of the two sides, over {config.looks} looks at {config.replicas} runs. "
         "Directions that only weight decay bends forget their start in 1/(ηλ) steps, "
         f"{slowest:.0f} at the smallest learning rate and {fastest:.0f} at the largest, and "
@@ -299,21 +302,26 @@ def flatter(model: str, found: Diagnosis) -> Claim:
 
 
 def only_the_ratio(model: str, found: Diagnosis, config: Config) -> Claim:
-    """Cells of equal η/S."""
+    """Cells of equal η/S, as far apart as the grid has them."""
+    rates, sizes = config.learning_rates, config.batch_sizes
+    first = -min(len(rates), len(sizes))
+    factor = sizes[-1] // sizes[first]
     quantities = []
-    for name, cells in (("Tr H", found.curvature), ("loss", found.loss)):
-        ratio, error = _ratio(cells, (-1, -1), (-2, -2))
-        quantities.append(
-            Quantity(f"{name}, (2η, 2S) over (η, S)", ratio, error, 1.0, "=", config.margin)
-        )
+    for name, cells in (
+        ("h_max", found.sharpness), ("Tr H", found.curvature), ("loss", found.loss)
+    ):  # fmt: skip
+        ratio, error = _ratio(cells, (-1, -1), (first, first))
+        name = f"{name}, ({factor}η, {factor}S) over (η, S)"
+        quantities.append(Quantity(name, ratio, error, 1.0, "=", config.margin))
+    edge = [rates[i] / 2 * found.sharpness.value[i, i] for i in (first, -1)]
     return Claim(
         f"Only the ratio of learning rate to batch size matters ({model}).",
         "Jastrzębski et al. (2017), arXiv:1711.04623; Smith, Le (2018), arXiv:1710.06451",
         quantities,
-        f"η = {config.learning_rates[-2]:g}, S = {config.batch_sizes[-2]} against twice both, "
-        "after equally many steps. The ratio is all that matters to leading order in η; here "
-        f"η h_max/2 is {config.learning_rates[-1] / 2 * found.sharpness.value[-1, -1]:.2g} at the "
-        "larger.",
+        f"η = {rates[first]:g}, S = {sizes[first]} against {factor} times both, after equally many "
+        "steps. To leading order in η the ratio is all that matters, but larger learning rates "
+        f"also drive training from sharp places: η h_max/2 is {edge[0]:.2g} at the smaller, and "
+        f"{edge[1]:.2g} at the larger, where steps of full batches become unstable at one.",
     )
 
 

@@ -112,15 +112,15 @@ def _idx_file(folder: str | Path, stem: str, axes: int) -> Path:
 def _existing(folder: str | Path, names: Sequence[str], within: str = "") -> Path:
     """The first of `names` that is a file in `folder`, or in the folder `within` it."""
     root = Path(folder)
-    if not root.is_dir():
-        raise FileNotFoundError(f"folder must be an existing folder, got {str(folder)!r}")
     for place in (root, root / within):
         for name in names:
             if (place / name).is_file():
                 return place / name
     also = f" or its folder {within!r}" if within else ""
+    found = "it does not" if root.is_dir() else "there is no such folder"
     raise FileNotFoundError(
-        f"{str(root)!r}{also} must hold {' or '.join(map(repr, names))}: nothing is downloaded"
+        f"the folder {str(root)!r}{also} must hold {' or '.join(map(repr, names))}, but {found}: "
+        "nothing is downloaded"
     )
 
 

@@ -107,10 +107,17 @@ def test_images_make_a_problem(tmp_path):
 
 
 def test_missing_files_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="folder must be an existing folder"):
+    missing = r"nowhere' or its folder 'raw' must hold 'train-images-idx3-ubyte'.*no such folder"
+    with pytest.raises(FileNotFoundError, match=missing):
         read_mnist(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=r"train-images-idx3-ubyte.*nothing is downloaded"):
+    with pytest.raises(FileNotFoundError, match=r"'t10k-images-idx3-ubyte'.*'t10k.*ubyte\.gz'"):
+        read_mnist(tmp_path, "test")
+    write_mnist(tmp_path)
+    (tmp_path / "train-labels-idx1-ubyte").unlink()
+    with pytest.raises(FileNotFoundError, match=r"'train-labels-idx1-ubyte'.* does not: nothing"):
         read_mnist(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"nowhere'.* must hold 'test_batch', but there is"):
+        read_cifar10(tmp_path / "nowhere", "test")
     with pytest.raises(FileNotFoundError, match="'data_batch_2'"):
         read_cifar10(write_cifar(tmp_path, ("data_batch_1",)))
     with pytest.raises(FileNotFoundError, match=r"'test_32x32\.mat'"):
@@ -129,6 +136,8 @@ def test_missing_files_are_named(tmp_path):
         ({"images": idx(GREY) + b"x"}, "it is too long"),
         ({"images": idx(GREY)[:10]}, "must have a header of 16 bytes, got 10"),
         ({"images": b""}, "magic number 0x00000803 .* got 0 bytes"),
+        ({"images": gzip.compress(idx(GREY))}, "magic number 0x00000803 .* got 0x1f8b0800"),
+        ({"images": idx(GREY[:0]), "labels": idx(LABELS[:0])}, "got 0 images and 0 labels"),
         ({"images": idx(LABELS)}, "magic number 0x00000803 .* got 0x00000801"),
         ({"labels": idx(LABELS[:4])}, "got 5 images and 4 labels"),
         ({"labels": idx(LABELS + 5)}, "labels in .*train-labels.* must lie in 0, …, 9, got 14"),
@@ -147,6 +156,13 @@ def test_a_gzip_file_cut_off_is_refused(tmp_path):
         path.write_bytes(whole[:end])
         with pytest.raises(ValueError, match=r"whole gzip file|magic number"):
             read_mnist(tmp_path)
+
+
+def test_a_file_that_only_claims_to_be_gzipped_is_refused(tmp_path):
+    write_mnist(tmp_path, zipped=True)
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(idx(GREY))
+    with pytest.raises(ValueError, match=r"idx3-ubyte\.gz' must be a whole gzip file"):
+        read_mnist(tmp_path)
 
 
 def test_a_batch_cut_off_anywhere_is_refused(tmp_path):
