@@ -21,10 +21,12 @@ from statsgd.arguments import count, one_of, positive
 from statsgd.comparison import Claim, Quantity
 from statsgd.measures import (
     Estimate,
-    fluctuation_dissipation,
+    first_fluctuation_relation,
+    full_gradients,
     noise_alignment,
     over_endpoints,
     top_eigenpairs,
+    trajectories,
 )
 from statsgd.problems import EmpiricalRisk
 from statsgd.reports import Chart, Map, Series
@@ -102,10 +104,10 @@ class Config:
             width=4,
             learning_rates=(0.3, 0.6),
             batch_sizes=(8, 16),
-            steps=4000,
+            steps=5000,
             looks=20,
             samples=8,
-            gap=0.15,
+            gap=0.2,
             output=os.path.join("results", "bring_your_own_quick"),
         )
 
@@ -152,24 +154,21 @@ def diagnose(problem: EmpiricalRisk, config: Config) -> Diagnosis:
 
 def train(problem: EmpiricalRisk, size: int, config: Config) -> xr.DataTree:
     """Runs of one batch size at every learning rate."""
+    sgd = statsgd.SGD(
+        config.learning_rates[0],
+        statsgd.noise.Minibatch(size),
+        weight_decay=config.weight_decay,
+    )
     spacing = config.steps // (2 * config.looks)
     return statsgd.simulate(
         problem,
-        statsgd.grid(_sgd(size, config), learning_rate=config.learning_rates),
+        statsgd.grid(sgd, learning_rate=config.learning_rates),
         steps=config.steps,
         replicas=config.replicas,
         seed=config.seed,
         keep=[config.steps - i * spacing for i in reversed(range(config.looks))],
         progress=config.progress,
         devices=jax.devices(),
-    )
-
-
-def _sgd(size: int, config: Config, learning_rate: float | None = None) -> statsgd.SGD:
-    return statsgd.SGD(
-        config.learning_rates[0] if learning_rate is None else learning_rate,
-        statsgd.noise.Minibatch(size),
-        weight_decay=config.weight_decay,
     )
 
 
@@ -215,11 +214,11 @@ def _imbalance(
 ) -> dict[str, Estimate]:
     """The first fluctuation–dissipation relation over the looks at every cell."""
     value, error = np.zeros((2, len(config.learning_rates), len(config.batch_sizes)))
-    for j, (size, ensemble) in enumerate(zip(config.batch_sizes, ensembles, strict=True)):
+    for j, ensemble in enumerate(ensembles):
         for i, rate in enumerate(config.learning_rates):
-            cell = ensemble.isel(learning_rate=i)
-            sgd = _sgd(size, config, rate)
-            first = fluctuation_dissipation(problem, sgd, cell, snapshots=True)["first"]
+            looks = trajectories(ensemble.isel(learning_rate=i))
+            force = full_gradients(problem, looks.params, config.weight_decay)
+            first = first_fluctuation_relation(looks.params, force, looks.momentum_buffer, rate)
             side = (first.left.value + first.right.value) / 2
             value[i, j] = first.gap.value / side
             error[i, j] = first.gap.standard_error / side
