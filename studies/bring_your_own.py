@@ -197,7 +197,7 @@ def _looked(
     ends = xr.concat([one["endpoints"].to_dataset() for one in ensembles], "batch_size")
     tree = xr.DataTree.from_dict({"endpoints": ends})
     found = over_endpoints(look, problem, tree, seed=config.seed)
-    loss = xr.concat([one["run"]["loss"] for one in ensembles], "batch_size")
+    loss = xr.concat([one["run"].to_dataset()["loss"] for one in ensembles], "batch_size")
     values = {name: found[name] for name in _Look._fields} | {"loss": loss}
     values["noise"] = values["noise"] / xr.DataArray(list(config.batch_sizes), dims="batch_size")
     return {name: over_runs(array) for name, array in values.items()}

@@ -93,7 +93,8 @@ def flax_problem(data: Images, width: int, seed: int) -> EmpiricalRisk:
 
         @linen.compact
         def __call__(self, pixels):
-            return linen.Dense(10)(jnp.tanh(linen.Dense(self.width)(pixels)))
+            hidden = jnp.tanh(linen.Dense(self.width)(pixels))
+            return linen.Dense(10)(hidden)
 
     inputs = data.images.reshape(len(data.labels), -1)
     model = Perceptron(width)

@@ -59,7 +59,7 @@ def pairs(covariance: Any, replicas: int, looks: int, seed: int, progress: bool)
         progress=progress,
         devices=jax.devices(),
     )
-    kept = ensemble["snapshots"]["params"].values.astype(float)
+    kept = ensemble["snapshots"].to_dataset()["params"].values.astype(float)
     return Pairs(kept[:, :, ::2], kept[:, :, 1::2])
 
 

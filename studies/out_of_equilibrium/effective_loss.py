@@ -57,7 +57,7 @@ def ends(
         progress=progress,
         devices=jax.devices(),
     )
-    return ensemble["snapshots"]["params"].values.astype(float)
+    return ensemble["snapshots"].to_dataset()["params"].values.astype(float)
 
 
 def claims(replicas: int, margin: float, seed: int, progress: bool) -> Mapping[str, xr.DataTree]:

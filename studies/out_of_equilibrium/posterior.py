@@ -104,7 +104,7 @@ def bias(
         diagnose=False,
         devices=jax.devices(),
     )
-    params = next(iter(draws["posterior"].values())).values.astype(float)
+    params = next(iter(draws["posterior"].to_dataset().values())).values.astype(float)
     # θᵀ(precision)θ/d is 1 on the posterior, whose mean linear regression keeps (to O(h²) here).
     deviation = params - posterior.mean
     energy = np.einsum("hcti,ij,hctj->hct", deviation, posterior.precision, deviation)

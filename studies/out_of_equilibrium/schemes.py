@@ -80,7 +80,7 @@ def spreads(replicas: int, seed: int, progress: bool) -> dict[str, Spread]:
             phases=phases,
             devices=jax.devices(),
         )
-        ends = ensemble["endpoints"]["params"].values.astype(float)
+        ends = ensemble["endpoints"].to_dataset()["params"].values.astype(float)
         estimates = [cluster_variance(runs[:, None, :]) for runs in ends]
         factor = noise.variance_factor(problem)
         found[name] = Spread(

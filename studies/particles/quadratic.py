@@ -57,7 +57,7 @@ def run(
         None, kernel, warmup=100, draws=draws, chains=chains, seed=seed, thinning=THINNING,
         starts={"x": start}, diagnose=False, devices=jax.devices(), **settings,
     )  # fmt: skip
-    return tree["posterior"]["x"].values.astype(float)[..., 0]
+    return tree["posterior"].to_dataset()["x"].values.astype(float)[..., 0]
 
 
 def errors(
@@ -176,7 +176,7 @@ def minibatches(draws: int, chains: int, margin: float, seed: int, progress: boo
     for index, (number, gradient) in enumerate(
         [(numbers[0], "minibatch"), (numbers[1], "minibatch"), (numbers[1], "svrg")]
     ):
-        every = {"refresh_every": REFRESH} if gradient == "svrg" else {}
+        every: dict[str, Any] = {"refresh_every": REFRESH} if gradient == "svrg" else {}
         kernel = MeanFieldLangevin(
             functional=functional, step_size=STEP, temperature=temperature, gradient=gradient,
             batch_size=BATCH, **every,
