@@ -88,8 +88,9 @@ class Config:
                 raise ValueError(
                     f"{name} must be two values or more, each twice the one before, got {values}"
                 )
-        for name in ("examples", "width", "replicas", "looks", "samples"):
+        for name in ("examples", "width", "looks", "samples"):
             count(name, getattr(self, name), at_least=2)
+        count("replicas", self.replicas, at_least=8)  # fewer give no error of the stationarity test
         count("steps", self.steps, at_least=4 * self.looks)
         positive("weight_decay", self.weight_decay)
         for name in ("margin", "gap"):
@@ -234,7 +235,7 @@ def claims(model: str, found: Diagnosis, config: Config) -> Mapping[str, xr.Data
         ),
         "stability": stable(model, found, config).to_datatree(threshold_chart(found, config)),
         "stationarity": stationary(model, found, config).to_datatree(
-            grid_map("Gap of the first relation", "relative", found.imbalance, config)
+            grid_map("Gap of the first relation", "relative", found.imbalance, config, 0.0)
         ),
         "flatness": flatter(model, found).to_datatree(
             grid_map("Curvature at the end, Tr H", "loss/params²", found.curvature, config),
@@ -349,11 +350,14 @@ def corners(
     ]
 
 
-def grid_map(title: str, unit: str, found: Estimate, config: Config) -> Map:
+def grid_map(
+    title: str, unit: str, found: Estimate, config: Config, centre: float | None = None
+) -> Map:
     """A number in every cell."""
     rates = [float(rate) for rate in config.learning_rates]
     sizes = list(config.batch_sizes)
-    return Map(title, "batch size S", "learning rate η", sizes, rates, found.value, unit)
+    labels = "batch size S", "learning rate η"
+    return Map(title, *labels, sizes, rates, found.value, unit, centre=centre)
 
 
 def threshold_chart(found: Diagnosis, config: Config) -> Chart:

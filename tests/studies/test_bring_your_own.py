@@ -19,6 +19,7 @@ from studies.own_models import MODELS, averaged, images
         ({"learning_rates": (0.1,)}, r"learning_rates must be two .* got \(0.1,\)"),
         ({"batch_sizes": (8, 24)}, r"batch_sizes must be .* twice the one before, got \(8, 24\)"),
         ({"steps": 100, "looks": 40}, "steps must be at least 160, got 100"),
+        ({"replicas": 7}, "replicas must be at least 8, got 7"),
         ({"weight_decay": 0.0}, "weight_decay must be positive"),
         ({"gap": 0.0}, "gap must be positive"),
         ({"dataset": "imagenet"}, "dataset must be one of 'digits', 'mnist'"),
@@ -131,7 +132,7 @@ def test_files_of_the_user_are_diagnosed(tmp_path):
     found = bring_your_own.run(
         bring_your_own.Config(
             models=("flax",), dataset="mnist", data_dir=str(tmp_path), examples=40, width=2,
-            learning_rates=(0.1, 0.2), batch_sizes=(2, 4), steps=80, replicas=4, looks=4,
+            learning_rates=(0.1, 0.2), batch_sizes=(2, 4), steps=80, replicas=8, looks=4,
             samples=4, progress=False,
         )
     )  # fmt: skip
