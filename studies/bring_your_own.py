@@ -44,9 +44,9 @@ class Config:
     """Images: scikit-learn's digits, or mnist, fashion_mnist, cifar10 or svhn from your files."""
     data_dir: str = ""
     """Folder with the files of that data set; nothing is downloaded."""
-    examples: int = 1500
+    examples: int = 1000
     """Images to train on, drawn at random."""
-    width: int = 16
+    width: int = 8
     """Hidden neurons."""
     learning_rates: Sequence[float] = (0.1, 0.2, 0.4, 0.8)
     """Learning rates η, ascending, each twice the one before."""
