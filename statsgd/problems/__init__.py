@@ -1,6 +1,7 @@
 """What SGD minimises."""
 
 from statsgd.problems.curvature import DENSE_LIMIT, hessian
+from statsgd.problems.datasets import Images, read_cifar10, read_mnist, read_svhn
 from statsgd.problems.hadamard_regression import HadamardRegression, hadamard_regression
 from statsgd.problems.landscapes import (
     kinked_wells,
@@ -40,6 +41,7 @@ __all__ = [
     "EmpiricalRisk",
     "FrozenTwoValley",
     "HadamardRegression",
+    "Images",
     "Landscape",
     "LinearNetwork",
     "LinearRegression",
@@ -63,6 +65,9 @@ __all__ = [
     "population_risk",
     "quadratic",
     "quartic_wells",
+    "read_cifar10",
+    "read_mnist",
+    "read_svhn",
     "shifted_tilted_quartic",
     "smooth_wells",
     "tilted_quartic",

@@ -1,0 +1,386 @@
+"""Diagnosis of one's own model: noise, curvature, stability, stationarity and flatness.
+
+A classifier written in Equinox and in Flax, on scikit-learn's digits or on images that the user
+has (MNIST, CIFAR-10 and others), is trained by SGD over a small grid of learning rates and batch
+sizes. The same measures are then taken of every cell: what anyone with a JAX model can do. The
+claims that the literature makes of such measures are judged on the way.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple, Self
+
+import jax
+import numpy as np
+import xarray as xr
+
+import statsgd
+from statsgd.arguments import count, one_of, positive
+from statsgd.comparison import Claim, Quantity
+from statsgd.measures import (
+    Estimate,
+    first_fluctuation_relation,
+    full_gradients,
+    noise_alignment,
+    over_endpoints,
+    top_eigenpairs,
+    trajectories,
+)
+from statsgd.problems import EmpiricalRisk
+from statsgd.reports import Chart, Map, Series
+from studies.findings import findings
+from studies.own_models import DATASETS, MODELS, images
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of the study; every field is a command-line option."""
+
+    models: Sequence[str] = ("equinox", "flax")
+    """Libraries in which the classifier is written."""
+    dataset: str = "digits"
+    """Images: scikit-learn's digits, or mnist, fashion_mnist, cifar10 or svhn from your files."""
+    data_dir: str = ""
+    """Folder with the files of that data set; nothing is downloaded."""
+    examples: int = 1000
+    """Images to train on, drawn at random."""
+    width: int = 8
+    """Hidden neurons."""
+    learning_rates: Sequence[float] = (0.1, 0.2, 0.4, 0.8)
+    """Learning rates η, ascending, each twice the one before."""
+    batch_sizes: Sequence[int] = (8, 16, 32)
+    """Batch sizes S, ascending, each twice the one before."""
+    weight_decay: float = 0.01
+    """Weight decay λ: without it cross-entropy has no minimum, and SGD no stationary law."""
+    steps: int = 20_000
+    """Steps of training."""
+    replicas: int = 32
+    """Independent runs of each cell."""
+    looks: int = 40
+    """Looks at each run, over the second half of it, for the test of stationarity."""
+    samples: int = 16
+    """Random vectors for each trace."""
+    margin: float = 0.1
+    """Relative difference that counts as agreement."""
+    gap: float = 0.1
+    """Relative gap of the fluctuation–dissipation relation that counts as none."""
+    seed: int = 0
+    """Seed of everything."""
+    output: str = os.path.join("results", "bring_your_own")
+    """Folder for the report."""
+    progress: bool = True
+    """Show progress bars."""
+
+    def __post_init__(self) -> None:
+        count("the number of models", len(self.models))
+        for name in self.models:
+            one_of("models", name, MODELS)
+        if (one_of("dataset", self.dataset, DATASETS) == "digits") != (not self.data_dir):
+            raise ValueError(
+                "data_dir must be the folder with the files of the dataset, and empty for digits, "
+                f"got {self.data_dir!r} for {self.dataset!r}"
+            )
+        for name in ("learning_rates", "batch_sizes"):
+            values = getattr(self, name)
+            if len(values) < 2 or any(b != 2 * a for a, b in pairwise(values)):
+                raise ValueError(
+                    f"{name} must be two values or more, each twice the one before, got {values}"
+                )
+        for name in ("examples", "width", "looks", "samples"):
+            count(name, getattr(self, name), at_least=2)
+        count("replicas", self.replicas, at_least=8)  # fewer give no error of the stationarity test
+        count("steps", self.steps, at_least=4 * self.looks)
+        positive("weight_decay", self.weight_decay)
+        for name in ("margin", "gap"):
+            positive(name, getattr(self, name))
+        count("seed", self.seed, at_least=0)
+
+    @classmethod
+    def quick(cls) -> Self:
+        """Settings that take less than a minute."""
+        return cls(
+            examples=300,
+            width=4,
+            learning_rates=(0.3, 0.6),
+            batch_sizes=(8, 16),
+            steps=5000,
+            looks=20,
+            samples=8,
+            gap=0.2,
+            output=os.path.join("results", "bring_your_own_quick"),
+        )
+
+
+class Diagnosis(NamedTuple):
+    """What is measured of a model: means over runs, arrays `(learning rate, batch size)`."""
+
+    loss: Estimate
+    sharpness: Estimate
+    """h_max, the largest eigenvalue of the Hessian."""
+    curvature: Estimate
+    """Tr H."""
+    noise: Estimate
+    """Tr C of a batch."""
+    alignment: Estimate
+    """d Tr(HC)/(Tr H Tr C)."""
+    imbalance: Estimate
+    """Relative gap between the sides of the first fluctuation–dissipation relation."""
+
+
+def run(config: Config) -> xr.DataTree:
+    """Train, measure and judge; returns the tree that `statsgd.report` reads."""
+    data = images(config.dataset, config.data_dir, config.examples, config.seed)
+    parts: dict[str, xr.DataTree] = {}
+    for name in config.models:
+        found = diagnose(MODELS[name](data, config.width, config.seed), config)
+        for title, part in claims(name, found, config).items():
+            parts[f"{name}: {title}"] = part
+    return findings(
+        "Bring your own model: a diagnosis over learning rate and batch size",
+        "What is the gradient noise of this model like, is training stationary, is it near the "
+        "edge of stability, and how does flatness depend on learning rate and batch size? "
+        f"{config.width} hidden neurons, {config.examples} images of {config.dataset}.",
+        parts,
+    )
+
+
+def diagnose(problem: EmpiricalRisk, config: Config) -> Diagnosis:
+    """Train and measure one model on the whole grid."""
+    ensembles = [train(problem, size, config) for size in config.batch_sizes]
+    looked = [_looked(problem, ensembles, config), _imbalance(problem, ensembles, config)]
+    return Diagnosis(**{name: found for one in looked for name, found in one.items()})
+
+
+def train(problem: EmpiricalRisk, size: int, config: Config) -> xr.DataTree:
+    """Runs of one batch size at every learning rate."""
+    sgd = statsgd.SGD(
+        config.learning_rates[0],
+        statsgd.noise.Minibatch(size),
+        weight_decay=config.weight_decay,
+    )
+    spacing = config.steps // (2 * config.looks)
+    return statsgd.simulate(
+        problem,
+        statsgd.grid(sgd, learning_rate=config.learning_rates),
+        steps=config.steps,
+        replicas=config.replicas,
+        seed=config.seed,
+        keep=[config.steps - i * spacing for i in reversed(range(config.looks))],
+        progress=config.progress,
+        devices=jax.devices(),
+    )
+
+
+class _Look(NamedTuple):
+    """Measures of one endpoint."""
+
+    sharpness: Any
+    curvature: Any
+    noise: Any
+    alignment: Any
+
+
+def _looked(
+    problem: EmpiricalRisk, ensembles: Sequence[xr.DataTree], config: Config
+) -> dict[str, Estimate]:
+    """What is measured at the endpoints of all cells: one compilation."""
+    depth = min(20, problem.dimension)
+
+    def look(problem: EmpiricalRisk, params: Any, seed: Any) -> _Look:
+        # The noise of single examples, whose covariance is S times that of a batch.
+        one = statsgd.noise.Minibatch(1)
+        aligned = noise_alignment(problem, params, one, samples=config.samples, seed=seed)
+        top = top_eigenpairs(problem, params, 1, depth=depth, seed=seed)
+        return _Look(top.values[0], aligned.curvature_trace, aligned.noise_trace, aligned.ratio)
+
+    ends = xr.concat([one["endpoints"].to_dataset() for one in ensembles], "batch_size")
+    tree = xr.DataTree.from_dict({"endpoints": ends})
+    found = over_endpoints(look, problem, tree, seed=config.seed)
+    loss = xr.concat([one["run"].to_dataset()["loss"] for one in ensembles], "batch_size")
+    values = {name: found[name] for name in _Look._fields} | {"loss": loss}
+    values["noise"] = values["noise"] / xr.DataArray(list(config.batch_sizes), dims="batch_size")
+    return {name: over_runs(array) for name, array in values.items()}
+
+
+def over_runs(values: xr.DataArray) -> Estimate:
+    """Mean over replicas, as an array `(learning rate, batch size)`."""
+    array = values.transpose("learning_rate", "batch_size", "replica").values.astype(float)
+    return Estimate(array.mean(axis=-1), array.std(axis=-1, ddof=1) / np.sqrt(array.shape[-1]))
+
+
+def _imbalance(
+    problem: EmpiricalRisk, ensembles: Sequence[xr.DataTree], config: Config
+) -> dict[str, Estimate]:
+    """The first fluctuation–dissipation relation over the looks at every cell."""
+    value, error = np.zeros((2, len(config.learning_rates), len(config.batch_sizes)))
+    for j, ensemble in enumerate(ensembles):
+        for i, rate in enumerate(config.learning_rates):
+            looks = trajectories(ensemble.isel(learning_rate=i))
+            force = full_gradients(problem, looks.params, config.weight_decay)
+            first = first_fluctuation_relation(looks.params, force, looks.momentum_buffer, rate)
+            side = (first.left.value + first.right.value) / 2
+            value[i, j] = first.gap.value / side
+            error[i, j] = first.gap.standard_error / side
+    return {"imbalance": Estimate(value, error)}
+
+
+def claims(model: str, found: Diagnosis, config: Config) -> Mapping[str, xr.DataTree]:
+    """What the literature says of the numbers of one model."""
+    return {
+        "noise": aligned_noise(model, found, config).to_datatree(
+            grid_map("Alignment of noise and curvature", "ratio", found.alignment, config),
+            grid_map("Noise of a batch, Tr C", "loss²/params²", found.noise, config),
+        ),
+        "stability": stable(model, found, config).to_datatree(threshold_chart(found, config)),
+        "stationarity": stationary(model, found, config).to_datatree(
+            grid_map("Gap of the first relation", "relative", found.imbalance, config, 0.0)
+        ),
+        "flatness": flatter(model, found).to_datatree(
+            grid_map("Curvature at the end, Tr H", "loss/params²", found.curvature, config),
+            grid_map("Loss at the end", "loss", found.loss, config),
+        ),
+        "ratio": only_the_ratio(model, found, config).to_datatree(ratio_chart(found, config)),
+    }
+
+
+def aligned_noise(model: str, found: Diagnosis, config: Config) -> Claim:
+    """Noise is stronger along curved directions."""
+    return Claim(
+        "Gradient noise is aligned with curvature: it climbs faster than isotropic noise of the "
+        f"same strength ({model}).",
+        "Zhu et al. (2019), arXiv:1803.00195",
+        corners(found.alignment, config, 1.0, ">"),
+        "d Tr(HC)/(Tr H Tr C) at the end of training, one for isotropic noise.",
+    )
+
+
+def stable(model: str, found: Diagnosis, config: Config) -> Claim:
+    """SGD ends where full-batch steps of its size would be stable."""
+    half = np.asarray(config.learning_rates)[:, None] / 2
+    threshold = 2 / found.sharpness.value
+    return Claim(
+        f"SGD ends at points where its learning rate is below the threshold 2/h_max ({model}).",
+        "Wu, Ma, E (2018), NeurIPS; Cohen et al. (2021), arXiv:2103.00065",
+        corners(Estimate(*(half * one for one in found.sharpness)), config, 1.0, "<"),
+        "η h_max/2, with the largest curvature at the end of training: at one full-batch steps "
+        f"sit at the edge of stability. The threshold is {threshold[0, 0]:.2g} where the learning "
+        f"rate is {config.learning_rates[0]:g} and {threshold[-1, 0]:.2g} where it is "
+        f"{config.learning_rates[-1]:g} (S = {config.batch_sizes[0]}): training moves it.",
+    )
+
+
+def stationary(model: str, found: Diagnosis, config: Config) -> Claim:
+    """The first fluctuation–dissipation relation."""
+    slowest, fastest = (
+        1 / (rate * config.weight_decay)
+        for rate in (config.learning_rates[0], config.learning_rates[-1])
+    )
+    return Claim(
+        f"Over the second half of training the runs are stationary: ⟨θ·∇⟩ = (η/2)⟨|m|²⟩ ({model}).",
+        "Yaida (2018), arXiv:1810.00004",
+        corners(found.imbalance, config, 0.0, "=", config.gap),
+        f"Relative gap of the two sides, over {config.looks} looks at {config.replicas} runs. "
+        "Directions that only weight decay bends forget their start in 1/(ηλ) steps, "
+        f"{slowest:.0f} at the smallest learning rate and {fastest:.0f} at the largest, and "
+        f"training takes {config.steps}.",
+    )
+
+
+def flatter(model: str, found: Diagnosis) -> Claim:
+    """Larger η/S ends at flatter points."""
+    ratio, error = _ratio(found.curvature, (-1, 0), (0, -1))
+    noisy, calm = found.loss.value[-1, 0], found.loss.value[0, -1]
+    return Claim(
+        f"A larger ratio of learning rate to batch size ends at a flatter point ({model}).",
+        "Keskar et al. (2017), arXiv:1609.04836; Jastrzębski et al. (2017), arXiv:1711.04623",
+        [Quantity("Tr H, largest over smallest η/S", ratio, error, 1.0, "<")],
+        "Tr H where training ends, which is above the minimum that weight decay gives the loss: "
+        f"the loss is {noisy:.3g} at the largest η/S and {calm:.3g} at the smallest.",
+    )
+
+
+def only_the_ratio(model: str, found: Diagnosis, config: Config) -> Claim:
+    """Cells of equal η/S, as far apart as the grid has them."""
+    rates, sizes = config.learning_rates, config.batch_sizes
+    first = -min(len(rates), len(sizes))
+    factor = sizes[-1] // sizes[first]
+    quantities = []
+    for name, cells in (
+        ("h_max", found.sharpness), ("Tr H", found.curvature), ("loss", found.loss)
+    ):  # fmt: skip
+        ratio, error = _ratio(cells, (-1, -1), (first, first))
+        name = f"{name}, ({factor}η, {factor}S) over (η, S)"
+        quantities.append(Quantity(name, ratio, error, 1.0, "=", config.margin))
+    edge = [rates[i] / 2 * found.sharpness.value[i, i] for i in (first, -1)]
+    return Claim(
+        f"Only the ratio of learning rate to batch size matters ({model}).",
+        "Jastrzębski et al. (2017), arXiv:1711.04623; Smith, Le (2018), arXiv:1710.06451",
+        quantities,
+        f"η = {rates[first]:g}, S = {sizes[first]} against {factor} times both, after equally many "
+        "steps. To leading order in η the ratio is all that matters, but larger learning rates "
+        f"also drive training from sharp places: η h_max/2 is {edge[0]:.2g} at the smaller, and "
+        f"{edge[1]:.2g} at the larger, where steps of full batches become unstable at one.",
+    )
+
+
+def _ratio(found: Estimate, one: tuple[int, int], other: tuple[int, int]) -> tuple[float, float]:
+    """One cell over another, with its error to first order."""
+    ratio = found.value[one] / found.value[other]
+    relative = (found.standard_error[cell] / found.value[cell] for cell in (one, other))
+    return float(ratio), float(ratio * np.hypot(*relative))
+
+
+def corners(
+    found: Estimate, config: Config, predicted: float, relation: str, margin: float = 0.0
+) -> list[Quantity]:
+    """The four corners of the grid."""
+    return [
+        Quantity(
+            f"η = {config.learning_rates[i]:g}, S = {config.batch_sizes[j]}",
+            float(found.value[i, j]),
+            float(found.standard_error[i, j]),
+            predicted,
+            relation,
+            margin,
+        )
+        for i in (0, -1)
+        for j in (0, -1)
+    ]
+
+
+def grid_map(
+    title: str, unit: str, found: Estimate, config: Config, centre: float | None = None
+) -> Map:
+    """A number in every cell."""
+    rates = [float(rate) for rate in config.learning_rates]
+    sizes = list(config.batch_sizes)
+    labels = "batch size S", "learning rate η"
+    return Map(title, *labels, sizes, rates, found.value, unit, centre=centre)
+
+
+def threshold_chart(found: Diagnosis, config: Config) -> Chart:
+    """The threshold 2/h_max at the end, and the learning rate that led there."""
+    rates = np.asarray(config.learning_rates, dtype=float)
+    threshold = 2 / found.sharpness.value
+    error = threshold * found.sharpness.standard_error / found.sharpness.value
+    series = [
+        Series(f"2/h_max, S = {size}", rates, threshold[:, j], error[:, j])
+        for j, size in enumerate(config.batch_sizes)
+    ]
+    series.append(Series("η itself", rates, rates, look="line"))
+    title = "Threshold of stability where training ends"
+    return Chart(title, "learning rate η", "learning rate", tuple(series), "xy")
+
+
+def ratio_chart(found: Diagnosis, config: Config) -> Chart:
+    """Curvature against η/S."""
+    rates = np.asarray(config.learning_rates, dtype=float)
+    values, errors = found.curvature
+    series = [
+        Series(f"S = {size}", rates / size, values[:, j], errors[:, j])
+        for j, size in enumerate(config.batch_sizes)
+    ]
+    title = "Curvature at the end and the ratio η/S"
+    return Chart(title, "η/S", "Tr H (loss/params²)", tuple(series), "x")

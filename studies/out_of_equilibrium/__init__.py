@@ -1,0 +1,1 @@
+"""Parts of the study `equilibrium_or_not`, one file for each subject."""
