@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 from scipy.stats import norm
 
 from statsgd import SGD, noise, problems, simulate
@@ -12,10 +13,11 @@ from statsgd.measures import (
     escape_rate,
     exit_times,
     first_exit,
+    first_passage,
     loss_climb,
     loss_climb_dataset,
     restricted_mean,
-    survival,
+    survival_curve,
     survival_dataset,
 )
 
@@ -59,7 +61,7 @@ def exact_survival():
 
 def test_kaplan_meier_on_known_data():
     # Printed in the textbooks: S and Greenwood's error at each exit time, 9 exits in 359 weeks.
-    curve = survival(REMISSION)
+    curve = survival_curve(REMISSION)
     np.testing.assert_array_equal(curve.time, [6, 7, 10, 13, 16, 22, 23])
     np.testing.assert_array_equal(curve.at_risk, [21, 17, 15, 12, 11, 7, 6])
     stays = [0.8571, 0.8067, 0.7529, 0.6902, 0.6275, 0.5378, 0.4482]
@@ -78,7 +80,7 @@ def test_kaplan_meier_on_known_data():
 def test_without_censoring_all_is_elementary():
     time = np.random.default_rng(0).exponential(5.0, 50)
     exits = ExitTimes(time, np.ones(50, dtype=bool))
-    curve = survival(exits)
+    curve = survival_curve(exits)
     share = np.array([(time > t).mean() for t in curve.time])
     np.testing.assert_allclose(curve.survival, share, atol=1e-12)
     np.testing.assert_allclose(curve.standard_error, np.sqrt(share * (1 - share) / 50), atol=1e-12)
@@ -92,7 +94,7 @@ def test_escape_of_sgd_against_the_exact_chain(escaping, exact_survival):
     share = 1 - exits.left.mean()
     assert 0.25 < share < 0.5  # much is censored
     k = np.array([5, 20, 50, 90])
-    curve = survival(exits)
+    curve = survival_curve(exits)
     error = curve.standard_error_at(k)
     assert np.all(np.abs(curve.at(k) - exact_survival[k]) < 4 * error)
     low, high = curve.interval(0.9999)
@@ -119,6 +121,43 @@ def test_escape_of_sgd_against_the_exact_chain(escaping, exact_survival):
     assert exact_survival.sum() == pytest.approx(law, rel=0.2)
     # Ignoring the censored ones, as if they were not there, is far off.
     assert exits.time[exits.left].mean() < 0.6 * exact_survival.sum()
+
+
+def test_exits_to_the_step_without_records(escaping):
+    # The same replicas as `simulate` runs, so the same exits, to the step.
+    exits = first_passage(
+        problems.quadratic(np.eye(1)),
+        SGD(ETA, noise.Isotropic(NOISE)),
+        lambda x: jnp.abs(x[0]) < EDGE,
+        steps=100,
+        replicas=1000,
+        seed=5,
+    )
+    seen = exit_times(escaping, "inside")
+    np.testing.assert_array_equal(exits.time, seen.time[:1000])
+    np.testing.assert_array_equal(exits.left, seen.left[:1000])
+
+
+@pytest.mark.slow
+def test_mean_first_passage_of_a_chain_over_a_barrier():
+    # Quartic x⁴/4 − x²/2, −1 → 0 at τ = .1, chain with η = .02: 33.41 in t = ηk; the diffusion
+    # takes 30.82, 8 % less.
+    exits = first_passage(
+        problems.quartic_wells(),
+        SGD(0.02, noise.Isotropic(10.0)),
+        lambda x: x[0] < 0,
+        steps=6000,
+        replicas=6000,
+        seed=0,
+    )
+    rate = escape_rate(exits, after=300)
+    spread = restricted_mean(exits, 6000)
+    left = survival_curve(exits).at(6000)[0] / rate.value
+    error = np.hypot(spread.standard_error, left * rate.standard_error / rate.value)
+    mean, error = 0.02 * (spread.value + left), 0.02 * error
+    assert 4 * error < 0.07 * 33.41
+    assert abs(mean - 33.41) < 4 * error
+    assert abs(mean - 30.82) > 4 * error
 
 
 def test_labelled_survival(escaping):
@@ -168,6 +207,12 @@ def test_bad_input(unchecked):
     exits = first_exit(held, np.arange(2.0))
     with pytest.raises(ValueError, match="after must leave replicas inside"):
         escape_rate(exits, after=1.0)
+    problem, sgd = problems.quadratic(np.eye(1)), SGD(ETA, noise.Isotropic(NOISE))
+    ask: dict = {"steps": 5, "replicas": 3, "seed": 0}
+    with pytest.raises(ValueError, match="start must lie inside the region, got 3"):
+        first_passage(problem, sgd, lambda x: x[0] > 1, **ask)
+    with pytest.raises(ValueError, match="inside must return one boolean"):
+        first_passage(problem, sgd, lambda x: x, **ask)
     with pytest.raises(ValueError, match="horizon must be at most the last time seen 1"):
         restricted_mean(exits, 2.0)
     with pytest.raises(ValueError, match=r"start_loss must have shape \(\) or \(2,\)"):
@@ -175,18 +220,20 @@ def test_bad_input(unchecked):
 
 
 def test_replicas_that_diverge_have_left():
-    run = simulate(
-        problems.landscape(lambda x: -jnp.sum(x**4), np.array([0.5])),
-        SGD(0.2, noise.Isotropic(0.01)),
-        steps=32,
-        replicas=8,
-        seed=0,
-        progress=False,
-        observe={"inside": lambda x: jnp.abs(x[0]) < 1e30},
-        observe_at=4,
+    # Two replicas inside at every record; the second is frozen at step 6, where it blew up.
+    steps = ("step", [4, 8])
+    run = xr.DataTree.from_dict(
+        {
+            "observables": xr.Dataset(
+                {"inside": (("replica", "step"), np.ones((2, 2)))}
+            ).assign_coords(step=steps),
+            "run": xr.Dataset(
+                {"diverged": ("replica", [False, True]), "diverged_at": ("replica", [-1, 6])}
+            ),
+        }
     )
-    assert run["run"].diverged.all()
     exits = exit_times(run, "inside")
-    assert exits.left.all()
+    assert exits.left.tolist() == [False, True]
+    assert exits.time.tolist() == [8, 8]
     with pytest.raises(ValueError, match="group 'observables'"):
         exit_times(run.drop_nodes("observables"), "inside")
