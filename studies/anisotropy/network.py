@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from statsgd.comparison import Claim, Quantity
-from statsgd.measures import mean_over_clusters, restricted_mean, survival
+from statsgd.measures import mean_over_clusters, restricted_mean, survival_curve
 from statsgd.reports import Chart, Series
 from studies.anisotropy.branches import (
     DESCENT,
@@ -131,7 +131,7 @@ def _climbing(branches: list[Branches], settings: NetworkSettings) -> xr.DataTre
     steps = np.arange(settings.steps + 1)
 
     def curve(name: str) -> Series:
-        found = [survival(b.exits[name]) for b in branches]
+        found = [survival_curve(b.exits[name]) for b in branches]
         stayed = np.mean([one.at(steps) for one in found], axis=0)
         errors = np.array([one.standard_error_at(steps) for one in found])
         return Series(name, steps, stayed, np.sqrt(np.sum(errors**2, 0)) / len(found), "line")

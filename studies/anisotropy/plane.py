@@ -15,7 +15,7 @@ import statsgd
 from statsgd.comparison import Claim, Quantity
 from statsgd.dynamics.noise.gradient_noise import GradientNoise
 from statsgd.laws import leave_probability
-from statsgd.measures import ExitTimes, exit_times, hessian, mean_over_clusters, survival
+from statsgd.measures import ExitTimes, exit_times, hessian, mean_over_clusters, survival_curve
 from statsgd.noise import Minibatch, TraceMatched
 from statsgd.problems import EmpiricalRisk, Problem
 from statsgd.reports import Chart, Series
@@ -139,7 +139,7 @@ class Leaving:
         """Share that stayed against the step, by Kaplan and Meier."""
         times = np.concatenate([exits.time for exits in self.exits[name]])
         left = np.concatenate([exits.left for exits in self.exits[name]])
-        curve = survival(ExitTimes(times, left))
+        curve = survival_curve(ExitTimes(times, left))
         steps = np.arange(0, self.iterates + 1, 3)
         return Series(name, steps, curve.at(steps), curve.standard_error_at(steps), "line")
 
