@@ -72,9 +72,9 @@ class Config:
     def quick(cls) -> Self:
         """Settings that take less than a minute."""
         return cls(
-            plane_replicas=400,
+            plane_replicas=300,
             plane_data_sets=1,
-            plane_margin=0.08,
+            plane_margin=0.1,
             splits=1,
             steps=60,
             replicas=12,

@@ -16,7 +16,7 @@ import xarray as xr
 
 from statsgd.arguments import count, positive
 from studies.findings import findings
-from studies.valleys import motion, pair, ring, variance
+from studies.valleys import motion, pair, reading, ring, variance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Config:
     """Learning rate η on the ring."""
     ring_diffusion: float = 0.1
     """Diffusion D_y across the ring (loss)."""
-    ring_replicas: int = 2000
+    ring_replicas: int = 4000
     """Runs on the ring, of each noise."""
     pair_along: float = 3.0
     """Place y along two valleys where runs are frozen."""
     pair_noise: float = 1e-3
     """Noise level ησ of frozen runs."""
-    pair_rate: float = 0.004
+    pair_rate: float = 0.002
     """Learning rate η of frozen runs."""
     pair_strength: float = 0.02
     """Noise strength σ of drifting runs, C = 2σH."""
@@ -75,11 +75,12 @@ class Config:
             ring_rate=0.05,
             ring_diffusion=0.2,
             ring_replicas=1000,
+            pair_rate=0.004,
             pair_rates=(0.02, 0.04, 0.06),
             pair_steps=1000,
-            pair_replicas=400,
+            pair_replicas=600,
             replicas=40,
-            looks=40,
+            looks=30,
             margin=0.05,
             output=os.path.join("results", "effective_regularization_quick"),
         )
@@ -127,7 +128,7 @@ def run(config: Config) -> xr.DataTree:
             f"{config.batch_size}"
         )
     _say(config, "ring: where SGD dwells, how fast it gets there, and when it is thrown out")
-    parts = dict(ring.parts(on_ring))
+    parts = {**ring.parts(on_ring), **reading.parts(on_ring)}
     parts["ring, speed"] = motion.speed(on_ring)
     parts |= motion.bound_of_noise(on_ring)
     _say(config, "two valleys: frozen and drifting")

@@ -205,7 +205,7 @@ def _flatness(branches: list[Branches]) -> xr.DataTree:
         ),
     )
     chart = Chart(
-        "Sharpness of where the runs end (line: full-batch descent) against the indicator at the start",
+        "Sharpness of where the runs end against the indicator at the start (line: full batch)",
         "Tr(HC) over that of isotropic noise, at the start",
         "Tr H after descent (loss/params²)",
         tuple(

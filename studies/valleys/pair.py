@@ -93,7 +93,7 @@ def _frozen(settings: PairSettings) -> Mapping[str, xr.DataTree]:
         "derived",
         [
             Quantity(
-                "P(flat), chain", value, error, chain.flat_probability, margin=settings.margin / 2
+                "P(flat), chain", value, error, chain.flat_probability, margin=settings.margin
             ),
             Quantity("P(flat), Itô", value, error, readings["ito"], margin=settings.margin),
         ],
@@ -158,10 +158,10 @@ def _freezing(settings: PairSettings) -> xr.DataTree:
         ]
         + [
             Quantity(
-                f"final P(flat), η = {rate:g}",
-                share[i, -1],
+                f"final P(flat) − chain, η = {rate:g}",
+                share[i, -1] - path.final_flat_probability,
                 error[i, -1],
-                path.final_flat_probability,
+                0.0,
                 margin=2 * settings.margin,
             )
             for i, (rate, path) in enumerate(zip(rates, paths, strict=True))

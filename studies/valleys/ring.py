@@ -1,10 +1,10 @@
-"""A ring of minima whose curvature varies: where SGD dwells, and how noise is read.
+"""A ring of minima whose curvature varies: where SGD dwells.
 
 L(x, y) = b(1 − cos x) + ½h(x)y² with h = h₀e^(a cos x): sharp at x = 0, flat at x = π.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -48,18 +48,6 @@ class RingLoss(eqx.Module):
         """The loss at `params`."""
         x, y = params
         return like(params, self.height) * (1 - jnp.cos(x)) + curvature(x) * y**2 / 2
-
-
-class FollowingCurvature(eqx.Module):
-    """C = diag(1/κ, 1) c e^(a cos x): noise proportional to the curvature across."""
-
-    variance: Float[Any, ""]
-    anisotropy: Float[Any, ""]
-
-    def __call__(self, params: Float[Any, " 2"]) -> Float[Any, "2 2"]:
-        """C at `params`."""
-        across = self.variance * jnp.exp(A * jnp.cos(params[0]))
-        return jnp.diag(jnp.stack([across / self.anisotropy, across]))
 
 
 def curvature(x: Any) -> Any:
@@ -114,7 +102,12 @@ class Ring:
             law = ValleyLaw.ring(H0, A, d, anisotropy, height, **options)
             return law.expectation(lambda x: -np.cos(x))
 
-        return flat_side(learning_rate=eta) + flat_side(second_order=True) - flat_side()
+        return _with_shift(flat_side, eta)
+
+
+def _with_shift(reading: Callable[..., float], learning_rate: float) -> float:
+    """What a law says to second order in D_y, shifted by what the finite step adds to first."""
+    return reading(second_order=True) + reading(learning_rate=learning_rate) - reading()
 
 
 def parts(settings: RingSettings) -> Mapping[str, xr.DataTree]:
@@ -125,7 +118,6 @@ def parts(settings: RingSettings) -> Mapping[str, xr.DataTree]:
         "ring, flatness": _flatness(ring, found),
         "ring, effective loss": _effective_loss(ring, found),
         "ring, floor": _floor(ring),
-        **_ito(ring),
     }
 
 
@@ -181,9 +173,13 @@ def _effective_loss(ring: Ring, found: Mapping[float, tuple[Measured, Any]]) -> 
         return s.diffusion * (boltzmann - log_odds)
 
     def by_law(ratio: float) -> float:
-        law = ValleyLaw.ring(H0, A, s.diffusion, ratio, learning_rate=s.learning_rate)
-        sharp = law.expectation(lambda x: np.cos(x) > 0.5**0.5)
-        return float(np.log(sharp / law.expectation(lambda x: np.cos(x) < -(0.5**0.5))))
+        def log_odds(**options):
+            law = ValleyLaw.ring(H0, A, s.diffusion, ratio, **options)
+            sharp = law.expectation(lambda x: np.cos(x) > 0.5**0.5)
+            flat = law.expectation(lambda x: np.cos(x) < -(0.5**0.5))
+            return float(np.log(sharp / flat))
+
+        return _with_shift(log_odds, s.learning_rate)
 
     boltzmann = by_law(1.0)  # entropy across the valley alone
     rows, strengths = [], np.array(RATIOS)
@@ -209,7 +205,7 @@ def _effective_loss(ring: Ring, found: Mapping[float, tuple[Measured, Any]]) -> 
         why=(
             "−D_y ln of the density along the valley, less what entropy across it explains "
             "(κ = 1), over the sharp and the flat quarter of the ring. The prediction counts the "
-            f"step η = {s.learning_rate:g}."
+            f"step η = {s.learning_rate:g} and the second order of averaging."
         ),
     )
     chart = Chart(
@@ -294,92 +290,6 @@ def _floor(ring: Ring) -> xr.DataTree:
         level=0.0,
     )
     return claim.to_datatree(chart)
-
-
-def _ito(ring: Ring) -> Mapping[str, xr.DataTree]:
-    s, ratio = ring.settings, 4.0
-    noise = Anisotropic(
-        FollowingCurvature(np.float64(2 * s.diffusion / s.learning_rate), np.float64(ratio))
-    )
-    params = ring.positions(noise, ratio)
-    x, y = params[..., 0], params[..., 1]
-    flat_side = mean_over_clusters(-np.cos(x).mean(axis=1))
-    h = np.asarray(curvature(x))
-    identity = mean_over_clusters(
-        (h * y**2 * (1 - s.learning_rate * h / 2) / (s.diffusion * np.exp(A * np.cos(x)))).mean(1)
-    )
-
-    def across(x):
-        return s.diffusion * jnp.exp(A * jnp.cos(x))
-
-    def predicted(reading):
-        law = ValleyLaw(
-            curvature,
-            across,
-            lambda x: across(x) / ratio,
-            learning_rate=s.learning_rate,
-            reading=reading,
-        )
-        return law.expectation(lambda x: -np.cos(x))
-
-    readings = {name: predicted(name) for name in ("ito", "stratonovich", "anti_ito")}
-
-    def quantity(reading):
-        return Quantity(
-            f"E[−cos x], {reading}",
-            float(flat_side.value),
-            float(flat_side.standard_error),
-            readings[reading],
-            margin=s.margin,
-        )
-
-    why = (
-        f"SGD evaluates the noise before the step, and so is Itô. With noise ∝ h it gives "
-        f"{float(flat_side.value):.3f} ± {float(flat_side.standard_error):.3f}; the three "
-        "readings, with the finite step: "
-        + ", ".join(f"{name} {value:.3f}" for name, value in readings.items())
-        + "."
-    )
-    published = Claim(
-        "Where noise varies along the valley, SGD follows the flux Ap − D∇p (anti-Itô)",
-        "Yang, Zhang, Ouyang, Tang, Tu, arXiv:2601.10962, for the flux",
-        [quantity("anti_ito")],
-        why,
-    )
-    derived = Claim(
-        "Where noise varies along the valley, SGD is read as Itô",
-        "derived",
-        [
-            quantity("ito"),
-            Quantity(
-                "E[hy²(1 − ηh/2)/D_y]",
-                float(identity.value),
-                float(identity.standard_error),
-                1.0,
-                margin=s.margin,
-            ),
-        ],
-        f"{why} The second number is one for any noise that does not depend on y.",
-    )
-    chart = Chart(
-        "Three readings of noise that follows curvature",
-        "exponent of D along the valley: 0 anti-Itô, ½ Stratonovich, 1 Itô",
-        "E[−cos x]",
-        (
-            Series("readings", [1.0, 0.5, 0.0], list(readings.values()), look="line"),
-            Series(
-                "SGD",
-                [0.0, 0.5, 1.0],
-                [float(flat_side.value)] * 3,
-                [float(flat_side.standard_error)] * 3,
-                look="line",
-            ),
-        ),
-    )
-    return {
-        "ring, anti-Itô": published.to_datatree(),
-        "ring, Itô": derived.to_datatree(chart),
-    }
 
 
 def start() -> Any:

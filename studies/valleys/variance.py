@@ -58,13 +58,14 @@ class Fluctuations:
         self.minimum = self._minimum()
         white = self._sgd("without_replacement")
         shuffled = self._sgd("reshuffle")
+        iid_law = HeavyBallGaussian.from_sgd(self.problem, white, self.minimum)
         laws: dict[str, GaussianLaw] = {
-            IID: HeavyBallGaussian.from_sgd(self.problem, white, self.minimum),
+            IID: iid_law,
             RANDOM: EpochNoiseGaussian.from_sgd(self.problem, shuffled, self.minimum, "random"),
             END: EpochNoiseGaussian.from_sgd(self.problem, shuffled, self.minimum, 0),
         }
-        noise = laws[IID].noise_covariance
-        curvatures, vectors = np.linalg.eigh(laws[IID].hessian)
+        noise = iid_law.noise_covariance
+        curvatures, vectors = np.linalg.eigh(iid_law.hessian)
         # Shifting all outputs changes nothing: no noise there, and nothing to compare.
         noisy = _along(noise, vectors) > 1e-6 * np.max(_along(noise, vectors))
         self.vectors = vectors[:, noisy]
@@ -98,7 +99,7 @@ class Fluctuations:
     def _minimum(self) -> PyTree:
         descent = dataclasses.replace(DESCENT, weight_decay=np.float64(self.settings.weight_decay))
         run = statsgd.simulate(
-            self.problem, descent, steps=2500, replicas=1, seed=self.settings.seed, progress=False
+            self.problem, descent, steps=1000, replicas=1, seed=self.settings.seed, progress=False
         )
         ends = run["endpoints"].to_dataset()
         leaves = [ends[name].values[0] for name in self.problem.names]
@@ -201,9 +202,9 @@ def _relation(found: Fluctuations) -> xr.DataTree:
                 for name, one in exponents.items()
             )
             + "; the published exponent is about 4. It is reshuffling that makes the relation: "
-            "noise of one epoch sums to zero, and the flatter a direction the longer it remembers. Noise "
-            "proportional to the curvature would give ψ = 0 with i.i.d. batches; that of the data "
-            f"gives {found.predicted_exponent(IID):.2f}."
+            "noise of one epoch sums to zero, and the flatter a direction the longer it remembers. "
+            "Noise proportional to the curvature would give ψ = 0 with i.i.d. batches; that of the "
+            f"data gives {found.predicted_exponent(IID):.2f}."
         ),
     )
     return claim.to_datatree(_figure(found))
