@@ -124,7 +124,7 @@ def bound_of_noise(settings: RingSettings) -> Mapping[str, xr.DataTree]:
         f"Runs that diverge within {BOUND_STEPS} steps on the ring",
         "learning rate over 2/h of the sharpest place",
         "share of runs",
-        (Series("SGD", factors, share, error), Series("", factors, share, look="line")),
+        (Series("SGD", factors, share, error),),
     )
     shares = ", ".join(f"{v:.2f} at {f:.2f}" for f, v in zip(factors, share, strict=True))
 

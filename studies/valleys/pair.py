@@ -141,6 +141,14 @@ def _freezing(settings: PairSettings) -> xr.DataTree:
     limits = [
         freezing_prediction(landscape, rate, settings.strength, settings.steps) for rate in rates
     ]
+    there = [
+        float(
+            TwoValleyLaw(
+                landscape, float(path.along[-1]), rate * settings.strength
+            ).flat_probability()
+        )
+        for rate, path in zip(rates, paths, strict=True)
+    ]
     claim = Claim(
         "The choice between the valleys freezes while training drifts on, and the more noise, the "
         "more runs end in the flat one",
@@ -158,6 +166,15 @@ def _freezing(settings: PairSettings) -> xr.DataTree:
         ]
         + [
             Quantity(
+                f"final P(flat), η = {rates[0]:g}, below the law at its place",
+                share[0, -1],
+                error[0, -1],
+                there[0],
+                "<",
+            )
+        ]
+        + [
+            Quantity(
                 f"final P(flat) − chain, η = {rate:g}",
                 share[i, -1] - path.final_flat_probability,
                 error[i, -1],
@@ -171,8 +188,9 @@ def _freezing(settings: PairSettings) -> xr.DataTree:
             f"{float(landscape.start[1]):g}. Expected by the chain's transition matrix along the "
             "mean drift; the SDE gives "
             + ", ".join(f"{one.final_flat_probability:.3f}" for one in limits)
-            + f". At the last of the {settings.steps} steps the law at that place would have every "
-            "run in the flat valley: final shares are those of the freezing, not of equilibrium."
+            + f". The law at the places reached after {settings.steps} steps would have "
+            + ", ".join(f"{one:.3f}" for one in there)
+            + ": final shares are those of the freezing, not of equilibrium."
         ),
     )
     series = []

@@ -351,8 +351,8 @@ def _constant_noise(found: Fluctuations) -> xr.DataTree:
         why=(
             "Curvature differs between batches too, and that noise does not cancel over an epoch: "
             "in flat directions, where the rest does, it is what is left. Counted to leading order "
-            "(batch Hessians at the minimum, ηc/2h at every phase) the ratios in the flattest "
-            "quarter become "
+            "(batch Hessians at the minimum, as if it were white, which overcounts it) the ratios "
+            "in the flattest quarter become "
             + ", ".join(f"{one.value:.2f} ({name})" for name, one in corrected.items())
             + "."
         ),

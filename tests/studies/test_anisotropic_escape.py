@@ -1,4 +1,4 @@
-"""The study of anisotropic noise: exact probabilities, the digits with wrong labels, its verdicts."""
+"""The study of anisotropic noise: exact probabilities, digits with wrong labels, its verdicts."""
 
 import dataclasses
 import json
