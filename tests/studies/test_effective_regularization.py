@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +26,7 @@ def test_prediction_on_the_ring_counts_step_and_second_order(on_ring):
 def test_noise_on_the_ring_has_the_anisotropy_asked_for():
     # D_y = ηC_yy/2 and κ = C_yy/C_xx.
     noise = ring.constant_noise(0.2, 4.0, 0.05)
-    np.testing.assert_allclose(noise.covariance(None, None), np.diag([2.0, 8.0]))
+    np.testing.assert_allclose(noise.matrix, np.diag([2.0, 8.0]))
     following = reading.FollowingCurvature(np.float64(8.0), np.float64(4.0))
     at_sharp = following(jnp.zeros(2))
     np.testing.assert_allclose(at_sharp, np.diag([2.0, 8.0]) * np.exp(0.5), rtol=1e-6)
@@ -41,7 +42,7 @@ def test_squared_deviations_are_unbiased():
 
 def test_settings_out_of_range_are_refused(unchecked):
     quick = effective_regularization.Config.quick()
-    for field, value in (
+    cases: tuple[tuple[str, Any], ...] = (
         ("margin", 0.0),
         ("ring_replicas", 1),
         ("pair_rates", (0.06, 0.02)),
@@ -49,7 +50,8 @@ def test_settings_out_of_range_are_refused(unchecked):
         ("batch_size", 30),
         ("batch_size", 200),
         ("weight_decay", 0.0),
-    ):
+    )
+    for field, value in cases:
         with pytest.raises(ValueError, match=field):
             effective_regularization.run(dataclasses.replace(quick, **{field: value}))
 
