@@ -41,7 +41,7 @@ class Config:
     """Hidden units."""
     corrupted: float = 0.2
     """Share of training labels that are wrong."""
-    splits: int = 3
+    splits: int = 8
     """Splits of the digits, each with labels and a start of its own."""
     pretraining: int = 4000
     """Steps of full-batch descent to the iterate where runs branch off."""
@@ -51,7 +51,7 @@ class Config:
     """Examples per step S, on the network."""
     steps: int = 100
     """Steps of the runs on the network."""
-    replicas: int = 32
+    replicas: int = 12
     """Runs of each dynamics from each iterate."""
     relaxation: int = 2000
     """Steps of full-batch descent from the end of each run."""
@@ -77,7 +77,6 @@ class Config:
             plane_margin=0.1,
             splits=1,
             steps=60,
-            replicas=12,
             relaxation=500,
             margin=0.1,
             output=os.path.join("results", "anisotropic_escape_quick"),

@@ -16,17 +16,50 @@ from studies.anisotropy.branches import (
     Branches,
     NetworkSettings,
 )
-from studies.anisotropy.plane import SOURCE
+from studies.anisotropy.plane import FEW, SOURCE
 
 DRAWS = 4000  # of one step, of every noise; of SGD eight times as many
 
 
 def over_splits(values: list[Any]) -> tuple[float, float]:
-    """Mean over data sets of means over replicas, and its standard error over replicas."""
-    measured = [mean_over_clusters(np.asarray(one, dtype=float)) for one in values]
-    errors = np.array([one.standard_error for one in measured])
-    mean = np.mean([one.value for one in measured])
-    return float(mean), float(np.sqrt(np.sum(errors**2)) / len(errors))
+    """Mean over data sets of means over runs, and its standard error.
+
+    With few data sets the error is that of runs on them; it says nothing of other data.
+    """
+    means = np.array([np.mean(one) for one in values])
+    if len(means) >= FEW:
+        measured = mean_over_clusters(means)
+        return float(measured.value), float(measured.standard_error)
+    return float(means.mean()), _over_runs(values)
+
+
+def excess(found: Mapping[str, list[Any]], name: str) -> tuple[float, float]:
+    """By how much SGD exceeds another dynamics on the same data sets, as `over_splits`."""
+    means = np.array([np.mean(one) for one in found[SGD]])
+    means -= [np.mean(one) for one in found[name]]
+    if len(means) >= FEW:
+        measured = mean_over_clusters(means)
+        return float(measured.value), float(measured.standard_error)
+    error = np.hypot(_over_runs(found[SGD]), _over_runs(found[name]))
+    return float(means.mean()), float(error)
+
+
+def _over_runs(values: list[Any]) -> float:
+    errors = []
+    for one in values:
+        runs = np.asarray(one, dtype=float)
+        if np.asarray(one).dtype == bool:  # one more of each kind, so that it is never zero
+            share = (runs.sum() + 1) / (len(runs) + 2)
+            errors.append(np.sqrt(share * (1 - share) / len(runs)))
+        else:
+            errors.append(mean_over_clusters(runs).standard_error)
+    return float(np.sqrt(np.sum(np.square(errors))) / len(errors))
+
+
+def _said_of(branches: list[Branches]) -> str:
+    if len(branches) >= FEW:
+        return f" Errors are over {len(branches)} data sets."
+    return f" Errors are over runs on {len(branches)} data set(s), and not over data sets."
 
 
 def parts(settings: NetworkSettings) -> Mapping[str, xr.DataTree]:
@@ -146,53 +179,32 @@ def _climbing(branches: list[Branches], settings: NetworkSettings) -> xr.DataTre
 
 
 def _leaving(branches: list[Branches], settings: NetworkSettings) -> xr.DataTree:
-    share = {name: over_splits([b.moved[name] for b in branches]) for name in branches[0].noises}
-    size = settings.replicas * settings.splits
-    quantity = Quantity(
-        "share that left, SGD",
-        share[SGD][0],
-        _never_zero(share[SGD][0], size),
-        share["isotropic"][0],
-        ">",
-        predicted_error=_never_zero(share["isotropic"][0], size),
-    )
+    found = {name: [b.moved[name] for b in branches] for name in branches[0].noises}
     claim = Claim(
         "SGD leaves for another minimum more often than isotropic noise of the same trace",
         SOURCE,
-        [quantity],
+        [Quantity("share that left, SGD less isotropic", *excess(found, "isotropic"), 0.0, ">")],
         why=(
             f"A run has left if full-batch descent from its end ({settings.relaxation} steps) "
             "predicts otherwise than descent alone, by more than "
             f"{settings.moved:g} of the probability on average over training images. Left: "
-            + ", ".join(f"{name} {value:.2f}" for name, (value, _) in share.items())
-            + ". To climb is not to leave: many runs that rose fall back."
+            + ", ".join(f"{name} {over_splits(one)[0]:.2f}" for name, one in found.items())
+            + f". To climb is not to leave: many runs that rose fall back.{_said_of(branches)}"
         ),
     )
     return claim.to_datatree()
 
 
-def _never_zero(share: float, size: int) -> float:
-    smoothed = (share * size + 1) / (size + 2)
-    return float(np.sqrt(smoothed * (1 - smoothed) / size))
-
-
 def _flatness(branches: list[Branches]) -> xr.DataTree:
-    trace = {
-        name: over_splits([b.sharpness[name] for b in branches]) for name in branches[0].noises
-    }
+    found = {name: [b.sharpness[name] for b in branches] for name in branches[0].noises}
+    trace = {name: over_splits(one) for name, one in found.items()}
     indicator = {name: np.mean([b.indicator(name) for b in branches]) for name in trace}
     claim = Claim(
         "SGD ends in a flatter place than full-batch descent and than isotropic noise of the same "
         "trace",
         SOURCE,
         [
-            Quantity(
-                f"Tr H at the end, SGD below {name}",
-                *trace[SGD],
-                trace[name][0],
-                "<",
-                predicted_error=trace[name][1],
-            )
+            Quantity(f"Tr H at the end, SGD less {name}", *excess(found, name), 0.0, "<")
             for name in (DESCENT, "isotropic")
         ],
         why=(
@@ -201,7 +213,7 @@ def _flatness(branches: list[Branches]) -> xr.DataTree:
             + ", ".join(
                 f"{name} {value:.2f} ± {error:.2f}" for name, (value, error) in trace.items()
             )
-            + "."
+            + f".{_said_of(branches)}"
         ),
     )
     chart = Chart(
@@ -217,19 +229,18 @@ def _flatness(branches: list[Branches]) -> xr.DataTree:
 
 
 def _accuracy(branches: list[Branches]) -> xr.DataTree:
-    share = {name: over_splits([b.accuracy[name] for b in branches]) for name in branches[0].noises}
+    found = {name: [b.accuracy[name] for b in branches] for name in branches[0].noises}
+    share = {name: over_splits(one) for name, one in found.items()}
+    gains = [
+        float(np.mean(sgd) - np.mean(descent))
+        for sgd, descent in zip(found[SGD], found[DESCENT], strict=True)
+    ]
     claim = Claim(
         "SGD ends in a place that generalises better than those of full-batch descent and of "
         "isotropic noise of the same trace",
         SOURCE,
         [
-            Quantity(
-                f"test accuracy, SGD above {name}",
-                *share[SGD],
-                share[name][0],
-                ">",
-                predicted_error=share[name][1],
-            )
+            Quantity(f"test accuracy, SGD less {name}", *excess(found, name), 0.0, ">")
             for name in (DESCENT, "isotropic")
         ],
         why=(
@@ -237,7 +248,10 @@ def _accuracy(branches: list[Branches]) -> xr.DataTree:
             + ", ".join(
                 f"{name} {value:.3f} ± {error:.3f}" for name, (value, error) in share.items()
             )
-            + f". {branches[0].settings.corrupted:.0%} of the training labels are wrong."
+            + f". {branches[0].settings.corrupted:.0%} of the training labels are wrong. SGD less "
+            "full batch, by data set: "
+            + ", ".join(f"{gain:+.3f}" for gain in gains)
+            + f".{_said_of(branches)}"
         ),
     )
     return claim.to_datatree()

@@ -11,7 +11,7 @@ import pytest
 from statsgd import problems
 from statsgd.noise import Minibatch
 from studies import anisotropic_escape
-from studies.anisotropy import plane
+from studies.anisotropy import network, plane
 from studies.digits_network import digits_network
 
 
@@ -46,6 +46,21 @@ def test_a_fifth_of_the_training_labels_is_wrong_and_no_image_is_seen_twice():
     assert not np.allclose(network.test_inputs[0], np.asarray(network.problem.examples[0])[0])
     guess = network.test_accuracy(network.problem.initial_params(jax.random.key(0)))
     assert 0 <= float(guess) < 0.4
+
+
+def test_excess_is_paired_by_data_set():
+    sgd = [np.array([3.0, 5.0]) + shift for shift in range(8)]
+    other = [np.array([1.0, 1.0]) + shift for shift in range(8)]
+    found = {network.SGD: sgd, "isotropic": other}
+    # Data sets differ by up to 7, the difference does not: 4 − 1 on all of them.
+    assert network.excess(found, "isotropic") == (3.0, 0.0)
+    few = {name: values[:2] for name, values in found.items()}
+    # Two data sets: errors over runs, each √(2/2) = 1 for SGD, so √(1 + 1)/2.
+    assert network.excess(few, "isotropic") == pytest.approx((3.0, 0.5**0.5))
+    # No run of 10 left: (0 + 1)/(10 + 2) stands for the share in the error.
+    none = [np.zeros(10, dtype=bool)]
+    share, error = network.over_splits(none)
+    assert (share, error) == pytest.approx((0.0, (1 / 12 * 11 / 12 / 10) ** 0.5))
 
 
 def test_settings_out_of_range_are_refused(unchecked):
