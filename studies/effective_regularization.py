@@ -37,7 +37,7 @@ class Config:
     """Learning rate η of frozen runs."""
     pair_strength: float = 0.02
     """Noise strength σ of drifting runs, C = 2σH."""
-    pair_rates: tuple[float, ...] = (0.02, 0.03, 0.04, 0.06)
+    pair_rates: tuple[float, ...] = (0.02, 0.04, 0.06)
     """Learning rates η of drifting runs, in increasing order."""
     pair_steps: int = 4000
     """Steps of drifting runs."""
@@ -76,7 +76,6 @@ class Config:
             ring_diffusion=0.2,
             ring_replicas=1000,
             pair_rate=0.004,
-            pair_rates=(0.02, 0.04, 0.06),
             pair_steps=1000,
             pair_replicas=600,
             replicas=40,
