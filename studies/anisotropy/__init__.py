@@ -1,0 +1,1 @@
+"""Parts of the study of anisotropic noise: the plane with two basins, and a network."""
