@@ -75,7 +75,7 @@ def run(config: Config) -> xr.DataTree:
     parts |= slopes.slope_claims(
         **shared, signal=config.signal, time=config.slope_time, replicas=config.replicas
     )
-    parts["collapse at the critical noise"] = slopes.transition_claim(
+    parts |= slopes.transition_claims(
         **shared, signal=config.signal, steps=1000, replicas=config.replicas // 2
     )
     parts["regimes of learning"] = slopes.regimes_claim()

@@ -1,37 +1,33 @@
-"""What studies read off ensembles: means over runs with errors, and where a rate changes sign."""
+"""What studies read off ensembles of runs, and how claims judge it."""
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from statsgd.comparison.statistics import cluster_mean
+from statsgd.comparison import Quantity
+from statsgd.measures import Measured, jackknife
+from statsgd.reports.charts import Series
 
 
-class Mean(NamedTuple):
-    """A mean over runs and time, and its standard error over runs."""
-
-    value: float
-    error: float
-
-
-def mean_over_runs(values: Any) -> Mean:
-    """Mean of `values` `(replica,)` or `(replica, time)`; times of one run may depend."""
-    array = np.asarray(values, dtype=np.float64)
-    estimate = cluster_mean(array.reshape(len(array), -1, 1))
-    return Mean(float(estimate.value[0]), float(estimate.standard_error[0]))
+def judged(
+    name: str, measured: Measured, relation: str, predicted: Any, margin: float = 0.0
+) -> Quantity:
+    """A measured number that is claimed to be `"="`, `"<"` or `">"` a predicted or measured one."""
+    if not isinstance(predicted, Measured):
+        predicted = Measured(predicted, 0.0, 0)
+    return Quantity(
+        name, float(measured.value), float(measured.standard_error),
+        float(predicted.value), relation, margin, float(predicted.standard_error),
+    )  # fmt: skip
 
 
-def ratio_over_runs(part: Any, whole: Any) -> Mean:
-    """Mean of `part` over mean of `whole`, both summed over the times of each run."""
-    a, b = (
-        np.asarray(values, dtype=np.float64).reshape(len(values), -1).sum(1)
-        for values in (part, whole)
-    )
-    ratio = a.mean() / b.mean()
-    deviation = (a - ratio * b) / b.mean()
-    return Mean(float(ratio), float(deviation.std(ddof=1) / np.sqrt(len(a))))
+def points(label: str, x: Any, rows: Sequence[Measured], group: str = "") -> Series:
+    """Measured numbers over x, with their errors, for a chart."""
+    values, errors = ([row[i] for row in rows] for i in (0, 1))
+    return Series(label, x, values, errors, group=group)
 
 
 def observed(run: xr.DataTree, name: str) -> Float[Any, "..."]:
@@ -45,14 +41,24 @@ def endpoints(run: xr.DataTree) -> Float[Any, "..."]:
     return np.asarray(leaf.values, dtype=np.float64)
 
 
-def zero_crossing(settings: Float[Any, " c"], rates: Float[Any, "c n"], groups: int = 16) -> Mean:
+def variance_over_runs(values: Float[Any, "n t"]) -> Measured:
+    """Variance over runs and times; times of one run may depend."""
+    # About a fixed centre, for digits: the variance does not change.
+    centred = values - np.mean(values)
+    moments = np.stack([centred.mean(axis=1), np.mean(centred**2, axis=1)], axis=1)
+    return jackknife(lambda mean: mean[1] - mean[0] ** 2, moments)
+
+
+def zero_crossing(
+    settings: Float[Any, " c"], rates: Float[Any, "c n"], groups: int = 16
+) -> Measured:
     """The setting at which the mean over runs of `rates` changes sign, by a parabola through them.
 
-    Runs at different settings may share their random numbers: the error comes from crossings of
-    disjoint groups of runs.
+    Runs at different settings may share their random numbers: the error is that of leaving out
+    groups of runs.
     """
-    parts = np.array_split(np.arange(rates.shape[1]), groups)
-    return mean_over_runs([_root(settings, rates[:, part].mean(1)) for part in parts])
+    parts = [part.mean(axis=1) for part in np.array_split(rates, groups, axis=1)]
+    return jackknife(lambda means: _root(settings, means), np.stack(parts))
 
 
 def _root(settings: Float[Any, " c"], rates: Float[Any, " c"]) -> float:

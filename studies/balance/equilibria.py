@@ -10,12 +10,13 @@ from jaxtyping import Float, PyTree
 
 import statsgd
 from statsgd import SGD, noise
-from statsgd.comparison import Claim, Quantity
+from statsgd.comparison import Claim
 from statsgd.laws import linear_network_equilibrium
+from statsgd.measures import jackknife, mean_over_runs
 from statsgd.problems import linear_network, multilayer_perceptron
 from statsgd.reports.charts import Chart, Series
 from studies.balance.pairs import BALANCE, SYMMETRY
-from studies.measured import Mean, mean_over_runs, observed
+from studies.measured import judged, observed
 
 INPUT_COVARIANCE = np.diag([1.0, 0.25])
 LABEL_COVARIANCE = np.diag([0.25, 0.0625])
@@ -57,16 +58,20 @@ def linear_network_claim(
             value = mean_over_runs(late[name][..., index])
             law = float(exact[name][index])
             quantities.append(
-                Quantity(f"{word} eigenvalue of {matrix}", value.value, value.error, law, "=",
-                         0.5 * margin)
-            )  # fmt: skip
+                judged(f"{word} eigenvalue of {matrix}", value, "=", law, 0.5 * margin)
+            )
             gaps.append(f"{value.value / equal[index]:.2f}")
     for index, word in enumerate(("small", "large")):
         trace = mean_over_runs(late["outgoing"][index::2].sum(-1))
         quantities.append(
-            Quantity(f"tr UᵀU from {word} incoming weights", trace.value, trace.error,
-                     float(exact["outgoing"].sum()), "=", 0.5 * margin)
-        )  # fmt: skip
+            judged(
+                f"tr UᵀU from {word} incoming weights",
+                trace,
+                "=",
+                float(exact["outgoing"].sum()),
+                0.5 * margin,
+            )
+        )
     claim = Claim(
         statement=(
             "A two-layer linear network trained by SGD has one noise equilibrium, whatever its "
@@ -122,8 +127,9 @@ def relu_claims(
     problem = multilayer_perceptron(inputs, targets, (units,), biases=False)
     base = problem.initial_params(jax.random.key(seed + 3))
     scale = np.where(np.arange(replicas) % 2, 1.5, 1 / 1.5)[:, None, None]
-    start = {"weights": [np.asarray(base["weights"][0]) * scale,
-                         np.asarray(base["weights"][1]) / scale]}  # fmt: skip
+    start = {
+        "weights": [np.asarray(base["weights"][0]) * scale, np.asarray(base["weights"][1]) / scale]
+    }
     example_noise = noise.Minibatch(1)
 
     def traces(params: PyTree) -> Float[Any, " 4"]:
@@ -147,9 +153,11 @@ def relu_claims(
     values = observed(run, "traces")
     late = values[:, 30:].mean(1)
     lost = int(run["run"].to_dataset()["diverged"].sum())
-    noise_gap = _relative_gap(late[:, 0], late[:, 1])
-    norm_gap = _relative_gap(late[:, 2], late[:, 3])
-    first = [_relative_gap(*values[side::2, 0, :2].T).value for side in (0, 1)]
+    noise_gap, *noise_gaps = (
+        jackknife(relative_gap, runs[:, :2]) for runs in (late, late[::2], late[1::2])
+    )
+    norm_gap = jackknife(relative_gap, late[:, 2:])
+    first = [relative_gap(values[side::2, 0, :2].mean(0)) for side in (0, 1)]
     shared = (
         f"3 inputs, {units} hidden ReLU units, 3 outputs, y = x + ε, η = {learning_rate:g}, "
         f"batches of one, {40 * every} steps, last quarter averaged over {replicas} runs "
@@ -162,22 +170,17 @@ def relu_claims(
         ),
         source=f"{SYMMETRY}; {BALANCE}",
         quantities=[
-            Quantity("relative gap of the noise traces, last quarter", noise_gap.value,
-                     noise_gap.error, 0.0, "=", margin),
+            judged("relative gap of the noise traces, last quarter", noise_gap, "=", 0.0, margin),
             *(
-                Quantity(f"the same from {word} incoming weights", gap.value, gap.error, 0.0, "=",
-                         2 * margin)
-                for word, gap in (
-                    ("small", _relative_gap(late[::2, 0], late[::2, 1])),
-                    ("large", _relative_gap(late[1::2, 0], late[1::2, 1])),
-                )
+                judged(f"the same from {word} incoming weights", gap, "=", 0.0, 2 * margin)
+                for word, gap in zip(("small", "large"), noise_gaps, strict=True)
             ),
         ],
         why=(
             f"{shared}At the first look the gaps were {first[0]:.2f} and {first[1]:.2f}. What is "
             "left decays with the charges, and the rest of the network keeps moving meanwhile."
         ),
-    )  # fmt: skip
+    )
     norms = Claim(
         statement=(
             "SGD equalises the norms of incoming and outgoing weights of a ReLU network, as it "
@@ -185,43 +188,40 @@ def relu_claims(
         ),
         source=f"scalar corollary of {BALANCE}, read for vectors",
         quantities=[
-            Quantity("relative gap of the squared norms, last quarter", norm_gap.value,
-                     norm_gap.error, 0.0, "=", margin),
+            judged("relative gap of the squared norms, last quarter", norm_gap, "=", 0.0, margin),
         ],
         why=(
             f"{shared}The noise is balanced (gap {noise_gap.value:.3f}), the norms are not: "
             f"|incoming|² is {late[:, 2].sum() / late[:, 3].sum():.2f} times |outgoing|². Equal "
             "norms follow from equal noise only for scalar pairs or isotropic inputs and outputs."
         ),
-    )  # fmt: skip
+    )
     at = every * np.arange(1, 41)
     chart = Chart(
         "Balance of noise and of norms in a ReLU network",
         "step",
         "relative gap, 2(in − out)/(in + out)",
         tuple(
-            Series(f"{what}, {word} incoming", at,
-                   [_relative_gap(row[:, i], row[:, i + 1]).value
-                    for row in np.moveaxis(values[offset::2], 1, 0)],
-                   look="line" if i else "points")
+            Series(
+                f"{what}, {word} incoming",
+                at,
+                relative_gap(values[offset::2, :, i : i + 2].mean(0)),
+                look="line" if i else "points",
+            )
             for i, what in ((0, "noise"), (2, "squared norm"))
             for offset, word in ((0, "small"), (1, "large"))
         ),
         level=0.0,
-    )  # fmt: skip
+    )
     return {
         "noise balance of a ReLU network": balanced.to_datatree(chart),
         "norm balance of a ReLU network": norms.to_datatree(),
     }
 
 
-def _relative_gap(incoming: Any, outgoing: Any) -> Mean:
-    """2(a − b)/(a + b) of two means over runs, with the error of the ratio."""
-    a, b = np.asarray(incoming), np.asarray(outgoing)
-    total = np.mean(a) + np.mean(b)
-    gap = 2 * (np.mean(a) - np.mean(b)) / total
-    deviation = (2 * (a - b) - gap * (a + b)) / total
-    return Mean(float(gap), float(deviation.std(ddof=1) / np.sqrt(len(a))))
+def relative_gap(sides: Float[Any, "... 2"]) -> Any:
+    """2(a − b)/(a + b) of the last two entries."""
+    return 2 * (sides[..., 0] - sides[..., 1]) / (sides[..., 0] + sides[..., 1])
 
 
 def noisy_copies(seed: int, examples: int = 512) -> tuple[Float[Any, "n d"], Float[Any, "n d"]]:

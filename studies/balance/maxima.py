@@ -8,13 +8,14 @@ from jaxtyping import Float
 
 import statsgd
 from statsgd import SGD, OptaxDynamics, noise
-from statsgd.comparison import Claim, Quantity
+from statsgd.comparison import Claim
 from statsgd.laws import LogMultiplicativeWalk, collapse_window
+from statsgd.measures import Measured, mean_over_clusters
 from statsgd.problems import EmpiricalRisk, empirical_risk
 from statsgd.reports.charts import Chart, Series
-from studies.measured import Mean, endpoints, mean_over_runs
+from studies.balance.pairs import MAXIMA
+from studies.measured import endpoints, judged, points
 
-MAXIMA = "Ziyin, Li, Simon, Ueda (2022), arXiv:2107.11774"
 #: Curvatures of the two examples; their mean −0.1 makes w = 0 a maximum.
 MAXIMUM = (1.0, -1.2)
 _NEAR = 1e-3
@@ -39,7 +40,9 @@ def maxima_claims(
     a = MAXIMUM[1] + 1
     window = collapse_window(a)
     growth = _growth(MAXIMUM, edges, settings)
-    confined = {size: _at_maximum(size, rates, steps, settings) for size in (1, 4)}
+    ends = {size: _at_maximum(size, rates, steps, settings) for size in (1, 4)}
+    confined = {size: shares for size, (shares, _) in ends.items()}
+    lost = ends[1][1][-1]
     inside = [i for i, rate in enumerate(edges) if window[0] < rate < window[1]]
     outside = [i for i in range(len(edges)) if i not in inside]
     small, middle = 0, list(rates).index(0.5)
@@ -53,25 +56,29 @@ def maxima_claims(
         source=f"{MAXIMA}; window derived",
         quantities=[
             *(
-                Quantity(f"growth rate of ln|w| at η = {edges[i]:g}, inside the window",
-                         growth[i].value, growth[i].error, 0.0, "<")
+                judged(
+                    f"growth rate of ln|w| at η = {edges[i]:g}, inside the window",
+                    growth[i],
+                    "<",
+                    0.0,
+                )
                 for i in inside
             ),
             *(
-                Quantity(f"growth rate of ln|w| at η = {edges[i]:g}, outside",
-                         growth[i].value, growth[i].error, 0.0, ">")
+                judged(f"growth rate of ln|w| at η = {edges[i]:g}, outside", growth[i], ">", 0.0)
                 for i in outside
             ),
-            Quantity("share of runs at the maximum, η = 0.5", stuck.value, stuck.error, 1.0, "=",
-                     margin),
-            Quantity("share of runs at the maximum, η = 0.05", free.value, free.error, 0.5, "<"),
+            judged("share of runs at the maximum, η = 0.5", stuck, "=", 1.0, margin),
+            judged("share of runs at the maximum, η = 0.05", free, "<", 0.5),
         ],
         why=(
             f"Losses h w²/2 + w⁴/4 with h = {MAXIMUM[0]:g} or {MAXIMUM[1]:g}: w = 0 is a maximum "
             f"of the mean. ln|w| walks at random with mean E ln|1 − ηh|, negative for "
-            f"{window[0]:.4f} < η < {window[1]:.4f}: w → 0 in probability, while E w and E w² grow."
+            f"{window[0]:.4f} < η < {window[1]:.4f}: w → 0 in probability, while E w and E w² "
+            f"grow. From w = 0.3, {lost:.1%} of the runs at η = {rates[-1]:g} leave to infinity "
+            "first, over the quartic walls."
         ),
-    )  # fmt: skip
+    )
     fine = np.linspace(0.02, 1.5, 300)
     exact = [_rate(MAXIMUM, rate) for rate in fine if abs(rate - 1) > 0.01]
     kept = fine[np.abs(fine - 1) > 0.01]
@@ -80,31 +87,26 @@ def maxima_claims(
         "learning rate η",
         "mean of ln|w_k/w₀|/k",
         (
-            Series("SGD", edges, [row.value for row in growth], [row.error for row in growth],
-                   group="rate"),
+            points("SGD", edges, growth, group="rate"),
             Series("E ln|1 − ηh|", kept, exact, look="line", group="rate"),
         ),
         level=0.0,
-    )  # fmt: skip
+    )
     shares = Chart(
         f"Runs within {_NEAR:g} of the maximum after {steps} steps",
         "learning rate η",
         "share of runs",
-        tuple(
-            Series(f"batches of {size}", rates, [row.value for row in confined[size]],
-                   [row.error for row in confined[size]])
-            for size in confined
-        ),
-    )  # fmt: skip
+        tuple(points(f"batches of {size}", rates, confined[size]) for size in confined),
+    )
     batched = confined[4][middle]
     batching = Claim(
-        statement="Larger batches remove the collapse onto the maximum.",
+        statement="Larger batches remove the collapse onto the maximum at every learning rate.",
         source=MAXIMA,
         quantities=[
-            Quantity("share of runs at the maximum, η = 0.5, batches of 4", batched.value,
-                     batched.error, 0.5, "<"),
-            Quantity("share of runs at the maximum, η = 0.9, batches of 4", confined[4][-1].value,
-                     confined[4][-1].error, 0.5, "<"),
+            judged("share of runs at the maximum, η = 0.5, batches of 4", batched, "<", 0.5),
+            judged(
+                "share of runs at the maximum, η = 0.9, batches of 4", confined[4][-1], "<", 0.5
+            ),
         ],
         why=(
             f"For batches of 4 the growth rate at η = 0.5 is {_rate(MAXIMUM, 0.5, 4):+.4f} against "
@@ -112,7 +114,7 @@ def maxima_claims(
             f"{_rate(MAXIMUM, 0.9, 4):+.4f}: batching moves the window to larger learning rates "
             "and narrows it, and does not always close it."
         ),
-    )  # fmt: skip
+    )
     return {
         "collapse onto a maximum": collapse.to_datatree(growths, shares),
         "batching": batching.to_datatree(),
@@ -126,30 +128,34 @@ def _growth(
     rates: Float[Any, " c"],
     settings: dict[str, Any],
     steps: int = 24,
-) -> list[Mean]:
+) -> list[Measured]:
     """Growth rate of ln|w| per step, so close to 0 that the quartic term is not felt."""
-    start = 1e-6
+    start = 1e-8
     run = statsgd.simulate(
         common_point(curvatures),
         statsgd.grid(SGD(0.1, noise.Minibatch(1)), learning_rate=rates),
         steps=steps,
         start=np.array([start]),
-        **settings,
+        # Few steps are cheap, and rates near the edges of the window are small.
+        **{**settings, "replicas": 4 * settings["replicas"]},
     )
-    return [mean_over_runs(row) for row in np.log(np.abs(endpoints(run)[..., 0]) / start) / steps]
+    growth = np.log(np.abs(endpoints(run)[..., 0]) / start) / steps
+    return [mean_over_clusters(row) for row in growth]
 
 
 def _at_maximum(
     size: int, rates: Float[Any, " c"], steps: int, settings: dict[str, Any]
-) -> list[Mean]:
-    """Share of runs that end near the maximum."""
+) -> tuple[list[Measured], Float[Any, " c"]]:
+    """Share of runs that end near the maximum, and share that diverge."""
     run = statsgd.simulate(
         common_point(MAXIMUM),
         statsgd.grid(SGD(0.1, noise.Minibatch(size)), learning_rate=rates),
         steps=steps,
         **settings,
     )
-    return [mean_over_runs(row < _NEAR) for row in np.abs(endpoints(run)[..., 0])]
+    lost = run["run"].to_dataset()["diverged"].values.mean(axis=-1)
+    shares = [mean_over_clusters(row < _NEAR) for row in np.abs(endpoints(run)[..., 0])]
+    return shares, lost
 
 
 def _rate(curvatures: tuple[float, float], learning_rate: float, batch_size: int = 1) -> float:
@@ -166,17 +172,15 @@ def _sharp_over_flat(rates: Float[Any, " c"], settings: dict[str, Any]) -> xr.Da
         statement="SGD may leave a flat minimum and stay in a sharp one.",
         source=MAXIMA,
         quantities=[
-            Quantity("growth rate at a flat minimum, E h = 0.5, η = 0.7", rows[flat][at].value,
-                     rows[flat][at].error, 0.0, ">"),
-            Quantity("growth rate at a sharp minimum, E h = 1.5, η = 0.7", rows[sharp][at].value,
-                     rows[sharp][at].error, 0.0, "<"),
+            judged("growth rate at a flat minimum, E h = 0.5, η = 0.7", rows[flat][at], ">", 0.0),
+            judged("growth rate at a sharp minimum, E h = 1.5, η = 0.7", rows[sharp][at], "<", 0.0),
         ],
         why=(
             "The flat minimum is one only on average, h = −2 or 3 for its two examples; at the "
             "sharp one they nearly agree, h = 1.4 or 1.6. What counts is E ln|1 − ηh|, here "
             f"{_rate(flat, 0.7):+.3f} and {_rate(sharp, 0.7):+.3f}, and not E h."
         ),
-    )  # fmt: skip
+    )
     fine = np.linspace(0.03, 1.45, 120)
     chart = Chart(
         "Growth rate at a flat and at a sharp minimum",
@@ -186,14 +190,18 @@ def _sharp_over_flat(rates: Float[Any, " c"], settings: dict[str, Any]) -> xr.Da
             series
             for kind, word in ((flat, "flat, noisy"), (sharp, "sharp, quiet"))
             for series in (
-                Series(f"SGD, {word}", rates, [row.value for row in rows[kind]],
-                       [row.error for row in rows[kind]], group=word),
-                Series("E ln|1 − ηh|", fine, [_rate(kind, rate) for rate in fine], look="line",
-                       group=word),
+                points(f"SGD, {word}", rates, rows[kind], group=word),
+                Series(
+                    "E ln|1 − ηh|",
+                    fine,
+                    [_rate(kind, rate) for rate in fine],
+                    look="line",
+                    group=word,
+                ),
             )
         ),
         level=0.0,
-    )  # fmt: skip
+    )
     return claim.to_datatree(chart)
 
 
@@ -208,22 +216,20 @@ def _amsgrad(settings: dict[str, Any], margin: float) -> xr.DataTree:
         start=np.array([0.5]),
         **settings,
     )
-    shares = [mean_over_runs(row < _NEAR) for row in np.abs(endpoints(run)[..., 0])]
+    shares = [mean_over_clusters(row < _NEAR) for row in np.abs(endpoints(run)[..., 0])]
     claim = Claim(
         statement="AMSGrad too converges to a local maximum at a large learning rate.",
         source=MAXIMA,
         quantities=[
-            Quantity("share of runs at the maximum, η = 0.5", shares[-1].value, shares[-1].error,
-                     1.0, "=", margin),
-            Quantity("share of runs at the maximum, η = 0.01", shares[0].value, shares[0].error,
-                     0.5, "<"),
+            judged("share of runs at the maximum, η = 0.5", shares[-1], "=", 1.0, margin),
+            judged("share of runs at the maximum, η = 0.01", shares[0], "<", 0.5),
         ],
         why=(
             "Without first moment and with b2 = 0.9. The step η/√v̂ divides by the largest second "
             "moment seen, which does not change any more near w = 0: from then on it is SGD with a "
             "constant learning rate, and may lie in the window."
         ),
-    )  # fmt: skip
+    )
     return claim.to_datatree()
 
 

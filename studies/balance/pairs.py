@@ -19,12 +19,14 @@ from statsgd.laws import (
     pair_balance_step,
     rescaling_generator,
 )
+from statsgd.measures import mean_over_clusters
 from statsgd.problems import DiagonalLinearNetwork, diagonal_linear_network, multilayer_perceptron
 from statsgd.reports.charts import Chart, Series
-from studies.measured import mean_over_runs, observed
+from studies.measured import judged, observed
 
 BALANCE = "Ziyin, Li, Ueda (2023), arXiv:2308.06671"
 SYMMETRY = "Ziyin, Wang, Li, Wu (2024), arXiv:2402.07193"
+MAXIMA = "Ziyin, Li, Simon, Ueda (2022), arXiv:2107.11774"
 
 
 def teacher_data(
@@ -76,12 +78,15 @@ def identities(seed: int) -> xr.DataTree:
         ),
         source=f"derived, from {BALANCE}",
         quantities=[
-            Quantity("largest error of q, ReLU network, no momentum", errors[0.0], 0, 0, "=",
-                     tolerance),
-            Quantity("largest error of q, ReLU network, momentum 0.9", errors[0.9], 0, 0, "=",
-                     tolerance),
-            Quantity("largest drift of the ratios of two linear units", drift, 0, 0, "=",
-                     tolerance),
+            Quantity(
+                "largest error of q, ReLU network, no momentum", errors[0.0], 0, 0, "=", tolerance
+            ),
+            Quantity(
+                "largest error of q, ReLU network, momentum 0.9", errors[0.9], 0, 0, "=", tolerance
+            ),
+            Quantity(
+                "largest drift of the ratios of two linear units", drift, 0, 0, "=", tolerance
+            ),
         ],
         why=(
             "Sixty steps in double precision on reshuffled minibatches; q of each of the "
@@ -91,7 +96,7 @@ def identities(seed: int) -> xr.DataTree:
             f"{start.total[0] / start.total[1]:.4f} and "
             f"{start.difference[0] / start.difference[1]:.4f}."
         ),
-    )  # fmt: skip
+    )
     steps = np.arange(len(labels[0.9]))
     chart = Chart(
         "Charge of one hidden ReLU unit, momentum 0.9",
@@ -184,8 +189,8 @@ def pair_claims(
     measured = -np.log(np.abs(q[:, :, -1] / q[:, :, 0])) / times[-1]
     kept = charges["gradient descent"][0, 0, -1] / charges["gradient descent"][0, 0, 0]
     slowest = 4 * learning_rate * float(moments.delta / moments.a1)
-    rows = [mean_over_runs(row) for row in measured]
-    expected = [mean_over_runs(row) for row in law]
+    rows = [mean_over_clusters(row) for row in measured]
+    expected = [mean_over_clusters(row) for row in law]
     decays = Claim(
         statement=(
             "SGD removes the imbalance q = u² − w² of two factors exponentially, at the rate "
@@ -194,12 +199,12 @@ def pair_claims(
         source=BALANCE,
         quantities=[
             *(
-                Quantity(f"decay rate of |q|, λ = {strength:g}", row.value, row.error,
-                         prediction.value, "=", margin, prediction.error)
+                judged(f"decay rate of |q|, λ = {strength:g}", row, "=", prediction, margin)
                 for strength, row, prediction in zip((0.0, decay), rows, expected, strict=True)
             ),
-            Quantity("decay rate against the least noise of any slope, 4TΔ/a1", rows[0].value,
-                     rows[0].error, slowest, ">"),
+            judged(
+                "decay rate against the least noise of any slope, 4TΔ/a1", rows[0], ">", slowest
+            ),
             Quantity("q kept by gradient descent", kept, 0, 1.0, "=", margin),
         ],
         why=(
@@ -207,19 +212,19 @@ def pair_claims(
             "prediction uses Var[dℓ/d(uw)] = 4g(f) along each run; g changes with the slope f, so "
             "the decay is exponential once f has settled."
         ),
-    )  # fmt: skip
+    )
     lines = tuple(
         Series(name, times, np.median(charge[0], axis=0), look="line")
         for name, charge in charges.items()
         if "isotropic" not in name
     )
-    growth = mean_over_runs(charges["isotropic noise of the same trace"][0, :, -1] ** 2)
+    growth = mean_over_clusters(charges["isotropic noise of the same trace"][0, :, -1] ** 2)
     squares = np.sum(factors["isotropic noise of the same trace"][0] ** 2, axis=-1)
     tau = learning_rate * variance / 2
     integral = np.cumsum((squares[:, 1:] + squares[:, :-1]) / 2 * np.diff(times), axis=1)
     predicted = langevin_charge_growth(2.0, tau, integral)
-    final = mean_over_runs(predicted[:, -1])
-    sgd_end = mean_over_runs(q[0, :, -1] ** 2)
+    final = mean_over_clusters(predicted[:, -1])
+    sgd_end = mean_over_clusters(q[0, :, -1] ** 2)
     langevin = Claim(
         statement=(
             "Isotropic noise of the same strength does the opposite of SGD: it drives the factors "
@@ -227,19 +232,16 @@ def pair_claims(
         ),
         source=f"{BALANCE}, formula derived",
         quantities=[
-            Quantity("E q² under isotropic noise", growth.value, growth.error, final.value, "=",
-                     2 * margin, final.error),
-            Quantity("E q² under isotropic noise against the start", growth.value, growth.error,
-                     4.0, ">"),
-            Quantity("E q² under minibatch noise against the start", sgd_end.value, sgd_end.error,
-                     4.0, "<"),
+            judged("E q² under isotropic noise", growth, "=", final, 2 * margin),
+            judged("E q² under isotropic noise against the start", growth, ">", 4.0),
+            judged("E q² under minibatch noise against the start", sgd_end, "<", 4.0),
         ],
         why=(
             "Both noises have the same trace at the balanced minimum "
             f"(c = {variance:.3g}, τ = {tau:.3g}); only that of minibatches knows the symmetry. "
             "The Gibbs law of this loss is improper without weight decay."
         ),
-    )  # fmt: skip
+    )
     spread = np.mean(charges["isotropic noise of the same trace"][0] ** 2, axis=0)
     shown = Chart(
         "Imbalance of two factors over time",
@@ -256,11 +258,16 @@ def pair_claims(
         "E q²",
         (
             Series("isotropic noise", times[::5], spread[::5], group="isotropic"),
-            Series("q₀² + 8τ∫E(u² + w²)dt", times[1:], predicted.mean(0), look="line",
-                   group="isotropic"),
+            Series(
+                "q₀² + 8τ∫E(u² + w²)dt",
+                times[1:],
+                predicted.mean(0),
+                look="line",
+                group="isotropic",
+            ),
             Series("minibatches", times[::5], np.mean(q[0] ** 2, axis=0)[::5]),
         ),
-    )  # fmt: skip
+    )
     return {
         "decay of imbalance": decays.to_datatree(shown),
         "Langevin noise": langevin.to_datatree(squared),

@@ -10,7 +10,6 @@ from scipy.optimize import brentq
 import statsgd
 from statsgd import SGD, noise
 from statsgd.comparison import Claim, Quantity
-from statsgd.comparison.statistics import cluster_variance
 from statsgd.laws import (
     DataMoments,
     DiagonalNetworkLaw,
@@ -19,11 +18,12 @@ from statsgd.laws import (
     learning_regime,
     stationary_points,
 )
+from statsgd.measures import mean_over_clusters, mean_over_runs
 from statsgd.problems import DiagonalLinearNetwork, diagonal_linear_network
 from statsgd.problems.networks import slope
 from statsgd.reports.charts import Chart, Map, Series
-from studies.balance.pairs import BALANCE, teacher_data
-from studies.measured import Mean, endpoints, mean_over_runs, observed, zero_crossing
+from studies.balance.pairs import BALANCE, MAXIMA, teacher_data
+from studies.measured import endpoints, judged, observed, points, variance_over_runs, zero_crossing
 
 #: Noise scales in units of the critical one, T_c = b2/a3.
 SCALES = (0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 1.25)
@@ -38,7 +38,7 @@ def networks(signal: float, seed: int) -> dict[int, DiagonalLinearNetwork]:
     The network of one hidden layer has three units, unequal and unbalanced at the start.
     """
     data = teacher_data(signal, seed)
-    units = np.array([[0.2, 0.1], [0.1, 0.2], [0.1, 0.1]])
+    units = np.array([[0.15, 0.1], [0.1, 0.15], [0.1, 0.1]])
     return {
         0: diagonal_linear_network(*data, 1, 1, np.array([[signal]])),
         1: diagonal_linear_network(*data, 2, 3, units),
@@ -123,7 +123,7 @@ def slope_claims(
             "the shares of runs below the law's median and between its quartiles."
         ),
     )
-    spread = [_variance(row) for row in slopes[1][:-1]]
+    spread = [variance_over_runs(row) for row in slopes[1][:-1]]
     predicted = [float(laws[1, scale].covariance()[0, 0]) for scale in SCALES[:-1]]
     middle = SCALES.index(0.5)
     inversion = Claim(
@@ -134,26 +134,23 @@ def slope_claims(
         source=BALANCE,
         quantities=[
             *(
-                Quantity(f"variance of f at T = {scale:g} T_c", row.value, row.error, law, "=",
-                         2 * margin)
+                judged(f"variance of f at T = {scale:g} T_c", row, "=", law, 2 * margin)
                 for scale, row, law in zip(SCALES[:-1], spread, predicted, strict=True)
             ),
-            Quantity("variance at T_c/2 over that at T_c/10", spread[middle].value,
-                     spread[middle].error, spread[0].value, ">", 0.0, spread[0].error),
-            Quantity("variance at 3T_c/4 against that at T_c/2", spread[-1].value,
-                     spread[-1].error, spread[middle].value, "<", 0.0, spread[middle].error),
+            judged("variance at T_c/2 over that at T_c/10", spread[middle], ">", spread[0]),
+            judged("variance at 3T_c/4 against that at T_c/2", spread[-1], "<", spread[middle]),
         ],
         why=(
             "Both ends are quiet: at small T little noise enters, near T_c the network spends its "
             "time close to zero, where its gradient vanishes. In regression, depth 0, the variance "
             "only grows."
         ),
-    )  # fmt: skip
+    )
     deep = slopes[3][1]
     shallow = slopes[1][-1]
     low = float(laws[3, 1.5].quantile(0.05))
     above = mean_over_runs(deep > low)
-    gone = mean_over_runs(shallow[:, -1] > low)
+    gone = mean_over_clusters(shallow[:, -1] > low)
     depths = Claim(
         statement=(
             "Networks of more than one hidden layer have no critical noise: their law stays proper "
@@ -162,16 +159,17 @@ def slope_claims(
         source=f"derived, from {BALANCE}",
         quantities=[
             *_shares("depth 3, T = 1.5 T_c", deep, laws[3, 1.5], margin),
-            Quantity(f"depth 3, T = 1.5 T_c: share of runs with f > {low:.3g}", above.value,
-                     above.error, 0.95, "=", margin),
-            Quantity("depth 1, T = 1.25 T_c: the same share", gone.value, gone.error, 0.05, "<"),
+            judged(
+                f"depth 3, T = 1.5 T_c: share of runs with f > {low:.3g}", above, "=", 0.95, margin
+            ),
+            judged("depth 1, T = 1.25 T_c: the same share", gone, "<", 0.05),
         ],
         why=(
             "With P factors the density vanishes at 0 like exp(−const f^(2/P−1)) for P > 2: the "
             "gradient dies out faster than noise can take the network to zero. T_c = b2/a3 belongs "
             "to P = 2 alone."
         ),
-    )  # fmt: skip
+    )
     fine = np.linspace(0.02, 0.98, 60)
     curve = [
         float(DiagonalNetworkLaw(2, 1, laws[1, 0.5].moments, t * critical).covariance()[0, 0])
@@ -183,11 +181,10 @@ def slope_claims(
         "noise T/T_c",
         "variance of the slope f",
         (
-            Series("SGD", SCALES[:-1], [row.value for row in spread],
-                   [row.error for row in spread], group="variance"),
+            points("SGD", SCALES[:-1], spread, group="variance"),
             Series("law", fine, curve, look="line", group="variance"),
         ),
-    )  # fmt: skip
+    )
     return {
         "stationary density": density.to_datatree(*charts),
         "fluctuation inversion": inversion.to_datatree(fluctuations),
@@ -205,17 +202,12 @@ def _shares(
     below = mean_over_runs(slopes < median)
     between = mean_over_runs((slopes > first) & (slopes < third))
     return [
-        Quantity(f"{name}: share {where}", row.value, row.error, 0.5, "=", margin)
+        judged(f"{name}: share {where}", row, "=", 0.5, margin)
         for where, row in (
             ("below the law's median", below),
             ("between the law's quartiles", between),
         )
     ]
-
-
-def _variance(slopes: Float[Any, "n t"]) -> Mean:
-    estimate = cluster_variance(slopes[:, :, None])
-    return Mean(float(estimate.value[0]), float(estimate.standard_error[0]))
 
 
 def _histogram(
@@ -239,10 +231,10 @@ def _histogram(
     )
 
 
-def transition_claim(
+def transition_claims(
     *, signal: float, steps: int, replicas: int, seed: int, margin: float, progress: bool
-) -> xr.DataTree:
-    """The growth rate of a two-layer network at zero, as the noise passes T_c."""
+) -> dict[str, xr.DataTree]:
+    """The growth rate of a two-layer network at zero, a saddle, as the noise passes T_c."""
     start = 1e-8
     problem = diagonal_linear_network(*teacher_data(signal, seed), 2, 1, np.full((1, 2), start))
     critical = critical_noise(problem)
@@ -257,30 +249,53 @@ def transition_claim(
     )
     total = np.abs(endpoints(run)[..., 0, :].sum(-1))
     growth = np.log(total / (2 * start)) / steps
-    rows = [mean_over_runs(row) for row in growth / rates[:, None]]
+    rows = [mean_over_clusters(row) for row in growth / rates[:, None]]
     crossing = zero_crossing(rates, growth / rates[:, None])
     products = np.asarray(problem.inputs * problem.targets, dtype=np.float64)
     exact = brentq(lambda rate: collapse_exponent(products, rate), 0.7 * critical, 1.3 * critical)
-    claim = Claim(
+    collapse = Claim(
         statement=(
             "A network of one hidden layer collapses to zero exactly when the noise exceeds "
             "T_c = E[xy]/Var(xy)."
         ),
         source=BALANCE,
         quantities=[
-            Quantity("noise at which the growth rate at zero changes sign", crossing.value,
-                     crossing.error, critical, "=", margin),
-            Quantity("the same against the exact discrete criterion", crossing.value,
-                     crossing.error, exact, "=", margin),
-            Quantity("growth rate per unit of time at 0.5 T_c", rows[0].value, rows[0].error, 0.0,
-                     ">"),
-            Quantity("growth rate per unit of time at 1.5 T_c", rows[-1].value, rows[-1].error, 0.0,
-                     "<"),
+            judged(
+                "noise at which the growth rate at zero changes sign",
+                crossing,
+                "=",
+                critical,
+                margin,
+            ),
+            judged("the same against the exact discrete criterion", crossing, "=", exact, margin),
+            judged("growth rate per unit of time at 0.5 T_c", rows[0], ">", 0.0),
+            judged("growth rate per unit of time at 1.5 T_c", rows[-1], "<", 0.0),
         ],
         why=(
             "Near zero a step multiplies u + w by 1 + 2ηxy, so its logarithm grows at "
             f"E ln|1 + 2ηxy|, which vanishes at η = {exact:.4f} here, against T_c = "
             f"{critical:.4f} for small steps."
+        ),
+    )
+    descent = np.log1p(2 * rates * float(products.mean())) / rates
+    slow = Claim(
+        statement=(
+            "SGD may take arbitrarily long to escape from a saddle, or never do so, where gradient "
+            "descent escapes fast."
+        ),
+        source=f"{MAXIMA}, on the network of {BALANCE}",
+        quantities=[
+            judged("growth rate at 0.9 T_c against a quarter of gradient descent's", rows[2], "<",
+                   descent[2] / 4),
+            judged("growth rate at 0.9 T_c", rows[2], ">", 0.0),
+            judged("growth rate at 1.5 T_c", rows[-1], "<", 0.0),
+        ],
+        why=(
+            "Zero is a saddle of the loss in (u, w). Gradient descent leaves it at "
+            f"{descent[2]:.4f} per unit of time whatever its learning rate, SGD at "
+            f"{rows[0].value:.4f}, {rows[1].value:.4f} and {rows[2].value:.4f} for T/T_c = 0.5, "
+            "0.7 and 0.9: the time to leave diverges at T_c, and above it SGD converges to the "
+            "saddle."
         ),
     )  # fmt: skip
     fine = np.linspace(rates[0], rates[-1], 50)
@@ -289,16 +304,27 @@ def transition_claim(
         "noise T/T_c (T = η, batches of one)",
         "growth rate of ln(u + w) per unit of time",
         (
-            Series("SGD", rates / critical, [row.value for row in rows],
-                   [row.error for row in rows]),
-            Series("exact, E ln|1 + 2ηxy|/η", fine / critical,
-                   [collapse_exponent(products, rate) / rate for rate in fine], look="line"),
-            Series("diffusion limit, 2(b2 − T a3)", fine / critical,
-                   2 * signal * (1 - fine / critical), look="line"),
+            points("SGD", rates / critical, rows),
+            Series(
+                "exact, E ln|1 + 2ηxy|/η",
+                fine / critical,
+                [collapse_exponent(products, rate) / rate for rate in fine],
+                look="line",
+            ),
+            Series(
+                "diffusion limit, 2(b2 − T a3)",
+                fine / critical,
+                2 * signal * (1 - fine / critical),
+                look="line",
+            ),
+            Series("gradient descent", rates / critical, descent, look="line"),
         ),
         level=0.0,
-    )  # fmt: skip
-    return claim.to_datatree(chart)
+    )
+    return {
+        "collapse at the critical noise": collapse.to_datatree(chart),
+        "escape from the saddle": slow.to_datatree(),
+    }
 
 
 def regimes_claim() -> xr.DataTree:
@@ -307,7 +333,7 @@ def regimes_claim() -> xr.DataTree:
     strong = DataMoments.teacher(1, 2, 1, 1)
     noise_scale = 0.05
     law = DiagonalNetworkLaw(2, 1, weak, noise_scale)
-    points = stationary_points(weak, noise_scale)
+    roots = stationary_points(weak, noise_scale)
     claim = Claim(
         statement=(
             "Above a third of the critical noise the law of the shallow network keeps a mode at a "
@@ -315,21 +341,36 @@ def regimes_claim() -> xr.DataTree:
         ),
         source=BALANCE,
         quantities=[
-            Quantity("κ = 1, σ = 1: positive modes at T = 0.15 < T*",
-                     float(np.sum(stationary_points(strong, 0.15) > 0) > 0), 0, 0.5, ">"),
-            Quantity("κ = 1, σ = 1: positive modes at T = 0.21 > T*",
-                     float(np.sum(stationary_points(strong, 0.21) > 0) > 0), 0, 0.5, "<"),
-            Quantity(f"κ = 0.1, σ = 1: positive modes at T = {noise_scale:g} < T*",
-                     float(len(law.modes())), 0, 0.5, ">"),
+            Quantity(
+                "κ = 1, σ = 1: positive modes at T = 0.15 < T*",
+                float(np.sum(stationary_points(strong, 0.15) > 0) > 0),
+                0,
+                0.5,
+                ">",
+            ),
+            Quantity(
+                "κ = 1, σ = 1: positive modes at T = 0.21 > T*",
+                float(np.sum(stationary_points(strong, 0.21) > 0) > 0),
+                0,
+                0.5,
+                "<",
+            ),
+            Quantity(
+                f"κ = 0.1, σ = 1: positive modes at T = {noise_scale:g} < T*",
+                float(len(law.modes())),
+                0,
+                0.5,
+                ">",
+            ),
         ],
         why=(
             "T* is where the mode equation loses its real roots; it says nothing of their sign. "
             f"For κ = 0.1, T* = {bimodal_end(weak):.4f} lies above T = {noise_scale:g} > T_c/3 = "
-            f"{float(weak.b2 / weak.a3) / 3:.4f}, and both roots ({points[0]:.3f}, "
-            f"{points[1]:.3f}) are negative: there is no mode. A bimodal regime needs "
+            f"{float(weak.b2 / weak.a3) / 3:.4f}, and both roots ({roots[0]:.3f}, "
+            f"{roots[1]:.3f}) are negative: there is no mode. A bimodal regime needs "
             "10 a2 b2 > 3 a3 b1."
         ),
-    )  # fmt: skip
+    )
     ratios = np.round(np.geomspace(0.25, 4, 9), 2)
     scales = np.round(np.linspace(0.1, 1.3, 7), 2)
     names = np.empty((len(scales), len(ratios)), dtype=object)

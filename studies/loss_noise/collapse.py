@@ -18,9 +18,10 @@ from statsgd.laws import (
     lyapunov_exponent,
     mean_loss_contraction,
 )
+from statsgd.measures import mean_over_clusters, mean_over_runs
 from statsgd.problems import landscape, quadratic
 from statsgd.reports.charts import Chart, Series
-from studies.measured import endpoints, mean_over_runs, observed, zero_crossing
+from studies.measured import endpoints, judged, observed, points, zero_crossing
 
 ONE = "Wojtowytsch (2021), arXiv:2105.01650"
 TWO = "Wojtowytsch (2021), arXiv:2106.02588"
@@ -69,6 +70,7 @@ def threshold_claims(
     settings: dict[str, Any] = {"replicas": replicas, "seed": seed, "progress": progress}
     eta = 0.01
     scales = np.array([0.5, 0.75, 0.9, 1.1, 1.25, 1.5])
+    theory = [lyapunov_exponent(np.ones(3), critical_noise_ratio(3) * scale) for scale in scales]
     quantities, series = [], []
     for codimension in (3, 4, 10):
         critical = critical_noise_ratio(codimension)
@@ -79,19 +81,23 @@ def threshold_claims(
         crossing = zero_crossing(critical * scales, rates)
         exact = discrete_collapse_threshold(codimension, eta)
         quantities += [
-            Quantity(f"critical ε at codimension {codimension}, against 4/(q−2)", crossing.value,
-                     crossing.error, critical, "=", margin),
-            Quantity(f"critical ε at codimension {codimension}, exact chain", crossing.value,
-                     crossing.error, exact, "=", margin),
-        ]  # fmt: skip
-        rows = [mean_over_runs(row) for row in rates]
-        name = f"codimension {codimension}"
-        theory = [lyapunov_exponent(curvatures, ratio) for ratio in critical * scales]
-        series += [
-            Series(f"SGD, {name}", scales, [row.value for row in rows],
-                   [row.error for row in rows], group=name),
-            Series(f"diffusion, {name}", scales, theory, look="line", group=name),
-        ]  # fmt: skip
+            judged(
+                f"critical ε at codimension {codimension}, against 4/(q−2)",
+                crossing,
+                "=",
+                critical,
+                margin,
+            ),
+            judged(
+                f"critical ε at codimension {codimension}, exact chain",
+                crossing,
+                "=",
+                exact,
+                margin,
+            ),
+        ]
+        rows = [mean_over_clusters(row) for row in rates]
+        series.append(points(f"SGD, codimension {codimension}", scales, rows))
     thresholds = Claim(
         statement=(
             "SGD with noise C = σL I collapses onto the zero-loss set if ησ < 4/(q−2), q its "
@@ -109,7 +115,7 @@ def threshold_claims(
         "Growth rate of the distance to the zero-loss set",
         "noise over its critical value, ε/ε_c",
         "mean of d ln|y|/dt",
-        tuple(series),
+        (*series, Series("diffusion, ε/ε_c − 1 at each", scales, theory, look="line")),
         level=0.0,
     )
     plane = 0.1
@@ -117,21 +123,19 @@ def threshold_claims(
     low = growth_rates(
         np.ones(2), limit * np.array([0.6, 1.6]), learning_rate=plane, time=time, **settings
     )
-    below, above = (mean_over_runs(row) for row in low)
+    below, above = (mean_over_clusters(row) for row in low)
     never = Claim(
         statement="In codimension one or two SGD collapses at every strength of the noise.",
         source=f"derived, for the noise of {TWO}",
         quantities=[
-            Quantity(f"growth rate at codimension 2, ε = {0.6 * limit:.3g}", below.value,
-                     below.error, 0.0, "<"),
-            Quantity(f"growth rate at codimension 2, ε = {1.6 * limit:.3g}", above.value,
-                     above.error, 0.0, "<"),
+            judged(f"growth rate at codimension 2, ε = {0.6 * limit:.3g}", below, "<", 0.0),
+            judged(f"growth rate at codimension 2, ε = {1.6 * limit:.3g}", above, "<", 0.0),
         ],
         why=(
             f"True of the diffusion, false of the chain: at η = {plane:g} its growth rate changes "
             f"sign at ε = {limit:.4g}. As η → 0 that threshold goes to infinity."
         ),
-    )  # fmt: skip
+    )
     return {
         "critical noise": thresholds.to_datatree(chart),
         "low codimension": never.to_datatree(),
@@ -146,7 +150,7 @@ def speed_claim(
     ratios = np.array([1.0, 2.0, 3.0])
     settings: dict[str, Any] = {"replicas": replicas, "seed": seed, "progress": progress}
     rates = growth_rates(curvatures, ratios, learning_rate=eta, time=time, **settings)
-    rows = [mean_over_runs(row) for row in rates]
+    rows = [mean_over_clusters(row) for row in rates]
     theory = [lyapunov_exponent(curvatures, ratio) for ratio in ratios]
     steps, ratio = 100, 2.0
     run = statsgd.simulate(
@@ -161,9 +165,9 @@ def speed_claim(
         progress=progress,
     )
     loss = np.sum(endpoints(run)[0] ** 2, axis=1)
-    mean = mean_over_runs(loss)
+    mean = mean_over_clusters(loss)
     contraction = mean_loss_contraction(eta, 1.0, 2.0, 3 * ratio / eta) ** steps
-    typical = mean_over_runs(np.log(loss))
+    typical = mean_over_clusters(np.log(loss))
     claim = Claim(
         statement=(
             "Below the critical noise the loss goes to zero exponentially in almost every run, at "
@@ -172,21 +176,25 @@ def speed_claim(
         source=f"{ONE}, for exponential convergence; rates derived",
         quantities=[
             *(
-                Quantity(f"H = (1, 4, 9), ε = {ratio:g}: growth rate of ln|y|", row.value,
-                         row.error, value, "=", 2 * margin)
+                judged(
+                    f"H = (1, 4, 9), ε = {ratio:g}: growth rate of ln|y|",
+                    row,
+                    "=",
+                    value,
+                    2 * margin,
+                )
                 for ratio, row, value in zip(ratios, rows, theory, strict=True)
             ),
-            Quantity("H = I, ε = 2: mean loss over its start", mean.value, mean.error,
-                     contraction, "=", 3 * margin),
-            Quantity("H = I, ε = 2: growth of the mean loss", mean.value, mean.error, 1.0, ">"),
-            Quantity("H = I, ε = 2: mean of the log loss", typical.value, typical.error, 0.0, "<"),
+            judged("H = I, ε = 2: mean loss over its start", mean, "=", contraction, 2 * margin),
+            judged("H = I, ε = 2: growth of the mean loss", mean, ">", 1.0),
+            judged("H = I, ε = 2: mean of the log loss", typical, "<", 0.0),
         ],
         why=(
             f"Between ε = 4/q and 4/(q−2), here 1.33 and 4, a few runs carry a mean loss that "
             f"grows by {contraction:.3f} in {steps} steps, while the typical one falls by "
             f"{np.exp(typical.value):.3f}."
         ),
-    )  # fmt: skip
+    )
     return claim.to_datatree()
 
 
@@ -216,11 +224,9 @@ def ergodic_claim(
         mean = mean_over_runs(row)
         below = mean_over_runs(row < law.quantile(0.5))
         quantities += [
-            Quantity(f"ε = {ratio:g}: mean loss", mean.value, mean.error, float(law.mean()), "=",
-                     margin),
-            Quantity(f"ε = {ratio:g}: share of runs below the law's median", below.value,
-                     below.error, 0.5, "=", margin),
-        ]  # fmt: skip
+            judged(f"ε = {ratio:g}: mean loss", mean, "=", float(law.mean()), margin),
+            judged(f"ε = {ratio:g}: share of runs below the law's median", below, "=", 0.5, margin),
+        ]
     low = mean_over_runs(losses[0] < 0.01)
     claim = Claim(
         statement=(
@@ -231,8 +237,8 @@ def ergodic_claim(
         quantities=quantities,
         why=(
             f"L = |y|²/2 in three dimensions, C = σL/(1 + L) I, η = {eta:g}. At small loss finite "
-            f"steps are felt most: P(L < 0.01) is {low.value:.4f} ± {low.error:.4f} at ε = 8, the "
-            f"law has {float(laws[0].cdf(0.01)):.4f}."
+            f"steps are felt most: P(L < 0.01) is {low.value:.4f} ± "
+            f"{low.standard_error:.4f} at ε = 8, the law has {float(laws[0].cdf(0.01)):.4f}."
         ),
     )
     edges = np.linspace(-10, 4, 43)
@@ -278,8 +284,8 @@ def strata_claims(
     )
     z, loss = observed(run, "params")[..., 3], observed(run, "loss")
     absorbed = loss < 1e-4
-    on_segment = [mean_over_runs((absorbed & (z < 1.5))[i, :, -1]) for i in (0, 1)]
-    at_point = [mean_over_runs((absorbed & (z > 1.5))[i, :, -1]) for i in (0, 1)]
+    on_segment = [mean_over_clusters((absorbed & (z < 1.5))[i, :, -1]) for i in (0, 1)]
+    at_point = [mean_over_clusters((absorbed & (z > 1.5))[i, :, -1]) for i in (0, 1)]
     stationary = [mean_over_runs((z >= 0)[i] & (z <= 1)[i]) for i in (2, 3)]
     laws = [StrataLaw(ratio).segment_probability() for ratio in ratios[2:]]
     wins = Claim(
@@ -289,48 +295,53 @@ def strata_claims(
         ),
         source=f"derived, for the noise of {TWO}",
         quantities=[
-            Quantity("ε = 3: share on the segment (codimension 3)", on_segment[1].value,
-                     on_segment[1].error, 0.5, ">"),
-            Quantity("ε = 3: share at the point (codimension 4)", at_point[1].value,
-                     at_point[1].error, 0.05, "<"),
+            judged("ε = 3: share on the segment (codimension 3)", on_segment[1], ">", 0.5),
+            judged("ε = 3: share at the point (codimension 4)", at_point[1], "<", 0.05),
             *(
-                Quantity(f"ε = {ratio:g}: P(0 ≤ z ≤ 1), both repel", row.value, row.error, law, "=",
-                         margin)
+                judged(f"ε = {ratio:g}: P(0 ≤ z ≤ 1), both repel", row, "=", law, 2 * margin)
                 for ratio, row, law in zip(ratios[2:], stationary, laws, strict=True)
             ),
         ],
         why=(
             f"All {replicas} runs start next to the point, with the same curvatures as on the "
             f"segment. Critical noises are 2 and 4; η = {eta:g}, t = {time:g}. Above both, the "
-            "stationary law spreads over both."
+            "stationary law spreads over both; finite steps take it off small losses a little."
         ),
-    )  # fmt: skip
+    )
     start_decides = Claim(
         statement="Below the critical noise of all strata SGD still selects the flattest one.",
         source=f"an extension of {TWO} beyond its regime",
         quantities=[
-            Quantity("ε = 1.5: share of collapsed runs at the point",
-                     at_point[0].value / (at_point[0].value + on_segment[0].value),
-                     at_point[0].error / (at_point[0].value + on_segment[0].value), 0.05, "<"),
+            Quantity(
+                "ε = 1.5: share of collapsed runs at the point",
+                at_point[0].value / (at_point[0].value + on_segment[0].value),
+                at_point[0].standard_error / (at_point[0].value + on_segment[0].value),
+                0.05,
+                "<",
+            ),
         ],
         why=(
             f"At ε = 1.5 both strata attract, and the start decides: {at_point[0].value:.2f} of "
             f"the runs end at the point, {on_segment[0].value:.2f} on the segment. There is no "
             "stationary law and no principle of selection."
         ),
-    )  # fmt: skip
+    )
     fine = np.linspace(4.1, 14, 40)
     chart = Chart(
         "Mass next to the segment, above both critical noises",
         "noise ratio ε = ησ",
         "P(0 ≤ z ≤ 1)",
         (
-            Series("SGD", ratios[2:], [row.value for row in stationary],
-                   [row.error for row in stationary], group="mass"),
-            Series("law", fine, [StrataLaw(ratio).segment_probability() for ratio in fine],
-                   look="line", group="mass"),
+            points("SGD", ratios[2:], stationary, group="mass"),
+            Series(
+                "law",
+                fine,
+                [StrataLaw(ratio).segment_probability() for ratio in fine],
+                look="line",
+                group="mass",
+            ),
         ),
-    )  # fmt: skip
+    )
     return {
         "strata": wins.to_datatree(chart),
         "no selection below": start_decides.to_datatree(),

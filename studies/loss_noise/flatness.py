@@ -6,16 +6,17 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 import statsgd
 from statsgd import SGD, noise
 from statsgd.comparison import Claim, Quantity
 from statsgd.laws import ZeroLossCircleLaw, flatness_weight
+from statsgd.measures import Measured, jackknife, mean_over_runs
 from statsgd.problems import landscape
 from statsgd.reports.charts import Chart, Series
 from studies.loss_noise.collapse import TWO
-from studies.measured import mean_over_runs, observed, ratio_over_runs
+from studies.measured import judged, observed
 
 #: Three directions normal to the circle; curvature e^(cos ϕ) along it; noise ratio and saturation.
 CIRCLE = (3, 1.0, 8.0, 1.0)
@@ -54,15 +55,13 @@ def flatness_claims(
             seed=seed,
             start=start,
             observe={"cosine_and_distance": _cosine_and_distance},
-            observe_at=[round(steps * (17 + i) / 48) for i in range(32)],
+            observe_at=[round(steps * (49 + i) / 144) for i in range(96)],
             progress=progress,
         )
         seen[name] = observed(run, "cosine_and_distance")
     marginal = {name: mean_over_runs(values[..., 0]) for name, values in seen.items()}
     inside = {
-        name: ratio_over_runs(values[..., 0] * near, near)
-        for name, values in seen.items()
-        for near in [values[..., 1] < tube]
+        name: _mean_where(values[..., 1] < tube, values[..., 0]) for name, values in seen.items()
     }
     expected = _mean_cosine_within(law, tube)
     narrow = law.mean_cosine("distance")
@@ -73,16 +72,24 @@ def flatness_claims(
         ),
         source=f"{TWO}, for a different sense of flat; functional derived",
         quantities=[
-            Quantity(f"loss-scaled noise: E cos ϕ within |y| < {tube:g}",
-                     inside["loss-scaled"].value, inside["loss-scaled"].error, expected, "=",
-                     2 * margin),
-            Quantity("loss-scaled noise against no preference", inside["loss-scaled"].value,
-                     inside["loss-scaled"].error, -0.25, "<"),
-            Quantity(f"constant noise: E cos ϕ within |y| < {tube:g}", inside["constant"].value,
-                     inside["constant"].error, 0.0, "=", 1.5 * margin),
-            Quantity("loss-scaled against constant noise", inside["loss-scaled"].value,
-                     inside["loss-scaled"].error, inside["constant"].value, "<", 0.0,
-                     inside["constant"].error),
+            judged(
+                f"loss-scaled noise: E cos ϕ within |y| < {tube:g}",
+                inside["loss-scaled"],
+                "=",
+                expected,
+                2 * margin,
+            ),
+            judged("loss-scaled noise against no preference", inside["loss-scaled"], "<", -0.25),
+            judged(
+                f"constant noise: E cos ϕ within |y| < {tube:g}",
+                inside["constant"],
+                "=",
+                0.0,
+                2 * margin,
+            ),
+            judged(
+                "loss-scaled against constant noise", inside["loss-scaled"], "<", inside["constant"]
+            ),
         ],
         why=(
             "A circle of minima, sharp at ϕ = 0 (curvature e), flat at ϕ = π (1/e). In a thin tube "
@@ -91,7 +98,7 @@ def flatness_claims(
             f"predictions are for its width: {expected:.3f} and "
             f"{_gibbs_cosine_within(temperature, tube):.3f}."
         ),
-    )  # fmt: skip
+    )
     whole = law.mean_cosine("loss")
     everywhere = Claim(
         statement=(
@@ -100,18 +107,27 @@ def flatness_claims(
         ),
         source=f"one reading of {TWO}",
         quantities=[
-            Quantity("E cos ϕ, loss-scaled over constant noise beyond ±10 %",
-                     abs(marginal["loss-scaled"].value / marginal["constant"].value - 1),
-                     float(np.hypot(marginal["loss-scaled"].error, marginal["constant"].error)
-                           / abs(marginal["constant"].value)), 0.1, ">"),
+            Quantity(
+                "E cos ϕ, loss-scaled over constant noise beyond ±10 %",
+                abs(marginal["loss-scaled"].value / marginal["constant"].value - 1),
+                float(
+                    np.hypot(
+                        marginal["loss-scaled"].standard_error, marginal["constant"].standard_error
+                    )
+                    / abs(marginal["constant"].value)
+                ),
+                0.1,
+                ">",
+            ),
         ],
         why=(
             f"Both have E cos ϕ = {whole:.4f}: measured {marginal['loss-scaled'].value:.4f} ± "
-            f"{marginal['loss-scaled'].error:.4f} and {marginal['constant'].value:.4f} ± "
-            f"{marginal['constant'].error:.4f}. Whatever the law is as a function of the loss, it "
-            "weighs a point of the set by det(H)^(−1/2); only at fixed distance do they differ."
+            f"{marginal['loss-scaled'].standard_error:.4f} and {marginal['constant'].value:.4f} ± "
+            f"{marginal['constant'].standard_error:.4f}. Whatever the law is as a function of the "
+            "loss, it weighs a point of the set by det(H)^(−1/2); only at fixed distance do they "
+            "differ."
         ),
-    )  # fmt: skip
+    )
     edges = np.linspace(-1, 1, 21)
     middle = (edges[1:] + edges[:-1]) / 2
     series = []
@@ -134,6 +150,12 @@ def flatness_claims(
         "flatness near the set": near_set.to_datatree(chart),
         "flatness of the whole law": everywhere.to_datatree(_weights_chart()),
     }
+
+
+def _mean_where(chosen: Bool[Any, "n t"], values: Float[Any, "n t"]) -> Measured:
+    """Mean of what is chosen of all runs and times."""
+    sums = np.stack([np.sum(values * chosen, axis=1), np.sum(chosen, axis=1)], axis=1)
+    return jackknife(lambda mean: mean[0] / mean[1], sums)
 
 
 def _mean_cosine_within(law: ZeroLossCircleLaw, tube: float) -> float:

@@ -12,17 +12,18 @@ from scipy.stats import kurtosis
 import statsgd
 from statsgd import SGD, noise
 from statsgd.comparison import Claim, Quantity
-from statsgd.comparison.statistics import cluster_variance
 from statsgd.laws import (
     FlooredLossScaledLaw,
     LinearRegressionGaussian,
     linear_regression_collapse_threshold,
+    linear_regression_growth_rate,
     regression_tail_index,
 )
+from statsgd.measures import mean_over_clusters, mean_over_runs
 from statsgd.problems import linear_regression, population_risk
 from statsgd.reports.charts import Chart, Series
 from studies.loss_noise.collapse import TWO
-from studies.measured import mean_over_runs, observed, zero_crossing
+from studies.measured import judged, observed, points, variance_over_runs, zero_crossing
 
 OUTLIERS = "Mori, Ziyin, Liu, Ueda (2022), arXiv:2105.09557"
 
@@ -57,7 +58,7 @@ def label_noise_claims(
     *, replicas: int, seed: int, margin: float, progress: bool
 ) -> dict[str, xr.DataTree]:
     """Regression on one number with noisy labels, single examples: Student-t and its limits."""
-    rates = np.array([0.05, 0.1, 0.2])
+    rates = np.array([0.02, 0.05, 0.1, 0.2])
     problem = population_risk(_half_square, _noisy_label, np.zeros(1), exact_loss=_half_norm)
     steps = round(16 / rates[0])
     run = statsgd.simulate(
@@ -76,24 +77,31 @@ def label_noise_claims(
         float(LinearRegressionGaussian.gaussian_inputs(np.eye(1), 1.0, 1, rate).covariance()[0, 0])
         for rate in rates
     ]
-    variances = [cluster_variance(row[:, :, None]) for row in weights]
-    bulk, moments = [], []
+    variances = [variance_over_runs(row) for row in weights]
+    bulk, chains, students = [], [], []
     for rate, row, law, exact, variance in zip(
         rates, weights, student, chain, variances, strict=True
     ):
         quartile = float(law.quantile(np.array([0.75]))[0])
         inside = mean_over_runs(np.abs(row) < quartile)
         bulk.append(
-            Quantity(f"η = {rate:g}: share between the quartiles of the Student law",
-                     inside.value, inside.error, 0.5, "=", margin)
+            judged(
+                f"η = {rate:g}: share between the quartiles of the Student law",
+                inside,
+                "=",
+                0.5,
+                margin,
+            )
+        )
+        chains.append(
+            judged(
+                f"η = {rate:g}: variance against that of the chain", variance, "=", exact, margin
+            )
+        )
+        students.append(
+            judged(f"η = {rate:g}: variance against the Student law", variance, "=",
+                   law.covariance()[0, 0], 0.05)
         )  # fmt: skip
-        measured, error = float(variance.value[0]), float(variance.standard_error[0])
-        moments += [
-            Quantity(f"η = {rate:g}: variance against that of the chain", measured, error, exact,
-                     "=", margin),
-            Quantity(f"η = {rate:g}: variance against the Student law", measured, error,
-                     float(law.covariance()[0, 0]), "=", 0.05),
-        ]  # fmt: skip
     one_dimension = Claim(
         statement=(
             "In one dimension real minibatch noise is loss-scaled, and SGD on noisy labels follows "
@@ -105,34 +113,34 @@ def label_noise_claims(
             "y independent of x ~ N(0, 1), fresh examples: C = 2θ² + 1 = 4(L + 1/4) exactly. "
             "Degrees of freedom at these learning rates: "
             f"{', '.join(f'{float(law.degrees_of_freedom):g}' for law in student)}. At "
-            f"η = {rates[-1]:g} the share is {bulk[-1].measured:.3f}: finite steps widen the law."
+            f"η = {rates[-1]:g} the share is {bulk[-1].measured:.3f}: finite steps widen the law "
+            "and round its peak."
         ),
     )
     groups = np.array_split(np.arange(replicas), 16)
     excess = [
-        mean_over_runs([kurtosis(row[group], axis=None) for group in groups]) for row in weights
+        mean_over_clusters([kurtosis(row[group], axis=None) for group in groups]) for row in weights
     ]
     heavy = [6 / (float(law.degrees_of_freedom) - 4) for law in student]
     tails = Claim(
         statement="SGD on noisy labels has the heavy tails of that Student law.",
         source=f"the power law of {OUTLIERS}, read for one direction of real SGD",
         quantities=[
-            Quantity(f"η = {rate:g}: excess kurtosis", row.value, row.error, student_excess, "=",
-                     0.25)
-            for rate, row, student_excess in zip(rates[:2], excess, heavy, strict=False)
+            judged(f"η = {rate:g}: excess kurtosis", row, "=", student_excess, 0.25)
+            for rate, row, student_excess in zip(rates[1:3], excess[1:3], heavy[1:3], strict=True)
         ],
         why=(
             "The diffusion replaces the product of input and label by a Gaussian of the same "
             "variance. That changes the fourth moment to the order at which the Student law "
             "differs from a Gaussian: the chain stays close to Gaussian in the bulk, and its far "
-            f"tail has an index of its own, {regression_tail_index(rates[1]):.1f} at η = {rates[1]:g} "
-            f"against {float(student[1].degrees_of_freedom):g}."
+            f"tail has an index of its own, {regression_tail_index(rates[2]):.1f} at "
+            f"η = {rates[2]:g} against {float(student[2].degrees_of_freedom):g}."
         ),
-    )  # fmt: skip
+    )
     both = Claim(
         statement="The Student law of the diffusion gives the variance of SGD at these steps too.",
         source=f"derived, for the noise of {TWO}",
-        quantities=[moment for moment in moments if "Student" in moment.name],
+        quantities=students,
         why=(
             "It belongs to small steps. The chain's own variance, η/(2 − 3η), is larger than the "
             f"Student law's by {chain[0] / float(student[0].covariance()[0, 0]) - 1:.1%} at "
@@ -143,10 +151,10 @@ def label_noise_claims(
     gaussian = Claim(
         statement=(
             "The exact second moment of single-example regression, η/(2 − 3η), holds at any "
-            "learning rate, though the law is not Gaussian."
+            "learning rate below 2/3, though the law is not Gaussian."
         ),
         source="derived",
-        quantities=[moment for moment in moments if "chain" in moment.name],
+        quantities=chains,
         why=(
             "`LinearRegressionGaussian` has the moments of the chain with state-dependent noise. "
             f"The measured excess kurtosis is {', '.join(f'{row.value:.2f}' for row in excess)}."
@@ -176,12 +184,15 @@ def _label_noise_chart(
         (
             Series("SGD", middle[seen], counts[seen]),
             Series("Student law", middle, np.exp(law.log_density(middle[:, None])), look="line"),
-            Series("Gaussian with the chain's variance", middle,
-                   np.exp(-(middle**2) / (2 * variance)) / np.sqrt(2 * np.pi * variance),
-                   look="line"),
+            Series(
+                "Gaussian with the chain's variance",
+                middle,
+                np.exp(-(middle**2) / (2 * variance)) / np.sqrt(2 * np.pi * variance),
+                look="line",
+            ),
         ),
         log="y",
-    )  # fmt: skip
+    )
 
 
 def isotropy_claims(
@@ -210,19 +221,18 @@ def isotropy_claims(
         ),
         source=f"isotropic law of {TWO}, read for real minibatches",
         quantities=[
-            Quantity(
+            judged(
                 "critical learning rate, q = 5, against 2/(q−2)",
-                crossing.value,
-                crossing.error,
-                thresholds.isotropic,
+                crossing,
                 "=",
+                thresholds.isotropic,
                 margin,
             ),
         ],
         why=(
-            f"Measured {crossing.value:.3f} ± {crossing.error:.3f}. With x ~ N(0, I) the noise is "
-            "2L(I + θ̂θ̂ᵀ), not isotropic, and steps of this size are no diffusion: the SDE with the "
-            f"true noise has {thresholds.sde:.3f}, the exact criterion of the chain "
+            f"Measured {crossing.value:.3f} ± {crossing.standard_error:.3f}. With x ~ N(0, I) the "
+            "noise is 2L(I + θ̂θ̂ᵀ), not isotropic, and steps of this size are no diffusion: the "
+            f"SDE with the true noise has {thresholds.sde:.3f}, the exact criterion of the chain "
             f"{thresholds.discrete:.3f}, the mean loss grows from {thresholds.mean_square:.3f} on."
         ),
     )
@@ -233,29 +243,34 @@ def isotropy_claims(
         ),
         source="derived",
         quantities=[
-            Quantity(
+            judged(
                 "critical learning rate, q = 5, against the exact criterion",
-                crossing.value,
-                crossing.error,
-                thresholds.discrete,
+                crossing,
                 "=",
+                thresholds.discrete,
                 margin,
             ),
         ],
         why="Fresh examples, one a step; the direction of the error does not matter.",
     )
-    rows = [mean_over_runs(row) for row in growth]
+    rows = [mean_over_clusters(row) for row in growth]
+    fine = np.linspace(rates[0], rates[-1], 30)
     chart = Chart(
         "Growth of the error on noiseless regression, five dimensions",
         "learning rate η",
         "mean of d ln|θ − θ*| per step",
         (
-            Series("SGD", rates, [row.value for row in rows], [row.error for row in rows]),
-            Series("isotropic noise, diffusion", rates,
-                   rates * (2 * rates * 3 / 4 - 1), look="line"),
+            points("SGD", rates, rows),
+            Series(
+                "exact",
+                fine,
+                [linear_regression_growth_rate(5, rate) for rate in fine],
+                look="line",
+            ),
+            Series("isotropic noise, diffusion", fine, fine * (2 * fine * 3 / 4 - 1), look="line"),
         ),
         level=0.0,
-    )  # fmt: skip
+    )
     return {
         "isotropic threshold on regression": claim.to_datatree(chart),
         "exact threshold on regression": exact.to_datatree(),
@@ -274,7 +289,7 @@ def real_data_claim(seed: int) -> xr.DataTree:
     rng = np.random.default_rng(seed)
     direction = rng.standard_normal((300, q))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    points = best + direction * rng.uniform(0.1, 2.0, (300, 1))
+    places = best + direction * rng.uniform(0.1, 2.0, (300, 1))
     minibatch = noise.Minibatch(1)
 
     @jax.jit
@@ -284,10 +299,10 @@ def real_data_claim(seed: int) -> xr.DataTree:
         return problem.loss(point), jnp.trace(covariance), away @ covariance @ away
 
     loss, trace, radial = (
-        np.asarray(values, dtype=np.float64) for values in noise_at(points, direction)
+        np.asarray(values, dtype=np.float64) for values in noise_at(places, direction)
     )
     correlation = float(np.corrcoef(loss, trace)[0, 1])
-    ratio = mean_over_runs(q * radial / trace)
+    ratio = mean_over_clusters(q * radial / trace)
     spread = np.linalg.eigvalsh(np.asarray(minibatch.covariance(problem, jnp.asarray(best))))
     claim = Claim(
         statement=(
@@ -296,12 +311,21 @@ def real_data_claim(seed: int) -> xr.DataTree:
         ),
         source=f"assumption of {TWO}, in its isotropic form",
         quantities=[
-            Quantity("correlation of the trace of C with the loss", correlation,
-                     (1 - correlation**2) / np.sqrt(len(loss)), 0.9, ">"),
-            Quantity("noise along the error over the mean of all directions", ratio.value,
-                     ratio.error, 1.0, "=", 0.1),
-            Quantity("largest over smallest eigenvalue of C at the minimum",
-                     float(spread[-1] / spread[0]), 0.0, 1.1, "<"),
+            Quantity(
+                "correlation of the trace of C with the loss",
+                correlation,
+                (1 - correlation**2) / np.sqrt(len(loss)),
+                0.9,
+                ">",
+            ),
+            judged("noise along the error over the mean of all directions", ratio, "=", 1.0, 0.1),
+            Quantity(
+                "largest over smallest eigenvalue of C at the minimum",
+                float(spread[-1] / spread[0]),
+                0.0,
+                1.1,
+                "<",
+            ),
         ],
         why=(
             f"Ten measurements of {problem.num_examples} patients, {len(loss)} points about the "
@@ -310,7 +334,7 @@ def real_data_claim(seed: int) -> xr.DataTree:
             f"{OUTLIERS} builds in with C ≈ (2L/S)H: laws of isotropic noise are tests for "
             "synthetic noise and for one dimension."
         ),
-    )  # fmt: skip
+    )
     chart = Chart(
         "Gradient noise against loss, regression on the diabetes data",
         "loss L",
