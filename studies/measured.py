@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from statsgd.comparison import Quantity
-from statsgd.measures import Measured, jackknife
+from statsgd.measures import Measured, jackknife, mean_over_clusters
 from statsgd.reports.charts import Series
 
 
@@ -39,6 +39,11 @@ def endpoints(run: xr.DataTree) -> Float[Any, "..."]:
     """The endpoints of an ensemble whose params are one array, in double precision."""
     (leaf,) = run["endpoints"].to_dataset().data_vars.values()
     return np.asarray(leaf.values, dtype=np.float64)
+
+
+def share_of_runs(condition: Bool[Any, "n ..."]) -> Measured:
+    """Share of runs, and of times, that meet a condition; times of one run may depend."""
+    return mean_over_clusters(condition.reshape(len(condition), -1).mean(axis=1))
 
 
 def variance_over_runs(values: Float[Any, "n t"]) -> Measured:

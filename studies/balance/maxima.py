@@ -14,7 +14,7 @@ from statsgd.measures import Measured, mean_over_clusters
 from statsgd.problems import EmpiricalRisk, empirical_risk
 from statsgd.reports.charts import Chart, Series
 from studies.balance.pairs import MAXIMA
-from studies.measured import endpoints, judged, points
+from studies.measured import endpoints, judged, points, share_of_runs
 
 #: Curvatures of the two examples; their mean −0.1 makes w = 0 a maximum.
 MAXIMUM = (1.0, -1.2)
@@ -80,7 +80,7 @@ def maxima_claims(
         ),
     )
     fine = np.linspace(0.02, 1.5, 300)
-    exact = [_rate(MAXIMUM, rate) for rate in fine if abs(rate - 1) > 0.01]
+    exact = [walk_rate(MAXIMUM, rate) for rate in fine if abs(rate - 1) > 0.01]
     kept = fine[np.abs(fine - 1) > 0.01]
     growths = Chart(
         "Growth rate of the distance to a maximum",
@@ -109,10 +109,10 @@ def maxima_claims(
             ),
         ],
         why=(
-            f"For batches of 4 the growth rate at η = 0.5 is {_rate(MAXIMUM, 0.5, 4):+.4f} against "
-            f"{_rate(MAXIMUM, 0.5, 1):+.4f} for single examples, but at η = 0.9 it is "
-            f"{_rate(MAXIMUM, 0.9, 4):+.4f}: batching moves the window to larger learning rates "
-            "and narrows it, and does not always close it."
+            f"For batches of 4 the growth rate at η = 0.5 is {walk_rate(MAXIMUM, 0.5, 4):+.4f} "
+            f"against {walk_rate(MAXIMUM, 0.5, 1):+.4f} for single examples, but at η = 0.9 it is "
+            f"{walk_rate(MAXIMUM, 0.9, 4):+.4f}: batching moves the window to larger learning "
+            "rates and narrows it, and does not always close it."
         ),
     )
     return {
@@ -154,11 +154,12 @@ def _at_maximum(
         **settings,
     )
     lost = run["run"].to_dataset()["diverged"].values.mean(axis=-1)
-    shares = [mean_over_clusters(row < _NEAR) for row in np.abs(endpoints(run)[..., 0])]
+    shares = [share_of_runs(row < _NEAR) for row in np.abs(endpoints(run)[..., 0])]
     return shares, lost
 
 
-def _rate(curvatures: tuple[float, float], learning_rate: float, batch_size: int = 1) -> float:
+def walk_rate(curvatures: tuple[float, float], learning_rate: float, batch_size: int = 1) -> float:
+    """E ln|1 − η mean(h)| over batches of the two examples."""
     walk = LogMultiplicativeWalk.of_batches(np.array(curvatures), learning_rate, 1, batch_size)
     return float(walk.growth_rate())
 
@@ -178,7 +179,7 @@ def _sharp_over_flat(rates: Float[Any, " c"], settings: dict[str, Any]) -> xr.Da
         why=(
             "The flat minimum is one only on average, h = −2 or 3 for its two examples; at the "
             "sharp one they nearly agree, h = 1.4 or 1.6. What counts is E ln|1 − ηh|, here "
-            f"{_rate(flat, 0.7):+.3f} and {_rate(sharp, 0.7):+.3f}, and not E h."
+            f"{walk_rate(flat, 0.7):+.3f} and {walk_rate(sharp, 0.7):+.3f}, and not E h."
         ),
     )
     fine = np.linspace(0.03, 1.45, 120)
@@ -194,7 +195,7 @@ def _sharp_over_flat(rates: Float[Any, " c"], settings: dict[str, Any]) -> xr.Da
                 Series(
                     "E ln|1 − ηh|",
                     fine,
-                    [_rate(kind, rate) for rate in fine],
+                    [walk_rate(kind, rate) for rate in fine],
                     look="line",
                     group=word,
                 ),
@@ -216,7 +217,7 @@ def _amsgrad(settings: dict[str, Any], margin: float) -> xr.DataTree:
         start=np.array([0.5]),
         **settings,
     )
-    shares = [mean_over_clusters(row < _NEAR) for row in np.abs(endpoints(run)[..., 0])]
+    shares = [share_of_runs(row < _NEAR) for row in np.abs(endpoints(run)[..., 0])]
     claim = Claim(
         statement="AMSGrad too converges to a local maximum at a large learning rate.",
         source=MAXIMA,

@@ -20,13 +20,22 @@ from statsgd.laws import (
     rescaling_generator,
 )
 from statsgd.measures import mean_over_clusters
-from statsgd.problems import DiagonalLinearNetwork, diagonal_linear_network, multilayer_perceptron
+from statsgd.problems import (
+    Landscape,
+    diagonal_linear_network,
+    landscape,
+    multilayer_perceptron,
+)
 from statsgd.reports.charts import Chart, Series
 from studies.measured import judged, observed
 
 BALANCE = "Ziyin, Li, Ueda (2023), arXiv:2308.06671"
 SYMMETRY = "Ziyin, Wang, Li, Wu (2024), arXiv:2402.07193"
 MAXIMA = "Ziyin, Li, Simon, Ueda (2022), arXiv:2107.11774"
+#: A pair of factors (u, w) far from balance.
+PAIR = (1.5, 0.5)
+GRADIENT_DESCENT, MINIBATCHES = "gradient descent", "minibatches of one"
+ISOTROPIC = "isotropic noise of the same trace"
 
 
 def teacher_data(
@@ -47,7 +56,7 @@ def identities(seed: int) -> xr.DataTree:
     inputs, targets = rng.normal(size=(24, 3)), rng.normal(size=(24, 2))
     units = 4
     network = multilayer_perceptron(inputs, targets, (units,))
-    generators = _hidden_unit_generators(network)
+    generators = hidden_unit_generators(network)
     errors = {}
     labels = {}
     for momentum in (0.0, 0.9):
@@ -110,7 +119,7 @@ def identities(seed: int) -> xr.DataTree:
     return claim.to_datatree(chart)
 
 
-def _hidden_unit_generators(network: Any) -> list[Float[Any, "d d"]]:
+def hidden_unit_generators(network: Any) -> list[Float[Any, "d d"]]:
     """The rescaling of each hidden unit of a perceptron with one hidden layer."""
     params = network.initial_params(jax.random.key(0))
     d = network.dimension
@@ -144,50 +153,46 @@ def _record(problem: Any, sgd: SGD, *, steps: int, seed: int) -> tuple[np.ndarra
     return params, buffers
 
 
-def pair_problem(signal: float, seed: int) -> DiagonalLinearNetwork:
-    """A pair of factors far from balance, (u, w) = (1.5, 0.5)."""
-    return diagonal_linear_network(*teacher_data(signal, seed), 2, 1, np.array([[1.5, 0.5]]))
-
-
 def pair_claims(
     *, learning_rate: float, time: float, replicas: int, seed: int, margin: float, progress: bool
 ) -> dict[str, xr.DataTree]:
     """How imbalance moves under gradient descent, minibatches, and noise of Langevin type."""
-    problem = pair_problem(1.0, seed)
+    problem = diagonal_linear_network(*teacher_data(1.0, seed), 2, 1, np.array([PAIR]))
     moments = DataMoments.of_data(problem.inputs, problem.targets)
     best = float(moments.b2 / moments.b1)
     # Per coordinate, the trace of the minibatch covariance at the balanced minimum.
     variance = 4 * float(moments.noise(best)) * best
     steps = round(time / learning_rate)
     every = max(1, steps // 100)
+    mean = mean_loss(moments)
+    # Only the isotropic noise spreads q² widely; gradient descent needs no second run.
     kinds = {
-        "gradient descent": noise.NoNoise(),
-        "minibatches of one": noise.Minibatch(1),
-        "isotropic noise of the same trace": noise.Isotropic(variance),
+        GRADIENT_DESCENT: (mean, noise.NoNoise(), 1),
+        MINIBATCHES: (problem, noise.Minibatch(1), replicas),
+        ISOTROPIC: (mean, noise.Isotropic(variance), 4 * replicas),
     }
     decay = 0.05
     factors = {}
-    for name, kind in kinds.items():
+    for name, (loss, kind, runs) in kinds.items():
         run = statsgd.simulate(
-            problem,
+            loss,
             statsgd.grid(SGD(learning_rate, kind), weight_decay=[0.0, decay]),
             steps=steps // every * every,
-            # Only the isotropic noise spreads q² widely.
-            replicas=replicas * (1 + isinstance(kind, noise.Isotropic)),
+            replicas=runs,
             seed=seed,
             observe={"factors": _factors},
             observe_at=every,
             progress=progress,
         )
         values = observed(run, "factors")
-        first = np.broadcast_to([1.5, 0.5], (*values.shape[:2], 1, 2))
+        first = np.broadcast_to(PAIR, (*values.shape[:2], 1, 2))
         factors[name] = np.concatenate([first, values], axis=2)
     times = learning_rate * every * np.arange(steps // every + 1)
     charges = {name: values[..., 0] ** 2 - values[..., 1] ** 2 for name, values in factors.items()}
-    law = _rates(factors["minibatches of one"], moments, learning_rate, times, decay)
-    q = charges["minibatches of one"]
+    law, whole = _rates(factors[MINIBATCHES], moments, learning_rate, times, decay)
+    q = charges[MINIBATCHES]
     measured = -np.log(np.abs(q[:, :, -1] / q[:, :, 0])) / times[-1]
-    kept = charges["gradient descent"][0, 0, -1] / charges["gradient descent"][0, 0, 0]
+    kept = charges[GRADIENT_DESCENT][0, 0, -1] / charges[GRADIENT_DESCENT][0, 0, 0]
     slowest = 4 * learning_rate * float(moments.delta / moments.a1)
     rows = [mean_over_clusters(row) for row in measured]
     expected = [mean_over_clusters(row) for row in law]
@@ -203,6 +208,13 @@ def pair_claims(
                 for strength, row, prediction in zip((0.0, decay), rows, expected, strict=True)
             ),
             judged(
+                "decay rate of |q|, λ = 0, finite steps included",
+                rows[0],
+                "=",
+                mean_over_clusters(whole[0]),
+                margin,
+            ),
+            judged(
                 "decay rate against the least noise of any slope, 4TΔ/a1", rows[0], ">", slowest
             ),
             Quantity("q kept by gradient descent", kept, 0, 1.0, "=", margin),
@@ -210,16 +222,17 @@ def pair_claims(
         why=(
             f"η = T = {learning_rate:g}, from q = 2 for a time t = ηk of {times[-1]:g}. The "
             "prediction uses Var[dℓ/d(uw)] = 4g(f) along each run; g changes with the slope f, so "
-            "the decay is exponential once f has settled."
+            "the decay is exponential once f has settled. A finite step adds the square of the "
+            "mean gradient, T E[dℓ/d(uw)]²."
         ),
     )
     lines = tuple(
         Series(name, times, np.median(charge[0], axis=0), look="line")
         for name, charge in charges.items()
-        if "isotropic" not in name
+        if name != ISOTROPIC
     )
-    growth = mean_over_clusters(charges["isotropic noise of the same trace"][0, :, -1] ** 2)
-    squares = np.sum(factors["isotropic noise of the same trace"][0] ** 2, axis=-1)
+    growth = mean_over_clusters(charges[ISOTROPIC][0, :, -1] ** 2)
+    squares = np.sum(factors[ISOTROPIC][0] ** 2, axis=-1)
     tau = learning_rate * variance / 2
     integral = np.cumsum((squares[:, 1:] + squares[:, :-1]) / 2 * np.diff(times), axis=1)
     predicted = langevin_charge_growth(2.0, tau, integral)
@@ -242,7 +255,7 @@ def pair_claims(
             "The Gibbs law of this loss is improper without weight decay."
         ),
     )
-    spread = np.mean(charges["isotropic noise of the same trace"][0] ** 2, axis=0)
+    spread = np.mean(charges[ISOTROPIC][0] ** 2, axis=0)
     shown = Chart(
         "Imbalance of two factors over time",
         "time t = ηk",
@@ -280,11 +293,28 @@ def _rates(
     noise_scale: float,
     times: Float[Any, " t"],
     decay: float,
-) -> Float[Any, "c n"]:
-    """4T⟨g(f)⟩ + 2λ of every run, ⟨·⟩ the mean over its time."""
-    variance = moments.noise(factors[..., 0] * factors[..., 1])
-    mean = np.trapezoid(variance, times, axis=-1) / times[-1]
-    return 4 * noise_scale * mean + 2 * np.array([0.0, decay])[:, None]
+) -> tuple[Float[Any, "c n"], Float[Any, "c n"]]:
+    """T⟨Var G⟩ + 2λ and T⟨E G²⟩ + 2λ of every run, G = dℓ/d(uw), ⟨·⟩ the mean over its time."""
+    slopes = factors[..., 0] * factors[..., 1]
+    variance = 4 * moments.noise(slopes)
+    squared_mean = 4 * (float(moments.b1) * slopes - float(moments.b2)) ** 2
+    decays = 2 * np.array([0.0, decay])[:, None]
+    means = [
+        np.trapezoid(values, times, axis=-1) / times[-1]
+        for values in (variance, variance + squared_mean)
+    ]
+    return noise_scale * means[0] + decays, noise_scale * means[1] + decays
+
+
+def mean_loss(moments: DataMoments) -> Landscape:
+    """The mean loss of a pair, b1(uw)² − 2b2 uw: cheaper than the mean over all examples."""
+    b1, b2 = float(moments.b1), float(moments.b2)
+
+    def loss(params: Float[Any, "1 2"]) -> Float[Any, ""]:
+        slope = params[0, 0] * params[0, 1]
+        return b1 * slope**2 - 2 * b2 * slope
+
+    return landscape(loss, np.array([PAIR]))
 
 
 def _factors(params: Float[Any, "1 2"]) -> Float[Any, " 2"]:

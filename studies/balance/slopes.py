@@ -18,12 +18,20 @@ from statsgd.laws import (
     learning_regime,
     stationary_points,
 )
-from statsgd.measures import mean_over_clusters, mean_over_runs
+from statsgd.measures import mean_over_clusters
 from statsgd.problems import DiagonalLinearNetwork, diagonal_linear_network
 from statsgd.problems.networks import slope
 from statsgd.reports.charts import Chart, Map, Series
 from studies.balance.pairs import BALANCE, MAXIMA, teacher_data
-from studies.measured import endpoints, judged, observed, points, variance_over_runs, zero_crossing
+from studies.measured import (
+    endpoints,
+    judged,
+    observed,
+    points,
+    share_of_runs,
+    variance_over_runs,
+    zero_crossing,
+)
 
 #: Noise scales in units of the critical one, T_c = b2/a3.
 SCALES = (0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 1.25)
@@ -149,8 +157,8 @@ def slope_claims(
     deep = slopes[3][1]
     shallow = slopes[1][-1]
     low = float(laws[3, 1.5].quantile(0.05))
-    above = mean_over_runs(deep > low)
-    gone = mean_over_clusters(shallow[:, -1] > low)
+    above = share_of_runs(deep > low)
+    gone = share_of_runs(shallow[:, -1] > low)
     depths = Claim(
         statement=(
             "Networks of more than one hidden layer have no critical noise: their law stays proper "
@@ -199,8 +207,8 @@ def _shares(
 ) -> list[Quantity]:
     """Shares of runs below the law's median and between its quartiles: halves, if it is right."""
     first, median, third = (float(law.quantile(share)) for share in (0.25, 0.5, 0.75))
-    below = mean_over_runs(slopes < median)
-    between = mean_over_runs((slopes > first) & (slopes < third))
+    below = share_of_runs(slopes < median)
+    between = share_of_runs((slopes > first) & (slopes < third))
     return [
         judged(f"{name}: share {where}", row, "=", 0.5, margin)
         for where, row in (

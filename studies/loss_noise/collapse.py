@@ -21,7 +21,7 @@ from statsgd.laws import (
 from statsgd.measures import mean_over_clusters, mean_over_runs
 from statsgd.problems import landscape, quadratic
 from statsgd.reports.charts import Chart, Series
-from studies.measured import endpoints, judged, observed, points, zero_crossing
+from studies.measured import endpoints, judged, observed, points, share_of_runs, zero_crossing
 
 ONE = "Wojtowytsch (2021), arXiv:2105.01650"
 TWO = "Wojtowytsch (2021), arXiv:2106.02588"
@@ -222,12 +222,12 @@ def ergodic_claim(
     quantities = []
     for ratio, row, law in zip(ratios, losses, laws, strict=True):
         mean = mean_over_runs(row)
-        below = mean_over_runs(row < law.quantile(0.5))
+        below = share_of_runs(row < law.quantile(0.5))
         quantities += [
             judged(f"ε = {ratio:g}: mean loss", mean, "=", float(law.mean()), margin),
             judged(f"ε = {ratio:g}: share of runs below the law's median", below, "=", 0.5, margin),
         ]
-    low = mean_over_runs(losses[0] < 0.01)
+    low = share_of_runs(losses[0] < 0.01)
     claim = Claim(
         statement=(
             "Above the critical noise SGD has a stationary law off the zero-loss set, a power of "
@@ -284,9 +284,9 @@ def strata_claims(
     )
     z, loss = observed(run, "params")[..., 3], observed(run, "loss")
     absorbed = loss < 1e-4
-    on_segment = [mean_over_clusters((absorbed & (z < 1.5))[i, :, -1]) for i in (0, 1)]
-    at_point = [mean_over_clusters((absorbed & (z > 1.5))[i, :, -1]) for i in (0, 1)]
-    stationary = [mean_over_runs((z >= 0)[i] & (z <= 1)[i]) for i in (2, 3)]
+    on_segment = [share_of_runs((absorbed & (z < 1.5))[i, :, -1]) for i in (0, 1)]
+    at_point = [share_of_runs((absorbed & (z > 1.5))[i, :, -1]) for i in (0, 1)]
+    stationary = [share_of_runs((z >= 0)[i] & (z <= 1)[i]) for i in (2, 3)]
     laws = [StrataLaw(ratio).segment_probability() for ratio in ratios[2:]]
     wins = Claim(
         statement=(

@@ -61,9 +61,9 @@ def flatness_claims(
         seen[name] = observed(run, "cosine_and_distance")
     marginal = {name: mean_over_runs(values[..., 0]) for name, values in seen.items()}
     inside = {
-        name: _mean_where(values[..., 1] < tube, values[..., 0]) for name, values in seen.items()
+        name: mean_where(values[..., 1] < tube, values[..., 0]) for name, values in seen.items()
     }
-    expected = _mean_cosine_within(law, tube)
+    expected = mean_cosine_within(law, tube)
     narrow = law.mean_cosine("distance")
     near_set = Claim(
         statement=(
@@ -96,7 +96,7 @@ def flatness_claims(
             f"L^(−α) weighs a point by A_α(H), which gives E cos ϕ → {narrow:.3f}, while the Gibbs "
             "density is the same all along the tube. The tube here is not infinitely thin, and the "
             f"predictions are for its width: {expected:.3f} and "
-            f"{_gibbs_cosine_within(temperature, tube):.3f}."
+            f"{gibbs_cosine_within(temperature, tube):.3f}."
         ),
     )
     whole = law.mean_cosine("loss")
@@ -152,13 +152,13 @@ def flatness_claims(
     }
 
 
-def _mean_where(chosen: Bool[Any, "n t"], values: Float[Any, "n t"]) -> Measured:
+def mean_where(chosen: Bool[Any, "n t"], values: Float[Any, "n t"]) -> Measured:
     """Mean of what is chosen of all runs and times."""
     sums = np.stack([np.sum(values * chosen, axis=1), np.sum(chosen, axis=1)], axis=1)
     return jackknife(lambda mean: mean[0] / mean[1], sums)
 
 
-def _mean_cosine_within(law: ZeroLossCircleLaw, tube: float) -> float:
+def mean_cosine_within(law: ZeroLossCircleLaw, tube: float) -> float:
     """E[cos ϕ | |y| < δ]: the von Mises marginal times P(L < h(ϕ)δ²/2)."""
     phi = np.linspace(0, np.pi, 4001)
     weight = np.exp(-law.concentration("loss") * np.cos(phi))
@@ -166,7 +166,7 @@ def _mean_cosine_within(law: ZeroLossCircleLaw, tube: float) -> float:
     return float(np.sum(weight * np.cos(phi)) / np.sum(weight))
 
 
-def _gibbs_cosine_within(temperature: float, tube: float) -> float:
+def gibbs_cosine_within(temperature: float, tube: float) -> float:
     """The same for exp(−L/τ): h^(−3/2) times P(χ²₃ < hδ²/τ)."""
     from scipy.stats import chi2
 

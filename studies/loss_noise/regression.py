@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Float, PRNGKeyArray
-from scipy.stats import kurtosis
 
 import statsgd
 from statsgd import SGD, noise
@@ -19,11 +18,18 @@ from statsgd.laws import (
     linear_regression_growth_rate,
     regression_tail_index,
 )
-from statsgd.measures import mean_over_clusters, mean_over_runs
+from statsgd.measures import Measured, jackknife, mean_over_clusters
 from statsgd.problems import linear_regression, population_risk
 from statsgd.reports.charts import Chart, Series
 from studies.loss_noise.collapse import TWO
-from studies.measured import judged, observed, points, variance_over_runs, zero_crossing
+from studies.measured import (
+    judged,
+    observed,
+    points,
+    share_of_runs,
+    variance_over_runs,
+    zero_crossing,
+)
 
 OUTLIERS = "Mori, Ziyin, Liu, Ueda (2022), arXiv:2105.09557"
 
@@ -83,7 +89,7 @@ def label_noise_claims(
         rates, weights, student, chain, variances, strict=True
     ):
         quartile = float(law.quantile(np.array([0.75]))[0])
-        inside = mean_over_runs(np.abs(row) < quartile)
+        inside = share_of_runs(np.abs(row) < quartile)
         bulk.append(
             judged(
                 f"η = {rate:g}: share between the quartiles of the Student law",
@@ -117,10 +123,7 @@ def label_noise_claims(
             "and round its peak."
         ),
     )
-    groups = np.array_split(np.arange(replicas), 16)
-    excess = [
-        mean_over_clusters([kurtosis(row[group], axis=None) for group in groups]) for row in weights
-    ]
+    excess = [_excess_kurtosis(row) for row in weights]
     heavy = [6 / (float(law.degrees_of_freedom) - 4) for law in student]
     tails = Claim(
         statement="SGD on noisy labels has the heavy tails of that Student law.",
@@ -167,6 +170,12 @@ def label_noise_claims(
         "variance of the Student law": both.to_datatree(),
         "variance of the chain": gaussian.to_datatree(),
     }
+
+
+def _excess_kurtosis(weights: Float[Any, "n t"]) -> Measured:
+    """About zero, the mean by symmetry."""
+    moments = np.stack([np.mean(weights**2, axis=1), np.mean(weights**4, axis=1)], axis=1)
+    return jackknife(lambda mean: mean[1] / mean[0] ** 2 - 3, moments)
 
 
 def _label_noise_chart(
