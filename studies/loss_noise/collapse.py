@@ -267,7 +267,7 @@ def strata_claims(
     *, replicas: int, time: float, seed: int, margin: float, progress: bool
 ) -> dict[str, xr.DataTree]:
     """Which of two strata of the zero-loss set takes the mass."""
-    eta, ratios = 0.01, np.array([1.5, 3.0, 8.0, 12.0])
+    eta, ratios = 0.01, np.array([1.5, 3.0, 4.5, 8.0, 12.0])
     steps = round(time / eta)
     start = np.array([0.3, 0.3, 0.3, 2.0])
     run = statsgd.simulate(
@@ -284,10 +284,10 @@ def strata_claims(
     )
     z, loss = observed(run, "params")[..., 3], observed(run, "loss")
     absorbed = loss < 1e-4
-    on_segment = [share_of_runs((absorbed & (z < 1.5))[i, :, -1]) for i in (0, 1)]
-    at_point = [share_of_runs((absorbed & (z > 1.5))[i, :, -1]) for i in (0, 1)]
-    stationary = [share_of_runs((z >= 0)[i] & (z <= 1)[i]) for i in (2, 3)]
-    laws = [StrataLaw(ratio).segment_probability() for ratio in ratios[2:]]
+    on_segment = [share_of_runs(row[:, -1]) for row in absorbed & (z < 1.5)]
+    at_point = [share_of_runs(row[:, -1]) for row in absorbed & (z > 1.5)]
+    stationary = [share_of_runs(row) for row in ((z >= 0) & (z <= 1))[-2:]]
+    laws = [StrataLaw(ratio).segment_probability() for ratio in ratios[-2:]]
     wins = Claim(
         statement=(
             "Of two strata of the zero-loss set the one of lower codimension attracts and the "
@@ -299,7 +299,7 @@ def strata_claims(
             judged("ε = 3: share at the point (codimension 4)", at_point[1], "<", 0.05),
             *(
                 judged(f"ε = {ratio:g}: P(0 ≤ z ≤ 1), both repel", row, "=", law, 2 * margin)
-                for ratio, row, law in zip(ratios[2:], stationary, laws, strict=True)
+                for ratio, row, law in zip(ratios[-2:], stationary, laws, strict=True)
             ),
         ],
         why=(
@@ -326,13 +326,22 @@ def strata_claims(
             "stationary law and no principle of selection."
         ),
     )
+    collapsed = Chart(
+        f"Collapsed runs (L < 10⁻⁴) at t = {time:g}; critical noises 2 and 4",
+        "noise ratio ε = ησ",
+        "share of runs",
+        (
+            points("on the segment, codimension 3", ratios, on_segment),
+            points("at the point, codimension 4, where runs start", ratios, at_point),
+        ),
+    )
     fine = np.linspace(4.1, 14, 40)
     chart = Chart(
         "Mass next to the segment, above both critical noises",
         "noise ratio ε = ησ",
         "P(0 ≤ z ≤ 1)",
         (
-            points("SGD", ratios[2:], stationary, group="mass"),
+            points("SGD", ratios[-2:], stationary, group="mass"),
             Series(
                 "law",
                 fine,
@@ -343,7 +352,7 @@ def strata_claims(
         ),
     )
     return {
-        "strata": wins.to_datatree(chart),
+        "strata": wins.to_datatree(collapsed, chart),
         "no selection below": start_decides.to_datatree(),
     }
 
