@@ -12,7 +12,7 @@ from statsgd.measures import Measured, jackknife, mean_over_clusters
 from statsgd.reports.charts import Series
 
 
-def judged(
+def claimed(
     name: str, measured: Measured, relation: str, predicted: Any, margin: float = 0.0
 ) -> Quantity:
     """A measured number that is claimed to be `"="`, `"<"` or `">"` a predicted or measured one."""

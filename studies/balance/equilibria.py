@@ -16,7 +16,7 @@ from statsgd.measures import jackknife, mean_over_runs
 from statsgd.problems import linear_network, multilayer_perceptron
 from statsgd.reports.charts import Chart, Series
 from studies.balance.pairs import BALANCE, SYMMETRY
-from studies.measured import judged, observed
+from studies.measured import claimed, observed
 
 INPUT_COVARIANCE = np.diag([1.0, 0.25])
 LABEL_COVARIANCE = np.diag([0.25, 0.0625])
@@ -58,13 +58,13 @@ def linear_network_claim(
             value = mean_over_runs(late[name][..., index])
             law = float(exact[name][index])
             quantities.append(
-                judged(f"{word} eigenvalue of {matrix}", value, "=", law, 0.5 * margin)
+                claimed(f"{word} eigenvalue of {matrix}", value, "=", law, 0.5 * margin)
             )
             gaps.append(f"{value.value / equal[index]:.2f}")
     for index, word in enumerate(("small", "large")):
         trace = mean_over_runs(late["outgoing"][index::2].sum(-1))
         quantities.append(
-            judged(
+            claimed(
                 f"tr UᵀU from {word} incoming weights",
                 trace,
                 "=",
@@ -170,9 +170,9 @@ def relu_claims(
         ),
         source=f"{SYMMETRY}; {BALANCE}",
         quantities=[
-            judged("relative gap of the noise traces, last quarter", noise_gap, "=", 0.0, margin),
+            claimed("relative gap of the noise traces, last quarter", noise_gap, "=", 0.0, margin),
             *(
-                judged(f"the same from {word} incoming weights", gap, "=", 0.0, 2 * margin)
+                claimed(f"the same from {word} incoming weights", gap, "=", 0.0, 2 * margin)
                 for word, gap in zip(("small", "large"), noise_gaps, strict=True)
             ),
         ],
@@ -188,7 +188,7 @@ def relu_claims(
         ),
         source=f"scalar corollary of {BALANCE}, read for vectors",
         quantities=[
-            judged("relative gap of the squared norms, last quarter", norm_gap, "=", 0.0, margin),
+            claimed("relative gap of the squared norms, last quarter", norm_gap, "=", 0.0, margin),
         ],
         why=(
             f"{shared}The noise is balanced (gap {noise_gap.value:.3f}), the norms are not: "

@@ -14,7 +14,7 @@ from statsgd.measures import Measured, mean_over_clusters
 from statsgd.problems import EmpiricalRisk, empirical_risk
 from statsgd.reports.charts import Chart, Series
 from studies.balance.pairs import MAXIMA
-from studies.measured import endpoints, judged, points, share_of_runs
+from studies.measured import claimed, endpoints, points, share_of_runs
 
 #: Curvatures of the two examples; their mean −0.1 makes w = 0 a maximum.
 MAXIMUM = (1.0, -1.2)
@@ -56,7 +56,7 @@ def maxima_claims(
         source=f"{MAXIMA}; window derived",
         quantities=[
             *(
-                judged(
+                claimed(
                     f"growth rate of ln|w| at η = {edges[i]:g}, inside the window",
                     growth[i],
                     "<",
@@ -65,11 +65,11 @@ def maxima_claims(
                 for i in inside
             ),
             *(
-                judged(f"growth rate of ln|w| at η = {edges[i]:g}, outside", growth[i], ">", 0.0)
+                claimed(f"growth rate of ln|w| at η = {edges[i]:g}, outside", growth[i], ">", 0.0)
                 for i in outside
             ),
-            judged("share of runs at the maximum, η = 0.5", stuck, "=", 1.0, margin),
-            judged("share of runs at the maximum, η = 0.05", free, "<", 0.5),
+            claimed("share of runs at the maximum, η = 0.5", stuck, "=", 1.0, margin),
+            claimed("share of runs at the maximum, η = 0.05", free, "<", 0.5),
         ],
         why=(
             f"Losses h w²/2 + w⁴/4 with h = {MAXIMUM[0]:g} or {MAXIMUM[1]:g}: w = 0 is a maximum "
@@ -103,8 +103,8 @@ def maxima_claims(
         statement="Larger batches remove the collapse onto the maximum at every learning rate.",
         source=MAXIMA,
         quantities=[
-            judged("share of runs at the maximum, η = 0.5, batches of 4", batched, "<", 0.5),
-            judged(
+            claimed("share of runs at the maximum, η = 0.5, batches of 4", batched, "<", 0.5),
+            claimed(
                 "share of runs at the maximum, η = 0.9, batches of 4", confined[4][-1], "<", 0.5
             ),
         ],
@@ -173,8 +173,10 @@ def _sharp_over_flat(rates: Float[Any, " c"], settings: dict[str, Any]) -> xr.Da
         statement="SGD may leave a flat minimum and stay in a sharp one.",
         source=MAXIMA,
         quantities=[
-            judged("growth rate at a flat minimum, E h = 0.5, η = 0.7", rows[flat][at], ">", 0.0),
-            judged("growth rate at a sharp minimum, E h = 1.5, η = 0.7", rows[sharp][at], "<", 0.0),
+            claimed("growth rate at a flat minimum, E h = 0.5, η = 0.7", rows[flat][at], ">", 0.0),
+            claimed(
+                "growth rate at a sharp minimum, E h = 1.5, η = 0.7", rows[sharp][at], "<", 0.0
+            ),
         ],
         why=(
             "The flat minimum is one only on average, h = −2 or 3 for its two examples; at the "
@@ -222,8 +224,8 @@ def _amsgrad(settings: dict[str, Any], margin: float) -> xr.DataTree:
         statement="AMSGrad too converges to a local maximum at a large learning rate.",
         source=MAXIMA,
         quantities=[
-            judged("share of runs at the maximum, η = 0.5", shares[-1], "=", 1.0, margin),
-            judged("share of runs at the maximum, η = 0.01", shares[0], "<", 0.5),
+            claimed("share of runs at the maximum, η = 0.5", shares[-1], "=", 1.0, margin),
+            claimed("share of runs at the maximum, η = 0.01", shares[0], "<", 0.5),
         ],
         why=(
             "Without first moment and with b2 = 0.9. The step η/√v̂ divides by the largest second "

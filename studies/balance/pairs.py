@@ -27,7 +27,7 @@ from statsgd.problems import (
     multilayer_perceptron,
 )
 from statsgd.reports.charts import Chart, Series
-from studies.measured import judged, observed
+from studies.measured import claimed, observed
 
 BALANCE = "Ziyin, Li, Ueda (2023), arXiv:2308.06671"
 SYMMETRY = "Ziyin, Wang, Li, Wu (2024), arXiv:2402.07193"
@@ -165,18 +165,18 @@ def pair_claims(
     steps = round(time / learning_rate)
     every = max(1, steps // 100)
     mean = mean_loss(moments)
+    decay = 0.05
     # Only the isotropic noise spreads q² widely; gradient descent needs no second run.
     kinds = {
-        GRADIENT_DESCENT: (mean, noise.NoNoise(), 1),
-        MINIBATCHES: (problem, noise.Minibatch(1), replicas),
-        ISOTROPIC: (mean, noise.Isotropic(variance), 4 * replicas),
+        GRADIENT_DESCENT: (mean, noise.NoNoise(), 1, [0.0]),
+        MINIBATCHES: (problem, noise.Minibatch(1), replicas, [0.0, decay]),
+        ISOTROPIC: (mean, noise.Isotropic(variance), 4 * replicas, [0.0]),
     }
-    decay = 0.05
     factors = {}
-    for name, (loss, kind, runs) in kinds.items():
+    for name, (loss, kind, runs, decays) in kinds.items():
         run = statsgd.simulate(
             loss,
-            statsgd.grid(SGD(learning_rate, kind), weight_decay=[0.0, decay]),
+            statsgd.grid(SGD(learning_rate, kind), weight_decay=decays),
             steps=steps // every * every,
             replicas=runs,
             seed=seed,
@@ -196,7 +196,7 @@ def pair_claims(
     slowest = 4 * learning_rate * float(moments.delta / moments.a1)
     rows = [mean_over_clusters(row) for row in measured]
     expected = [mean_over_clusters(row) for row in law]
-    decays = Claim(
+    balance = Claim(
         statement=(
             "SGD removes the imbalance q = u² − w² of two factors exponentially, at the rate "
             "T Var[dℓ/d(uw)] + 2λ, while gradient descent keeps it."
@@ -204,17 +204,17 @@ def pair_claims(
         source=BALANCE,
         quantities=[
             *(
-                judged(f"decay rate of |q|, λ = {strength:g}", row, "=", prediction, margin)
+                claimed(f"decay rate of |q|, λ = {strength:g}", row, "=", prediction, margin)
                 for strength, row, prediction in zip((0.0, decay), rows, expected, strict=True)
             ),
-            judged(
+            claimed(
                 "decay rate of |q|, λ = 0, finite steps included",
                 rows[0],
                 "=",
                 mean_over_clusters(whole[0]),
                 margin,
             ),
-            judged(
+            claimed(
                 "decay rate against the least noise of any slope, 4TΔ/a1", rows[0], ">", slowest
             ),
             Quantity("q kept by gradient descent", kept, 0, 1.0, "=", margin),
@@ -245,9 +245,9 @@ def pair_claims(
         ),
         source=f"{BALANCE}, formula derived",
         quantities=[
-            judged("E q² under isotropic noise", growth, "=", final, 2 * margin),
-            judged("E q² under isotropic noise against the start", growth, ">", 4.0),
-            judged("E q² under minibatch noise against the start", sgd_end, "<", 4.0),
+            claimed("E q² under isotropic noise", growth, "=", final, 2 * margin),
+            claimed("E q² under isotropic noise against the start", growth, ">", 4.0),
+            claimed("E q² under minibatch noise against the start", sgd_end, "<", 4.0),
         ],
         why=(
             "Both noises have the same trace at the balanced minimum "
@@ -282,7 +282,7 @@ def pair_claims(
         ),
     )
     return {
-        "decay of imbalance": decays.to_datatree(shown),
+        "decay of imbalance": balance.to_datatree(shown),
         "Langevin noise": langevin.to_datatree(squared),
     }
 

@@ -24,8 +24,8 @@ from statsgd.problems.networks import slope
 from statsgd.reports.charts import Chart, Map, Series
 from studies.balance.pairs import BALANCE, MAXIMA, teacher_data
 from studies.measured import (
+    claimed,
     endpoints,
-    judged,
     observed,
     points,
     share_of_runs,
@@ -142,11 +142,11 @@ def slope_claims(
         source=BALANCE,
         quantities=[
             *(
-                judged(f"variance of f at T = {scale:g} T_c", row, "=", law, 2 * margin)
+                claimed(f"variance of f at T = {scale:g} T_c", row, "=", law, 2 * margin)
                 for scale, row, law in zip(SCALES[:-1], spread, predicted, strict=True)
             ),
-            judged("variance at T_c/2 over that at T_c/10", spread[middle], ">", spread[0]),
-            judged("variance at 3T_c/4 against that at T_c/2", spread[-1], "<", spread[middle]),
+            claimed("variance at T_c/2 over that at T_c/10", spread[middle], ">", spread[0]),
+            claimed("variance at 3T_c/4 against that at T_c/2", spread[-1], "<", spread[middle]),
         ],
         why=(
             "Both ends are quiet: at small T little noise enters, near T_c the network spends its "
@@ -167,10 +167,10 @@ def slope_claims(
         source=f"derived, from {BALANCE}",
         quantities=[
             *_shares("depth 3, T = 1.5 T_c", deep, laws[3, 1.5], margin),
-            judged(
+            claimed(
                 f"depth 3, T = 1.5 T_c: share of runs with f > {low:.3g}", above, "=", 0.95, margin
             ),
-            judged("depth 1, T = 1.25 T_c: the same share", gone, "<", 0.05),
+            claimed("depth 1, T = 1.25 T_c: the same share", gone, "<", 0.05),
         ],
         why=(
             "With P factors the density vanishes at 0 like exp(−const f^(2/P−1)) for P > 2: the "
@@ -210,7 +210,7 @@ def _shares(
     below = share_of_runs(slopes < median)
     between = share_of_runs((slopes > first) & (slopes < third))
     return [
-        judged(f"{name}: share {where}", row, "=", 0.5, margin)
+        claimed(f"{name}: share {where}", row, "=", 0.5, margin)
         for where, row in (
             ("below the law's median", below),
             ("between the law's quartiles", between),
@@ -268,16 +268,16 @@ def transition_claims(
         ),
         source=BALANCE,
         quantities=[
-            judged(
+            claimed(
                 "noise at which the growth rate at zero changes sign",
                 crossing,
                 "=",
                 critical,
                 margin,
             ),
-            judged("the same against the exact discrete criterion", crossing, "=", exact, margin),
-            judged("growth rate per unit of time at 0.5 T_c", rows[0], ">", 0.0),
-            judged("growth rate per unit of time at 1.5 T_c", rows[-1], "<", 0.0),
+            claimed("the same against the exact discrete criterion", crossing, "=", exact, margin),
+            claimed("growth rate per unit of time at 0.5 T_c", rows[0], ">", 0.0),
+            claimed("growth rate per unit of time at 1.5 T_c", rows[-1], "<", 0.0),
         ],
         why=(
             "Near zero a step multiplies u + w by 1 + 2ηxy, so its logarithm grows at "
@@ -293,10 +293,10 @@ def transition_claims(
         ),
         source=f"{MAXIMA}, on the network of {BALANCE}",
         quantities=[
-            judged("growth rate at 0.9 T_c against a quarter of gradient descent's", rows[2], "<",
+            claimed("growth rate at 0.9 T_c against a quarter of gradient descent's", rows[2], "<",
                    descent[2] / 4),
-            judged("growth rate at 0.9 T_c", rows[2], ">", 0.0),
-            judged("growth rate at 1.5 T_c", rows[-1], "<", 0.0),
+            claimed("growth rate at 0.9 T_c", rows[2], ">", 0.0),
+            claimed("growth rate at 1.5 T_c", rows[-1], "<", 0.0),
         ],
         why=(
             "Zero is a saddle of the loss in (u, w). Gradient descent leaves it at "

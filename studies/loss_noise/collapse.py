@@ -21,7 +21,7 @@ from statsgd.laws import (
 from statsgd.measures import mean_over_clusters, mean_over_runs
 from statsgd.problems import landscape, quadratic
 from statsgd.reports.charts import Chart, Series
-from studies.measured import endpoints, judged, observed, points, share_of_runs, zero_crossing
+from studies.measured import claimed, endpoints, observed, points, share_of_runs, zero_crossing
 
 ONE = "Wojtowytsch (2021), arXiv:2105.01650"
 TWO = "Wojtowytsch (2021), arXiv:2106.02588"
@@ -81,14 +81,14 @@ def threshold_claims(
         crossing = zero_crossing(critical * scales, rates)
         exact = discrete_collapse_threshold(codimension, eta)
         quantities += [
-            judged(
+            claimed(
                 f"critical ε at codimension {codimension}, against 4/(q−2)",
                 crossing,
                 "=",
                 critical,
                 margin,
             ),
-            judged(
+            claimed(
                 f"critical ε at codimension {codimension}, exact chain",
                 crossing,
                 "=",
@@ -128,8 +128,8 @@ def threshold_claims(
         statement="In codimension one or two SGD collapses at every strength of the noise.",
         source=f"derived, for the noise of {TWO}",
         quantities=[
-            judged(f"growth rate at codimension 2, ε = {0.6 * limit:.3g}", below, "<", 0.0),
-            judged(f"growth rate at codimension 2, ε = {1.6 * limit:.3g}", above, "<", 0.0),
+            claimed(f"growth rate at codimension 2, ε = {0.6 * limit:.3g}", below, "<", 0.0),
+            claimed(f"growth rate at codimension 2, ε = {1.6 * limit:.3g}", above, "<", 0.0),
         ],
         why=(
             f"True of the diffusion, false of the chain: at η = {plane:g} its growth rate changes "
@@ -176,7 +176,7 @@ def speed_claim(
         source=f"{ONE}, for exponential convergence; rates derived",
         quantities=[
             *(
-                judged(
+                claimed(
                     f"H = (1, 4, 9), ε = {ratio:g}: growth rate of ln|y|",
                     row,
                     "=",
@@ -185,9 +185,9 @@ def speed_claim(
                 )
                 for ratio, row, value in zip(ratios, rows, theory, strict=True)
             ),
-            judged("H = I, ε = 2: mean loss over its start", mean, "=", contraction, 2 * margin),
-            judged("H = I, ε = 2: growth of the mean loss", mean, ">", 1.0),
-            judged("H = I, ε = 2: mean of the log loss", typical, "<", 0.0),
+            claimed("H = I, ε = 2: mean loss over its start", mean, "=", contraction, 2 * margin),
+            claimed("H = I, ε = 2: growth of the mean loss", mean, ">", 1.0),
+            claimed("H = I, ε = 2: mean of the log loss", typical, "<", 0.0),
         ],
         why=(
             f"Between ε = 4/q and 4/(q−2), here 1.33 and 4, a few runs carry a mean loss that "
@@ -224,8 +224,10 @@ def ergodic_claim(
         mean = mean_over_runs(row)
         below = share_of_runs(row < law.quantile(0.5))
         quantities += [
-            judged(f"ε = {ratio:g}: mean loss", mean, "=", float(law.mean()), margin),
-            judged(f"ε = {ratio:g}: share of runs below the law's median", below, "=", 0.5, margin),
+            claimed(f"ε = {ratio:g}: mean loss", mean, "=", float(law.mean()), margin),
+            claimed(
+                f"ε = {ratio:g}: share of runs below the law's median", below, "=", 0.5, margin
+            ),
         ]
     low = share_of_runs(losses[0] < 0.01)
     claim = Claim(
@@ -295,10 +297,10 @@ def strata_claims(
         ),
         source=f"derived, for the noise of {TWO}",
         quantities=[
-            judged("ε = 3: share on the segment (codimension 3)", on_segment[1], ">", 0.5),
-            judged("ε = 3: share at the point (codimension 4)", at_point[1], "<", 0.05),
+            claimed("ε = 3: share on the segment (codimension 3)", on_segment[1], ">", 0.5),
+            claimed("ε = 3: share at the point (codimension 4)", at_point[1], "<", 0.05),
             *(
-                judged(f"ε = {ratio:g}: P(0 ≤ z ≤ 1), both repel", row, "=", law, 2 * margin)
+                claimed(f"ε = {ratio:g}: P(0 ≤ z ≤ 1), both repel", row, "=", law, 2 * margin)
                 for ratio, row, law in zip(ratios[-2:], stationary, laws, strict=True)
             ),
         ],

@@ -16,7 +16,7 @@ from statsgd.measures import Measured, jackknife, mean_over_runs
 from statsgd.problems import landscape
 from statsgd.reports.charts import Chart, Series
 from studies.loss_noise.collapse import TWO
-from studies.measured import judged, observed
+from studies.measured import claimed, observed
 
 #: Three directions normal to the circle; curvature e^(cos ϕ) along it; noise ratio and saturation.
 CIRCLE = (3, 1.0, 8.0, 1.0)
@@ -72,22 +72,22 @@ def flatness_claims(
         ),
         source=f"{TWO}, for a different sense of flat; functional derived",
         quantities=[
-            judged(
+            claimed(
                 f"loss-scaled noise: E cos ϕ within |y| < {tube:g}",
                 inside["loss-scaled"],
                 "=",
                 expected,
                 2 * margin,
             ),
-            judged("loss-scaled noise against no preference", inside["loss-scaled"], "<", -0.25),
-            judged(
+            claimed("loss-scaled noise against no preference", inside["loss-scaled"], "<", -0.25),
+            claimed(
                 f"constant noise: E cos ϕ within |y| < {tube:g}",
                 inside["constant"],
                 "=",
                 0.0,
                 2 * margin,
             ),
-            judged(
+            claimed(
                 "loss-scaled against constant noise", inside["loss-scaled"], "<", inside["constant"]
             ),
         ],

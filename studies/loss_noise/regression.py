@@ -23,7 +23,7 @@ from statsgd.problems import linear_regression, population_risk
 from statsgd.reports.charts import Chart, Series
 from studies.loss_noise.collapse import TWO
 from studies.measured import (
-    judged,
+    claimed,
     observed,
     points,
     share_of_runs,
@@ -91,7 +91,7 @@ def label_noise_claims(
         quartile = float(law.quantile(np.array([0.75]))[0])
         inside = share_of_runs(np.abs(row) < quartile)
         bulk.append(
-            judged(
+            claimed(
                 f"η = {rate:g}: share between the quartiles of the Student law",
                 inside,
                 "=",
@@ -100,12 +100,12 @@ def label_noise_claims(
             )
         )
         chains.append(
-            judged(
+            claimed(
                 f"η = {rate:g}: variance against that of the chain", variance, "=", exact, margin
             )
         )
         students.append(
-            judged(f"η = {rate:g}: variance against the Student law", variance, "=",
+            claimed(f"η = {rate:g}: variance against the Student law", variance, "=",
                    law.covariance()[0, 0], 0.05)
         )  # fmt: skip
     one_dimension = Claim(
@@ -129,7 +129,7 @@ def label_noise_claims(
         statement="SGD on noisy labels has the heavy tails of that Student law.",
         source=f"the power law of {OUTLIERS}, read for one direction of real SGD",
         quantities=[
-            judged(f"η = {rate:g}: excess kurtosis", row, "=", student_excess, 0.25)
+            claimed(f"η = {rate:g}: excess kurtosis", row, "=", student_excess, 0.25)
             for rate, row, student_excess in zip(rates[1:3], excess[1:3], heavy[1:3], strict=True)
         ],
         why=(
@@ -230,7 +230,7 @@ def isotropy_claims(
         ),
         source=f"isotropic law of {TWO}, read for real minibatches",
         quantities=[
-            judged(
+            claimed(
                 "critical learning rate, q = 5, against 2/(q−2)",
                 crossing,
                 "=",
@@ -252,7 +252,7 @@ def isotropy_claims(
         ),
         source="derived",
         quantities=[
-            judged(
+            claimed(
                 "critical learning rate, q = 5, against the exact criterion",
                 crossing,
                 "=",
@@ -327,7 +327,7 @@ def real_data_claim(seed: int) -> xr.DataTree:
                 0.9,
                 ">",
             ),
-            judged("noise along the error over the mean of all directions", ratio, "=", 1.0, 0.1),
+            claimed("noise along the error over the mean of all directions", ratio, "=", 1.0, 0.1),
             Quantity(
                 "largest over smallest eigenvalue of C at the minimum",
                 float(spread[-1] / spread[0]),

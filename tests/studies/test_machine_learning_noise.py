@@ -11,7 +11,7 @@ from statsgd.laws import ZeroLossCircleLaw
 from statsgd.measures import Measured
 from studies import machine_learning_noise
 from studies.loss_noise import flatness
-from studies.measured import judged, points, variance_over_runs
+from studies.measured import claimed, points, variance_over_runs
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_mean_of_what_is_chosen():
 
 
 def test_judged_takes_errors_of_both_sides():
-    row = judged("x", Measured(1.0, 0.1, 9), "<", Measured(2.0, 0.2, 9), 0.3)
+    row = claimed("x", Measured(1.0, 0.1, 9), "<", Measured(2.0, 0.2, 9), 0.3)
     assert (row.measured, row.standard_error, row.predicted) == (1.0, 0.1, 2.0)
     assert (row.predicted_error, row.relation, row.margin) == (0.2, "<", 0.3)
     series = points("runs", [1, 2], [Measured(1.0, 0.1, 9), Measured(2.0, 0.2, 9)])
