@@ -3,7 +3,12 @@
 import re
 from pathlib import Path
 
+import numpy as np
+from scipy.special import gamma
+
+from statsgd.laws import LAWS, catalogue
 from studies.refresh_pages import refreshed
+from tests.laws import test_battery as battery
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -19,3 +24,26 @@ def test_example_runs_as_printed_and_shows_what_is_said(capsys):
     printed = capsys.readouterr().out
     assert "against LinearRegressionGaussian: agrees within 10 %" in printed
     assert "against HeavyBallGaussian: differs by more than 10 %" in printed
+
+
+def test_the_law_of_the_reader_passes_what_every_law_must(capsys):
+    code = re.search(r"<!-- law example -->\n```python\n(.*?)```", README.read_text(), re.DOTALL)
+    names = {}
+    try:
+        exec(compile(code.group(1), "README.md", "exec"), names)
+        assert names["QuarticGibbs"].__name__ in catalogue()["law"].tolist()
+    finally:
+        LAWS.pop("QuarticGibbs", None)
+    assert "against QuarticGibbs: agrees within 10 %" in capsys.readouterr().out
+    law = names["law"]
+    # ⟨θ²⟩ = √(4τ) Γ(3/4)/Γ(1/4)
+    second = np.sqrt(4 * float(law.temperature)) * gamma(0.75) / gamma(0.25)
+    squares = names["draws"]["posterior"].params.values ** 2
+    error = squares.mean(axis=(1, 2)).std(ddof=1) / np.sqrt(len(squares))
+    assert abs(squares.mean() - second) < 4 * max(error, 0.02 * second)
+    battery.test_draws_have_the_moments_of_the_law(law)
+    battery.test_normalised_density_integrates_to_one(law)
+    battery.test_density_is_traceable_and_agrees_in_both_precisions(law)
+    battery.test_model_has_the_sites_it_promises(law)
+    for improper in names["QuarticGibbs"].improper_examples():
+        battery.test_improper_law_refuses_every_use(improper)

@@ -46,8 +46,8 @@ def compare(
     **Arguments:**
 
     - `endpoints`: result of `simulate`; only the replicas need to be independent.
-    - `law_or_draws`: a `Law` with moments, or a `DataTree` with a `posterior` group, whose Monte
-      Carlo error then enters the intervals.
+    - `law_or_draws`: a `Law`, or a `DataTree` with a `posterior` group, whose Monte Carlo error
+      then enters the intervals, as does that of exact draws from a law that states no moments.
     - `modes`: orthonormal columns to project on; by default the law's own `modes()`, else the
       eigenvectors of its covariance.
     - `coordinates`: whether to compare along coordinates too.

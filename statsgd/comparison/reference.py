@@ -12,6 +12,9 @@ from statsgd.comparison.samples import Clusters, read_chains, stretches
 from statsgd.laws import Law
 from statsgd.laws.tabulated import TabulatedLaw
 
+#: Exact draws for the moments of a law that does not state them.
+_FOR_MOMENTS = 100_000
+
 
 class Reference(NamedTuple):
     """Moments of one variable, with errors where they come from draws, and draws."""
@@ -30,30 +33,38 @@ def references(
 ) -> dict[str, Reference]:
     """What `source` says of those `variables` that it knows; a law gives `number` exact draws.
 
-    Raises `ValueError` for a law without known moments or exact draws.
+    Moments that a law does not state are those of so many draws that their error, which enters as
+    that of any draws, is small. Raises `ValueError` for a law without exact draws.
     """
     if isinstance(source, xr.DataTree):
         chains = read_chains(source, variables)
         if not chains:
             raise ValueError(f"the draws hold none of {', '.join(variables)}")
         return {name: _of_draws(values) for name, values in chains.items()}
-    if not (isinstance(source, Law) and hasattr(source, "covariance") and _draws_exactly(source)):
+    if not (isinstance(source, Law) and _draws_exactly(source)):
         raise ValueError(
-            "law_or_draws must be a Law with known moments or draws from statsgd.sample, got "
+            "law_or_draws must be a Law with exact draws or draws from statsgd.sample, got "
             f"{type(source).__name__}; draw from it first"
         )
     source.require_proper()
-    exact = source.draw_variables(jax.random.key(seed), (number,))
+    known = hasattr(source, "covariance")
+    total = number if known else max(number, _FOR_MOMENTS)
+    exact = source.draw_variables(jax.random.key(seed), (total,))
     found = {}
     for name in variables:
         if name in source.variables:
             points = np.asarray(exact[name], dtype=np.float64)
+            some = points[:number]
             found[name] = Reference(
-                np.asarray(_moment(source, "mean", name), dtype=np.float64),
-                np.asarray(_moment(source, "covariance", name), dtype=np.float64),
+                np.asarray(_moment(source, "mean", name), dtype=np.float64)
+                if known
+                else points.mean(axis=0),
+                np.asarray(_moment(source, "covariance", name), dtype=np.float64)
+                if known
+                else np.atleast_2d(np.cov(points.T)),
                 points[:, None],
-                Thinned(points, 1, len(points), float(len(points))),
-                True,
+                Thinned(some, 1, len(some), float(len(some))),
+                known,
             )
     return found
 

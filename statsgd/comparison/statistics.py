@@ -8,13 +8,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import norm
 from scipy.stats import t as student
 
-
-class Estimate(NamedTuple):
-    """Estimates with standard errors, one per column, over `clusters` independent clusters."""
-
-    value: Float[Any, " k"]
-    standard_error: Float[Any, " k"]
-    clusters: int
+from statsgd.measures.measured import Measured, mean_over_clusters
 
 
 class DistanceTest(NamedTuple):
@@ -27,17 +21,18 @@ class DistanceTest(NamedTuple):
     p_value: float
 
 
-def cluster_mean(samples: Float[Any, "n t k"]) -> Estimate:
-    """Mean of each column; clusters are independent, values within one need not be."""
+def cluster_mean(samples: Float[Any, "n t k"]) -> Measured:
+    """Mean of each column; clusters are independent, values within one need not be.
+
+    The error from a single cluster is infinite.
+    """
     per_cluster = samples.mean(axis=1)
-    n = per_cluster.shape[0]
-    error = (
-        per_cluster.std(axis=0, ddof=1) / np.sqrt(n) if n > 1 else np.full(samples.shape[2], np.inf)
-    )
-    return Estimate(per_cluster.mean(axis=0), error, n)
+    if len(per_cluster) == 1:
+        return Measured(per_cluster[0], np.full(samples.shape[2], np.inf), 1)
+    return mean_over_clusters(per_cluster)
 
 
-def cluster_variance(samples: Float[Any, "n t k"]) -> Estimate:
+def cluster_variance(samples: Float[Any, "n t k"]) -> Measured:
     """Variance of each column about the mean over everything, with its standard error.
 
     The error is that of the mean of squared deviations over clusters: it holds for any law with a
@@ -47,7 +42,7 @@ def cluster_variance(samples: Float[Any, "n t k"]) -> Estimate:
     squared = cluster_mean(deviations**2)
     # The mean is fitted too: with n independent clusters this takes about 1/n off.
     correction = squared.clusters / max(squared.clusters - 1, 1)
-    return Estimate(squared.value * correction, squared.standard_error, squared.clusters)
+    return Measured(squared.value * correction, squared.standard_error, squared.clusters)
 
 
 def critical_value(confidence: float, clusters: int, comparisons: int) -> float:

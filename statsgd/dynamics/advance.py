@@ -59,13 +59,12 @@ def advance(
     varied, shared = parts
 
     def run_block(block: Replicas, steps) -> Replicas:
-        settings = jax.tree.map(lambda leaf: jnp.asarray(leaf)[block.cell], varied)
-
-        def one(setting, key, state):
-            return eqx.combine(setting, shared).step(key, problem, state)
+        # A block is of one cell: its settings are single numbers, as in a run without a grid.
+        settings = jax.tree.map(lambda leaf: jnp.asarray(leaf)[block.cell[0]], varied)
+        dynamics = eqx.combine(settings, shared)
 
         def step(state):
-            return jax.vmap(one)(settings, block.key, state)
+            return jax.vmap(lambda key, state: dynamics.step(key, problem, state))(block.key, state)
 
         def watched_step(block: Replicas) -> Replicas:
             active = (block.diverged_at < 0) & (block.state.step < block.ends_at)

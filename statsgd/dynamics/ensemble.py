@@ -25,6 +25,7 @@ from statsgd.dynamics.launch import Blocks, launch
 from statsgd.dynamics.processes import is_first, share_of
 from statsgd.dynamics.records import InMemory, Layout, check_observables, kept, schedule
 from statsgd.dynamics.storage import ZarrStore
+from statsgd.interruption import Interrupted
 from statsgd.problems import Problem
 from statsgd.provenance import describe, provenance
 
@@ -88,8 +89,10 @@ def simulate(
       result was not finite (−1 if none). Such a replica is frozen at its last finite state.
 
     For a grid every group has the axes of the grid as leading dims. Provenance is in the
-    attributes. Raises `ValueError` naming the argument that is wrong, before anything is computed
-    or written.
+    attributes. Ctrl-C raises `Interrupted`, a `KeyboardInterrupt` whose `result` is the tree as it
+    stands: `endpoints` after the steps that `run` counts, records up to there. With a store the
+    same call goes on instead. Raises `ValueError` naming the argument that is wrong, before
+    anything is computed or written.
     """
     total, number = count("steps", steps), count("replicas", replicas)
     if count("phases", phases) > total:
@@ -152,29 +155,42 @@ def simulate(
     ahead = [event for event in events if event > done]
     shown = progress and is_first(processes)
     marching = march(move, flight, ahead, done=max(done, 0), show=shown, processes=processes)
-    for step, moved in marching:
-        flight = moved
-        if step in places.get("observables", ()):
-            values = blocks.join(observe_replicas(observables, flight.state.params, mesh=mesh))
-            recorder.record("observables", places["observables"][step], values)
-        if step in places.get("snapshots", ()):
-            for part, tree in kept(flight.state).items():
-                group = "snapshots" if part == "params" else f"snapshots_{part}"
-                recorder.record(group, places[group][step], blocks.join(tree))
-        recorder.checkpoint(step, (flight.state, flight.diverged_at), last=step == total)
 
-    loss = observe_replicas({"loss": problem.loss}, flight.state.params, mesh=mesh)
-    diverged_at = blocks.join(flight.diverged_at)
-    run = {
-        **blocks.join(loss),
-        "steps": blocks.join(flight.state.step),
-        "diverged": diverged_at >= 0,
-        "diverged_at": diverged_at,
-    }
-    groups = {"run": layout.dataset(run)}
-    for part, tree in kept(flight.state).items():
-        groups["endpoints" if part == "params" else part] = layout.dataset(blocks.join(tree))
-    return recorder.finish(groups, attributes)
+    def result() -> xr.DataTree:
+        loss = observe_replicas({"loss": problem.loss}, flight.state.params, mesh=mesh)
+        diverged_at = blocks.join(flight.diverged_at)
+        run = {
+            **blocks.join(loss),
+            "steps": blocks.join(flight.state.step),
+            "diverged": diverged_at >= 0,
+            "diverged_at": diverged_at,
+        }
+        groups = {"run": layout.dataset(run)}
+        for part, tree in kept(flight.state).items():
+            groups["endpoints" if part == "params" else part] = layout.dataset(blocks.join(tree))
+        return recorder.finish(groups, attributes)
+
+    step = 0
+    try:
+        for step, moved in marching:
+            flight = moved
+            if step in places.get("observables", ()):
+                values = blocks.join(observe_replicas(observables, flight.state.params, mesh=mesh))
+                recorder.record("observables", places["observables"][step], values)
+            if step in places.get("snapshots", ()):
+                for part, tree in kept(flight.state).items():
+                    group = "snapshots" if part == "params" else f"snapshots_{part}"
+                    recorder.record(group, places[group][step], blocks.join(tree))
+            recorder.checkpoint(step, (flight.state, flight.diverged_at), last=step == total)
+    except KeyboardInterrupt:
+        if step == 0 or store is not None:  # nothing done; or the store goes on from there
+            raise
+        raise Interrupted(
+            f"after {step} of {total} steps, which are in this exception's result "
+            "(also as sys.last_value.result)",
+            result(),
+        ) from None
+    return result()
 
 
 def _seeds(seed: int | Sequence[int], cells: int) -> list[int]:

@@ -79,13 +79,14 @@ class InMemory:
         """Nothing: what is in memory is lost with the process."""
 
     def finish(self, groups: Mapping[str, xr.Dataset], attributes: dict) -> xr.DataTree:
-        """One tree with all groups."""
+        """One tree with all groups; records that an interrupted run did not reach are not in it."""
         recorded = {
             group: self.layout.dataset(
                 jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *trees),
-                self.schedules[group],
+                self.schedules[group][: len(trees)],
             )
             for group, trees in self.trees.items()
+            if trees
         }
         result = xr.DataTree.from_dict({**groups, **recorded})
         result.attrs = attributes

@@ -144,7 +144,7 @@ def step_size_bias(
 def _bind(target: Any, kernel: LangevinKernel, start: Any, chains: int) -> tuple[Any, Any]:
     if isinstance(target, Law):
         target.require_proper()
-        return kernel.bind(target.model), None
+        return kernel.bind(target.chain_model), None
     if not callable(target):
         raise ValueError(f"target must be a law or a potential function, got {target!r}")
     if start is None:

@@ -30,7 +30,7 @@ class Settings(NamedTuple):
     @property
     def model(self) -> Any:
         """The NumPyro model of the target."""
-        return self.target.model if isinstance(self.target, Law) else self.target
+        return self.target.chain_model if isinstance(self.target, Law) else self.target
 
 
 class Cells(NamedTuple):

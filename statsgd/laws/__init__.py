@@ -81,7 +81,7 @@ from statsgd.laws.infinite_depth import InfiniteDepthNetworkLaw
 from statsgd.laws.interpolation import InterpolationLaw, absorption_probability
 from statsgd.laws.kinked_wells import KinkedWellsGibbs
 from statsgd.laws.large_steps import DiagonalNetLargeStep
-from statsgd.laws.law import LAWS, ImproperLawError, Law
+from statsgd.laws.law import LAWS, ImproperLawError, Law, register
 from statsgd.laws.learning_regime import bimodal_end, learning_regime, stationary_points
 from statsgd.laws.linear_regression import (
     LinearRegressionGaussian,
@@ -326,6 +326,7 @@ __all__ = [
     "product_noise",
     "random_shift_noise",
     "random_shift_path",
+    "register",
     "regression_second_moment",
     "regression_tail_index",
     "relaxation_gap_1d",

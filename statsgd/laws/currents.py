@@ -27,7 +27,7 @@ def phase_plane_area(law: PhaseSpaceGaussian | HeavyBallGaussian) -> Float[Any, 
     """Area ½⟨x dv − v dx⟩ swept per step in the plane (position, velocity) of each mode.
 
     −ηC_l/(1−β²) for the model, −ηC_l/(2(1−β)) for the chain, with C_l the noise variance in mode
-    l of H + λI. In the plane (θ, m) the sign is the other one.
+    l of H + λI, in ascending order of curvature. In the plane (θ, m) the sign is the other one.
     """
     law.require_proper()
     beta, q = law.momentum, law.modes().vectors

@@ -53,6 +53,7 @@ class EpochNoiseGaussian(GaussianLaw):
     setting: ClassVar[str] = "heavy-ball SGD, quadratic loss, constant noise, reshuffled epochs"
     exactness: ClassVar[str] = "exact first two moments at any learning rate and phase"
     citation: ClassVar[str] = "Kühn, Rosenow (2023), arXiv:2306.05300"
+    has_discrete_sites: ClassVar[Any] = property(lambda self: self.phase == "random")
 
     noise_covariance: Float[Any, "d d"]
     num_batches: int = eqx.field(static=True)

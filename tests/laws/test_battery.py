@@ -99,6 +99,8 @@ def test_model_has_the_sites_it_promises(law):
     trace = numpyro.handlers.trace(model).get_trace()
     for variable in law.variables:
         assert trace[variable]["value"].shape == (law.dimension,)
+    sites = [site for site in trace.values() if site["type"] == "sample"]
+    assert law.has_discrete_sites == any(site["fn"].is_discrete for site in sites)
     if law.generative:
         predict = eqx.filter_jit(lambda law, key: Predictive(law.model, num_samples=3)(key))
         draws = predict(law, jax.random.key(0))["params"]
