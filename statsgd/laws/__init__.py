@@ -25,6 +25,7 @@ from statsgd.laws.collapse import (
     collapse_probability,
     discrete_collapse_threshold,
     linear_regression_collapse_threshold,
+    linear_regression_growth_rate,
     lyapunov_exponent,
 )
 from statsgd.laws.currents import entropy_production_rate, phase_plane_area, stochastic_area
@@ -295,6 +296,7 @@ __all__ = [
     "leave_probability",
     "linear_network_equilibrium",
     "linear_regression_collapse_threshold",
+    "linear_regression_growth_rate",
     "local_displacement",
     "log_loss_flatness",
     "log_loss_mfpt",

@@ -160,7 +160,8 @@ TOPICS = (
         (
             "Collapse: where, how fast, at which noise",
             "laws.collapse_probability laws.lyapunov_exponent laws.discrete_collapse_threshold "
-            "laws.linear_regression_collapse_threshold laws.mean_loss_contraction",
+            "laws.linear_regression_collapse_threshold laws.linear_regression_growth_rate "
+            "laws.mean_loss_contraction",
         ),
         ("Power law along outlier directions", "laws.OutlierPowerLaw"),
         ("Fitting the noise to data", "laws.fit_loss_scaled_noise"),

@@ -16,6 +16,7 @@ from statsgd.laws import (
     fit_loss_scaled_noise,
     flatness_weight,
     linear_regression_collapse_threshold,
+    linear_regression_growth_rate,
     loss_tube_mass,
     lyapunov_exponent,
     mean_loss_contraction,
@@ -250,6 +251,17 @@ def test_expected_log_square_against_sampling():
 )
 def test_linear_regression_thresholds(q, values):
     np.testing.assert_allclose(linear_regression_collapse_threshold(q), values, rtol=3e-6)
+    assert abs(linear_regression_growth_rate(q, values[0])) < 1e-6
+
+
+def test_linear_regression_growth_rate_of_drawn_steps():
+    # |(I − ηaaᵀ)e|² = (1 − ηz²)² + η²z²c for a unit vector e, z = a·e, c the rest of |a|².
+    a = np.random.default_rng(0).standard_normal((400_000, 5))
+    z, c = a[:, 0], np.sum(a[:, 1:] ** 2, axis=1)
+    for eta in (0.1, 0.5):
+        growth = np.log((1 - eta * z**2) ** 2 + (eta * z) ** 2 * c) / 2
+        error = growth.std() / np.sqrt(len(growth))
+        assert abs(growth.mean() - linear_regression_growth_rate(5, eta)) < 4 * error
 
 
 def test_fit_recovers_the_noise_it_was_made_from():

@@ -1,0 +1,1 @@
+"""Parts of the study of noise that scales with the loss."""
