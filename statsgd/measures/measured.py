@@ -1,0 +1,173 @@
+"""Measured values with errors: means over independent replicas, and over correlated steps.
+
+A cluster is a replica, or a stretch of one that is long against the time over which it remembers.
+Clusters are as good as independent, so errors are those of means over clusters.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import t as student
+
+from statsgd.arguments import count, finite_array, real
+
+#: Stretches that one run, or a few, are cut into at most, and clusters that errors need at least.
+MOST_STRETCHES, LEAST_CLUSTERS = 64, 8
+#: Length of a stretch in correlation times: its mean then varies as that of an endless run to 3 %.
+TIMES_PER_STRETCH = 20
+
+
+def tail(confidence: Any) -> float:
+    """Probability of error on either side of an interval."""
+
+    def valid(level):
+        return (level > 0) & (level < 1)
+
+    return (1 - float(real("confidence", confidence, allowed="in (0, 1)", valid=valid))) / 2
+
+
+class Measured(NamedTuple):
+    """An estimate, a number or an array, with its standard error."""
+
+    value: Any
+    standard_error: Any
+    clusters: int
+    """Independent clusters behind the error, which has one degree of freedom less."""
+
+    def interval(self, confidence: float = 0.95) -> tuple[Any, Any]:
+        """Student's interval of each entry on its own."""
+        reach = student.isf(tail(confidence), self.clusters - 1) * self.standard_error
+        return self.value - reach, self.value + reach
+
+    def deviation(self, expected: Any) -> Any:
+        """(value − expected)/standard error: Student's t if `expected` is right."""
+        return (self.value - np.asarray(expected, dtype=np.float64)) / self.standard_error
+
+    def p_value(self, expected: Any = 0.0) -> Any:
+        """Two-sided p-value of `expected`, of each entry on its own."""
+        return 2 * student.sf(np.abs(self.deviation(expected)), self.clusters - 1)
+
+
+def mean_over_clusters(clusters: Float[Any, "n ..."]) -> Measured:
+    """Mean over the first axis, whose entries are independent; the error is that of the mean.
+
+    Raises `ValueError` for fewer than two clusters.
+    """
+    values = _at_least_two("clusters", clusters)
+    error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
+    return Measured(values.mean(axis=0), error, len(values))
+
+
+def jackknife(
+    statistic: Callable[[Float[Any, "n ..."]], Any], clusters: Float[Any, "n ..."]
+) -> Measured:
+    """`statistic` of the mean over independent clusters, with the delete-one error.
+
+    For smooth functions of means: ratios, logarithms, slopes. The bias of order 1/n is removed.
+
+    Source: Efron, Stein (1981).
+    """
+    values = _at_least_two("clusters", clusters)
+    n = len(values)
+    total = values.sum(axis=0)
+    whole = np.asarray(statistic(total / n), dtype=np.float64)
+    rest = np.array([statistic((total - one) / (n - 1)) for one in values])
+    error = np.sqrt((n - 1) / n * np.sum((rest - rest.mean(axis=0)) ** 2, axis=0))
+    return Measured(n * whole - (n - 1) * rest.mean(axis=0), error, n)
+
+
+def correlation_time(series: Float[Any, "replica step"]) -> float:
+    """Steps over which runs remember: 1 + 2Σ|ρ_k| up to where |ρ| stays below its noise.
+
+    ρ is the autocorrelation pooled over replicas, about the mean of all. Absolute values, because
+    a run that oscillates is no shorter for it; so this is at least the integrated time. One for
+    independent steps, and for a constant series. Source: derived.
+    """
+    values = np.asarray(finite_array("series", series, ndim=2), dtype=np.float64)
+    steps = values.shape[1]
+    centred = values - values.mean()
+    size = 2 ** int(np.ceil(np.log2(2 * steps)))
+    power = np.abs(np.fft.rfft(centred, size, axis=1)) ** 2
+    covariance = np.fft.irfft(power.sum(axis=0), size)[:steps]
+    if steps < 4 or covariance[0] <= 1e-24 * values.size * max(np.max(values**2), 1e-300):
+        return 1.0
+    # Bartlett's tapered estimate; long lags are noise, and would all count with absolute values.
+    rho = np.abs(covariance / covariance[0])
+    noise = 3 / np.sqrt(values.size)
+    for _ in range(3):
+        # Two times in a row below the noise, since an oscillation passes through zero.
+        quiet = np.maximum(rho[1:-1], rho[2:]) < noise
+        end = 1 + int(np.argmax(quiet)) if quiet.any() else steps
+        time = float(1 + 2 * rho[1:end].sum())
+        noise = 3 * np.sqrt(min(time, steps) / values.size)
+    return time
+
+
+def stretches(series: Float[Any, "replica step ..."]) -> Float[Any, "cluster within ..."]:
+    """Runs cut into clusters that are as good as independent.
+
+    Each replica is one cluster if there are many. Of few, or one, each is cut into stretches of at
+    least 20 correlation times (the longest over the trailing entries), so that there are up to 64.
+    The first steps are left out where the length does not come out even. Only stationary runs may
+    be cut.
+
+    Raises `ValueError` where fewer than 8 clusters come out: the run is too short for an error.
+    """
+    values = np.asarray(finite_array("series", series), dtype=np.float64)
+    if values.ndim < 2:
+        raise ValueError(f"series must have axes (replica, step, …), got shape {values.shape}")
+    replicas, steps = values.shape[:2]
+    wanted = -(-MOST_STRETCHES // replicas)
+    if wanted == 1 or steps == 1:
+        cuts = 1
+    else:
+        flat = values.reshape(replicas, steps, -1)
+        time = max(correlation_time(flat[:, :, i]) for i in range(flat.shape[2]))
+        cuts = int(np.clip(steps / (TIMES_PER_STRETCH * time), 1, wanted))
+    if replicas * cuts < LEAST_CLUSTERS:
+        raise ValueError(
+            f"series must be worth at least {LEAST_CLUSTERS} independent stretches, got {replicas} "
+            f"replica(s) of {steps} steps, worth {replicas * cuts}: run longer, or more replicas"
+        )
+    length = steps // cuts
+    return values[:, steps - cuts * length :].reshape(replicas * cuts, length, *values.shape[2:])
+
+
+def mean_over_runs(series: Float[Any, "replica step ..."]) -> Measured:
+    """Mean over replicas and steps of stationary runs, one or many, with an error from `stretches`.
+
+    Raises `ValueError` for runs that are too short.
+    """
+    return mean_over_clusters(stretches(series).mean(axis=1))
+
+
+def bootstrap(
+    statistic: Callable[[Float[Any, "n ..."]], Any],
+    clusters: Float[Any, "n ..."],
+    *,
+    seed: int,
+    resamples: int = 400,
+) -> Measured:
+    """`statistic` of independent clusters, with the error of resampling them.
+
+    Source: Efron (1979).
+    """
+    values = _at_least_two("clusters", clusters)
+    rng = np.random.default_rng(seed)
+    n = len(values)
+    drawn = np.array(
+        [
+            statistic(values[rng.integers(n, size=n)])
+            for _ in range(count("resamples", resamples, at_least=50))
+        ]
+    )
+    return Measured(np.asarray(statistic(values)), drawn.std(axis=0, ddof=1), n)
+
+
+def _at_least_two(name: str, clusters: Any) -> np.ndarray:
+    values = np.asarray(finite_array(name, clusters), dtype=np.float64)
+    if values.ndim == 0 or len(values) < 2:
+        raise ValueError(f"{name} must be at least 2 for an error, got shape {values.shape}")
+    return values

@@ -1,0 +1,248 @@
+"""How long replicas stay in a region: survival, escape rate and mean time, with censoring.
+
+A replica that is still inside when its run ends says only that its exit time is longer. Leaving
+such replicas out, or counting their run's length as an exit time, makes escape look too fast.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Bool, Float, Int
+from scipy.stats import chi2, norm
+
+from statsgd.arguments import finite_array, non_negative, positive
+from statsgd.measures.measured import tail
+from statsgd.measures.trajectories import observed
+
+
+class ExitTimes(NamedTuple):
+    """First exits of independent replicas."""
+
+    time: Float[Any, " replica"]
+    """When each left, or was last seen inside (steps)."""
+    left: Bool[Any, " replica"]
+    """Whether it left; False is a censored time."""
+
+
+class Survival(NamedTuple):
+    """Probability S(t) of having stayed, a step function that falls at `time`."""
+
+    time: Float[Any, " times"]
+    """Distinct exit times, in order."""
+    survival: Float[Any, " times"]
+    """S from that time on."""
+    standard_error: Float[Any, " times"]
+    """Greenwood's."""
+    at_risk: Int[Any, " times"]
+    """Replicas that were still inside just before."""
+    exits: Int[Any, " times"]
+
+    def at(self, times: Any) -> Float[Any, " k"]:
+        """S at each of `times`; after the last exit it says no more than that it is not higher."""
+        return self._read(self.survival, times, 1.0)
+
+    def standard_error_at(self, times: Any) -> Float[Any, " k"]:
+        """The standard error of `at`."""
+        return self._read(self.standard_error, times, 0.0)
+
+    def interval(self, confidence: float = 0.95) -> tuple[Any, Any]:
+        """Interval of S at every `time`, on the scale log(−log S), so that it stays in [0, 1].
+
+        Source: Kalbfleisch, Prentice (2002).
+        """
+        z = norm.isf(tail(confidence))
+        s = self.survival
+        inside = (s > 0) & (s < 1)
+        safe = np.where(inside, s, 0.5)
+        reach = z * self.standard_error / (safe * np.abs(np.log(safe)))
+        low, high = safe ** np.exp(reach), safe ** np.exp(-reach)
+        # All have left: the error is unknown, and S may be anything below what it was before.
+        last = np.append(1.0, s)[:-1]
+        return np.where(inside, low, np.where(s > 0, 1.0, 0.0)), np.where(inside, high, last)
+
+    def _read(self, values: Any, times: Any, before: float) -> Any:
+        place = np.searchsorted(self.time, np.atleast_1d(np.asarray(times, float)), side="right")
+        return np.append(before, values)[place]
+
+
+class Rate(NamedTuple):
+    """A rate of exponential escape (per unit of the exit times), with its error and interval."""
+
+    value: float
+    standard_error: float
+    low: float
+    high: float
+    exits: int
+
+    @property
+    def mean_time(self) -> float:
+        """1/rate; infinite where nothing left."""
+        return float(np.divide(1.0, self.value)) if self.value else np.inf
+
+
+class RestrictedMean(NamedTuple):
+    """E min(T, horizon) and its standard error."""
+
+    value: float
+    standard_error: float
+    horizon: float
+
+
+def first_exit(inside: Bool[Any, "replica step"], times: Float[Any, " step"]) -> ExitTimes:
+    """First recorded exit of every replica, from whether it was inside at each of `times`.
+
+    A replica that was outside at time t_i is taken to have left at t_i, and one that is inside at
+    all records is censored at the last. Exits and returns between two records are not seen: record
+    every step, or state the spacing with the result.
+
+    Raises `ValueError` for shapes that do not fit, times that do not increase, and replicas that
+    are outside at the first record.
+    """
+    held = np.asarray(inside)
+    t = np.asarray(finite_array("times", times, ndim=1), dtype=np.float64)
+    if held.dtype != np.bool_ or held.ndim != 2 or held.shape[1] != len(t) or not len(t):
+        raise ValueError(
+            f"inside must be booleans of shape (replica, {len(t)}), got {held.dtype} {held.shape}"
+        )
+    if np.any(np.diff(t) <= 0):
+        raise ValueError("times must increase, got times that do not")
+    if not held[:, 0].all():
+        raise ValueError(
+            f"inside must hold at the first record, got {int((~held[:, 0]).sum())} replicas outside"
+        )
+    left = ~held.all(axis=1)
+    first = np.where(left, np.argmin(held, axis=1), len(t) - 1)
+    return ExitTimes(t[first], left)
+
+
+def exit_times(tree: xr.DataTree, inside: str, *, start: bool = True) -> ExitTimes:
+    """First exits in steps from `simulate(…, observe={inside: …}, observe_at=1)`.
+
+    The observable `inside` is a number per replica and step, true or positive inside. With `start`
+    the replicas were inside at step 0, which need not be recorded. Replicas that diverged left at
+    the latest when they did.
+
+    Raises `ValueError` as `first_exit`, and without such an observable.
+    """
+    alone = tree.drop_nodes("run") if "run" in tree.children else tree
+    record = observed(alone, inside)
+    held, steps = record.values > 0, record["step"].values.astype(np.float64)
+    if start and steps[0] > 0:
+        held = np.concatenate([np.ones((len(held), 1), dtype=bool), held], axis=1)
+        steps = np.append(0.0, steps)
+    if "run" in tree.children:
+        gone = tree["run"].to_dataset()["diverged_at"].values[:, None]
+        held &= (gone < 0) | (steps < gone)
+    return first_exit(held, steps)
+
+
+def survival(exits: ExitTimes) -> Survival:
+    """Kaplan–Meier estimate of S(t) = P(T > t), with Greenwood's standard errors.
+
+        S(t) = Π_{t_i ≤ t} (1 − d_i/n_i),   Var S = S² Σ d_i/(n_i(n_i − d_i))
+
+    with d_i exits at t_i among n_i replicas still inside. A censored replica counts up to its time.
+
+    Source: Kaplan, Meier (1958); Greenwood (1926).
+    """
+    time, left = _checked(exits)
+    at = np.unique(time[left])
+    number = np.array([(time >= t).sum() for t in at], dtype=int)
+    gone = np.array([((time == t) & left).sum() for t in at], dtype=int)
+    stays = np.cumprod(1 - gone / np.maximum(number, 1))
+    remaining = number - gone
+    terms = np.divide(gone, number * remaining, out=np.zeros(len(at)), where=remaining > 0)
+    return Survival(at, stays, stays * np.sqrt(np.cumsum(terms)), number, gone)
+
+
+def escape_rate(exits: ExitTimes, *, after: float = 0.0, confidence: float = 0.95) -> Rate:
+    """Rate of exponential escape by maximum likelihood: exits over the time spent at risk.
+
+        rate = d/Σ (min(t, …) − after),   [χ²_{2d, α/2}, χ²_{2d+2, 1−α/2}]/(2 × that time)
+
+    The interval is exact for a run that ends at a given time at risk, conservative else, and holds
+    for no exits at all. In steps this is the probability of leaving in one step, and 1/rate the
+    mean number of steps. Escape from a well is exponential only once the replicas have forgotten
+    their start: with `after` only those still inside then count, from then on.
+
+    Raises `ValueError` where nobody is inside at `after`.
+
+    Source: Garwood (1936), for the interval.
+    """
+    time, left = _checked(exits)
+    since = float(non_negative("after", after))
+    there = time > since
+    at_risk = float(np.sum(time[there] - since))
+    if not at_risk > 0:
+        raise ValueError(f"after must leave replicas inside, got {after} with none")
+    d = int(np.sum(left & there))
+    error = tail(confidence)
+    low = chi2.ppf(error, 2 * d) / 2 if d else 0.0
+    high = chi2.isf(error, 2 * d + 2) / 2
+    return Rate(d / at_risk, d**0.5 / at_risk, float(low) / at_risk, float(high) / at_risk, d)
+
+
+def restricted_mean(exits: ExitTimes, horizon: float) -> RestrictedMean:
+    """E min(T, horizon), the area under S(t): a mean time that censoring does not spoil.
+
+    Var = Σ A_i² d_i/(n_i(n_i − d_i)), A_i the area from t_i to the horizon. It tends to the mean
+    exit time as the horizon grows; up to the last recorded time it assumes no form of S.
+
+    Raises `ValueError` for a horizon beyond the last time anyone was seen, unless all left.
+
+    Source: Kaplan, Meier (1958).
+    """
+    time, _ = _checked(exits)
+    end = float(positive("horizon", horizon))
+    curve = survival(exits)
+    last = float(time.max())
+    if end > last and not (len(curve.survival) and curve.survival[-1] == 0):
+        raise ValueError(f"horizon must be at most the last time seen {last:.6g}, got {horizon}")
+    within = curve.time < end
+    at, stays = curve.time[within], curve.survival[within]
+    pieces = np.diff(np.concatenate([at, [end]])) * stays
+    area = float(np.append(at, end)[0] + pieces.sum())
+    remaining = np.cumsum(pieces[::-1])[::-1]  # from each exit time to the horizon
+    number, gone = curve.at_risk[within], curve.exits[within]
+    inside = number - gone
+    terms = np.divide(gone, number * inside, out=np.zeros(len(at)), where=inside > 0)
+    return RestrictedMean(area, float(np.sqrt(np.sum(remaining**2 * terms))), end)
+
+
+def survival_dataset(exits: ExitTimes, confidence: float = 0.95) -> xr.Dataset:
+    """`survival` and its interval along the coordinate `time`, with rate and counts as attributes.
+
+    Raises as `survival` and `escape_rate`.
+    """
+    curve = survival(exits)
+    low, high = curve.interval(confidence)
+    rate = escape_rate(exits, confidence=confidence)
+    variables = {
+        "survival": curve.survival,
+        "survival_error": curve.standard_error,
+        "low": low,
+        "high": high,
+        "at_risk": curve.at_risk,
+        "exits": curve.exits,
+    }
+    attributes = {
+        "escape_rate": rate.value,
+        "escape_rate_low": rate.low,
+        "escape_rate_high": rate.high,
+        "confidence": confidence,
+        "censored": int((~exits.left).sum()),
+    }
+    dims = {name: ("time", value) for name, value in variables.items()}
+    return xr.Dataset(dims, coords={"time": curve.time}, attrs=attributes)
+
+
+def _checked(exits: ExitTimes) -> tuple[np.ndarray, np.ndarray]:
+    time = np.asarray(non_negative("exits.time", exits.time), dtype=np.float64)
+    left = np.asarray(exits.left)
+    if time.ndim != 1 or not len(time) or left.shape != time.shape or left.dtype != np.bool_:
+        raise ValueError(
+            "exits must hold times and booleans of one shape (replica,), got "
+            f"{time.shape} and {left.dtype} {left.shape}"
+        )
+    return time, left
