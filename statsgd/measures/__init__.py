@@ -13,6 +13,7 @@ from statsgd.measures.alignment import (
     output_gradients,
 )
 from statsgd.measures.climb import loss_climb, loss_climb_dataset
+from statsgd.measures.evaluation import Estimate
 from statsgd.measures.measured import (
     Measured,
     bootstrap,
@@ -22,7 +23,29 @@ from statsgd.measures.measured import (
     mean_over_runs,
     stretches,
 )
+from statsgd.measures.operators import (
+    Operator,
+    block_operator,
+    curvature_matrix,
+    fisher,
+    fisher_operator,
+    gauss_newton,
+    gauss_newton_operator,
+    hessian_operator,
+    noise_operator,
+)
+from statsgd.measures.replicas import over_endpoints, over_replicas
 from statsgd.measures.sharpness import ExpectedSharpness, expected_sharpness
+from statsgd.measures.spectrum import (
+    Eigenpairs,
+    LogDeterminant,
+    log_determinant,
+    over_blocks,
+    spectral_density,
+    top_eigenpairs,
+    trace,
+    trace_of_square,
+)
 from statsgd.measures.stability import (
     StabilityBounds,
     fresh_mean_square_threshold,
@@ -48,10 +71,14 @@ from statsgd.problems import hessian
 
 __all__ = [
     "AlignmentWarning",
+    "Eigenpairs",
+    "Estimate",
     "ExitTimes",
     "ExpectedSharpness",
+    "LogDeterminant",
     "LossScaledAlignment",
     "Measured",
+    "Operator",
     "Rate",
     "RestrictedMean",
     "StabilityBounds",
@@ -59,19 +86,27 @@ __all__ = [
     "Trajectories",
     "alignment_coefficient",
     "alignment_range",
+    "block_operator",
     "bootstrap",
     "correlation_time",
+    "curvature_matrix",
     "endpoint_trajectories",
     "escape_rate",
     "exit_times",
     "expected_sharpness",
     "first_exit",
+    "fisher",
+    "fisher_operator",
     "fresh_mean_square_threshold",
+    "gauss_newton",
+    "gauss_newton_operator",
     "gaussian_loss_scaled_alignment",
     "hessian",
+    "hessian_operator",
     "isotropic_ratio",
     "isotropic_ratio_bound",
     "jackknife",
+    "log_determinant",
     "loss_climb",
     "loss_climb_dataset",
     "loss_scaled_alignment",
@@ -81,11 +116,19 @@ __all__ = [
     "mean_square_threshold",
     "momentum_mean_square_growth",
     "noise_covariance",
+    "noise_operator",
     "output_gradients",
+    "over_blocks",
+    "over_endpoints",
+    "over_replicas",
     "restricted_mean",
+    "spectral_density",
     "stability_bounds",
     "stretches",
     "survival",
     "survival_dataset",
+    "top_eigenpairs",
+    "trace",
+    "trace_of_square",
     "trajectories",
 ]

@@ -1,0 +1,231 @@
+"""Matrices of a problem known by their products: curvature, Fisher matrices, noise covariance.
+
+An `OperatorAt` is a function `(problem, params) -> Operator`; every spectral measure takes one. It
+can be traced, and its products cost a few gradients and no d × d memory.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, PyTree
+from scipy.sparse.linalg import LinearOperator
+
+from statsgd.arguments import one_of
+from statsgd.dynamics.noise import GradientNoise, Minibatch, NoNoise
+from statsgd.dynamics.noise.injected import IsotropicNoise
+from statsgd.dynamics.noise.minibatch import all_examples
+from statsgd.measures.evaluation import PROBES_AT_ONCE, flat_point
+from statsgd.problems import DENSE_LIMIT, Problem
+from statsgd.problems.parameters import in_double_precision
+from statsgd.problems.problem import SampledProblem
+
+type Vector = Float[Any, " d"]
+type Output = Callable[[PyTree, PyTree], Float[Any, "..."]]
+type OutputLoss = Callable[[Any, PyTree], Float[Any, ""]]
+
+
+class Operator(NamedTuple):
+    """A symmetric matrix: its product with a flat vector, and its number of rows."""
+
+    product: Callable[[Vector], Vector]
+    dimension: int
+
+
+type OperatorAt = Callable[[Problem, PyTree], Operator]
+
+
+def hessian_operator(problem: Problem, params: PyTree) -> Operator:
+    """∇²L at `params`: a product costs about two gradients."""
+    flat = jnp.asarray(problem.flatten(params))
+
+    def gradient(vector: Vector) -> Vector:
+        return problem.flatten(problem.gradient(problem.unflatten(vector)))
+
+    return Operator(lambda v: jax.jvp(gradient, (flat,), (v,))[1], problem.dimension)
+
+
+def fisher_operator(problem: Problem, params: PyTree) -> Operator:
+    """The empirical Fisher matrix F = (1/N) Σ g gᵀ of the example gradients g, not centred.
+
+    It is the second moment of the gradients: Σ₁ + ∇L∇Lᵀ, the noise covariance of single examples
+    where ∇L = 0. It is not the Fisher matrix of the model, which averages over the model's own
+    labels; that is `gauss_newton_operator` of a negative log-likelihood.
+    """
+    return _gradient_moment(problem, params, centred=False, factor=1.0)
+
+
+def gauss_newton_operator(output: Output, output_loss: OutputLoss) -> OperatorAt:
+    """The Gauss–Newton matrix G = (1/N) Σ Jᵀ (∂²ℓ/∂f²) J of a model and its loss.
+
+    **Arguments:** `output(params, example)`, the model's output f, an array of any shape;
+    `output_loss(f, example)`, so that the example's loss is ℓ(f(θ), example). For a convex ℓ it is
+    positive semi-definite, and it equals ∇²L where the residuals ∂ℓ/∂f vanish or f is linear. For
+    a negative log-likelihood whose output is the natural parameter (logits, a Gaussian's mean) it
+    is the Fisher matrix of the model.
+
+    Source: Martens (2020), arXiv:1412.1193.
+    """
+
+    def at(problem: Problem, params: PyTree) -> Operator:
+        data = _sampled(problem)
+        flat, examples = jnp.asarray(problem.flatten(params)), all_examples(data)
+
+        def outputs(vector: Vector) -> Any:
+            whole = complete(problem, problem.unflatten(vector))
+            return jax.vmap(lambda example: output(whole, example))(examples)
+
+        def residuals(values: Any) -> Any:
+            return jax.vmap(jax.grad(output_loss))(values, examples)
+
+        def product(v: Vector) -> Vector:
+            values, pushed = jax.jvp(outputs, (flat,), (v,))
+            curved = jax.jvp(residuals, (values,), (pushed,))[1]
+            return jax.vjp(outputs, flat)[1](curved)[0] / values.shape[0]
+
+        return Operator(product, problem.dimension)
+
+    return at
+
+
+def noise_operator(noise: GradientNoise) -> OperatorAt:
+    """C(θ) of a gradient noise.
+
+    For `Minibatch` noise a product costs two gradients, for isotropic noise nothing. Any other
+    noise forms its matrix, up to d = `problems.DENSE_LIMIT`; above that `ValueError` is raised.
+    """
+
+    def at(problem: Problem, params: PyTree) -> Operator:
+        noise.check(problem)
+        if isinstance(noise, Minibatch):
+            factor = noise.variance_factor(problem)
+            return _gradient_moment(problem, params, centred=True, factor=factor)
+        d = problem.dimension
+        if isinstance(noise, IsotropicNoise | NoNoise):
+            root = noise.root(problem, params)
+            return Operator(lambda v: root**2 * v, d)
+        if d > DENSE_LIMIT:
+            raise ValueError(
+                f"the covariance of {type(noise).__name__} is formed as a matrix, which is allowed "
+                f"up to d = {DENSE_LIMIT}, got d = {d}"
+            )
+        covariance = noise.covariance(problem, params)
+        return Operator(lambda v: covariance @ v, d)
+
+    return at
+
+
+def block_operator(operator: OperatorAt, name: str) -> OperatorAt:
+    """The diagonal block of a matrix that belongs to the params leaf `name`."""
+
+    def at(problem: Problem, params: PyTree) -> Operator:
+        names = problem.names
+        index = names.index(one_of("name", name, names))
+        sizes = [int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(problem.template)]
+        start, size = sum(sizes[:index]), sizes[index]
+        whole = operator(problem, params)
+        after = whole.dimension - start - size
+
+        def product(v: Vector) -> Vector:
+            return whole.product(jnp.pad(v, (start, after)))[start : start + size]
+
+        return Operator(product, size)
+
+    return at
+
+
+def dense(operator: Operator, like: Float[Any, "..."]) -> Float[Any, "d d"]:
+    """The whole matrix, in the precision of `like`, from d products a few at a time."""
+    rows = jnp.eye(operator.dimension, dtype=jnp.result_type(like))
+    matrix = jax.lax.map(operator.product, rows, batch_size=min(len(rows), 16 * PROBES_AT_ONCE))
+    return (matrix + matrix.T) / 2
+
+
+def curvature_matrix(
+    problem: Problem, params: PyTree, operator: OperatorAt = hessian_operator
+) -> Float[Any, "d d"] | LinearOperator:
+    """The matrix of an `OperatorAt` in double precision.
+
+    A `(d, d)` array up to d = `problems.DENSE_LIMIT`, above a `scipy.sparse.linalg.LinearOperator`.
+    """
+    flat = flat_point(problem, params)
+    dimension = operator(problem, params).dimension
+    if dimension <= DENSE_LIMIT:
+        return in_double_precision(
+            lambda v: dense(operator(problem, problem.unflatten(v)), v), flat
+        )
+    product = jax.jit(lambda at, v: operator(problem, problem.unflatten(at)).product(v))
+
+    def matvec(vector: Any) -> Any:
+        v = np.asarray(vector, dtype=np.float64).reshape(-1)
+        return in_double_precision(product, flat, v)
+
+    shape = (dimension, dimension)
+    return LinearOperator(shape, matvec=matvec, rmatvec=matvec, dtype=np.float64)
+
+
+def fisher(problem: Problem, params: PyTree) -> Float[Any, "d d"] | LinearOperator:
+    """The empirical Fisher matrix, the second moment of the example gradients.
+
+    A matrix or products as in `curvature_matrix`; see `fisher_operator`. Raises `ValueError` for a
+    problem without examples.
+    """
+    return curvature_matrix(problem, params, fisher_operator)
+
+
+def gauss_newton(
+    problem: Problem, params: PyTree, output: Output, output_loss: OutputLoss
+) -> Float[Any, "d d"] | LinearOperator:
+    """The Gauss–Newton matrix of a declared model and loss; see `gauss_newton_operator`.
+
+    A matrix or products as in `curvature_matrix`. Raises `ValueError` for a problem without
+    examples, and where the declared loss is not the problem's at `params`.
+    """
+    data = _sampled(problem)
+
+    def declared(point: PyTree) -> Any:
+        whole = complete(problem, point)
+        losses = jax.vmap(lambda example: output_loss(output(whole, example), example))
+        return jnp.mean(losses(all_examples(data))), data.batch_loss(point, all_examples(data))
+
+    said, true = map(float, in_double_precision(declared, params))
+    if not np.isclose(said, true, rtol=1e-4, atol=1e-8):
+        raise ValueError(
+            f"output_loss of output must be the loss of the problem, {true:.6g} at params, got "
+            f"{said:.6g}"
+        )
+    return curvature_matrix(problem, params, gauss_newton_operator(output, output_loss))
+
+
+def complete(problem: Problem, params: PyTree) -> PyTree:
+    """`params` with what the model holds besides numbers, as the user's functions expect it."""
+    start = getattr(problem, "start", None)
+    return params if start is None else start.complete(params)
+
+
+def _sampled(problem: Problem) -> Any:
+    if not isinstance(problem, SampledProblem):
+        raise ValueError(
+            f"problem must have examples for this matrix, got {type(problem).__name__}"
+        )
+    return problem
+
+
+def _gradient_moment(problem: Problem, params: PyTree, *, centred: bool, factor: float) -> Operator:
+    """`factor` times the second moment of example gradients, about their mean if `centred`."""
+    data = _sampled(problem)
+    flat, examples = jnp.asarray(problem.flatten(params)), all_examples(data)
+
+    def losses(vector: Vector) -> Float[Any, " N"]:
+        at = problem.unflatten(vector)
+        return jax.vmap(lambda example: data.example_loss(at, example))(examples)
+
+    def product(v: Vector) -> Vector:
+        # With J the N × d gradients: Jᵀ (I − 11ᵀ/N) J v/N, and no N × d memory.
+        along = jax.jvp(losses, (flat,), (v,))[1]
+        along = along - jnp.mean(along) if centred else along
+        return factor * jax.vjp(losses, flat)[1](along)[0] / along.shape[0]
+
+    return Operator(product, problem.dimension)

@@ -1,0 +1,137 @@
+"""Measures over an ensemble: any measure, at every replica, in one compiled call."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+from jaxtyping import PyTree
+
+from statsgd.arguments import count
+from statsgd.measures.evaluation import random_key
+from statsgd.problems import Problem
+from statsgd.problems.parameters import in_double_precision, leaf_names
+from statsgd.provenance import describe, provenance
+
+type Measure = Callable[..., PyTree]
+
+
+def over_replicas(
+    measure: Measure,
+    problem: Problem,
+    params: PyTree,
+    /,
+    *,
+    seed: int | None = None,
+    replicas_at_once: int = 8,
+    **options: Any,
+) -> PyTree:
+    """`measure(problem, params, **options)` at every entry of the leading axis of `params`.
+
+    Every measure of this package can be passed, and any function of the same form that JAX can
+    trace and whose result is an array or a pytree of arrays. One compilation serves all replicas,
+    which are computed in double precision, `replicas_at_once` at a time: memory grows with that
+    number alone. Where a measure would raise at a single point (a vanishing loss, say), its
+    entry is not finite.
+
+    **Arguments:** `seed`, for measures that draw random numbers: replica i gets `seed=key` of a
+    stream of its own. Without it all use the measure's own seed, so the same random numbers, which
+    makes small differences between replicas visible and their errors dependent.
+
+    **Returns** what the measure returns, with a leading axis of replicas, as NumPy arrays. Raises
+    `ValueError` unless `params` has the leaves of the problem's params with one common leading
+    axis.
+    """
+    at_once = count("replicas_at_once", replicas_at_once)
+    replicas = _replicas(problem, params)
+    indices = np.arange(replicas, dtype=np.uint32)
+
+    def at(one: tuple[PyTree, Any]) -> PyTree:
+        point, index = one
+        drawn = {} if seed is None else {"seed": jax.random.fold_in(random_key(seed), index)}
+        return measure(problem, point, **options, **drawn)
+
+    return in_double_precision(
+        lambda points, order: jax.lax.map(at, (points, order), batch_size=min(at_once, replicas)),
+        params,
+        indices,
+    )
+
+
+def over_endpoints(
+    measure: Measure,
+    problem: Problem,
+    endpoints: xr.DataTree,
+    /,
+    *,
+    name: str | None = None,
+    group: str = "endpoints",
+    seed: int | None = None,
+    replicas_at_once: int = 8,
+    **options: Any,
+) -> xr.Dataset:
+    """A measure at every replica of an ensemble of `simulate`: `over_replicas`, labelled.
+
+    **Arguments:** `endpoints`, the `DataTree` of `simulate`; `group`, where the parameters are read
+    (`"snapshots"` for those kept on the way); `name`, of the variable where the measure returns one
+    array, by default that of the measure. The others as in `over_replicas`.
+
+    **Returns** a `Dataset` with a variable for each array the measure returns, the dims of the
+    ensemble (`replica`, before it those of a grid, after it `step` for snapshots) before its own,
+    and `diverged` where the ensemble says so: such replicas are measured where they froze. Raises
+    `ValueError` where the group or one of the problem's params is missing.
+    """
+    if group not in endpoints.children:
+        raise ValueError(
+            f"endpoints must be a DataTree of simulate with the group {group!r}, got the groups "
+            f"{sorted(endpoints.children)}"
+        )
+    ensemble = endpoints[group].to_dataset()
+    missing = [variable for variable in problem.names if variable not in ensemble]
+    if missing:
+        raise ValueError(
+            f"endpoints must hold the params {problem.names} of the problem, got "
+            f"{list(ensemble.data_vars)}"
+        )
+    leaves, structure = jax.tree.flatten(problem.template)
+    arrays = [ensemble[variable] for variable in problem.names]
+    depth = arrays[0].ndim - len(leaves[0].shape)
+    dims, shape = arrays[0].dims[:depth], arrays[0].shape[:depth]
+    stacked = [
+        array.values.reshape(-1, *leaf.shape) for array, leaf in zip(arrays, leaves, strict=True)
+    ]
+    found = over_replicas(
+        measure,
+        problem,
+        jax.tree.unflatten(structure, stacked),
+        seed=seed,
+        replicas_at_once=replicas_at_once,
+        **options,
+    )
+    title = name or getattr(measure, "__name__", type(measure).__name__)
+    variables = {}
+    for variable, leaf in zip(leaf_names(found, title), jax.tree.leaves(found), strict=True):
+        values = leaf.reshape(*shape, *leaf.shape[1:])
+        own = [f"{variable}_dim_{i}" for i in range(values.ndim - depth)]
+        variables[variable] = ((*dims, *own), values)
+    coords = {dim: ensemble.coords[dim] for dim in dims if dim in ensemble.coords}
+    if "run" in endpoints.children and "diverged" in endpoints["run"]:
+        variables["diverged"] = endpoints["run"]["diverged"].variable
+    settings = {key: describe(value) for key, value in options.items()}
+    drawn = {} if seed is None else {"seed": int(seed)}
+    attributes = provenance("measure", measure=title, options=settings, group=group, **drawn)
+    return xr.Dataset(variables, coords=coords, attrs=attributes)
+
+
+def _replicas(problem: Problem, params: PyTree) -> int:
+    expected, found = jax.tree.leaves(problem.template), jax.tree.leaves(params)
+    shapes = [np.shape(leaf) for leaf in found]
+    leading = {shape[0] for shape in shapes if shape}
+    wanted = [leaf.shape for leaf in expected]
+    if len(leading) != 1 or 0 in leading or [shape[1:] for shape in shapes] != wanted:
+        raise ValueError(
+            f"params must have leaves of shapes {wanted} behind one leading axis of replicas, got "
+            f"{shapes}"
+        )
+    return leading.pop()

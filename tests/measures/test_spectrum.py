@@ -1,0 +1,141 @@
+"""Spectral measures against eigenvalues, and their standard errors against known variances."""
+
+import numpy as np
+import pytest
+
+from statsgd import noise, problems
+from statsgd.measures import (
+    hessian,
+    log_determinant,
+    noise_covariance,
+    noise_operator,
+    over_blocks,
+    spectral_density,
+    spectrum,
+    top_eigenpairs,
+    trace,
+    trace_of_square,
+)
+from tests.measures.problem_cases import PARAMS, network
+
+_rng = np.random.default_rng(0)
+_ROOT = _rng.normal(size=(24, 16))
+SINGULAR = _ROOT @ _ROOT.T / 16  # rank 16 of 24
+PROBLEM, ORIGIN = problems.quadratic(SINGULAR), np.zeros(24)
+VALUES = np.linalg.eigvalsh(SINGULAR)[::-1]
+
+
+def test_traces():
+    assert trace(PROBLEM, ORIGIN) == pytest.approx((VALUES.sum(), 0))
+    assert trace_of_square(PROBLEM, ORIGIN) == pytest.approx((np.sum(VALUES**2), 0))
+    # Signs: Var vᵀAv = 2 Σ_{i≠j} A_ij².
+    found = trace(PROBLEM, ORIGIN, samples=2000, seed=1)
+    off_diagonal = SINGULAR - np.diag(np.diag(SINGULAR))
+    spread = np.sqrt(2 * np.sum(off_diagonal**2))
+    assert found.standard_error == pytest.approx(spread / np.sqrt(2000), rel=0.1)
+    assert 4 * found.standard_error < 0.1 * VALUES.sum()
+    assert abs(found.value - VALUES.sum()) < 4 * found.standard_error
+    square = trace_of_square(PROBLEM, ORIGIN, samples=2000)
+    assert 4 * square.standard_error < 0.1 * np.sum(VALUES**2)
+    assert abs(square.value - np.sum(VALUES**2)) < 4 * square.standard_error
+
+
+def test_log_determinant_leaves_out_the_nullspace():
+    expected = np.sum(np.log(VALUES[:16]))
+    exact = log_determinant(PROBLEM, ORIGIN)
+    assert exact == pytest.approx((expected, 0, 8, 0, 0, 0))
+    found = log_determinant(PROBLEM, ORIGIN, samples=400)
+    assert abs(found.value - expected) < 4 * found.standard_error
+    assert abs(found.nullity - 8) < 4 * found.nullity_standard_error < 1
+
+
+def test_log_determinant_at_a_saddle():
+    saddle = problems.landscape(lambda x: x[0] ** 2 - 2 * x[1] ** 2 + 0 * x[2], np.zeros(3))
+    assert log_determinant(saddle, np.zeros(3)) == pytest.approx((np.log(8), 0, 1, 0, 1, 0))
+    sampled = log_determinant(saddle, np.zeros(3), samples=10)
+    # Signs see every entry of a diagonal matrix in full.
+    assert sampled == pytest.approx((np.log(8), 0, 1, 0, 1, 0), abs=1e-9)
+
+
+@pytest.mark.parametrize("depth", [None, 22])
+def test_top_eigenpairs(depth):
+    found = top_eigenpairs(PROBLEM, ORIGIN, 3, depth=depth)
+    np.testing.assert_allclose(found.values, VALUES[:3], rtol=1e-10)
+    np.testing.assert_allclose(found.vectors @ found.vectors.T, np.eye(3), atol=1e-10)
+    np.testing.assert_allclose(
+        SINGULAR @ found.vectors.T, found.vectors.T * found.values, atol=1e-9
+    )
+    assert np.all(found.residuals < 1e-9)
+
+
+def test_residuals_tell_when_a_krylov_space_is_too_small():
+    found = top_eigenpairs(PROBLEM, ORIGIN, 2, depth=4)
+    off = np.abs(VALUES[None] - found.values[:, None]).min(1)
+    assert np.all(off <= found.residuals)
+    assert found.residuals[1] > 1e-3
+
+
+def test_orders_of_eigenpairs():
+    saddle = problems.quadratic(np.diag([2.0, 1.0, 0.5]))
+    shifted = problems.landscape(
+        lambda x: saddle.loss(x) - 2 * x[0] ** 2 - 0.5 * x[1] ** 2, np.zeros(3)
+    )  # curvatures −2, 0, 0.5
+    at = np.zeros(3)
+    assert top_eigenpairs(shifted, at, 1).values == pytest.approx([0.5])
+    assert top_eigenpairs(shifted, at, 2, order="smallest").values == pytest.approx([-2, 0])
+    assert top_eigenpairs(shifted, at, 2, order="modulus").values == pytest.approx([-2, 0.5])
+
+
+def test_a_krylov_space_that_ends_early():
+    # H of rank one: two dimensions hold every product; the rest must not be made up.
+    single = problems.quadratic(np.diag([1.0, 0, 0, 0, 0]) + 0.0)
+    found = top_eigenpairs(single, np.zeros(5), 2, depth=5)
+    np.testing.assert_allclose(found.values, [1, 0], atol=1e-9)
+    assert np.all(found.residuals < 1e-9)
+    sampled = log_determinant(single, np.zeros(5), samples=10, depth=5)
+    assert sampled.nullity == pytest.approx(4, abs=1e-9)
+
+
+def test_spectral_density():
+    grid = np.linspace(-2, 7, 200)
+    bumps = np.exp(-0.5 * ((grid[:, None] - VALUES) / 0.3) ** 2) / (0.3 * np.sqrt(2 * np.pi))
+    exact = spectral_density(PROBLEM, ORIGIN, grid, 0.3)
+    np.testing.assert_allclose(exact.value, bumps.mean(1), rtol=1e-6, atol=1e-12)
+    assert np.trapezoid(exact.value, grid) == pytest.approx(1, rel=1e-3)
+    found = spectral_density(PROBLEM, ORIGIN, grid, 0.3, samples=200, depth=24)
+    seen = bumps.mean(1) > 1e-3
+    off = np.abs(found.value - exact.value)[seen] / found.standard_error[seen]
+    assert np.all(off < 4.5)
+    assert np.median(found.standard_error[seen] / exact.value[seen]) < 0.1
+
+
+def test_blocks_and_other_matrices():
+    problem = network()
+    whole = hessian(problem, PARAMS)
+    blocks = over_blocks(problem, PARAMS, trace)
+    assert list(blocks) == problem.names
+    assert sum(block.value for block in blocks.values()) == pytest.approx(np.trace(whole))
+    # Of a matrix that the examples give: Tr Σ₁/S.
+    found = trace(problem, PARAMS, noise_operator(noise.Minibatch(2))).value
+    assert found == pytest.approx(np.trace(noise_covariance(problem, PARAMS, noise.Minibatch(2))))
+
+
+def test_large_problems_are_estimated(monkeypatch):
+    monkeypatch.setattr(spectrum, "DENSE_LIMIT", 8)
+    found = trace(PROBLEM, ORIGIN)
+    assert 0 < found.standard_error < 0.2 * VALUES.sum()
+    assert abs(found.value - VALUES.sum()) < 4 * found.standard_error
+    np.testing.assert_allclose(top_eigenpairs(PROBLEM, ORIGIN, 2).values, VALUES[:2], rtol=1e-10)
+
+
+def test_refusals(unchecked):
+    with pytest.raises(ValueError, match="samples must be at least 2, got 1"):
+        trace(PROBLEM, ORIGIN, samples=1)
+    with pytest.raises(ValueError, match="number must be at most the 24 rows"):
+        top_eigenpairs(PROBLEM, ORIGIN, 25)
+    with pytest.raises(ValueError, match="depth must be at least the number of pairs 3"):
+        top_eigenpairs(PROBLEM, ORIGIN, 3, depth=2)
+    with pytest.raises(ValueError, match="tolerance must be positive"):
+        log_determinant(PROBLEM, ORIGIN, tolerance=0.0)
+    with pytest.raises(ValueError, match="order must be one of"):
+        top_eigenpairs(PROBLEM, ORIGIN, order="middle")
