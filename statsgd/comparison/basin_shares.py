@@ -16,8 +16,12 @@ from statsgd.problems.parameters import in_double_precision
 
 
 def shares_of_basins(clusters: Clusters, label: Callable, basins: int) -> Estimate:
-    """Share of the points in each basin, with errors from the scatter between clusters."""
-    return cluster_mean(np.eye(basins)[basin_labels(clusters, label, basins)])
+    """Share of the points in each basin, with errors from the scatter between clusters.
+
+    Points without a basin count as points: the shares then sum to less than one.
+    """
+    index = basin_labels(clusters, label, basins)
+    return cluster_mean((index[..., None] == np.arange(basins)).astype(np.float64))
 
 
 def predicted_shares(
@@ -32,16 +36,19 @@ def predicted_shares(
     else:
         return shares_of_basins(reference, label, basins)
     index = basin_labels(points[:, None], label, basins)[:, 0]
-    return Estimate(np.bincount(index, masses, basins), np.zeros(basins), 0)
+    held = index >= 0
+    return Estimate(np.bincount(index[held], masses[held], basins), np.zeros(basins), 0)
 
 
 def basin_labels(clusters: Clusters, label: Callable, basins: int) -> Int[Any, "n t"]:
-    """Index of the basin of every point; `ValueError` for indices that are none."""
+    """Index of the basin of every point, −1 for none; `ValueError` for indices that are neither."""
     values = at_each_point(label, clusters, ())
     index = np.rint(values).astype(int)
-    if np.any(index < 0) or np.any(index >= basins):
-        raise ValueError(f"label must give indices from 0 to {basins - 1}, got {index.min()} to "
-                         f"{index.max()}")  # fmt: skip
+    if np.any(index < -1) or np.any(index >= basins):
+        raise ValueError(
+            f"label must give indices from 0 to {basins - 1}, or -1 for none, got {index.min()} to "
+            f"{index.max()}"
+        )
     return index
 
 

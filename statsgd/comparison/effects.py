@@ -114,10 +114,11 @@ class TotalVariation(Effect):
 class BasinProbabilities(Effect):
     """Probability of each basin; the effect is the difference from the law's.
 
-    `label` maps one flat params `(d,)` to the index of its basin, 0 ≤ index < `basins`; a JAX
-    function. Intervals are Wilson's, with the number of points that the scatter between clusters
-    is worth. A `GridLaw` and a law with one parameter give their masses by quadrature, any other
-    law through draws, whose error counts.
+    `label` maps one flat params `(d,)` to the index of its basin, 0 ≤ index < `basins`, or to −1
+    for none; a JAX function, such as `measures.BasinLabel`, which follows the gradient flow.
+    Intervals are Wilson's, with the number of points that the scatter between clusters is worth. A
+    `GridLaw` and a law with one parameter give their masses by quadrature, any other law through
+    draws, whose error counts.
     """
 
     label: Callable[[Any], Any]
@@ -166,8 +167,9 @@ class FlatPreference(Effect):
     which is no part of the verdict on the law.
 
     With two basins s = log(p_flat v_sharp/(p_sharp v_flat))/(c_sharp − c_flat). Half an endpoint is
-    added to each basin, so that an empty one gives a finite slope. Errors are from the scatter
-    between clusters, and hold where the model of the shares does not.
+    added to each basin, so that an empty one gives a finite slope. Points without a basin (label
+    −1) are left out. Errors are from the scatter between clusters, and hold where the model of the
+    shares does not.
 
     Raises `ValueError` unless at least two log-curvatures differ. Source: derived.
     """
@@ -194,10 +196,14 @@ class FlatPreference(Effect):
         volumes = np.ones(basins) if self.volumes is None else np.asarray(self.volumes, float)
         seen = shares_of_basins(sides.measured, self.label, basins)
         said = predicted_shares(sides.law, sides.reference, self.label, basins)
-        number = sides.measured.shape[0] * sides.measured.shape[1]
-        filled = (seen.value * number + 0.5) / (number + 0.5 * basins)
+        assigned = float(said.value.sum())
+        if not assigned > 0:
+            raise ValueError("label must find a basin for points of the law, got none")
+        inside = seen.value * sides.measured.shape[0] * sides.measured.shape[1]
+        number = max(float(inside.sum()), 1.0)
+        filled = (inside + 0.5) / (inside.sum() + 0.5 * basins)
         slope, spread = preference_slope(filled, curvatures, volumes)
-        predicted, law_spread = preference_slope(said.value, curvatures, volumes)
+        predicted, law_spread = preference_slope(said.value / assigned, curvatures, volumes)
         error = _mean_error(sides.measured, self.label, curvatures) / spread
         # All endpoints in one basin do not scatter: an error cannot fall below that of one more.
         floor = np.sqrt(_variance(filled, curvatures) / number) / spread
@@ -289,8 +295,12 @@ def preference_slope(
 
 
 def _mean_error(clusters: Clusters, label: Callable, values: Float[Any, " basins"]) -> float:
-    at_points = values[basin_labels(clusters, label, len(values))]
-    return float(cluster_mean(at_points[..., None]).standard_error[0])
+    index = basin_labels(clusters, label, len(values))
+    inside = index >= 0
+    if not inside.any():
+        return 0.0
+    off = np.where(inside, values[index] - values[index[inside]].mean(), 0.0)
+    return float(cluster_mean(off[..., None]).standard_error[0] / inside.mean())
 
 
 def _variance(shares: Float[Any, " basins"], values: Float[Any, " basins"]) -> float:

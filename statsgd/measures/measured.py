@@ -42,8 +42,14 @@ class Measured(NamedTuple):
         return self.value - reach, self.value + reach
 
     def deviation(self, expected: Any) -> Any:
-        """(value − expected)/standard error: Student's t if `expected` is right."""
-        return (self.value - np.asarray(expected, dtype=np.float64)) / self.standard_error
+        """(value − expected)/standard error: Student's t if `expected` is right.
+
+        Without any scatter it is 0 for the right value and infinite for any other.
+        """
+        gap = np.asarray(self.value - np.asarray(expected, dtype=np.float64))
+        sure = np.where(gap == 0, 0.0, np.copysign(np.inf, gap))
+        error = np.broadcast_to(self.standard_error, gap.shape)
+        return np.divide(gap, error, out=sure, where=error > 0)[()]
 
     def p_value(self, expected: Any = 0.0) -> Any:
         """Two-sided p-value of `expected`, of each entry on its own."""
@@ -105,13 +111,11 @@ def correlation_time(series: Float[Any, "replica step"]) -> float:
     return time
 
 
-def stretches(series: Float[Any, "replica step ..."]) -> Float[Any, "cluster within ..."]:
-    """Runs cut into clusters that are as good as independent.
+def stretch_count(series: Float[Any, "replica step ..."]) -> int:
+    """Into how many stretches each stationary run may be cut, as good as independent.
 
-    Each replica is one cluster if there are many. Of few, or one, each is cut into stretches of at
-    least 20 correlation times (the longest over the trailing entries), so that there are up to 64.
-    The first steps are left out where the length does not come out even. Only stationary runs may
-    be cut.
+    One of each, if there are 64 replicas. Of few, or one, stretches are at least 20 correlation
+    times long (the longest over the trailing entries), and up to 64 in all.
 
     Raises `ValueError` where fewer than 8 clusters come out: the run is too short for an error.
     """
@@ -119,10 +123,8 @@ def stretches(series: Float[Any, "replica step ..."]) -> Float[Any, "cluster wit
     if values.ndim < 2:
         raise ValueError(f"series must have axes (replica, step, …), got shape {values.shape}")
     replicas, steps = values.shape[:2]
-    wanted = -(-MOST_STRETCHES // replicas)
-    if wanted == 1 or steps == 1:
-        cuts = 1
-    else:
+    wanted, cuts = -(-MOST_STRETCHES // replicas), 1
+    if wanted > 1 and steps > 1:
         flat = values.reshape(replicas, steps, -1)
         time = max(correlation_time(flat[:, :, i]) for i in range(flat.shape[2]))
         cuts = int(np.clip(steps / (TIMES_PER_STRETCH * time), 1, wanted))
@@ -131,16 +133,26 @@ def stretches(series: Float[Any, "replica step ..."]) -> Float[Any, "cluster wit
             f"series must be worth at least {LEAST_CLUSTERS} independent stretches, got {replicas} "
             f"replica(s) of {steps} steps, worth {replicas * cuts}: run longer, or more replicas"
         )
-    length = steps // cuts
-    return values[:, steps - cuts * length :].reshape(replicas * cuts, length, *values.shape[2:])
+    return cuts
+
+
+def cut(series: Float[Any, "replica step ..."], cuts: int) -> Float[Any, "cluster within ..."]:
+    """Each run cut into `cuts` stretches of equal length; what is over is left out at the start."""
+    values = np.asarray(series, dtype=np.float64)
+    replicas, steps = values.shape[:2]
+    length = steps // count("cuts", cuts)
+    kept = values[:, steps - cuts * length :]
+    return kept.reshape(replicas * cuts, length, *values.shape[2:])
 
 
 def mean_over_runs(series: Float[Any, "replica step ..."]) -> Measured:
-    """Mean over replicas and steps of stationary runs, one or many, with an error from `stretches`.
+    """Mean over replicas and steps of stationary runs, one or many, with an error over clusters.
+
+    Clusters are replicas, or stretches of them: see `stretch_count`.
 
     Raises `ValueError` for runs that are too short.
     """
-    return mean_over_clusters(stretches(series).mean(axis=1))
+    return mean_over_clusters(cut(series, stretch_count(series)).mean(axis=1))
 
 
 def bootstrap(

@@ -66,7 +66,7 @@ class Survival(NamedTuple):
         return np.append(before, values)[place]
 
 
-class Rate(NamedTuple):
+class EscapeRate(NamedTuple):
     """A rate of exponential escape (per unit of the exit times), with its error and interval."""
 
     value: float
@@ -137,7 +137,7 @@ def exit_times(tree: xr.DataTree, inside: str, *, start: bool = True) -> ExitTim
     return first_exit(held, steps)
 
 
-def survival(exits: ExitTimes) -> Survival:
+def survival_curve(exits: ExitTimes) -> Survival:
     """Kaplan–Meier estimate of S(t) = P(T > t), with Greenwood's standard errors.
 
         S(t) = Π_{t_i ≤ t} (1 − d_i/n_i),   Var S = S² Σ d_i/(n_i(n_i − d_i))
@@ -156,7 +156,7 @@ def survival(exits: ExitTimes) -> Survival:
     return Survival(at, stays, stays * np.sqrt(np.cumsum(terms)), number, gone)
 
 
-def escape_rate(exits: ExitTimes, *, after: float = 0.0, confidence: float = 0.95) -> Rate:
+def escape_rate(exits: ExitTimes, *, after: float = 0.0, confidence: float = 0.95) -> EscapeRate:
     """Rate of exponential escape by maximum likelihood: exits over the time spent at risk.
 
         rate = d/Σ (min(t, …) − after),   [χ²_{2d, α/2}, χ²_{2d+2, 1−α/2}]/(2 × that time)
@@ -180,7 +180,7 @@ def escape_rate(exits: ExitTimes, *, after: float = 0.0, confidence: float = 0.9
     error = tail(confidence)
     low = chi2.ppf(error, 2 * d) / 2 if d else 0.0
     high = chi2.isf(error, 2 * d + 2) / 2
-    return Rate(d / at_risk, d**0.5 / at_risk, float(low) / at_risk, float(high) / at_risk, d)
+    return EscapeRate(d / at_risk, d**0.5 / at_risk, float(low) / at_risk, float(high) / at_risk, d)
 
 
 def restricted_mean(exits: ExitTimes, horizon: float) -> RestrictedMean:
@@ -195,7 +195,7 @@ def restricted_mean(exits: ExitTimes, horizon: float) -> RestrictedMean:
     """
     time, _ = _checked(exits)
     end = float(positive("horizon", horizon))
-    curve = survival(exits)
+    curve = survival_curve(exits)
     last = float(time.max())
     if end > last and not (len(curve.survival) and curve.survival[-1] == 0):
         raise ValueError(f"horizon must be at most the last time seen {last:.6g}, got {horizon}")
@@ -211,11 +211,11 @@ def restricted_mean(exits: ExitTimes, horizon: float) -> RestrictedMean:
 
 
 def survival_dataset(exits: ExitTimes, confidence: float = 0.95) -> xr.Dataset:
-    """`survival` and its interval along the coordinate `time`, with rate and counts as attributes.
+    """`survival_curve` and its interval along the coordinate `time`; rate and counts as attributes.
 
-    Raises as `survival` and `escape_rate`.
+    Raises as `survival_curve` and `escape_rate`.
     """
-    curve = survival(exits)
+    curve = survival_curve(exits)
     low, high = curve.interval(confidence)
     rate = escape_rate(exits, confidence=confidence)
     variables = {

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 from scipy.stats import norm
 
 from statsgd import SGD, noise, problems, simulate
@@ -15,7 +16,7 @@ from statsgd.measures import (
     loss_climb,
     loss_climb_dataset,
     restricted_mean,
-    survival,
+    survival_curve,
     survival_dataset,
 )
 
@@ -59,7 +60,7 @@ def exact_survival():
 
 def test_kaplan_meier_on_known_data():
     # Printed in the textbooks: S and Greenwood's error at each exit time, 9 exits in 359 weeks.
-    curve = survival(REMISSION)
+    curve = survival_curve(REMISSION)
     np.testing.assert_array_equal(curve.time, [6, 7, 10, 13, 16, 22, 23])
     np.testing.assert_array_equal(curve.at_risk, [21, 17, 15, 12, 11, 7, 6])
     stays = [0.8571, 0.8067, 0.7529, 0.6902, 0.6275, 0.5378, 0.4482]
@@ -78,7 +79,7 @@ def test_kaplan_meier_on_known_data():
 def test_without_censoring_all_is_elementary():
     time = np.random.default_rng(0).exponential(5.0, 50)
     exits = ExitTimes(time, np.ones(50, dtype=bool))
-    curve = survival(exits)
+    curve = survival_curve(exits)
     share = np.array([(time > t).mean() for t in curve.time])
     np.testing.assert_allclose(curve.survival, share, atol=1e-12)
     np.testing.assert_allclose(curve.standard_error, np.sqrt(share * (1 - share) / 50), atol=1e-12)
@@ -92,7 +93,7 @@ def test_escape_of_sgd_against_the_exact_chain(escaping, exact_survival):
     share = 1 - exits.left.mean()
     assert 0.25 < share < 0.5  # much is censored
     k = np.array([5, 20, 50, 90])
-    curve = survival(exits)
+    curve = survival_curve(exits)
     error = curve.standard_error_at(k)
     assert np.all(np.abs(curve.at(k) - exact_survival[k]) < 4 * error)
     low, high = curve.interval(0.9999)
@@ -175,18 +176,20 @@ def test_bad_input(unchecked):
 
 
 def test_replicas_that_diverge_have_left():
-    run = simulate(
-        problems.landscape(lambda x: -jnp.sum(x**4), np.array([0.5])),
-        SGD(0.2, noise.Isotropic(0.01)),
-        steps=32,
-        replicas=8,
-        seed=0,
-        progress=False,
-        observe={"inside": lambda x: jnp.abs(x[0]) < 1e30},
-        observe_at=4,
+    # Two replicas inside at every record; the second is frozen at step 6, where it blew up.
+    steps = ("step", [4, 8])
+    run = xr.DataTree.from_dict(
+        {
+            "observables": xr.Dataset(
+                {"inside": (("replica", "step"), np.ones((2, 2)))}
+            ).assign_coords(step=steps),
+            "run": xr.Dataset(
+                {"diverged": ("replica", [False, True]), "diverged_at": ("replica", [-1, 6])}
+            ),
+        }
     )
-    assert run["run"].diverged.all()
     exits = exit_times(run, "inside")
-    assert exits.left.all()
+    assert exits.left.tolist() == [False, True]
+    assert exits.time.tolist() == [8, 8]
     with pytest.raises(ValueError, match="group 'observables'"):
         exit_times(run.drop_nodes("observables"), "inside")

@@ -1,0 +1,275 @@
+"""Balance: the charges of symmetries, how SGD changes them, and where their noise balances."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, PyTree
+
+from statsgd.arguments import count, finite_array, fraction, non_negative, positive
+from statsgd.dynamics import stream_key
+from statsgd.dynamics.noise import GradientNoise
+from statsgd.dynamics.noise.minibatch import Minibatch, centred_example_gradients
+from statsgd.dynamics.sgd import SGD
+from statsgd.measures.dissipation import full_gradients
+from statsgd.measures.measured import Measured, jackknife, mean_over_clusters, mean_over_runs
+from statsgd.measures.symmetries import Symmetry, check_symmetry
+from statsgd.measures.trajectories import endpoint_trajectories, trajectories
+from statsgd.problems import Problem
+from statsgd.problems.parameters import in_double_precision
+
+
+class ChargeIdentity(NamedTuple):
+    """Both sides of the exact identity of one step."""
+
+    after: Float[Any, "..."]
+    """θ'ᵀAθ' as it is."""
+    predicted: Float[Any, "..."]
+    """What the identity says."""
+    discrepancy: Float[Any, "..."]
+    """|after − predicted| over θ'ᵀ|A|θ'; rounding alone if the loss has the symmetry."""
+
+
+class ChargeChange(NamedTuple):
+    """Mean change of a charge in one step, as measured and as predicted at the same states."""
+
+    measured: Measured
+    predicted: Measured
+    gap: Measured
+    """measured − predicted, whose mean is zero exactly: a martingale's steps."""
+
+
+def charge_identity(
+    symmetry: Symmetry,
+    params: Float[Any, "... d"],
+    momentum_buffer: Float[Any, "... d"],
+    next_params: Float[Any, "... d"],
+    next_buffer: Float[Any, "... d"],
+    learning_rate: Any,
+    momentum: Any = 0.0,
+    weight_decay: Any = 0.0,
+) -> ChargeIdentity:
+    """The exact identity of one step of SGD from (θ, m) to (θ', m'), on both sides:
+
+        q' = q − 2η(β θᵀAm + λq) + η² m'ᵀAm'
+
+    and without momentum q' = (1−ηλ)²q + η²ĝᵀAĝ. It holds for any loss with the symmetry, batch,
+    sampling and learning rate. What it rests on is that ĝ·Aθ = 0.
+
+    Arrays have any leading axes. Raises `ValueError` for a generator that does not fit.
+
+    Source: derived; the symmetry argument is that of Ziyin et al. (2024), arXiv:2402.07193.
+    """
+    theta, m, later, buffer = (
+        np.asarray(finite_array(name, array), dtype=np.float64)
+        for name, array in (
+            ("params", params),
+            ("momentum_buffer", momentum_buffer),
+            ("next_params", next_params),
+            ("next_buffer", next_buffer),
+        )
+    )
+    check_symmetry("symmetry", symmetry, theta.shape[-1])
+    eta, beta = positive("learning_rate", learning_rate), fraction("momentum", momentum)
+    decay = non_negative("weight_decay", weight_decay)
+    q = symmetry.charge(theta)
+    flux = beta * np.sum(theta * symmetry.apply(m), axis=-1) + decay * q
+    predicted = q - 2 * eta * flux + eta**2 * symmetry.charge(buffer)
+    after = symmetry.charge(later)
+    scale = np.maximum(symmetry.size(later), np.finfo(float).tiny)
+    return ChargeIdentity(after, predicted, np.abs(after - predicted) / scale)
+
+
+def check_charge_identity(
+    problem: Problem, sgd: SGD, symmetry: Symmetry, params: PyTree, *, steps: int = 8, seed: int = 0
+) -> ChargeIdentity:
+    """`charge_identity` along a few steps of `sgd` from `params`, computed in float64.
+
+    Discrepancies above about 1e-12 mean that the loss does not have the symmetry (or that the
+    noise, injected from outside, does not share it). Source: derived.
+    """
+    number = count("steps", steps)
+    theta = np.asarray(problem.flatten(params), dtype=np.float64)
+    check_symmetry("symmetry", symmetry, len(theta))
+    sgd.noise.check(problem)
+    key = jax.random.key_data(stream_key(seed))
+
+    def run(flat, bits):
+        def move(state, _):
+            moved = sgd.step(jax.random.wrap_key_data(bits), problem, state)
+            pair = [problem.flatten(part) for part in (moved.params, moved.momentum_buffer)]
+            return moved, pair
+
+        begin = sgd.init(problem, problem.unflatten(flat))
+        return jax.lax.scan(move, begin, None, length=number)[1]
+
+    points, buffers = in_double_precision(run, theta, key)
+    points = np.concatenate([theta[None], points])
+    buffers = np.concatenate([np.zeros((1, len(theta))), buffers])
+    return charge_identity(
+        symmetry,
+        points[:-1],
+        buffers[:-1],
+        points[1:],
+        buffers[1:],
+        sgd.learning_rate,
+        sgd.momentum,
+        sgd.weight_decay,
+    )
+
+
+def charge_decay_rate(
+    charges: Float[Any, "replica record"], times: Float[Any, " record"]
+) -> Measured:
+    """Rate r at which |q| decays as exp(−rt): minus the slope of ln|q| on t, replica by replica.
+
+    With times t = ηk/(1−β) it is to be held against `predicted_charge_change`, or −dq/dt/q of
+    `laws.balance_rate`; for a scalar pair T Var[dℓ/d(uw)] + 2λ. Error over replicas.
+
+    Raises `ValueError` for fewer than two records or replicas, and for charges that vanish or
+    change sign: they do not decay exponentially.
+
+    Source: Ziyin, Li, Ueda (2023), arXiv:2308.06671.
+    """
+    q = np.asarray(finite_array("charges", charges, ndim=2), dtype=np.float64)
+    t = np.asarray(finite_array("times", times, ndim=1), dtype=np.float64)
+    if t.shape != q.shape[1:] or len(t) < 2 or np.ptp(t) == 0:
+        raise ValueError(f"times must be {q.shape[1]} different numbers, got shape {t.shape}")
+    turned = np.any(q * np.sign(q[:, :1]) <= 0, axis=1)
+    if turned.any():
+        raise ValueError(
+            f"charges must keep their sign for a decay rate, got {int(turned.sum())} replicas of "
+            f"{len(q)} whose charge vanishes or turns"
+        )
+    centred = t - t.mean()
+    return mean_over_clusters(-(np.log(np.abs(q)) @ centred) / (centred @ centred))
+
+
+def predicted_charge_change(
+    problem: Problem, sgd: SGD, symmetry: Symmetry, params: Float[Any, "n d"]
+) -> Float[Any, " n"]:
+    """Mean change of the charge in one step of `sgd` from each of `params`.
+
+    Without momentum exactly ((1−ηλ)² − 1)q + η²(tr AC + ∇LᵀA∇L). With momentum that of the law of
+    balance, η' (η' tr AC − 2λq) with η' = η/(1−β): to leading order in η, once the buffer has
+    settled.
+
+    Raises `ValueError` for noise that is correlated in time.
+
+    Source: Ziyin, Li, Ueda (2023), arXiv:2308.06671; the discrete form is derived.
+    """
+    theta = _points(params)
+    eta, beta, decay = (float(x) for x in (sgd.learning_rate, sgd.momentum, sgd.weight_decay))
+    up, down = noise_sides(problem, sgd.noise, symmetry, theta)
+    q = np.asarray(symmetry.charge(theta))
+    if beta:
+        eta = eta / (1 - beta)
+        return eta * (eta * (up - down) - 2 * decay * q)
+    force = symmetry.charge(full_gradients(problem, theta[:, None])[:, 0])
+    return ((1 - eta * decay) ** 2 - 1) * q + eta**2 * (up - down + force)
+
+
+def charge_change(
+    problem: Problem, sgd: SGD, symmetry: Symmetry, params: Float[Any, "replica step d"]
+) -> ChargeChange:
+    """Mean change of the charge in a step, over replicas and consecutive steps, and what it should
+    be at these states.
+
+    Without momentum the gap has mean zero exactly, stationary or not. Its error is over replicas,
+    or over stretches of a few runs. Raises as `predicted_charge_change`, and for fewer than two
+    steps.
+    """
+    theta = np.asarray(finite_array("params", params, ndim=3), dtype=np.float64)
+    if theta.shape[1] < 2:
+        raise ValueError(f"params must have at least two steps, got shape {theta.shape}")
+    moved = np.diff(symmetry.charge(theta), axis=1)
+    earlier = theta[:, :-1].reshape(-1, theta.shape[2])
+    said = predicted_charge_change(problem, sgd, symmetry, earlier).reshape(moved.shape)
+    return ChargeChange(*(mean_over_runs(x) for x in (moved, said, moved - said)))
+
+
+def noise_sides(
+    problem: Problem, noise: GradientNoise, symmetry: Symmetry, params: Float[Any, "n d"]
+) -> tuple[Float[Any, " n"], Float[Any, " n"]]:
+    """Gradient noise in the positive and negative eigenspace of A, tr A₊C and tr A₋C, at points.
+
+    Raises `ValueError` for noise that is correlated in time or does not fit the problem.
+    """
+    theta = _points(params)
+    check_symmetry("symmetry", symmetry, theta.shape[1])
+    noise.check(problem)
+    if not noise.white:
+        raise ValueError(
+            "noise must be independent from step to step for a law of balance, got "
+            f"{getattr(noise, 'sampling', type(noise).__name__)!r}"
+        )
+    if symmetry.diagonal:
+        weights, basis = symmetry.generator, None
+    else:
+        weights, basis = np.linalg.eigh(symmetry.generator)
+
+    def variances(flat):
+        at = problem.unflatten(flat)
+        if isinstance(noise, Minibatch):
+            rows = centred_example_gradients(problem, at)
+            rows = rows if basis is None else rows @ basis
+            return noise.variance_factor(problem) * jnp.mean(rows**2, axis=0)
+        covariance = noise.covariance(problem, at)
+        return jnp.diagonal(covariance if basis is None else basis.T @ covariance @ basis)
+
+    spread = in_double_precision(lambda rows: jax.lax.map(variances, rows), theta)
+    return spread @ np.clip(weights, 0, None), spread @ np.clip(-weights, 0, None)
+
+
+def noise_equilibrium_residual(
+    problem: Problem, sgd: SGD, symmetry: Symmetry, params: Float[Any, "n d"]
+) -> Measured:
+    """How far endpoints `params` are from the noise equilibrium, relative: 0 in the long run.
+
+        (⟨tr A₊C⟩ − ⟨tr A₋C⟩ − (2λ/η')⟨q⟩)/½(⟨tr A₊C⟩ + ⟨tr A₋C⟩),   η' = η/(1−β)
+
+    between −2 and 2 without weight decay. It is noise that is balanced, in general not norms. A
+    ratio of means over independent endpoints, with the jackknife's error; O(η) off zero for finite
+    learning rates.
+
+    Raises `ValueError` as `noise_sides`, and where both sides are without noise.
+
+    Source: Ziyin et al. (2024), arXiv:2402.07193.
+    """
+    theta = _points(params)
+    up, down = noise_sides(problem, sgd.noise, symmetry, theta)
+    if not np.mean(up + down) > 0:
+        raise ValueError("params must have gradient noise along the symmetry, got none")
+    rate = float(sgd.learning_rate) / (1 - float(sgd.momentum))
+    pull = 2 * float(sgd.weight_decay) / rate * np.asarray(symmetry.charge(theta))
+    columns = np.stack([up, down, pull], axis=1)
+    return jackknife(lambda mean: 2 * (mean[0] - mean[1] - mean[2]) / (mean[0] + mean[1]), columns)
+
+
+def charges_dataset(tree: xr.DataTree, symmetries: Sequence[Symmetry]) -> xr.Dataset:
+    """Charges and their sizes θᵀ|A|θ of kept parameters, dims `replica`, `step`, `symmetry`.
+
+    Of the endpoints alone where no snapshots were kept. Raises as `trajectories`.
+    """
+    kept = "snapshots" in tree.children
+    run = trajectories(tree) if kept else endpoint_trajectories(tree)
+    for symmetry in symmetries:
+        check_symmetry(symmetry.name, symmetry, run.params.shape[2])
+    found = {
+        "charge": np.stack([symmetry.charge(run.params) for symmetry in symmetries], axis=2),
+        "size": np.stack([symmetry.size(run.params) for symmetry in symmetries], axis=2),
+    }
+    coords: dict[str, Any] = {"symmetry": [symmetry.name for symmetry in symmetries]}
+    if kept:
+        coords["step"] = run.steps
+    return xr.Dataset(
+        {name: (("replica", "step", "symmetry"), value) for name, value in found.items()},
+        coords=coords,
+    )
+
+
+def _points(params: Any) -> Float[Any, "n d"]:
+    return np.asarray(finite_array("params", params, ndim=2), dtype=np.float64)

@@ -1,0 +1,211 @@
+"""Fluctuation–dissipation relations: do the endpoints of SGD obey what stationarity implies?"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from statsgd.arguments import finite_array, fraction, non_negative, positive
+from statsgd.dynamics.sgd import SGD
+from statsgd.measures.measured import Measured, cut, mean_over_clusters, stretch_count
+from statsgd.measures.trajectories import Trajectories, endpoint_trajectories, trajectories
+from statsgd.problems import Problem
+
+
+class FluctuationDissipation(NamedTuple):
+    """Both sides of a relation, and their difference with its error."""
+
+    left: Measured
+    right: Measured
+    gap: Measured
+    """left − right; `gap.deviation(0)` is Student's t, `gap.p_value(0)` its p-value."""
+
+    @property
+    def relative_gap(self) -> Any:
+        """The gap over the mean of the sides."""
+        return 2 * self.gap.value / (self.left.value + self.right.value)
+
+
+def first_fluctuation_relation(
+    params: Float[Any, "replica step d"],
+    gradients: Float[Any, "replica step d"],
+    momentum_buffer: Float[Any, "replica step d"],
+    learning_rate: Any,
+    momentum: Any = 0.0,
+    directions: Float[Any, "d k"] | None = None,
+) -> FluctuationDissipation:
+    """The first relation, at stationarity for any loss and noise, i.i.d. batches:
+
+        ⟨θ·∇⟩ = (η/2)(1+β) ⟨|m|²⟩
+
+    θ and m are those after the same step, ∇ = ∇L + λθ at that θ. It tests stationarity and the
+    white noise at once: reshuffled batches fail it. With stochastic gradients in place of ∇ (see
+    `stochastic_gradients`) it holds for every stationary sequence, and tests that alone. Every
+    direction must be stationary, flat ones too.
+
+    Replicas are independent; a few of them, or one long run, are cut into stretches long against
+    the correlation time, so that the p-value holds for correlated steps too. θ is taken from the
+    mean of the other clusters, which changes no expectation at stationarity and lowers the error.
+
+    **Arguments:** `directions`, columns along which the relation is tested one by one (it holds
+    along each); by default the sum over all parameters.
+
+    Raises `ValueError` for shapes that do not fit and runs too short for an error.
+
+    Source: Yaida (2018), arXiv:1810.00004, with momentum; the centring is derived.
+    """
+    theta, grad, buffer = _same_shape(params, gradients, momentum_buffer)
+    factor = _factor(learning_rate, momentum)
+    if directions is not None:
+        q = np.asarray(finite_array("directions", directions, ndim=2), dtype=np.float64)
+        theta, grad, buffer = theta @ q, grad @ q, buffer @ q
+
+    def summed(values: Any) -> Any:
+        return values if directions is not None else values.sum(axis=-1, keepdims=True)
+
+    theta = theta - theta.mean(axis=(0, 1))
+    cuts = stretch_count(summed(theta * grad - factor * buffer**2))
+    forces = cut(grad, cuts).mean(axis=1)
+    centres = cut(theta, cuts).mean(axis=1)
+    others = (centres.sum(axis=0) - centres) / (len(centres) - 1)
+    left = summed(cut(theta * grad, cuts).mean(axis=1) - others * forces)
+    right = summed(factor * cut(buffer**2, cuts).mean(axis=1))
+    return _relation(left, right, directions is None)
+
+
+def second_fluctuation_relation(
+    gradients: Float[Any, "replica step d"],
+    curvature_along_buffer: Float[Any, "replica step"],
+    learning_rate: Any,
+    momentum: Any = 0.0,
+) -> FluctuationDissipation:
+    """The second relation, exact for a quadratic loss, else up to O(η²) without momentum:
+
+        ⟨|∇|²⟩ = (η/2)(1+β) ⟨mᵀ(H + λI)m⟩
+
+    **Arguments:** `gradients` ∇L + λθ; `curvature_along_buffer` mᵀ(H + λI)m at the same steps.
+    Errors as in `first_fluctuation_relation`, without its centring. Raises as there.
+
+    Source: Yaida (2018), arXiv:1810.00004, without momentum; with it derived.
+    """
+    grad = np.asarray(finite_array("gradients", gradients, ndim=3), dtype=np.float64)
+    bent = np.asarray(
+        finite_array("curvature_along_buffer", curvature_along_buffer, ndim=2), dtype=np.float64
+    )
+    if bent.shape != grad.shape[:2]:
+        raise ValueError(
+            f"curvature_along_buffer must have shape {grad.shape[:2]}, got {bent.shape}"
+        )
+    left, right = np.sum(grad**2, axis=2), _factor(learning_rate, momentum) * bent
+    cuts = stretch_count(left - right)
+    left, right = (cut(side, cuts).mean(axis=1)[:, None] for side in (left, right))
+    return _relation(left, right, True)
+
+
+def stochastic_gradients(
+    momentum_buffer: Float[Any, "replica step d"], momentum: Any = 0.0
+) -> Float[Any, "replica earlier d"]:
+    """ĝ + λθ at all but the last of consecutive steps, m_{k+1} − βm_k, at θ_k."""
+    buffer = np.asarray(finite_array("momentum_buffer", momentum_buffer, ndim=3), dtype=np.float64)
+    return buffer[:, 1:] - float(fraction("momentum", momentum)) * buffer[:, :-1]
+
+
+def full_gradients(
+    problem: Problem, params: Float[Any, "replica step d"], weight_decay: Any = 0.0
+) -> Float[Any, "replica step d"]:
+    """∇L + λθ at every point, in float64."""
+    points = np.asarray(finite_array("params", params, ndim=3), dtype=np.float64)
+    decay = float(non_negative("weight_decay", weight_decay))
+    flat = points.reshape(-1, points.shape[2])
+
+    with jax.enable_x64(True):
+        found = np.asarray(_all_gradients(problem, flat))
+    return (found + decay * flat).reshape(points.shape)
+
+
+def fluctuation_dissipation(
+    problem: Problem, sgd: SGD, tree: xr.DataTree, *, snapshots: bool = False
+) -> dict[str, FluctuationDissipation]:
+    """Both relations, `"first"` and `"second"`, for an ensemble of `sgd` on `problem`.
+
+    At the endpoints, or, with `snapshots`, at all kept steps, which must be stationary. Full
+    gradients and products with the Hessian are computed at every point.
+
+    Raises `ValueError` without momentum buffers, as the relations, and as `trajectories`.
+    """
+    run: Trajectories = trajectories(tree) if snapshots else endpoint_trajectories(tree)
+    if run.momentum_buffer is None:
+        raise ValueError("tree must hold momentum buffers (an ensemble of SGD), got none")
+    decay = float(sgd.weight_decay)
+    grad = full_gradients(problem, run.params, decay)
+
+    d = run.params.shape[2]
+    buffers = run.momentum_buffer.reshape(-1, d)
+    with jax.enable_x64(True):
+        bent = np.asarray(_all_bends(problem, run.params.reshape(-1, d), buffers))
+    bent = (bent + decay * np.sum(buffers**2, axis=1)).reshape(run.params.shape[:2])
+    eta, beta = sgd.learning_rate, sgd.momentum
+    return {
+        "first": first_fluctuation_relation(run.params, grad, run.momentum_buffer, eta, beta),
+        "second": second_fluctuation_relation(grad, bent, eta, beta),
+    }
+
+
+def fluctuation_dissipation_dataset(
+    relations: dict[str, FluctuationDissipation],
+) -> xr.Dataset:
+    """Sides, gap, errors, t and p-value of summed relations along the coordinate `relation`."""
+    columns: dict[str, list[float]] = {}
+    for relation in relations.values():
+        for name in ("left", "right", "gap"):
+            side: Measured = getattr(relation, name)
+            columns.setdefault(name, []).append(float(side.value))
+            columns.setdefault(f"{name}_error", []).append(float(side.standard_error))
+        columns.setdefault("t", []).append(float(relation.gap.deviation(0.0)))
+        columns.setdefault("p_value", []).append(float(relation.gap.p_value(0.0)))
+    variables = {name: ("relation", np.array(values)) for name, values in columns.items()}
+    return xr.Dataset(variables, coords={"relation": list(relations)})
+
+
+@eqx.filter_jit
+def _all_gradients(problem: Problem, rows: Any) -> Any:
+    return jax.lax.map(lambda row: _gradient(problem, row), rows, batch_size=256)
+
+
+@eqx.filter_jit
+def _all_bends(problem: Problem, rows: Any, buffers: Any) -> Any:
+    def one(pair):
+        theta, m = pair
+        return m @ jax.jvp(lambda at: _gradient(problem, at), (theta,), (m,))[1]
+
+    return jax.lax.map(one, (rows, buffers), batch_size=256)
+
+
+def _gradient(problem: Problem, flat: Any) -> Any:
+    return jnp.asarray(problem.flatten(problem.gradient(problem.unflatten(flat))))
+
+
+def _factor(learning_rate: Any, momentum: Any) -> float:
+    eta, beta = positive("learning_rate", learning_rate), fraction("momentum", momentum)
+    return float(eta * (1 + beta) / 2)
+
+
+def _relation(left: Any, right: Any, alone: bool) -> FluctuationDissipation:
+    sides = [side[:, 0] if alone else side for side in (left, right, left - right)]
+    return FluctuationDissipation(*(mean_over_clusters(side) for side in sides))
+
+
+def _same_shape(*arrays: Any) -> list[np.ndarray]:
+    names = ("params", "gradients", "momentum_buffer")
+    found = [
+        np.asarray(finite_array(name, array, ndim=3), dtype=np.float64)
+        for name, array in zip(names, arrays, strict=True)
+    ]
+    for name, array in zip(names, found, strict=True):
+        if array.shape != found[0].shape:
+            raise ValueError(f"{name} must have shape {found[0].shape}, got {array.shape}")
+    return found

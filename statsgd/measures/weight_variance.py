@@ -1,0 +1,231 @@
+"""Variance of weights along directions, and how it goes with curvature or flatness."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from statsgd.arguments import count, finite_array, non_negative, positive
+from statsgd.measures.measured import Measured, bootstrap, mean_over_clusters
+from statsgd.measures.trajectories import endpoint_trajectories, label, trajectories
+
+_ROUNDS, _TOLERANCE = 100, 1e-10
+
+
+class PowerLawFit(NamedTuple):
+    """ln y = intercept + exponent · ln x, weighted by the errors of both."""
+
+    exponent: float
+    standard_error: float
+    """From the errors given, which must be independent."""
+    intercept: float
+    chi_square: float
+    """Weighted residuals; about `degrees_of_freedom` if a power law fits within the errors."""
+    degrees_of_freedom: int
+
+
+def ensemble_variance(
+    params: Float[Any, "replica d"], directions: Float[Any, "d k"] | None = None
+) -> Measured:
+    """Variance of independent endpoints along each direction, about their own mean (params²).
+
+    `directions` are columns, such as eigenvectors of the Hessian; by default the coordinates. The
+    error is that of the mean of squares, for any law with a fourth moment: relative √(2/n) for a
+    Gaussian.
+
+    Raises `ValueError` for fewer than two endpoints and for directions that do not fit.
+    """
+    values = _along(finite_array("params", params, ndim=2), directions)
+    return _scaled(mean_over_clusters(_squares(values)), len(values) / (len(values) - 1))
+
+
+def window_variances(
+    params: Float[Any, "replica step d"],
+    window: int,
+    directions: Float[Any, "d k"] | None = None,
+) -> Measured:
+    """Variance within windows of `window` records, each about its own mean, along each direction.
+
+    What one trajectory shows: flat directions that move little within a window have a small
+    variance there whatever their stationary one, see `laws.window_variance`. Windows follow each
+    other without overlap, and count as independent.
+
+    Raises `ValueError` for windows of fewer than two records and fewer than two windows in all.
+
+    Source: Feng, Tu (2021), arXiv:2001.01678.
+    """
+    return mean_over_clusters(_windows(params, window, directions))
+
+
+def power_law_fit(
+    x: Float[Any, " k"], y: Float[Any, " k"], x_error: Any = 0.0, y_error: Any = 0.0
+) -> PowerLawFit:
+    """The power law y ∝ x^b by weighted least squares of ln y on ln x, with errors in both.
+
+    It minimises Σ (ln y − a − b ln x)²/(s_y² + b²s_x²), s the relative errors. Ignoring errors in
+    x flattens b. Without any errors all points weigh alike, and b has the error of ordinary least
+    squares.
+
+    Raises `ValueError` for numbers that are not positive, fewer than three points, x that do not
+    differ, and errors of which some but not all vanish.
+
+    Source: York (1968).
+    """
+    across, up = (np.log(positive(name, value)) for name, value in (("x", x), ("y", y)))
+    if across.ndim != 1 or across.shape != up.shape or len(across) < 3 or not np.ptp(across) > 0:
+        raise ValueError(
+            f"x and y must be three or more numbers each, x different ones, got shapes "
+            f"{across.shape} and {up.shape}"
+        )
+    s_x = non_negative("x_error", x_error) / np.exp(across)
+    s_y = non_negative("y_error", y_error) / np.exp(up)
+    b, freedom = float(np.polyfit(across, up, 1)[0]), len(across) - 2
+    plain = not (np.any(s_x) or np.any(s_y))
+    if not plain and not np.all(s_x**2 + s_y**2 > 0):
+        raise ValueError("y_error must be positive at every point, or zero at all of them")
+    for _ in range(_ROUNDS):
+        weights = np.ones_like(up) if plain else 1 / (s_y**2 + b**2 * s_x**2)
+        u, v = across - np.average(across, weights=weights), up - np.average(up, weights=weights)
+        # York's iteration: points are moved along their error ellipses to the line.
+        shift = weights * (s_y**2 * u + b * s_x**2 * v) if not plain else u
+        before, b = b, float(np.sum(weights * shift * v) / np.sum(weights * shift * u))
+        if abs(b - before) <= _TOLERANCE * (1 + abs(b)):
+            break
+    off = v - b * u
+    chi_square = float(np.sum(weights * off**2))
+    if plain:
+        scatter = chi_square / freedom
+        error = np.sqrt(scatter / np.sum(u**2))
+    else:
+        centred = shift - np.average(shift, weights=weights)
+        error = 1 / np.sqrt(np.sum(weights * centred**2))
+    a = np.average(up, weights=weights) - b * np.average(across, weights=weights)
+    return PowerLawFit(b, float(error), float(a), chi_square, freedom)
+
+
+def variance_exponent(
+    params: Float[Any, "replica d"] | Float[Any, "replica step d"],
+    directions: Float[Any, "d k"] | None,
+    against: Float[Any, " k"],
+    against_error: Any = 0.0,
+    *,
+    window: int | None = None,
+    seed: int = 0,
+    resamples: int = 400,
+) -> Measured:
+    """Exponent b of σ² ∝ x^b over directions, x = `against` their curvature or flatness.
+
+    With x the curvature h, σ² ∝ h^b; with x the flatness F, b = −ψ of σ² ∝ F^(−ψ). Directions are
+    weighted by the errors of both sides (`power_law_fit`). The interval is the bootstrap's over
+    replicas, or over windows of a trajectory, which keeps what directions have in common; in each
+    resample x is drawn within its error too. That adds scatter the fit does not correct, so errors
+    of x should be below the spread of ln x. The prediction near a minimum is
+    `laws.variance_flatness_exponent`.
+
+    **Arguments:** `params` `(replica, d)` independent endpoints, or `(replica, step, d)` with
+    `window`: the variances within windows. Directions by principal components of the same data
+    make a spectrum of their own: take those of the Hessian.
+
+    Raises `ValueError` as `power_law_fit`.
+
+    Source: Feng, Tu (2021), arXiv:2001.01678, for the relation.
+    """
+    x = np.asarray(positive("against", against), dtype=np.float64)
+    x_error = np.broadcast_to(non_negative("against_error", against_error), x.shape)
+    if window is None:
+        points = _along(finite_array("params", params, ndim=2), directions)
+    else:
+        points = _windows(params, window, directions)
+    if points.shape[1:] != x.shape:
+        raise ValueError(f"against must have shape {points.shape[1:]}, got {x.shape}")
+
+    def variances(these: np.ndarray) -> Measured:
+        return mean_over_clusters(_squares(these) if window is None else these)
+
+    y_error = np.asarray(variances(points).standard_error)
+    rng = np.random.default_rng(seed)
+    drawn = np.exp(rng.normal(size=(count("resamples", resamples, at_least=50), *x.shape)))
+    shifts = iter(np.concatenate([drawn ** (x_error / x), np.ones((1, *x.shape))]))
+
+    def exponent(these: np.ndarray) -> float:
+        return power_law_fit(x * next(shifts), variances(these).value, x_error, y_error).exponent
+
+    return bootstrap(exponent, points, seed=seed + 1, resamples=resamples)
+
+
+def principal_directions(params: Float[Any, "n d"]) -> Float[Any, "d k"]:
+    """Principal components of points as columns, the largest variance first.
+
+    A random walk has variance fractions 6/(πk)² whatever the loss (.608, .152, .068, …): in a
+    window of one trajectory they say little on curvature. Raises `ValueError` for fewer than two
+    points.
+    """
+    values = np.asarray(finite_array("params", params, ndim=2), dtype=np.float64)
+    if len(values) < 2:
+        raise ValueError(f"params must be at least two points, got shape {values.shape}")
+    _, singular, rows = np.linalg.svd(values - values.mean(axis=0), full_matrices=False)
+    return rows[singular > 1e-12 * max(singular[0], np.finfo(float).tiny)].T
+
+
+def variance_dataset(
+    tree: xr.DataTree,
+    directions: Float[Any, "d k"],
+    curvatures: Float[Any, " k"],
+    *,
+    window: int | None = None,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Variance along each direction beside its curvature, dim `direction`; ψ as an attribute.
+
+    Of the endpoints of `simulate`, or with `window` within windows of that many snapshots. The
+    flatness is F ∝ h^(−1/2), so that ψ = 2b of σ² ∝ h^b. Raises as `variance_exponent`.
+    """
+    if window is None:
+        points = endpoint_trajectories(tree).params[:, 0]
+        spread = ensemble_variance(points, directions)
+    else:
+        points = trajectories(tree).params
+        spread = window_variances(points, window, directions)
+    found = label({"variance": spread}, ("direction",), {})
+    found["curvature"] = ("direction", np.asarray(curvatures, dtype=np.float64))
+    exponent = variance_exponent(points, directions, curvatures, window=window, seed=seed)
+    low, high = exponent.interval()
+    found.attrs["psi"], found.attrs["psi_error"] = (
+        2 * float(exponent.value),
+        2 * float(exponent.standard_error),
+    )
+    found.attrs["psi_interval"] = [2 * float(low), 2 * float(high)]
+    return found
+
+
+def _along(values: Any, directions: Any) -> np.ndarray:
+    points = np.asarray(values, dtype=np.float64)
+    if directions is None:
+        return points
+    q = np.asarray(finite_array("directions", directions, ndim=2), dtype=np.float64)
+    if q.shape[0] != points.shape[-1]:
+        raise ValueError(f"directions must have {points.shape[-1]} rows, got shape {q.shape}")
+    return points @ q
+
+
+def _squares(points: np.ndarray) -> np.ndarray:
+    return (points - points.mean(axis=0)) ** 2
+
+
+def _scaled(measured: Measured, factor: float) -> Measured:
+    return measured._replace(
+        value=factor * measured.value, standard_error=factor * measured.standard_error
+    )
+
+
+def _windows(params: Any, window: int, directions: Any) -> Float[Any, "n k"]:
+    values = _along(finite_array("params", params, ndim=3), directions)
+    length = count("window", window, at_least=2)
+    number = values.shape[1] // length
+    if number * len(values) < 2:
+        raise ValueError(
+            f"window must fit twice into the runs of {values.shape[1]} records, got {window}"
+        )
+    cut = values[:, values.shape[1] - number * length :]
+    return cut.reshape(len(values) * number, length, -1).var(axis=1)
