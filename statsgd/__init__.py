@@ -4,21 +4,25 @@
 # imported before that, it would be loaded twice, and `numpyro.factor` would not find the second.
 from numpyro import __version__ as _numpyro_version  # noqa: F401
 
-from statsgd import kernels, laws, measures, noise, problems, provenance
+from statsgd import kernels, laws, measures, noise, problems, provenance, sweeps
 from statsgd.comparison import Comparison, compare
-from statsgd.dynamics import SGD, Diffusion, OptaxDynamics, grid, noise_covariance, simulate
+from statsgd.dynamics import SGD, Diffusion, OptaxDynamics, batch, grid, noise_covariance, simulate
+from statsgd.interruption import Interrupted
 from statsgd.kernels import sample
 from statsgd.laws import ImproperLawError
 from statsgd.problems import Problem, hessian, minimise
 from statsgd.reports import report
+from statsgd.sweeps import sweep
 
 __all__ = [
     "SGD",
     "Comparison",
     "Diffusion",
     "ImproperLawError",
+    "Interrupted",
     "OptaxDynamics",
     "Problem",
+    "batch",
     "compare",
     "grid",
     "hessian",
@@ -33,4 +37,6 @@ __all__ = [
     "report",
     "sample",
     "simulate",
+    "sweep",
+    "sweeps",
 ]

@@ -1,18 +1,28 @@
 """`python -m studies` lists the studies; `python -m studies NAME [options]` runs one.
 
 With `--quick` a study runs with settings that take less than a minute; options change them.
+`python -m studies all [--quick]` runs every study and writes a gallery of what was found.
 """
 
+import dataclasses
 import importlib
 import os
 import pkgutil
+import subprocess
 import sys
+from pathlib import Path
+from typing import Annotated, Any
 
 import jax
 import tyro
 
 import studies
+from statsgd.reports import gallery
+from studies import sweeping
 from studies.outcome import Outcome, OutputFolderError, deliver
+
+_USAGE = """usage: python -m studies NAME [--quick] [options]    (NAME --help lists the options)
+       python -m studies all [--quick]"""
 
 
 def names() -> list[str]:
@@ -26,38 +36,111 @@ def load(name: str):
     return importlib.import_module(f"studies.{name}")
 
 
+def folder(name: str, quick: bool) -> Path:
+    """Where a study leaves its report unless it is told otherwise."""
+    return Path("results", "quick", name) if quick else Path("results", name)
+
+
+def command(default: Any) -> type:
+    """The options of a study: its settings from `default`, and how to sweep over them."""
+    sweep_help = "Run every combination of these settings: NAME=VALUE,VALUE,…"
+    executor_help = "Of a sweep: serial, processes, or the address of a dask scheduler."
+    return dataclasses.make_dataclass(
+        "Options",
+        [
+            ("config", type(default), dataclasses.field(default=default)),
+            (
+                "sweep",
+                Annotated[tuple[str, ...], tyro.conf.arg(help=sweep_help)],
+                dataclasses.field(default=()),
+            ),
+            (
+                "executor",
+                Annotated[str, tyro.conf.arg(help=executor_help)],
+                dataclasses.field(default="serial"),
+            ),
+        ],
+    )
+
+
 def main(arguments: list[str]) -> int:
     """Run the command line; returns the exit status."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(
-            "usage: python -m studies NAME [--quick] [options]   (NAME --help lists the options)\n"
-        )
+        print(f"{_USAGE}\n")
         for name in names():
             print(f"  {name:24s} {(load(name).__doc__ or '').splitlines()[0]}")
         return 0
     name, *options = arguments
     quick = "--quick" in options
     options = [option for option in options if option != "--quick"]
+    if name == "all":
+        if options:
+            print(f"all takes no options but --quick, got {' '.join(options)}", file=sys.stderr)
+            return 2
+        return run_all(quick)
     if name not in names():
-        print(f"no study {name!r}; there are: {', '.join(names())}", file=sys.stderr)
+        print(f"no study {name!r}; there are: {', '.join(names())}, all", file=sys.stderr)
         return 2
+    return run_one(name, options, quick)
+
+
+def run_one(name: str, options: list[str], quick: bool) -> int:
+    """Run one study with the options of its `Config`."""
     study = load(name)
     # One XLA device runs small steps on one core. This must come before JAX computes anything,
     # and only a command may do it: importing never changes the user's devices.
     jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     default = study.Config.quick() if quick else study.Config()
-    config = tyro.cli(study.Config, args=options, default=default, prog=f"python -m studies {name}")
+    default = dataclasses.replace(default, output=str(folder(name, quick)))
+    given: Any = tyro.cli(
+        command(default),
+        args=options,
+        prog=f"python -m studies {name}",
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
     try:
-        outcome: Outcome = deliver(name, study, config)
-    except (OutputFolderError, ValueError) as error:
+        if given.sweep:
+            return sweeping.deliver(name, given.config, given.sweep, given.executor)
+        outcome: Outcome = deliver(name, study, given.config)
+    except (OutputFolderError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted: nothing was written", file=sys.stderr)
+        left = "the same command goes on" if given.sweep else "nothing was written"
+        print(f"\ninterrupted: {left}", file=sys.stderr)
         return 130
     print(outcome.summary)
     print(f"\nreport: {outcome.report}")
     return 0
+
+
+def run_all(quick: bool) -> int:
+    """Run every study in a process of its own, and write the gallery; returns how many failed.
+
+    A study that fails does not stop the others: the gallery shows its error.
+    """
+    done: dict[str, Path] = {}
+    failed: dict[str, str] = {}
+    for name in names():
+        print(f"— {name}", flush=True)
+        command = [sys.executable, "-m", "studies", name, "--no-progress"]
+        try:
+            result = subprocess.run(
+                [*command, "--quick"] if quick else command,
+                stdout=sys.stdout, stderr=subprocess.PIPE, text=True, check=False,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            print("\ninterrupted: no gallery was written", file=sys.stderr)
+            return 130
+        if result.returncode == 0:
+            done[name] = folder(name, quick)
+        else:
+            failed[name] = result.stderr[-2000:]
+            print(result.stderr, file=sys.stderr)
+    title = "Claims about SGD's stationary laws, put to the test"
+    page = gallery(done, folder("gallery.html", quick), title=title, failed=failed)
+    print(f"\ngallery: {page.resolve()}")
+    return len(failed)
 
 
 if __name__ == "__main__":

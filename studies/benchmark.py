@@ -202,7 +202,9 @@ def _kernels(config: Config) -> dict[str, xr.Dataset]:
         f"{name}, one gradient": race(
             contestants, replicas=config.kernel_chains, repeats=config.repeats
         )
-        for name, contestants in samplers.steppers(config.kernel_chains).items()
+        for name, contestants in samplers.steppers(
+            config.kernel_chains, examples=config.examples, batch_size=config.batch_size
+        ).items()
     }
     length = {"warmup": config.kernel_draws, "draws": config.kernel_draws, "chains": 4}
     for name in samplers.targets():

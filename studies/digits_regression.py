@@ -74,8 +74,7 @@ class Config:
     @classmethod
     def quick(cls) -> Self:
         """Settings that take less than a minute."""
-        output = os.path.join("results", "digits_regression_quick")
-        return cls(replicas=1024, late_steps=40, draws=2000, margin=0.1, output=output)
+        return cls(replicas=1024, late_steps=40, draws=2000, margin=0.1)
 
 
 def run(config: Config) -> xr.DataTree:

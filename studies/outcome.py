@@ -22,7 +22,8 @@ class Outcome(NamedTuple):
 def deliver(name: str, study: Any, config: Any) -> Outcome:
     """Run a study and write its report to `config.output`.
 
-    The folder then holds `report.html`, `figures`, `summary.json` and `config.json`.
+    The folder then holds `report.html`, `figures`, `summary.json` and `config.json`, and what the
+    study's own `also(results, folder)` adds.
 
     A folder that holds another run (another study or other settings) is refused before anything
     is computed; a folder of the same run is written again, with the same content.
@@ -35,15 +36,27 @@ def deliver(name: str, study: Any, config: Any) -> Outcome:
     results.attrs["config"] = json.dumps(identity["config"])
     path = statsgd.report(results, folder / "report.html", files=True)
     (folder / "config.json").write_text(json.dumps(identity, indent=2) + "\n")
+    if hasattr(study, "also"):
+        study.also(results, folder)
     return Outcome(results.attrs["finding"], path.resolve())
 
 
+def begin(name: str, config: Any) -> Path:
+    """The output folder of a study that leaves results there as it goes, marked as its own."""
+    folder = Path(config.output)
+    identity = {"study": name, "config": settings(config)}
+    claim(folder, identity)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(identity, indent=2) + "\n")
+    return folder
+
+
 def settings(config: Any) -> dict[str, Any]:
-    """Everything of `config` that results depend on, as plain values."""
+    """Everything of `config` that results depend on, as the plain values that JSON keeps."""
     values = dataclasses.asdict(config)
     for name in ("output", "progress"):
         values.pop(name)
-    return values
+    return json.loads(json.dumps(values))
 
 
 def claim(folder: Path, identity: dict[str, Any]) -> None:

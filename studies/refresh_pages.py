@@ -4,21 +4,31 @@ import functools
 import itertools
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from statsgd import laws
 from statsgd.kernels import KERNELS
 from statsgd.laws.topics import TOPICS
 from statsgd.noise import NOISES
+from statsgd.reports import judged
 
 README = Path(__file__).parents[1] / "README.md"
 CATALOGUE = Path(__file__).parent / "catalogue.md"
+ATLAS = Path(laws.__file__).parent / "atlas.json"
 
 
-def refreshed(text: str, summary: dict | None = None) -> str:
-    """`text` with the marked parts written anew; the headline only if `summary` is given."""
+def refreshed(
+    text: str, summary: dict | None = None, reports: Mapping[str, dict] | None = None
+) -> str:
+    """`text` with the marked parts written anew.
+
+    The headline only if the numbers of the digits study are given as `summary`, and the claims only
+    if the summaries of full runs are given as `reports`, by name of the study.
+    """
     parts = {
         "laws": markdown(laws.catalogue().drop(columns="from_sgd")),
         "kernels": markdown(kernels()),
@@ -26,6 +36,8 @@ def refreshed(text: str, summary: dict | None = None) -> str:
     }
     if summary is not None:
         parts["digits"] = headline(summary)
+    if reports:
+        parts["claims"] = markdown(claims(reports))
     for name, part in parts.items():
         marked = re.compile(f"<!-- {name} -->.*?<!-- /{name} -->", flags=re.DOTALL)
         anew = f"<!-- {name} -->\n{part}\n<!-- /{name} -->"
@@ -85,8 +97,56 @@ def headline(summary: dict) -> str:
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
-    source = Path("results/digits_regression/summary.json")
-    summary = json.loads(source.read_text()) if source.exists() else None
-    README.write_text(refreshed(README.read_text(), summary))
+def claims(reports: Mapping[str, dict]) -> pd.DataFrame:
+    """One row a claim: study, statement, verdict, and the first quantity it stands on."""
+    rows = [
+        (name, section["title"], section["verdict"], _first_quantity(section["table"]))
+        for name, report in reports.items()
+        for section in judged(report)
+        if section["table"] and "quantity" in section["table"][0]
+    ]
+    return pd.DataFrame(rows, columns=["study", "claim", "verdict", "measured (predicted)"])
+
+
+def _first_quantity(table: list[dict]) -> str:
+    row = table[0]
+    error = f" ± {row['standard_error']:.2g}" if row["standard_error"] else ""
+    relation = "" if row["relation"] == "=" else f"{row['relation']} "
+    return f"{row['quantity']}: {row['measured']:.4g}{error} ({relation}{row['predicted']:.4g})"
+
+
+def atlas_table(atlas: Mapping[str, dict]) -> dict:
+    """What `statsgd.laws.expected_error` reads: axes and total variation of every law."""
+    table = {}
+    for name, entry in atlas.items():
+        shape = [len(values) for values in entry["axes"].values()]
+        # Cells are listed in the order of the axes, the last one running fastest.
+        values = np.array([cell["total_variation"] for cell in entry["cells"]], dtype=float)
+        distances = [round(value, 5) if np.isfinite(value) else None for value in values.tolist()]
+        table[name] = {
+            "problem": entry["problem"],
+            "axes": entry["axes"],
+            "total_variation": np.array(distances, dtype=object).reshape(shape).tolist(),
+        }
+    return table
+
+
+def main() -> None:
+    """Write README, catalogue and atlas from the code and from the full runs in `results`."""
+    found = sorted(Path("results").glob("*/summary.json"))
+    reports = {path.parent.name: json.loads(path.read_text()) for path in found}
+    digits = reports.get("digits_regression")
+    summary = digits["numbers"] if digits else None
+    README.write_text(refreshed(README.read_text(), summary, reports))
     CATALOGUE.write_text(catalogue_page())
+    computed = Path("results/atlas/atlas.json")
+    if computed.exists():
+        lines = [
+            f" {json.dumps(name)}: {json.dumps(entry, ensure_ascii=False)}"
+            for name, entry in atlas_table(json.loads(computed.read_text())).items()
+        ]
+        ATLAS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+if __name__ == "__main__":
+    main()

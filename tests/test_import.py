@@ -8,7 +8,7 @@ import sys, os
 before = dict(os.environ)
 import statsgd
 import jax
-heavy = {"arviz", "matplotlib", "dask", "sklearn", "tyro", "optax"} & set(sys.modules)
+heavy = {"arviz", "matplotlib", "dask", "zarr", "sklearn", "tyro", "optax"} & set(sys.modules)
 assert not heavy, heavy
 assert not jax.config.jax_enable_x64
 assert dict(os.environ) == before

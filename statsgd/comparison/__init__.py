@@ -1,5 +1,6 @@
 """Endpoints against laws."""
 
+from statsgd.comparison.accuracy import Accuracy, Error, Marginal, accuracy
 from statsgd.comparison.calibration import (
     CALIBRATED_TESTS,
     Setting,
@@ -20,7 +21,13 @@ from statsgd.comparison.effects import (
     TotalVariation,
 )
 from statsgd.comparison.gap import gap_decomposition
-from statsgd.comparison.model_comparison import compare_laws, fit_law, parameter_verdicts
+from statsgd.comparison.grid_comparison import compare_grid
+from statsgd.comparison.model_comparison import (
+    compare_laws,
+    fit_law,
+    fitted_laws,
+    parameter_verdicts,
+)
 from statsgd.comparison.modes import modes_in_phase_space
 from statsgd.comparison.multiplicity import holm
 from statsgd.comparison.permutation import Outcome
@@ -39,25 +46,31 @@ from statsgd.comparison.verdicts import Comparison
 __all__ = [
     "CALIBRATED_TESTS",
     "TESTS",
+    "Accuracy",
     "BasinProbabilities",
     "Claim",
     "Comparison",
     "Effect",
+    "Error",
     "FlatPreference",
+    "Marginal",
     "MeanRatio",
     "Outcome",
     "Quantity",
     "Setting",
     "Thinned",
     "TotalVariation",
+    "accuracy",
     "calibrate",
     "classifier",
     "compare",
+    "compare_grid",
     "compare_laws",
     "cramer_von_mises",
     "energy",
     "energy_distance",
     "fit_law",
+    "fitted_laws",
     "gap_decomposition",
     "holm",
     "kernel_stein_discrepancy",

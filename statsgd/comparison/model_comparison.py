@@ -187,3 +187,39 @@ def compare_laws(fits: Mapping[str, xr.DataTree]) -> pd.DataFrame:
     if len(fits) < 2 or len(set(sizes.values())) != 1:
         raise ValueError(f"fits must be two or more, to the same endpoints, got {sizes}")
     return arviz_stats.compare(dict(fits), var_name="endpoints", round_to="none")
+
+
+def fitted_laws(
+    fits: Mapping[str, xr.DataTree],
+    theory: Mapping[str, Mapping[str, float]] | None = None,
+    *,
+    margin: float = 0.1,
+    confidence: float = 0.95,
+) -> xr.DataTree:
+    """Everything that fits of several laws to the same endpoints say, for a report.
+
+    **Arguments:** `fits` by name of the law; `theory`, for each law the theoretical values of its
+    parameters, where there are any. `margin` and `confidence` as in `parameter_verdicts`.
+
+    **Returns** a tree of kind `fitted_laws`: `ranking` (what `compare_laws` returns, where there
+    are several fits), `parameters` (what `parameter_verdicts` returns, all laws together) and
+    `draws`, the posterior of every parameter that theory speaks about. Raises as those two do.
+    """
+    known = {name: values for name, values in (theory or {}).items() if values}
+    groups: dict[str, xr.Dataset] = {}
+    if len(fits) > 1:
+        groups["ranking"] = xr.Dataset.from_dataframe(compare_laws(fits).rename_axis("law"))
+    tables, drawn = [], {}
+    for name, values in known.items():
+        table = parameter_verdicts(fits[name], values, margin=margin, confidence=confidence)
+        tables.append(table.assign(law=name))
+        posterior = fits[name]["posterior"].to_dataset()
+        for parameter in values:
+            drawn[f"{name}: {parameter}"] = ("drawn", posterior[parameter].values.ravel())
+    if tables:
+        table = pd.concat(tables, ignore_index=True)
+        groups["parameters"] = xr.Dataset.from_dataframe(table.rename_axis("row"))
+        groups["draws"] = xr.Dataset(drawn)
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs = provenance("fitted_laws", laws=list(fits), margin=margin, confidence=confidence)
+    return tree

@@ -3,7 +3,7 @@
 from statsgd.dynamics.diffusion import Diffusion, UnderdampedDiffusion
 from statsgd.dynamics.dynamics import Dynamics
 from statsgd.dynamics.ensemble import simulate
-from statsgd.dynamics.grid import Grid, grid
+from statsgd.dynamics.grid import Grid, batch, grid
 from statsgd.dynamics.noise import GradientNoise, noise_covariance
 from statsgd.dynamics.optimiser import OptaxDynamics
 from statsgd.dynamics.random_stream import STREAM, stream_key
@@ -19,6 +19,7 @@ __all__ = [
     "OptaxDynamics",
     "SGDState",
     "UnderdampedDiffusion",
+    "batch",
     "grid",
     "noise_covariance",
     "simulate",

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int, PRNGKeyArray, PyTree
 from tqdm.auto import tqdm
 
 from statsgd.dynamics.dynamics import Dynamics
+from statsgd.dynamics.processes import agreed
 from statsgd.problems import Problem
 
 type Observable = Callable[[PyTree], Any]
@@ -150,11 +151,12 @@ def march(
     *,
     done: int,
     show: bool,
+    processes: int = 1,
 ) -> Iterator[tuple[int, Replicas]]:
     """Move to each event in turn, and say where the replicas are after every chunk of steps.
 
     `move` takes the replicas, the step they are at and how many to take. Chunks are short enough
-    for the progress bar and Ctrl-C.
+    for the progress bar and Ctrl-C, and the same in all of several processes.
     """
     if not events:
         return
@@ -166,7 +168,7 @@ def march(
             if done == event:
                 yield done, flight
             while done < event:
-                ask = min(chunk, event - done)
+                ask = agreed(min(chunk, event - done), processes)
                 begin = time.perf_counter()
                 flight = jax.block_until_ready(move(flight, done, ask))
                 pace = (time.perf_counter() - begin) / ask

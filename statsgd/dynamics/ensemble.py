@@ -22,6 +22,7 @@ from statsgd.dynamics.advance import observe as observe_replicas
 from statsgd.dynamics.dynamics import Dynamics
 from statsgd.dynamics.grid import Grid
 from statsgd.dynamics.launch import Blocks, launch
+from statsgd.dynamics.processes import is_first, share_of
 from statsgd.dynamics.records import InMemory, Layout, check_observables, kept, schedule
 from statsgd.dynamics.storage import ZarrStore
 from statsgd.problems import Problem
@@ -34,7 +35,7 @@ def simulate(
     *,
     steps: int,
     replicas: int,
-    seed: int,
+    seed: int | Sequence[int],
     start: PyTree | None = None,
     observe: Mapping[str, Observable] | None = None,
     observe_at: int | Sequence[int] | None = None,
@@ -53,7 +54,9 @@ def simulate(
 
     **Arguments:**
 
-    - `dynamics`: a rule of motion such as `SGD`, or a `grid` of them.
+    - `dynamics`: a rule of motion such as `SGD`, or a `grid` or `batch` of them.
+    - `seed`: one seed, which all cells of a grid share, or a sequence of one for each cell. A cell
+      is, bit for bit, the separate run of its settings and its seed.
     - `start`: None (each replica starts at `problem.initial_params` of its own key), one params
       pytree (all start there), or a pytree with a leading axis of length `replicas`.
     - `observe`: functions `params -> array` by name, recorded at the steps `observe_at`: a
@@ -68,7 +71,12 @@ def simulate(
     - `allow_unstable`: run settings that are known to diverge.
     - `block_size`: replicas advanced together, a matter of speed. Where a loss multiplies matrices
       that the replicas share, the last digits may depend on it.
-    - `devices`: JAX devices over which blocks are shared out; by default the default device.
+    - `devices`: JAX devices over which blocks are shared out; by default the first one.
+
+    Under `jax.distributed` every process makes the same call, and replicas are shared out over all
+    of them: by default over the first device of each, or over `devices`, if these belong to all
+    processes. All get the whole result. The first process alone writes the store, which must be on
+    a file system that they share.
 
     **Returns** a `DataTree` with the groups
 
@@ -88,9 +96,9 @@ def simulate(
         raise ValueError(f"phases must be at most steps = {total}, got {phases}")
     calm = total - phases + 1  # up to here all replicas are on their way
     settings = dynamics if isinstance(dynamics, Grid) else Grid(dynamics, {})
-    chosen = list(devices) if devices is not None else [jax.devices()[0]]
+    chosen, processes = share_of(devices)
     size = min(count("block_size", block_size), number)
-    blocks = Blocks(settings.cells, number, size, len(chosen))
+    blocks = Blocks(settings.cells, number, size, len(chosen) * processes, processes)
     mesh = Mesh(np.array(chosen), ("replica",), axis_types=(AxisType.Auto,))
     observables = check_observables(problem, observe)
     schedules: dict[str, list[int]] = {}
@@ -99,7 +107,10 @@ def simulate(
     keep_steps = [] if keep is None else schedule("keep", keep, calm)
     for index in range(settings.cells):
         settings.cell(index).check(problem, allow_unstable=allow_unstable)
-    lanes = launch(problem, settings, start, replicas=number, seed=seed, steps=total, phases=phases)
+    seeds = _seeds(seed, settings.cells)
+    lanes = launch(
+        problem, settings, start, replicas=number, seeds=seeds, steps=total, phases=phases
+    )
     templates = {
         "observables": {n: jax.eval_shape(f, problem.template) for n, f in observables.items()}
     }
@@ -108,7 +119,7 @@ def simulate(
         schedules[group], templates[group] = keep_steps, problem.template
     attributes = provenance(
         "ensemble",
-        seed=int(seed),
+        seed=seeds if isinstance(seed, Sequence) else seeds[0],
         steps=total,
         replicas=number,
         phases=phases,
@@ -139,7 +150,9 @@ def simulate(
     events = sorted({*itertools.chain(*schedules.values()), calm, total})
     places = {g: {step: i for i, step in enumerate(steps)} for g, steps in schedules.items()}
     ahead = [event for event in events if event > done]
-    for step, moved in march(move, flight, ahead, done=max(done, 0), show=progress):
+    shown = progress and is_first(processes)
+    marching = march(move, flight, ahead, done=max(done, 0), show=shown, processes=processes)
+    for step, moved in marching:
         flight = moved
         if step in places.get("observables", ()):
             values = blocks.join(observe_replicas(observables, flight.state.params, mesh=mesh))
@@ -162,3 +175,11 @@ def simulate(
     for part, tree in kept(flight.state).items():
         groups["endpoints" if part == "params" else part] = layout.dataset(blocks.join(tree))
     return recorder.finish(groups, attributes)
+
+
+def _seeds(seed: int | Sequence[int], cells: int) -> list[int]:
+    if not isinstance(seed, Sequence):
+        return [count("seed", seed, at_least=0)]
+    if len(seed) != cells:
+        raise ValueError(f"seed must be one number or one for each of {cells} cells, got {seed!r}")
+    return [count("seed", one, at_least=0) for one in seed]

@@ -15,10 +15,12 @@ from statsgd.dynamics.dynamics import Dynamics
 
 
 class Grid(NamedTuple):
-    """A dynamics whose settings named by `axes` hold one value for every cell; made by `grid`."""
+    """A dynamics some of whose settings hold one value for every cell: a `grid` or a `batch`."""
 
     dynamics: Dynamics
-    axes: dict[str, Float[Any, " n"]]
+    axes: dict[str, Any]
+    varies: Any = False
+    """Truth values in the shape of the dynamics: which settings do so."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -31,12 +33,15 @@ class Grid(NamedTuple):
         return math.prod(self.shape)
 
     def parts(self) -> tuple[Dynamics, Dynamics]:
-        """The settings that vary, with a leading axis of cells, and those that do not."""
-        varies = jax.tree.map(lambda _: False, self.dynamics)
-        for name in self.axes:
-            setting = functools.partial(functools.reduce, _get, name.split("."))
-            varies = eqx.tree_at(setting, varies, True)
-        return eqx.partition(self.dynamics, varies)
+        """The settings with a leading axis of cells, and those without.
+
+        All single numbers have it, even those that do not vary, so that a cell is computed by the
+        program that a run of its own would compile: others round differently.
+        """
+        varied, shared = eqx.partition(self.dynamics, self.varies)
+        single, shared = eqx.partition(shared, _is_single_number)
+        repeated = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf), self.cells), single)
+        return eqx.combine(varied, repeated), shared
 
     def cell(self, index: int) -> Dynamics:
         """The dynamics of one cell."""
@@ -73,7 +78,52 @@ def grid(
     meshes = np.meshgrid(*values.values(), indexing="ij")
     for name, mesh in zip(values, meshes, strict=True):
         dynamics = _set(dynamics, name.split("."), mesh.reshape(-1))
-    return Grid(dynamics, values)
+    varies = jax.tree.map(lambda _: False, dynamics)
+    for name in values:
+        setting = functools.partial(functools.reduce, _get, name.split("."))
+        varies = eqx.tree_at(setting, varies, True)
+    return Grid(dynamics, values, varies)
+
+
+def batch(settings: Sequence[Dynamics]) -> Grid:
+    """Several dynamics that differ in traced numbers alone, for one call of `simulate`.
+
+        statsgd.batch([SGD(0.1, noise), SGD(0.2, noise, momentum=0.9)])
+
+    They run like the cells of a `grid` but need not be all combinations of anything; results gain
+    the dim `cell`. With `simulate(..., seed=[...])` each has random numbers of its own.
+
+    Raises `ValueError` for an empty sequence and for dynamics that differ in anything else.
+    """
+    if not settings:
+        raise ValueError("settings must hold at least one dynamics, got an empty sequence")
+    numbers, programs = zip(
+        *(eqx.partition(one, eqx.is_inexact_array_like) for one in settings), strict=True
+    )
+    columns = [jax.tree.leaves(one) for one in numbers]
+    structure: Any = jax.tree.structure(numbers[0])
+    shapes = [[np.shape(leaf) for leaf in column] for column in columns]
+    for other in range(1, len(settings)):
+        if (
+            jax.tree.structure(numbers[other]) != structure
+            or shapes[other] != shapes[0]
+            or not eqx.tree_equal(programs[other], programs[0])
+        ):
+            raise ValueError(
+                "settings must differ in traced numbers only, got "
+                f"{settings[0]!r} and {settings[other]!r}; others need a run each"
+            )
+    rows = list(zip(*columns, strict=True))
+    differs = [any(not np.array_equal(leaf, row[0]) for leaf in row) for row in rows]
+    stacked = [
+        np.stack([np.asarray(leaf) for leaf in row]) if differ else row[0]
+        for row, differ in zip(rows, differs, strict=True)
+    ]
+    joined = eqx.combine(jax.tree.unflatten(structure, stacked), programs[0])
+    varies = eqx.combine(
+        jax.tree.unflatten(structure, differs), jax.tree.map(lambda _: False, programs[0])
+    )
+    return Grid(joined, {"cell": np.arange(len(settings))}, varies)
 
 
 def _axis(dynamics: Dynamics, name: str, entries: Any) -> Float[Any, " n"]:
@@ -92,6 +142,10 @@ def _axis(dynamics: Dynamics, name: str, entries: Any) -> Float[Any, " n"]:
     if values.ndim != 1 or not values.size:
         raise ValueError(f"{name!r} must have a non-empty sequence of values, got {entries!r}")
     return values
+
+
+def _is_single_number(leaf: Any) -> bool:
+    return eqx.is_inexact_array(leaf) and leaf.ndim == 0
 
 
 def _get(holder: Any, name: str) -> Any:

@@ -1,5 +1,6 @@
 """Replicas at rest at their starts, each with its own key."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -8,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from statsgd.arguments import count
 from statsgd.dynamics.advance import Replicas
 from statsgd.dynamics.grid import Grid
+from statsgd.dynamics.processes import gathered
 from statsgd.dynamics.random_stream import stream_key
 from statsgd.dynamics.sampling import bounded
 from statsgd.problems import Problem
@@ -23,26 +24,30 @@ def launch(
     start: PyTree | None,
     *,
     replicas: int,
-    seed: int,
+    seeds: Sequence[int],
     steps: int,
     phases: int,
 ) -> Replicas:
-    """All replicas of all cells, in lanes: cell by cell, one leading axis."""
-    root = stream_key(count("seed", seed, at_least=0))
+    """All replicas of all cells, in lanes: cell by cell, one leading axis.
 
-    def keys(purpose: int):
-        stream = jax.random.fold_in(root, purpose)
-        return jax.vmap(jax.random.fold_in, (None, 0))(stream, jnp.arange(replicas))
+    `seeds` has one seed for all cells or one for each.
+    """
+    given = None if start is None else _given_start(problem, start, replicas)
 
-    if start is None:
-        params = jax.vmap(problem.initial_params)(keys(1))
-    else:
-        params = _given_start(problem, start, replicas)
-    early = jax.vmap(lambda key: bounded(jax.random.bits(key, (), jnp.uint32), phases))(keys(2))
-    ends_at = (steps - early).astype(jnp.int32)
-    lanes = jax.tree.map(
-        lambda leaf: jnp.tile(leaf, (settings.cells, *[1] * (leaf.ndim - 1))), params
-    )
+    def ready(seed: int):
+        root = stream_key(seed)
+
+        def keys(purpose: int):
+            stream = jax.random.fold_in(root, purpose)
+            return jax.vmap(jax.random.fold_in, (None, 0))(stream, jnp.arange(replicas))
+
+        params = jax.vmap(problem.initial_params)(keys(1)) if given is None else given
+        early = jax.vmap(lambda key: bounded(jax.random.bits(key, (), jnp.uint32), phases))(keys(2))
+        return params, keys(0), (steps - early).astype(jnp.int32)
+
+    by_seed = [ready(seed) for seed in seeds]
+    repeats = settings.cells // len(by_seed)
+    lanes, key, ends_at = jax.tree.map(lambda *leaves: jnp.concatenate(leaves * repeats), *by_seed)
     cell = jnp.repeat(jnp.arange(settings.cells, dtype=jnp.int32), replicas)
     varied, shared = settings.parts()
 
@@ -53,9 +58,9 @@ def launch(
     state = jax.vmap(at_rest)(cell, lanes)
     return Replicas(
         state,
-        jnp.tile(keys(0), settings.cells),
+        key,
         cell,
-        jnp.tile(ends_at, settings.cells),
+        ends_at,
         jnp.full(settings.cells * replicas, -1, dtype=jnp.int32),
     )
 
@@ -88,12 +93,15 @@ class Blocks(NamedTuple):
 
     So a cell is computed exactly as the separate run of its settings would be. Every device gets
     the same number of blocks. What is left over is filled with copies, which `join` drops again.
+    Every process has the blocks of its own devices.
     """
 
     cells: int
     replicas: int
     size: int
     devices: int
+    """Of all processes together."""
+    processes: int = 1
 
     def split(self, lanes: PyTree) -> PyTree:
         """Leaves with a leading axis of lanes, cell by cell, to leading axes (block, lane)."""
@@ -104,12 +112,16 @@ class Blocks(NamedTuple):
             leaf = leaf.reshape(self.cells, self.replicas, *rest)
             filling = jnp.repeat(leaf[:, :1], -self.replicas % self.size, axis=1)
             leaf = jnp.concatenate([leaf, filling], axis=1).reshape(blocks, self.size, *rest)
-            return jnp.concatenate([leaf, jnp.repeat(leaf[:1], -blocks % self.devices, axis=0)])
+            leaf = jnp.concatenate([leaf, jnp.repeat(leaf[:1], -blocks % self.devices, axis=0)])
+            if self.processes == 1:
+                return leaf
+            share = len(leaf) // self.processes
+            return leaf[share * jax.process_index() :][:share]
 
         return jax.tree.map(blocked, lanes)
 
     def join(self, tree: PyTree) -> PyTree:
-        """The inverse of `split`, on the host."""
+        """The inverse of `split`, on the host, the same in every process."""
         blocks = self.cells * -(-self.replicas // self.size)
 
         def joined(leaf):
@@ -117,4 +129,4 @@ class Blocks(NamedTuple):
             leaf = np.asarray(leaf)[:blocks].reshape(self.cells, -1, *rest)
             return leaf[:, : self.replicas].reshape(-1, *rest)
 
-        return jax.tree.map(joined, jax.device_get(tree))
+        return jax.tree.map(joined, jax.device_get(gathered(tree, self.processes)))

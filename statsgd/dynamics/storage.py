@@ -7,7 +7,6 @@ that it does not matter what it had written since.
 """
 
 import io
-import json
 import math
 import time
 import zipfile
@@ -22,14 +21,13 @@ import xarray as xr
 from jaxtyping import PyTree
 
 from statsgd.dynamics.launch import Blocks
+from statsgd.dynamics.processes import agreed, first_does, is_first
 from statsgd.dynamics.records import Layout
-from statsgd.provenance import first_difference
+from statsgd.dynamics.store_identity import open_store
 
 _CHUNK_BYTES = 2**20
 _CHECKPOINT = "checkpoint"
 _SHARE_OF_TIME = 0.05  # that writing checkpoints may take
-_STORED = {"ensemble": "a stored ensemble", "draws": "stored draws"}  # kinds, in words
-_VERSION = "_version"  # attributes that end so say who wrote a store, not what is in it
 
 
 class ZarrStore:
@@ -54,49 +52,20 @@ class ZarrStore:
         self.layout = layout
         self.blocks = blocks
         self.schedules = schedules
-        self.wanted = f"store must be a new path or {_STORED[attributes['kind']]}, got "
         self.pending: dict[str, list[tuple[int, PyTree]]] = {group: [] for group in schedules}
         self.written, self.cost = -math.inf, 0.0
-        self.root: Any  # zarr says of every item that it may be a group or an array
-        if self._is_new():
-            self.root = zarr.open_group(str(self.path), mode="a", attributes=attributes)
-        else:
-            self._require_same(attributes)
-            for unfinished in self.path.rglob("*.partial"):  # of a process that was killed
-                unfinished.unlink()
-            self.root = zarr.open_group(str(self.path), mode="r+")
-        for group, steps in schedules.items():
-            if not (self.path / group / "zarr.json").exists() or self._load() is None:
-                self._create(group, templates[group], steps)
+        self.processes = blocks.processes
+        self.root: Any
 
-    def _is_new(self) -> bool:
-        if not self.path.exists():
-            return True
-        if not self.path.is_dir():
-            raise ValueError(f"{self.wanted}file {self.path}")
-        if (self.path / "zarr.json").exists():
-            return False
-        # A run killed while it made the store leaves at most an unfinished file.
-        if all(item.suffix == ".partial" for item in self.path.iterdir()):
-            return True
-        raise ValueError(f"{self.wanted}{self.path}, which holds other files")
+        def make() -> None:
+            self.root = open_store(self.path, attributes)
+            for group, steps in schedules.items():
+                if not (self.path / group / "zarr.json").exists() or self._load() is None:
+                    self._create(group, templates[group], steps)
 
-    def _require_same(self, attributes: dict) -> None:
-        try:
-            there = json.loads((self.path / "zarr.json").read_text()).get("attributes", {})
-        except (json.JSONDecodeError, AttributeError) as error:
-            raise ValueError(f"store {self.path} is damaged: zarr.json: {error}") from None
-        if there.get("kind") != attributes["kind"]:
-            raise ValueError(
-                f"{self.wanted}{self.path}, which holds {there.get('kind', 'something else')!r}"
-            )
-        found = first_difference(_settings(there), _settings(attributes))
-        if found:
-            name, theirs, ours = found
-            raise ValueError(
-                f"store {self.path} holds another configuration: {name} is {theirs!r} there and "
-                f"{ours!r} here"
-            )
+        first_does(make, self.processes)
+        if not is_first(self.processes):
+            self.root = zarr.open_group(str(self.path), mode="r")
 
     def _create(self, group: str, template: PyTree, steps: Sequence[int]) -> None:
         coords = {**self.layout.coords, self.layout.record: np.asarray(steps)}
@@ -126,15 +95,19 @@ class ZarrStore:
 
     def extend(self, group: str, first: int, tree: PyTree) -> None:
         """Keep several records, the second axis of `tree`, until the next checkpoint."""
-        self.pending[group].append((first, tree))
+        if is_first(self.processes):
+            self.pending[group].append((first, tree))
 
     def checkpoint(self, step: int, state: PyTree, *, last: bool) -> None:
         """Write what is pending and then the state, unless that was done a moment ago."""
         begin = time.monotonic()
-        if not last and begin - self.written < self.cost / _SHARE_OF_TIME:
+        due = last or begin - self.written >= self.cost / _SHARE_OF_TIME
+        if not agreed(due, self.processes):
             return
-        self._flush()
-        self._save(step, state)
+        lanes = self.blocks.join(state)
+        if is_first(self.processes):
+            self._flush()
+            self._save(step, lanes)
         self.written = time.monotonic()
         self.cost = self.written - begin
 
@@ -151,10 +124,10 @@ class ZarrStore:
                 self.root[group][name][place] = array
             records.clear()
 
-    def _save(self, step: int, state: PyTree) -> None:
+    def _save(self, step: int, lanes: PyTree) -> None:
         from zarr.codecs import Crc32cCodec
 
-        leaves = jax.tree.leaves(self.blocks.join(state))
+        leaves = jax.tree.leaves(lanes)
         file = io.BytesIO()
         np.savez(file, step=step, **{f"leaf_{i}": leaf for i, leaf in enumerate(leaves)})
         content = np.frombuffer(file.getbuffer(), dtype=np.uint8)
@@ -194,18 +167,13 @@ class ZarrStore:
 
     def finish(self, groups: Mapping[str, xr.Dataset], attributes: dict) -> xr.DataTree:
         """Write `groups` and open the whole store; its arrays are read when they are used."""
-        for name, dataset in groups.items():
-            dataset.to_zarr(str(self.path), group=name, mode="w", consolidated=False, zarr_format=3)
+
+        def write() -> None:
+            for name, dataset in groups.items():
+                dataset.to_zarr(
+                    str(self.path), group=name, mode="w", consolidated=False, zarr_format=3
+                )
+
+        first_does(write, self.processes)
         whole = xr.open_datatree(str(self.path), engine="zarr", consolidated=False)
         return whole.drop_nodes(_CHECKPOINT)
-
-
-def _settings(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    found = {}
-    for name, value in attributes.items():
-        if not name.endswith(_VERSION):
-            try:
-                found[name] = json.loads(value) if isinstance(value, str) else value
-            except json.JSONDecodeError:
-                found[name] = value
-    return found

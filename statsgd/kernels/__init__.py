@@ -1,14 +1,16 @@
 """How laws are drawn from."""
 
-from statsgd.kernels.adapter import KERNELS, Info, KernelState, LangevinKernel
+from statsgd.kernels.adapter import LangevinKernel
 from statsgd.kernels.baoab import BAOAB
 from statsgd.kernels.bias import StepSizeBias, step_size_bias
+from statsgd.kernels.kernel_state import Info, KernelState
 from statsgd.kernels.mala import MALA
 from statsgd.kernels.mean_field_langevin import MeanFieldFunctional, MeanFieldLangevin
 from statsgd.kernels.mixing import Mixing, MixingWarning, mixing
 from statsgd.kernels.obabo import OBABO
 from statsgd.kernels.preconditioned_sgld import PreconditionedSGLD
 from statsgd.kernels.preconditioner import Preconditioner
+from statsgd.kernels.registry import KERNELS
 from statsgd.kernels.replica_exchange import ReplicaExchange
 from statsgd.kernels.runner import sample
 from statsgd.kernels.sghmc import SGHMC

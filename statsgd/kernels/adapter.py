@@ -10,12 +10,12 @@ import abc
 import copy
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int, Key, PRNGKeyArray, PyTree
+from jaxtyping import Float, Key, PRNGKeyArray, PyTree
 from numpyro.distributions import biject_to
 from numpyro.infer import init_to_uniform, init_to_value
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
@@ -24,59 +24,11 @@ from numpyro.infer.util import initialize_model, transform_fn
 from numpyro.util import identity, is_prng_key
 
 from statsgd.arguments import fraction, one_of, positive
+from statsgd.kernels.kernel_state import Info, KernelState, Potential
 from statsgd.kernels.preconditioner import as_preconditioner
-from statsgd.kernels.warmup import Adaptation, Warmup
-
-type Potential = Callable[[PyTree], Float[Any, ""]]
+from statsgd.kernels.warmup import Warmup
 
 _START = 2**20  # names the branch of a chain's key that its start may use
-
-#: Every public kernel by name; `register` fills it.
-KERNELS: dict[str, type["LangevinKernel"]] = {}
-
-
-def register(kernel: type["LangevinKernel"]) -> type["LangevinKernel"]:
-    """Add a kernel to `KERNELS`, over which tests and tables run."""
-    KERNELS[kernel.__name__] = kernel
-    return kernel
-
-
-class CoreState(Protocol):
-    """What every kernel carries from step to step, whatever else."""
-
-    @property
-    def position(self) -> PyTree:
-        """Position in unconstrained space."""
-
-    @property
-    def potential(self) -> Float[Any, ""]:
-        """−log density there."""
-
-
-class Info(NamedTuple):
-    """What one step reports."""
-
-    accept_prob: Float[Any, ""]
-    """Acceptance probability of the proposal; one for kernels without a test."""
-    diverging: Bool[Any, ""]
-    """Whether the proposal had a potential or gradient that is not finite."""
-
-
-class KernelState(NamedTuple):
-    """State under `numpyro.infer.MCMC`; fields with array values can be `extra_fields`."""
-
-    i: Int[Any, ""]
-    z: PyTree
-    potential_energy: Float[Any, ""]
-    energy: Float[Any, ""]
-    """Potential plus kinetic energy; the potential alone where there is no velocity."""
-    accept_prob: Float[Any, ""]
-    diverging: Bool[Any, ""]
-    step_size: Float[Any, ""]
-    core: Any
-    adaptation: Adaptation
-    num_warmup: Int[Any, ""]
-    rng_key: Key[Any, "*chains"]
 
 
 class LangevinKernel(MCMCKernel):

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from statsgd.kernels.adapter import Info, Potential, register
-from statsgd.kernels.tree import all_finite, choose
+from statsgd.kernels.kernel_state import Info, Potential
+from statsgd.kernels.registry import register
+from statsgd.kernels.tree import all_finite, choose, random_like
 from statsgd.kernels.underdamped import (
     State,
     UnderdampedKernel,
@@ -31,7 +32,7 @@ def step(
     s = parameters["step_size"]
     velocity = kick(state.velocity, state.gradient, s / 2, parameters)
     position = drift(state.position, velocity, s / 2)
-    velocity = thermostat(key, velocity, s, parameters)
+    velocity = thermostat(random_like(key, velocity), velocity, s, parameters)
     position = drift(position, velocity, s / 2)
     arrived = at(position, velocity, potential, parameters)
     velocity = kick(velocity, arrived.gradient, s / 2, parameters)

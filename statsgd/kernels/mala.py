@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
-from statsgd.kernels.adapter import Info, LangevinKernel, Potential, register
+from statsgd.kernels.adapter import LangevinKernel
+from statsgd.kernels.kernel_state import Info, Potential
+from statsgd.kernels.registry import register
 from statsgd.kernels.tree import all_finite, random_like, squared_norm
 
 

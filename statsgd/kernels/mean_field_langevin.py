@@ -10,7 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from statsgd.arguments import count, finite_array, fraction, one_of, positive, symmetric
-from statsgd.kernels.adapter import Info, LangevinKernel, Potential, register
+from statsgd.kernels.adapter import LangevinKernel
+from statsgd.kernels.kernel_state import Info, Potential
+from statsgd.kernels.registry import register
 from statsgd.kernels.tree import all_finite, random_like
 from statsgd.laws import Law, MeanFieldLaw, QuadraticMeanField
 

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from statsgd.kernels.adapter import Info, KernelState, Potential, register
-from statsgd.kernels.tree import all_finite, choose
+from statsgd.kernels.kernel_state import Info, KernelState, Potential
+from statsgd.kernels.registry import register
+from statsgd.kernels.tree import all_finite, choose, random_like
 from statsgd.kernels.underdamped import (
     State,
     UnderdampedKernel,
@@ -29,8 +30,9 @@ def step(
     rejection the step leaves exp(−E/T) invariant.
     """
     s = parameters["step_size"]
-    first_key, accept_key, last_key = jax.random.split(key, 3)
-    velocity = thermostat(first_key, state.velocity, s / 2, parameters)
+    noise_key, accept_key = jax.random.split(key)
+    first, last = random_like(noise_key, (state.velocity, state.velocity))
+    velocity = thermostat(first, state.velocity, s / 2, parameters)
     start = with_velocity(state, velocity, parameters)
     velocity = kick(velocity, start.gradient, s / 2, parameters)
     arrived = at(drift(start.position, velocity, s), velocity, potential, parameters)
@@ -42,7 +44,7 @@ def step(
     accepted = jax.random.uniform(accept_key) < accept_prob
     bounced = start._replace(velocity=jax.tree.map(jnp.negative, start.velocity))
     moved = choose(accepted, proposal, bounced)
-    velocity = thermostat(last_key, moved.velocity, s / 2, parameters)
+    velocity = thermostat(last, moved.velocity, s / 2, parameters)
     return with_velocity(moved, velocity, parameters), Info(accept_prob, ~finite)
 
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from statsgd.arguments import fraction, positive
-from statsgd.kernels.adapter import Info, Potential, register
+from statsgd.kernels.kernel_state import Info, Potential
+from statsgd.kernels.registry import register
 from statsgd.kernels.stochastic_gradient import (
     Estimate,
     StochasticGradientKernel,

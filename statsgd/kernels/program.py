@@ -12,7 +12,8 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Int, PyTree
 from numpyro.infer.util import unconstrain_fn
 
-from statsgd.kernels.adapter import KernelState, LangevinKernel
+from statsgd.kernels.adapter import LangevinKernel
+from statsgd.kernels.kernel_state import KernelState
 from statsgd.laws import Law
 
 #: Draws that one call can return.
@@ -98,10 +99,11 @@ class Program:
         return kernel
 
 
-class KeyData(NamedTuple):
+class KeyData(eqx.Module):
     """A random key as plain numbers, which can be reshaped and stored."""
 
     data: Any
+    generator: Any = eqx.field(static=True)
 
 
 def pack(state: PyTree) -> PyTree:
@@ -109,7 +111,9 @@ def pack(state: PyTree) -> PyTree:
 
     def packed(leaf):
         is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        return KeyData(jax.random.key_data(leaf)) if is_key else leaf
+        if not is_key:
+            return leaf
+        return KeyData(jax.random.key_data(leaf), jax.random.key_impl(leaf))
 
     return jax.tree.map(packed, state)
 
@@ -121,7 +125,9 @@ def unpack(state: PyTree) -> Any:
         return isinstance(leaf, KeyData)
 
     def unpacked(leaf):
-        return jax.random.wrap_key_data(leaf.data) if is_key(leaf) else leaf
+        if not is_key(leaf):
+            return leaf
+        return jax.random.wrap_key_data(leaf.data, impl=leaf.generator)
 
     return jax.tree.map(unpacked, state, is_leaf=is_key)
 

@@ -10,7 +10,9 @@ import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray, PyTree
 
 from statsgd.arguments import positive
-from statsgd.kernels.adapter import Info, KernelState, LangevinKernel, Potential, register
+from statsgd.kernels.adapter import LangevinKernel
+from statsgd.kernels.kernel_state import Info, KernelState, Potential
+from statsgd.kernels.registry import register
 from statsgd.kernels.stochastic_gradient import StochasticGradientKernel
 
 

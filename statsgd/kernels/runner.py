@@ -17,8 +17,11 @@ from tqdm.auto import tqdm
 
 from statsgd.arguments import count
 from statsgd.dynamics.launch import Blocks
+from statsgd.dynamics.processes import agreed, is_first, share_of
+from statsgd.dynamics.random_stream import stream_key
 from statsgd.dynamics.records import Layout
 from statsgd.dynamics.storage import ZarrStore
+from statsgd.interruption import Interrupted
 from statsgd.kernels.adapter import LangevinKernel
 from statsgd.kernels.grid import constructor_arguments, grid_axes, grid_cells
 from statsgd.kernels.mala import MALA
@@ -76,7 +79,9 @@ def sample(
     - `store`: a directory. The run is written there as a Zarr store while it goes. Called again
       with the same arguments after it was cut off at any moment, it goes on from there and ends
       with the same numbers; after it was finished, it reads the result.
-    - `devices`: JAX devices over which chains are shared out; by default the default device.
+    - `devices`: JAX devices over which chains are shared out; by default the first one. Under
+      `jax.distributed` every process makes the same call, and chains are shared out over all of
+      them, as replicas are by `simulate`.
     - `block_size`: chains advanced together, a matter of speed: by default up to 64, an equal share
       a device. Where a law multiplies matrices, the last digits may depend on it.
     - `diagnose`: warn (`MixingWarning`) if R-hat or effective sample sizes say that the chains have
@@ -85,6 +90,9 @@ def sample(
     **Returns** a `DataTree` in ArviZ's schema: `posterior` (dims `chain`, `draw`, …) with every
     site of the law's model, and, from a kernel, `sample_stats` with `lp`, `acceptance_rate`,
     `step_size`, `diverging` and what else the kernel reports.
+
+    Ctrl-C after warm-up raises `Interrupted`, a `KeyboardInterrupt` whose `result` is the tree of
+    the draws so far. With a store they are there, and the same call goes on from them.
 
     Raises `ImproperLawError` for a law that does not exist, and `ValueError` naming the argument
     that is wrong, before anything is computed or written.
@@ -134,16 +142,18 @@ def sample(
             ),
             *values,
         )
-        return _in_memory(layout, {"posterior": joined}, draws, attributes)
+        return _in_memory(layout, {"posterior": joined}, attributes)
 
-    where = list(devices) if devices is not None else [jax.devices()[0]]
-    size = min(_BLOCK, -(-chains // len(where))) if block_size is None else block_size
-    blocks = Blocks(len(cells), chains, min(count("block_size", size), chains), len(where))
+    where, processes = share_of(devices)
+    number = len(where) * processes
+    size = min(_BLOCK, -(-chains // number)) if block_size is None else block_size
+    size = min(count("block_size", size), chains)
+    blocks = Blocks(len(cells), chains, size, number, processes)
     mesh = Mesh(np.array(where), ("chain",), axis_types=(AxisType.Auto,))
     run = _Run(Program(chosen, law is not None), Cells.of(cells), axes, blocks, mesh, int(thinning))
     points = _points([cell.target for cell in cells], starts, chains, seed)
     lanes = launch(
-        run.program, run.cells, jax.random.key(seed), np.int32(warmup), points, len(cells), chains
+        run.program, run.cells, stream_key(seed), np.int32(warmup), points, len(cells), chains
     )
     done, recorder = 0, None
     if store is not None:
@@ -152,32 +162,37 @@ def sample(
         recorder = ZarrStore(store, layout, blocks, schedules, templates, attributes)
         at, state = recorder.resume(lanes.state)
         done, lanes = max(at, 0), Chains(state, lanes.cell)
-    kept: dict[str, list[Any]] = {"posterior": [], "sample_stats": []}
-    with tqdm(
-        total=warmup + draws * thinning,
-        initial=done,
-        unit="step",
-        desc=type(chosen).__name__,
-        disable=not progress,
-    ) as bar:
-        for at, flight, found in run.chunks(lanes, done, warmup, draws):
-            for group, tree in found.items():
+    kept: list[dict[str, Any]] = []
+    try:
+        with tqdm(
+            total=warmup + draws * thinning,
+            initial=done,
+            unit="step",
+            desc=type(chosen).__name__,
+            disable=not (progress and is_first(processes)),
+        ) as bar:
+            for at, flight, found in run.chunks(lanes, done, warmup, draws):
                 if recorder is None:
-                    kept[group].append(tree)
+                    kept += [found] if found else []
                 else:
-                    number = jax.tree.leaves(tree)[0].shape[1]
-                    recorder.extend(group, (at - warmup) // thinning - number, tree)
-            if recorder is not None:
-                recorder.checkpoint(at, flight.state, last=at == bar.total)
-            bar.update(at - bar.n)
+                    for group, values in found.items():
+                        number = jax.tree.leaves(values)[0].shape[1]
+                        recorder.extend(group, (at - warmup) // thinning - number, values)
+                    recorder.checkpoint(at, flight.state, last=at == bar.total)
+                bar.update(at - bar.n)
+    except KeyboardInterrupt:
+        if not kept:  # in warm-up; or with a store, which keeps the draws
+            raise
+        partial = _in_memory(layout, _joined(kept), attributes)
+        raise Interrupted(
+            f"after {partial['posterior'].sizes['draw']} of {draws} draws, which are in this "
+            "exception's result (also as sys.last_value.result)",
+            partial,
+        ) from None
     if recorder is not None:
         tree = recorder.finish({}, attributes)
     else:
-        whole = {
-            group: jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *trees)
-            for group, trees in kept.items()
-        }
-        tree = _in_memory(layout, whole, draws, attributes)
+        tree = _in_memory(layout, _joined(kept), attributes)
     if diagnose:
         warn_of_poor_mixing(tree)
     return tree
@@ -222,6 +237,7 @@ class _Run:
             unit = 1 if done < warmup else self.thinning
             ask = max(1, int(wish) // unit) * unit
             ask = min(ask, warmup - done if done < warmup else CAPACITY * unit, total - done)
+            ask = agreed(ask, self.blocks.processes)
             begin = time.perf_counter()
             flight, (posterior, stats) = advance(
                 self.program,
@@ -279,9 +295,16 @@ def _draw_exactly(law: Law, key, number: int):
     return Predictive(law.model, num_samples=number)(key)
 
 
-def _in_memory(layout: Layout, groups: dict[str, Any], draws: int, attributes: dict) -> xr.DataTree:
+def _joined(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *chunks)
+
+
+def _in_memory(layout: Layout, groups: dict[str, Any], attributes: dict) -> xr.DataTree:
     tree = xr.DataTree.from_dict(
-        {group: layout.dataset(values, range(draws)) for group, values in groups.items()}
+        {
+            group: layout.dataset(values, range(jax.tree.leaves(values)[0].shape[1]))
+            for group, values in groups.items()
+        }
     )
     tree.attrs = attributes
     return tree

@@ -10,7 +10,7 @@ from jaxtyping import Float, PyTree
 from statsgd.arguments import one_of, positive
 from statsgd.dynamics.noise import Isotropic
 from statsgd.dynamics.sgd import SGD
-from statsgd.kernels.adapter import Potential
+from statsgd.kernels.kernel_state import Potential
 from statsgd.laws.local_quadratic import local_quadratic
 from statsgd.problems import Problem
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from statsgd.arguments import is_traced, positive
-from statsgd.kernels.adapter import Info, KernelState, Potential, register
+from statsgd.kernels.kernel_state import Info, KernelState, Potential
+from statsgd.kernels.registry import register
 from statsgd.kernels.stochastic_gradient import (
     Estimate,
     StochasticGradientKernel,

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
-from statsgd.kernels.adapter import Info, Potential, register
+from statsgd.kernels.kernel_state import Info, Potential
+from statsgd.kernels.registry import register
 from statsgd.kernels.stochastic_gradient import (
     Estimate,
     StochasticGradientKernel,

@@ -9,7 +9,8 @@ from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from statsgd.arguments import positive
 from statsgd.kernels import sghmc
-from statsgd.kernels.adapter import Info, Potential, register
+from statsgd.kernels.kernel_state import Info, Potential
+from statsgd.kernels.registry import register
 from statsgd.kernels.sghmc import ThermalKernel, pushed
 from statsgd.kernels.stochastic_gradient import Estimate, follow, settle
 from statsgd.kernels.tree import squared_norm

@@ -9,7 +9,8 @@ from jaxtyping import PRNGKeyArray
 
 from statsgd.dynamics.noise import Minibatch
 from statsgd.kernels import sgld
-from statsgd.kernels.adapter import Info, Potential, register
+from statsgd.kernels.kernel_state import Info, Potential
+from statsgd.kernels.registry import register
 from statsgd.kernels.sgld import State
 from statsgd.kernels.stochastic_gradient import StochasticGradientKernel
 from statsgd.kernels.stochastic_potential import StochasticPotential

@@ -10,9 +10,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from statsgd.dynamics.noise.gradient_noise import symmetric_root
-from statsgd.kernels.adapter import Info, LangevinKernel, Potential, register
+from statsgd.kernels.adapter import LangevinKernel
+from statsgd.kernels.kernel_state import Info, Potential
 from statsgd.kernels.mala import State, init
-from statsgd.kernels.tree import all_finite, choose
+from statsgd.kernels.registry import register
+from statsgd.kernels.tree import all_finite, choose, random_like
 
 type DiffusionMatrix = Callable[[PyTree], Float[Any, "..."]]
 
@@ -42,7 +44,7 @@ def step(
         return jnp.asarray(parameters["diffusion"](unravel(vector)), vector.dtype)
 
     local = diffusion(flat)
-    noise = jax.random.normal(key, flat.shape, flat.dtype)
+    noise = random_like(key, flat)
     if local.ndim == 2:
         force, kick = local @ gradient, symmetric_root(local) @ noise
     else:

@@ -11,7 +11,8 @@ from numpyro.util import is_prng_key
 
 from statsgd.arguments import count, finite_array, non_negative, one_of
 from statsgd.dynamics.noise import Minibatch
-from statsgd.kernels.adapter import Info, KernelState, LangevinKernel, Potential
+from statsgd.kernels.adapter import LangevinKernel
+from statsgd.kernels.kernel_state import Info, KernelState, Potential
 from statsgd.kernels.stochastic_potential import (
     PlatePotential,
     RiskPotential,

@@ -1,22 +1,28 @@
 """Arithmetic on position pytrees."""
 
 import functools
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Bool, Float, PRNGKeyArray, PyTree
+
+from statsgd.dynamics.random_stream import normal
 
 
 def random_like(key: PRNGKeyArray, tree: PyTree) -> PyTree:
-    """Independent standard normal numbers in the shape of `tree`."""
+    """Independent standard normal numbers in the shape of `tree`, all from one call."""
     leaves, structure = jax.tree.flatten(tree)
-    keys = jax.random.split(key, len(leaves))
-    normal = [
-        jax.random.normal(k, jnp.shape(leaf), jnp.result_type(leaf))
-        for k, leaf in zip(keys, leaves, strict=True)
+    shapes = [jnp.shape(leaf) for leaf in leaves]
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    drawn = normal(key, (int(ends[-1]),), jnp.result_type(*leaves))
+    parts = [
+        part.reshape(shape).astype(jnp.result_type(leaf))
+        for part, shape, leaf in zip(jnp.split(drawn, ends[:-1]), shapes, leaves, strict=True)
     ]
-    return jax.tree.unflatten(structure, normal)
+    return jax.tree.unflatten(structure, parts)
 
 
 def squared_norm(tree: PyTree) -> Float[Any, ""]:

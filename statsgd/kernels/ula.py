@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from statsgd.kernels.adapter import Info, LangevinKernel, Potential, register
+from statsgd.kernels.adapter import LangevinKernel
+from statsgd.kernels.kernel_state import Info, Potential
 from statsgd.kernels.mala import State, init
+from statsgd.kernels.registry import register
 from statsgd.kernels.tree import all_finite, choose, random_like
 
 

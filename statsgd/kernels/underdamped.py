@@ -5,13 +5,14 @@ from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, PRNGKeyArray, PyTree
+from jaxtyping import Float, PyTree
 
 from statsgd.arguments import positive
 from statsgd.dynamics.sgd import SGD
-from statsgd.kernels.adapter import KernelState, LangevinKernel, Potential
+from statsgd.kernels.adapter import LangevinKernel
+from statsgd.kernels.kernel_state import KernelState, Potential
 from statsgd.kernels.sgd_model import underdamped_model
-from statsgd.kernels.tree import random_like, squared_norm
+from statsgd.kernels.tree import squared_norm
 from statsgd.problems import Problem
 
 
@@ -62,12 +63,12 @@ def kick(
 
 
 def thermostat(
-    key: PRNGKeyArray, velocity: PyTree, time: Float[Any, ""], parameters: Mapping[str, Any]
+    white: PyTree, velocity: PyTree, time: Float[Any, ""], parameters: Mapping[str, Any]
 ) -> PyTree:
-    """O: e^(−ζt) v + √(T(1 − e^(−2ζt))) P^½ ξ, exact for friction and noise."""
+    """O: e^(−ζt) v + √(T(1 − e^(−2ζt))) P^½ ξ of white noise ξ, exact for friction and noise."""
     exponent = parameters["friction"] * time
     width = jnp.sqrt(-parameters["temperature"] * jnp.expm1(-2 * exponent))
-    noise = parameters["preconditioner"].push(random_like(key, velocity))
+    noise = parameters["preconditioner"].push(white)
     return jax.tree.map(lambda v, n: jnp.exp(-exponent) * v + width * n, velocity, noise)
 
 

@@ -1,6 +1,7 @@
 """What theory predicts: one file per family of laws."""
 
 from statsgd.laws.anisotropic_quadratic import AnisotropicQuadraticLaw, escape_efficiency
+from statsgd.laws.atlas import ExpectedError, dimensionless_numbers, expected_error
 from statsgd.laws.balance import (
     NoiseTraces,
     ProductNoise,
@@ -186,6 +187,7 @@ __all__ = [
     "EffectivePotentialGibbs",
     "EntropySandwich",
     "EpochNoiseGaussian",
+    "ExpectedError",
     "FiniteNoise",
     "FloorMoments",
     "FlooredLossScaledLaw",
@@ -261,6 +263,7 @@ __all__ = [
     "crossover_curvature",
     "curvature_noise_escape_time",
     "curvature_noise_scale",
+    "dimensionless_numbers",
     "discrete_collapse_threshold",
     "discrete_well_factor",
     "displacement_exponent",
@@ -272,6 +275,7 @@ __all__ = [
     "equal_weight_batch_size",
     "equal_weight_temperature",
     "escape_efficiency",
+    "expected_error",
     "fit_loss_scaled_noise",
     "flatness_weight",
     "floor_second_moments",

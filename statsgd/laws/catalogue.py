@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from statsgd.dynamics.sgd import SGD
+from statsgd.laws.atlas import dimensionless_numbers, expected_error
 from statsgd.laws.law import LAWS, Law
 from statsgd.problems import Problem
 
@@ -31,9 +32,12 @@ def applicable(problem: Problem, sgd: SGD) -> pd.DataFrame:
 
     Every law with a `from_sgd` that needs nothing but the two is tried. **Returns** one row a law:
     `law`, `applies`, `reason` – for a law that applies, what it assumes; for one that refuses, its
-    own words; for one that needs more, what that is.
+    own words; for one that needs more, what that is – and `expected_error`, the total variation
+    from the truth that the atlas knows of at the dimensionless numbers of this setting (see
+    `expected_error`), or an empty word.
     """
     rows = []
+    numbers = dimensionless_numbers(problem, sgd)
     for name, law in sorted(LAWS.items()):
         applies, reason = False, _needs(law)
         if reason == "problem, sgd":
@@ -45,7 +49,9 @@ def applicable(problem: Problem, sgd: SGD) -> pd.DataFrame:
                 reason = str(refusal)
         else:
             reason = f"not tried: {reason}"
-        rows.append({"law": name, "applies": applies, "reason": reason})
+        expected = expected_error(name, numbers) if applies else None
+        said = "" if expected is None else str(expected)
+        rows.append({"law": name, "applies": applies, "reason": reason, "expected_error": said})
     return pd.DataFrame(rows)
 
 

@@ -61,6 +61,11 @@ class SaturatedLoss(NamedTuple):
         shapes = jnp.stack([jnp.asarray(self.shape), jnp.asarray(self.shape + 1)])
         return dist.MixtureSameFamily(dist.Categorical(weights), dist.Gamma(shapes, self.rate))
 
+    def sample(self, rng: np.random.Generator, number: int) -> Float[Any, " n"]:
+        """Independent losses, in double precision; of concrete parameters."""
+        shapes = self.shape + (rng.random(number) < self.weight)
+        return rng.gamma(shapes) / self.rate
+
     def mean(self) -> Any:
         """E L = (a + w)/b."""
         return (self.shape + self.weight) / self.rate

@@ -1,11 +1,12 @@
 """A zero-loss set with two strata: a segment and a point, of codimension three and four."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, PRNGKeyArray
 
 from statsgd.arguments import is_traced, positive
 from statsgd.laws.law import register
@@ -24,6 +25,10 @@ class StrataLaw(PotentialLaw):
     C = σL/(1 + L/L_sat) I. Proper for ε = ησ > 4. For 2 < ε < 4 the segment (codimension 3)
     absorbs while the point (codimension 4) repels; for ε < 2 both absorb. As ε ↓ 4 all mass goes
     to the segment: loss-scaled noise prefers low codimension, whatever the curvatures.
+
+    Draws are exact, though not through the model: beside the segment y is that of the
+    `SaturatingLossScaledLaw` in three dimensions, beyond its ends and about the point (y, z) is
+    that in four, with what falls beyond z = 1.5 drawn again.
 
     **Arguments:** `noise_ratio` ε > 0, `saturation` L_sat > 0. Source: derived.
     """
@@ -93,6 +98,38 @@ class StrataLaw(PotentialLaw):
     def point_probability(self) -> float:
         """P(z > 1.5) = (1 − P(z ∈ [0, 1]))/2, the basin of the point."""
         return (1 - self.segment_probability()) / 2
+
+    def draw_variables(
+        self, key: PRNGKeyArray, shape: tuple[int, ...] = ()
+    ) -> Mapping[str, Float[Any, "*shape 4"]]:
+        """Exact independent draws, by rejection: at least half of all proposals are taken."""
+        self.require_proper()
+        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
+        number = int(np.prod(shape, dtype=int))
+        found = np.empty((0, 4))
+        while len(found) < number:
+            found = np.concatenate([found, self._propose(rng, number + 16)])
+        return {"params": jnp.asarray(found[:number].reshape(*shape, 4), dtype=float)}
+
+    def _propose(self, rng: np.random.Generator, number: int) -> Float[Any, "n 4"]:
+        """Draws of the segment with two whole balls of codimension four, less the overlap."""
+        ratio, saturation = float(self.noise_ratio), float(self.saturation)
+        plane, ball = (SaturatedLoss(q, ratio, saturation) for q in (3, 4))
+        # One ball is cut in two by the segment, the other is that of the point.
+        log_odds = np.log(2) + ball.log_mass() - plane.log_mass()
+        beside = rng.random(number) < 1 / (1 + np.exp(log_odds))
+        normal = rng.normal(size=(number, 4))
+        normal[beside, 3] = 0.0
+        loss = np.where(beside, plane.sample(rng, number), ball.sample(rng, number))
+        params = normal * np.sqrt(2 * loss / np.sum(normal**2, axis=1))[:, None]
+        along = params[:, 3]
+        at_point = ~beside & (rng.random(number) < 0.5)
+        params[:, 3] = np.select(
+            [beside, at_point, along > 0], [rng.random(number), 2 + along, 1 + along], along
+        )
+        # The half balls about z = 1 and z = 2 end where they meet.
+        inside = np.where(at_point, params[:, 3] >= 1.5, params[:, 3] < 1.5)
+        return params[inside]
 
     def _masses(self) -> tuple[Any, Any]:
         """∫ g √(2L) dL and ∫ g [πL + 2J(L)] dL, by the trapezoidal rule in log L."""

@@ -70,6 +70,12 @@ from statsgd.measures.exits import (
     survival_curve,
     survival_dataset,
 )
+from statsgd.measures.flatness import FlatnessWidth, basin_volume, flatness_width, tube_mean
+from statsgd.measures.learning_coefficient import (
+    LearningCoefficient,
+    effective_sample_size,
+    local_learning_coefficient,
+)
 from statsgd.measures.measured import (
     Measured,
     bootstrap,
@@ -78,6 +84,14 @@ from statsgd.measures.measured import (
     mean_over_clusters,
     mean_over_runs,
     stretch_count,
+)
+from statsgd.measures.noise_spectrum import (
+    LeadingAlignment,
+    LowRankNoise,
+    NoiseAlignment,
+    leading_alignment,
+    low_rank_noise,
+    noise_alignment,
 )
 from statsgd.measures.operators import (
     Operator,
@@ -90,6 +104,7 @@ from statsgd.measures.operators import (
     hessian_operator,
     noise_operator,
 )
+from statsgd.measures.passage import first_passage
 from statsgd.measures.replicas import over_endpoints, over_replicas
 from statsgd.measures.sharpness import ExpectedSharpness, expected_sharpness
 from statsgd.measures.spectrum import (
@@ -101,6 +116,11 @@ from statsgd.measures.spectrum import (
     top_eigenpairs,
     trace,
     trace_of_square,
+)
+from statsgd.measures.square_loss import (
+    SquareLossStability,
+    square_loss_alignment,
+    square_loss_stability,
 )
 from statsgd.measures.stability import (
     StabilityBounds,
@@ -143,14 +163,20 @@ __all__ = [
     "Estimate",
     "ExitTimes",
     "ExpectedSharpness",
+    "FlatnessWidth",
     "FlowEnd",
     "FluctuationDissipation",
+    "LeadingAlignment",
+    "LearningCoefficient",
     "LogDeterminant",
     "LossScaledAlignment",
+    "LowRankNoise",
     "Measured",
+    "NoiseAlignment",
     "Operator",
     "PowerLawFit",
     "RestrictedMean",
+    "SquareLossStability",
     "StabilityBounds",
     "Survival",
     "Symmetry",
@@ -160,6 +186,7 @@ __all__ = [
     "anomalous_exponent",
     "area_rate",
     "assign_basins",
+    "basin_volume",
     "basins_dataset",
     "block_operator",
     "bootstrap",
@@ -174,6 +201,7 @@ __all__ = [
     "currents_dataset",
     "curvature_matrix",
     "displacement_dataset",
+    "effective_sample_size",
     "endpoint_trajectories",
     "ensemble_variance",
     "entropy_production",
@@ -184,8 +212,10 @@ __all__ = [
     "find_symmetries",
     "first_exit",
     "first_fluctuation_relation",
+    "first_passage",
     "fisher",
     "fisher_operator",
+    "flatness_width",
     "fluctuation_dissipation",
     "fluctuation_dissipation_dataset",
     "fresh_mean_square_threshold",
@@ -199,10 +229,13 @@ __all__ = [
     "isotropic_ratio",
     "isotropic_ratio_bound",
     "jackknife",
+    "leading_alignment",
+    "local_learning_coefficient",
     "log_determinant",
     "loss_climb",
     "loss_climb_dataset",
     "loss_scaled_alignment",
+    "low_rank_noise",
     "mean_over_clusters",
     "mean_over_runs",
     "mean_square_growth",
@@ -210,6 +243,7 @@ __all__ = [
     "mean_square_step",
     "mean_square_threshold",
     "momentum_mean_square_growth",
+    "noise_alignment",
     "noise_covariance",
     "noise_equilibrium_residual",
     "noise_operator",
@@ -227,6 +261,8 @@ __all__ = [
     "scale_symmetry",
     "second_fluctuation_relation",
     "spectral_density",
+    "square_loss_alignment",
+    "square_loss_stability",
     "squared_displacement",
     "stability_bounds",
     "stochastic_gradients",
@@ -238,6 +274,7 @@ __all__ = [
     "trace",
     "trace_of_square",
     "trajectories",
+    "tube_mean",
     "variance_dataset",
     "variance_exponent",
     "window_variances",

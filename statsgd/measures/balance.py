@@ -268,6 +268,7 @@ def charges_dataset(tree: xr.DataTree, symmetries: Sequence[Symmetry]) -> xr.Dat
     return xr.Dataset(
         {name: (("replica", "step", "symmetry"), value) for name, value in found.items()},
         coords=coords,
+        attrs={"kind": "charges"},
     )
 
 

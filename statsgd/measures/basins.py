@@ -200,6 +200,7 @@ def basins_dataset(
             "params": (("minimum", "parameter"), found.minima),
         },
         attrs={
+            "kind": "basins",
             "unassigned": int(np.sum(found.index == UNASSIGNED)),
             "not_converged": int(np.sum(~found.end.converged)),
         },

@@ -51,6 +51,7 @@ def loss_climb_dataset(
         start_loss = losses[:, 0]
     climb = loss_climb(losses, start_loss)
     found = label({"climb": climb}, ("step",), {"step": steps})
+    found.attrs["kind"] = "loss_climb"
     if prediction is not None:
         expected = np.asarray(finite_array("prediction", prediction), dtype=np.float64)
         if expected.shape != steps.shape:

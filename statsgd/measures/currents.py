@@ -133,6 +133,7 @@ def currents_dataset(problem: Problem, sgd: SGD, tree: xr.DataTree) -> xr.Datase
     found = label({"area_rate": area_rate(run.params)}, ("i", "j"), {"i": names, "j": names})
     grad = full_gradients(problem, run.params, sgd.weight_decay)
     rate = entropy_production(run.params, grad, sgd.learning_rate, sgd.momentum)
+    found.attrs["kind"] = "currents"
     found.attrs["entropy_production"] = float(rate.value)
     found.attrs["entropy_production_error"] = float(rate.standard_error)
     return found

@@ -107,7 +107,7 @@ def displacement_dataset(
     for name, one in single.items():
         found.attrs[name] = float(one.value)
         found.attrs[f"{name}_error"] = float(one.standard_error)
-    found.attrs["average"] = average
+    found.attrs |= {"kind": "displacement", "average": average}
     return found
 
 

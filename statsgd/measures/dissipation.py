@@ -168,7 +168,8 @@ def fluctuation_dissipation_dataset(
         columns.setdefault("t", []).append(float(relation.gap.deviation(0.0)))
         columns.setdefault("p_value", []).append(float(relation.gap.p_value(0.0)))
     variables = {name: ("relation", np.array(values)) for name, values in columns.items()}
-    return xr.Dataset(variables, coords={"relation": list(relations)})
+    attributes = {"kind": "fluctuation_dissipation"}
+    return xr.Dataset(variables, coords={"relation": list(relations)}, attrs=attributes)
 
 
 @eqx.filter_jit

@@ -57,11 +57,12 @@ def sample_mean(values: Float[Array, "n ..."]) -> Estimate:
     return Estimate(jnp.mean(values, axis=0), jnp.std(values, axis=0, ddof=1) / np.sqrt(number))
 
 
-def ratio_of_means(
-    numerator: Float[Array, " n"], denominator: Float[Array, " n"], factor: Any = 1.0
-) -> Estimate:
-    """`factor` times the ratio of two means over the same draws, its error to first order."""
-    ratio = jnp.mean(numerator) / jnp.mean(denominator)
-    error = sample_mean(numerator - ratio * denominator).standard_error
-    size = jnp.abs(factor / jnp.mean(denominator))
-    return Estimate(factor * ratio, size * error)
+def chunked_map(function: Callable[..., Any], values: PyTree, at_once: int) -> Any:
+    """`function` at every entry of the leading axis of `values`, at most `at_once` together.
+
+    A remainder would be a second program to compile: an even share near `at_once` is preferred.
+    """
+    number = jax.tree.leaves(values)[0].shape[0]
+    most = min(at_once, number)
+    even = [size for size in range(max(most // 2, 1), most + 1) if number % size == 0]
+    return jax.lax.map(function, values, batch_size=max(even, default=most))

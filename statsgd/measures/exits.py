@@ -94,7 +94,7 @@ def first_exit(inside: Bool[Any, "replica step"], times: Float[Any, " step"]) ->
 
     A replica that was outside at time t_i is taken to have left at t_i, and one that is inside at
     all records is censored at the last. Exits and returns between two records are not seen: record
-    every step, or state the spacing with the result.
+    every step (or use `first_passage`), or state the spacing with the result.
 
     Raises `ValueError` for shapes that do not fit, times that do not increase, and replicas that
     are outside at the first record.
@@ -227,6 +227,7 @@ def survival_dataset(exits: ExitTimes, confidence: float = 0.95) -> xr.Dataset:
         "exits": curve.exits,
     }
     attributes = {
+        "kind": "survival",
         "escape_rate": rate.value,
         "escape_rate_low": rate.low,
         "escape_rate_high": rate.high,

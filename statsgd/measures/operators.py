@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Float, PyTree
 from scipy.sparse.linalg import LinearOperator
 
-from statsgd.arguments import one_of
+from statsgd.arguments import is_traced, one_of
 from statsgd.dynamics.noise import GradientNoise, Minibatch, NoNoise
 from statsgd.dynamics.noise.injected import IsotropicNoise
 from statsgd.dynamics.noise.minibatch import all_examples
-from statsgd.measures.evaluation import PROBES_AT_ONCE, flat_point
+from statsgd.measures.evaluation import PROBES_AT_ONCE, chunked_map, evaluate, flat_point
 from statsgd.problems import DENSE_LIMIT, Problem
 from statsgd.problems.parameters import in_double_precision
 from statsgd.problems.problem import SampledProblem
@@ -139,7 +139,7 @@ def block_operator(operator: OperatorAt, name: str) -> OperatorAt:
 def dense(operator: Operator, like: Float[Any, "..."]) -> Float[Any, "d d"]:
     """The whole matrix, in the precision of `like`, from d products a few at a time."""
     rows = jnp.eye(operator.dimension, dtype=jnp.result_type(like))
-    matrix = jax.lax.map(operator.product, rows, batch_size=min(len(rows), 16 * PROBES_AT_ONCE))
+    matrix = chunked_map(operator.product, rows, 4 * PROBES_AT_ONCE)
     return (matrix + matrix.T) / 2
 
 
@@ -148,14 +148,13 @@ def curvature_matrix(
 ) -> Float[Any, "d d"] | LinearOperator:
     """The matrix of an `OperatorAt` in double precision.
 
-    A `(d, d)` array up to d = `problems.DENSE_LIMIT`, above a `scipy.sparse.linalg.LinearOperator`.
+    A `(d, d)` array up to d = `problems.DENSE_LIMIT`, which `over_endpoints` can compute; above, a
+    `scipy.sparse.linalg.LinearOperator`.
     """
     flat = flat_point(problem, params)
     dimension = operator(problem, params).dimension
     if dimension <= DENSE_LIMIT:
-        return in_double_precision(
-            lambda v: dense(operator(problem, problem.unflatten(v)), v), flat
-        )
+        return evaluate(lambda v: dense(operator(problem, problem.unflatten(v)), v), flat)
     product = jax.jit(lambda at, v: operator(problem, problem.unflatten(at)).product(v))
 
     def matvec(vector: Any) -> Any:
@@ -190,8 +189,8 @@ def gauss_newton(
         losses = jax.vmap(lambda example: output_loss(output(whole, example), example))
         return jnp.mean(losses(all_examples(data))), data.batch_loss(point, all_examples(data))
 
-    said, true = map(float, in_double_precision(declared, params))
-    if not np.isclose(said, true, rtol=1e-4, atol=1e-8):
+    said, true = evaluate(declared, params)
+    if not is_traced(said) and not np.isclose(said, true, rtol=1e-4, atol=1e-8):
         raise ValueError(
             f"output_loss of output must be the loss of the problem, {true:.6g} at params, got "
             f"{said:.6g}"

@@ -9,7 +9,7 @@ import xarray as xr
 from jaxtyping import PyTree
 
 from statsgd.arguments import count
-from statsgd.measures.evaluation import random_key
+from statsgd.measures.evaluation import chunked_map, random_key
 from statsgd.problems import Problem
 from statsgd.problems.parameters import in_double_precision, leaf_names
 from statsgd.provenance import describe, provenance
@@ -29,11 +29,12 @@ def over_replicas(
 ) -> PyTree:
     """`measure(problem, params, **options)` at every entry of the leading axis of `params`.
 
-    Every measure of this package can be passed, and any function of the same form that JAX can
-    trace and whose result is an array or a pytree of arrays. One compilation serves all replicas,
-    which are computed in double precision, `replicas_at_once` at a time: memory grows with that
-    number alone. Where a measure would raise at a single point (a vanishing loss, say), its
-    entry is not finite.
+    The measures of this package whose first arguments are `(problem, params)` can be passed
+    (matrices as `curvature_matrix`), and any function of that form that JAX can trace and whose
+    result is an array or a pytree of arrays. One compilation serves all replicas, which are
+    computed in double precision, at most `replicas_at_once` together: memory grows with that number
+    alone. Where a measure would raise at a single point (a vanishing loss, say), its entry is not
+    finite.
 
     **Arguments:** `seed`, for measures that draw random numbers: replica i gets `seed=key` of a
     stream of its own. Without it all use the measure's own seed, so the same random numbers, which
@@ -53,7 +54,7 @@ def over_replicas(
         return measure(problem, point, **options, **drawn)
 
     return in_double_precision(
-        lambda points, order: jax.lax.map(at, (points, order), batch_size=min(at_once, replicas)),
+        lambda points, order: chunked_map(at, (points, order), at_once),
         params,
         indices,
     )
@@ -109,8 +110,9 @@ def over_endpoints(
         replicas_at_once=replicas_at_once,
         **options,
     )
-    title = name or getattr(measure, "__name__", type(measure).__name__)
-    variables = {}
+    function = getattr(measure, "func", measure)  # of a partial
+    title = name or str(getattr(function, "__name__", type(function).__name__))
+    variables: dict[str, Any] = {}
     for variable, leaf in zip(leaf_names(found, title), jax.tree.leaves(found), strict=True):
         values = leaf.reshape(*shape, *leaf.shape[1:])
         own = [f"{variable}_dim_{i}" for i in range(values.ndim - depth)]

@@ -4,20 +4,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import count, positive
-from statsgd.dynamics import stream_key
+from statsgd.arguments import count, is_traced, positive
+from statsgd.measures.evaluation import chunked_map, evaluate, flat_point, random_key, sample_mean
 from statsgd.problems import Problem
-from statsgd.problems.parameters import in_double_precision
 
 
 class ExpectedSharpness(NamedTuple):
     """A mean over random displacements, with its standard error (loss)."""
 
-    value: float
-    standard_error: float
+    value: Any
+    standard_error: Any
 
 
 def expected_sharpness(
@@ -26,7 +24,7 @@ def expected_sharpness(
     radius: float,
     *,
     draws: int = 1000,
-    seed: int = 0,
+    seed: Any = 0,
     absolute: bool = False,
 ) -> ExpectedSharpness:
     """E[L(θ+ν) − L(θ)] for ν ~ N(0, ε²I), ε = `radius` (params).
@@ -46,29 +44,25 @@ def expected_sharpness(
     """
     epsilon = float(positive("radius", radius))
     pairs = count("draws", draws, at_least=4) // 2
-    flat = np.asarray(problem.flatten(params), dtype=np.float64)
-    noise = np.asarray(jax.random.normal(stream_key(seed), (pairs, len(flat))), dtype=np.float64)
 
-    def rises(at: Float[Any, " d"], shifts: Float[Any, "pairs d"]) -> Float[Any, "pairs 2"]:
+    def rises(at: Float[Any, " d"]) -> tuple[Any, Any]:
         here = problem.loss(problem.unflatten(at))
 
-        def rise(shift):
-            there = jnp.stack(
-                [
-                    problem.loss(problem.unflatten(at + shift)),
-                    problem.loss(problem.unflatten(at - shift)),
-                ]
-            )
-            return there - here
+        def mean_rise(key: Any) -> tuple[Any, Any]:
+            shift = epsilon * jax.random.normal(key, at.shape, at.dtype)
+            there = jnp.stack([problem.loss(problem.unflatten(at + s * shift)) for s in (1, -1)])
+            found = there - here
+            mean = jnp.mean(jnp.abs(found) if absolute else found)
+            return mean, jnp.mean(~jnp.isfinite(found))
 
-        return jax.lax.map(rise, shifts, batch_size=64)
+        keys = jax.random.split(random_key(seed), pairs)
+        means, bad = chunked_map(mean_rise, keys, 64)
+        return ExpectedSharpness(*sample_mean(means)), jnp.mean(bad)
 
-    found = in_double_precision(rises, flat, epsilon * noise)
-    bad = np.mean(~np.isfinite(found))
-    if bad:
+    found, bad = evaluate(rises, flat_point(problem, params))
+    if not is_traced(bad) and bad:
         raise ValueError(
             f"radius must leave the loss finite, got {radius} with {bad:.1%} of the losses not "
             "finite"
         )
-    means = (np.abs(found) if absolute else found).mean(1)
-    return ExpectedSharpness(float(means.mean()), float(means.std(ddof=1) / np.sqrt(pairs)))
+    return found

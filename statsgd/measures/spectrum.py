@@ -19,6 +19,7 @@ from statsgd.arguments import count, finite_array, one_of, positive
 from statsgd.measures.evaluation import (
     PROBES_AT_ONCE,
     Estimate,
+    chunked_map,
     evaluate,
     flat_point,
     random_key,
@@ -130,7 +131,7 @@ def top_eigenpairs(
         # A Krylov space that ended early leaves vectors of zero length, which come last.
         chosen = jnp.argsort(jnp.where(jnp.any(vectors != 0, axis=1), rank, jnp.inf))[:k]
         values, vectors = values[chosen], vectors[chosen]
-        images = jax.lax.map(of.product, vectors, batch_size=min(k, PROBES_AT_ONCE))
+        images = chunked_map(of.product, vectors, PROBES_AT_ONCE)
         return Eigenpairs(
             values, vectors, jnp.linalg.norm(images - values[:, None] * vectors, axis=1)
         )
@@ -246,17 +247,20 @@ def lanczos(
     basis, matrix = found.Q_tall, found.J_small
     below = jnp.abs(jnp.diagonal(matrix, -1))
     # Past the end of the Krylov space the next vector is rounding error, or not a number at all.
-    scale = jnp.abs(matrix[0, 0]) + jnp.max(jnp.where(jnp.isfinite(below), below, 0.0))
+    scale = jnp.abs(matrix[0, 0])
+    scale += jnp.max(jnp.where(jnp.isfinite(below), below, 0.0), initial=0.0)
     small = ~(below > jnp.finfo(start.dtype).eps ** 0.7 * scale)
     ended = jnp.concatenate([jnp.zeros(1, bool), jnp.cumsum(small) > 0])
     diagonal = jnp.where(ended, 0.0, jnp.diagonal(matrix))
     beside = jnp.where(ended[1:], 0.0, below)
+    # Fillers larger than any eigenvalue, so that they do not mix with true ones.
+    filler = 1 + 4 * (jnp.max(jnp.abs(diagonal)) + 2 * jnp.max(beside, initial=0.0))
+    tridiagonal = jnp.diag(jnp.where(ended, filler, diagonal))
+    values, vectors = jnp.linalg.eigh(tridiagonal + jnp.diag(beside, 1) + jnp.diag(beside, -1))
+    true = values < filler / 2
+    vectors = jnp.where(true & ~ended[:, None], vectors, 0.0)
     basis = jnp.where(ended[:, None], 0.0, basis)
-    values, vectors = jnp.linalg.eigh(
-        jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1)
-    )
-    vectors = jnp.where(ended[:, None], 0.0, vectors)
-    return values, vectors[0] ** 2, vectors.T @ basis
+    return jnp.where(true, values, 0.0), vectors[0] ** 2, vectors.T @ basis
 
 
 def _probed(
@@ -292,9 +296,7 @@ def over_probes(
     """`form(v)` for each of `samples` random vectors of signs, a few at a time."""
     draw = stochtrace.sampler_signs(jnp.zeros(operator.dimension, flat.dtype), num=1)
     keys = jax.random.split(random_key(seed), samples)
-    return jax.lax.map(
-        lambda key: form(draw(key)[0]), keys, batch_size=min(samples, PROBES_AT_ONCE)
-    )
+    return chunked_map(lambda key: form(draw(key)[0]), keys, PROBES_AT_ONCE)
 
 
 def _quadrature(

@@ -53,7 +53,7 @@ def mean_square_threshold(
     p = np.eye(len(h))
     largest = 0.0
     for _ in range(_ROUNDS):
-        x = 2 * _second(a, h, b, p) / total
+        x = mean_square_iteration(a, h, b, p, total)
         size = float(np.linalg.norm(x))
         p = x / size
         if abs(size - largest) <= _TOLERANCE * size:
@@ -157,23 +157,32 @@ def fresh_mean_square_threshold(covariance_eigenvalues: Any, batch_size: int) ->
 
 def _setting(gradients: Any, batch_size: int, sampling: str) -> tuple[Any, Any, float]:
     """Features in the eigenbasis of G on their span, its eigenvalues, and b."""
-    if one_of("sampling", sampling, (*_WHITE, "reshuffle", "single_shuffle")) not in _WHITE:
-        raise ValueError(f"white-noise threshold does not cover sampling={sampling!r}")
     a = np.asarray(finite_array("gradients", gradients, ndim=2), dtype=np.float64)
-    number, size = len(a), count("batch_size", batch_size)
+    number = len(a)
+    b = repeat_factor(number, count("batch_size", batch_size), sampling)
     left, singular, _ = np.linalg.svd(a, full_matrices=False)
     kept = singular > 1e-10 * singular[0]
     if not singular[0] > 0:
         raise ValueError("gradients must not all vanish, got zeros")
-    if sampling == "with_replacement":
-        b = 1 / size
-    else:
-        if size > number:
-            raise ValueError(f"batch_size must be at most the number of rows {number}, got {size}")
-        b = (number - size) / (size * max(number - 1, 1))
     return left[:, kept] * singular[kept], singular[kept] ** 2 / number, b
 
 
+def repeat_factor(number: int, size: int, sampling: str) -> float:
+    """b, by which a batch of `size` of `number` examples scales the covariance of one."""
+    if one_of("sampling", sampling, (*_WHITE, "reshuffle", "single_shuffle")) not in _WHITE:
+        raise ValueError(f"white-noise threshold does not cover sampling={sampling!r}")
+    if sampling == "with_replacement":
+        return 1 / size
+    if size > number:
+        raise ValueError(f"batch_size must be at most the number of rows {number}, got {size}")
+    return (number - size) / (size * max(number - 1, 1))
+
+
+def mean_square_iteration(a: Any, h: Any, b: float, p: Any, total: Any) -> Any:
+    """X of GX + XG = 2𝒟(P) in the eigenbasis of G, for NumPy or JAX arrays; `total` is hᵢ + hⱼ."""
+    return 2 * _second(a, h, b, p) / total
+
+
 def _second(a: Any, h: Any, b: float, p: Any) -> Any:
-    weights = np.einsum("ni,ij,nj->n", a, p, a)
+    weights = ((a @ p) * a).sum(1)
     return (1 - b) * h[:, None] * p * h + b / len(a) * (a * weights[:, None]).T @ a

@@ -18,8 +18,11 @@ from statsgd.problems import DiagonalLinearNetwork, Problem, SampledProblem
 from statsgd.problems.parameters import in_double_precision
 
 type Part = str | tuple[str, Any]
+type Shapes = dict[str, tuple[int, ...]]
 
-_EXAMPLES, _JITTER = 64, 0.3
+_EXAMPLES = 64
+#: Sizes of random displacements from initial params, in turn: far ones wake units that are off.
+_DISPLACEMENTS = (1.0, 3.0)
 
 
 class Symmetry(NamedTuple):
@@ -73,13 +76,12 @@ def rescaling_symmetry(
 
     Raises `ValueError` for names and indices that do not exist, and for parts that overlap.
     """
-    up, down = _indicator(problem, incoming), _indicator(problem, outgoing)
-    return Symmetry(name or f"{_words(incoming)} / {_words(outgoing)}", _disjoint(up, down))
+    return _rescaling(_shapes(problem), incoming, outgoing, name)
 
 
 def scale_symmetry(problem: Problem, parts: Sequence[Part], name: str | None = None) -> Symmetry:
     """The symmetry u → ρu with charge |u|², of weights before a normalisation; parts as above."""
-    return Symmetry(name or f"scale of {_words(parts)}", _indicator(problem, parts))
+    return _scale(_shapes(problem), parts, name)
 
 
 def exponential_symmetry(problem: Problem, generator: Any, name: str = "generator") -> Symmetry:
@@ -97,16 +99,13 @@ def candidate_symmetries(problem: Problem, *, mixing: bool = False) -> list[Symm
     - factors of each subnetwork of a `diagonal_linear_network`;
     - each leaf, each row and each column of a matrix alone: scale invariance.
     """
+    shapes = _shapes(problem)
     if isinstance(problem, DiagonalLinearNetwork):
         return [
-            rescaling_symmetry(problem, [("params", (i, j))], [("params", (i, j + 1))])
+            _rescaling(shapes, [("params", (i, j))], [("params", (i, j + 1))])
             for i in range(problem.width)
             for j in range(problem.num_layers - 1)
         ]
-    shapes = {
-        name: leaf.shape
-        for name, leaf in zip(problem.names, jax.tree.leaves(problem.template), strict=True)
-    }
     matrices = [name for name, shape in shapes.items() if len(shape) == 2]
     vectors = [name for name, shape in shapes.items() if len(shape) == 1]
     found = []
@@ -114,19 +113,19 @@ def candidate_symmetries(problem: Problem, *, mixing: bool = False) -> list[Symm
         biases = _biases([shapes[name][outputs] for name in matrices], vectors, shapes)
         for one, two, bias in zip(matrices, matrices[1:], biases, strict=False):
             if shapes[one][outputs] == shapes[two][1 - outputs]:
-                found += _hidden_units(problem, one, two, bias, shapes[one][outputs], outputs)
+                found += _hidden_units(shapes, one, two, bias, outputs)
                 if mixing:
                     found += _mixtures(problem, one, two, outputs)
     for i, one in enumerate(vectors):
         for two in vectors[i + 1 :]:
             if shapes[one] == shapes[two]:
                 entries = range(shapes[one][0])
-                found += [rescaling_symmetry(problem, [(one, j)], [(two, j)]) for j in entries]
+                found += [_rescaling(shapes, [(one, j)], [(two, j)]) for j in entries]
     parts: list[Part] = list(shapes)
     for name in matrices:
         parts += [(name, i) for i in range(shapes[name][0])]
         parts += [(name, (slice(None), i)) for i in range(shapes[name][1])]
-    return found + [scale_symmetry(problem, [part]) for part in parts]
+    return found + [_scale(shapes, [part]) for part in parts]
 
 
 def find_symmetries(
@@ -135,14 +134,14 @@ def find_symmetries(
     *,
     mixing: bool = False,
     tolerance: float = 1e-9,
-    points: int = 3,
+    points: int = 10,
     seed: int = 0,
 ) -> list[Symmetry]:
     """Those of `candidates` (by default `candidate_symmetries`) that the loss really has.
 
     Each is tried on example gradients at random points about initial params, see
-    `symmetry_violation`: ReLU and linear units pass, tanh units do not. Two that act alike at every
-    point tried (a leaf that no example depends on, say) are both kept.
+    `symmetry_violation`: ReLU and linear units pass, tanh units do not. What no example's loss
+    depends on at any of the points (a unit that is never active) is not found.
 
     Raises `ValueError` for a tolerance or number of points that is not positive.
     """
@@ -150,22 +149,23 @@ def find_symmetries(
     places = _random_points(problem, count("points", points), seed)
     gradients = _gradients(problem, places)
     tried = list(candidate_symmetries(problem, mixing=mixing) if candidates is None else candidates)
-    return [
-        symmetry
-        for symmetry in tried
-        if max(
+    found = []
+    for symmetry in tried:
+        seen = [
             _violation(rows, symmetry, place) for rows, place in zip(gradients, places, strict=True)
-        )
-        <= tolerance
-    ]
+        ]
+        if not np.isnan(seen).all() and np.nanmax(seen) <= tolerance:
+            found.append(symmetry)
+    return found
 
 
 def symmetry_violation(problem: Problem, symmetry: Symmetry, params: PyTree | None = None) -> float:
     """How far a loss is from a symmetry at `params` (a random point by default): 0 if it has it.
 
-    The largest |∇ℓ·Aθ|/(|∇ℓ||Aθ|) over up to 64 examples, in float64: the cosine between an
-    example's gradient and the orbit, which is about 1e-15 for a symmetry. A problem without
-    examples is judged by the gradient of its loss.
+    The largest |∇ℓ·Aθ|/(|∇ℓ||Aθ|) over up to 64 examples, in float64, ∇ℓ by the parameters that A
+    acts on: the cosine between an example's gradient and the orbit, about 1e-15 for a symmetry. NaN
+    where no example depends on these parameters. A problem without examples is judged by the
+    gradient of its loss.
     """
     at = _random_points(problem, 1, 0)
     if params is not None:
@@ -175,9 +175,11 @@ def symmetry_violation(problem: Problem, symmetry: Symmetry, params: PyTree | No
 
 def _violation(gradients: np.ndarray, symmetry: Symmetry, at: np.ndarray) -> float:
     along = np.asarray(symmetry.apply(at))
-    sizes = np.linalg.norm(gradients, axis=1) * np.linalg.norm(along)
+    touched = np.abs(symmetry.generator) > 0
+    touched = touched if symmetry.diagonal else touched.any(axis=0)
+    sizes = np.linalg.norm(gradients[:, touched], axis=1) * np.linalg.norm(along)
     if not np.any(sizes > 0):
-        return 0.0
+        return np.nan
     return float(np.max(np.abs(gradients @ along)[sizes > 0] / sizes[sizes > 0]))
 
 
@@ -196,18 +198,33 @@ def _gradients(problem: Problem, places: np.ndarray) -> Float[Any, "points n d"]
 def _random_points(problem: Problem, number: int, seed: int) -> Float[Any, "points d"]:
     rng = np.random.default_rng(seed)
     found = []
-    for key in jax.random.split(stream_key(seed), number):
+    for i, key in enumerate(jax.random.split(stream_key(seed), number)):
         flat = np.asarray(problem.flatten(problem.initial_params(key)), dtype=np.float64)
-        scale = np.sqrt(np.mean(flat**2)) or 1.0
-        found.append(flat + _JITTER * scale * rng.normal(size=flat.shape))
+        scale = (np.sqrt(np.mean(flat**2)) or 1.0) * _DISPLACEMENTS[i % len(_DISPLACEMENTS)]
+        found.append(flat + scale * rng.normal(size=flat.shape))
     return np.stack(found)
 
 
-def _indicator(problem: Problem, parts: Sequence[Part]) -> np.ndarray:
-    marks = {
-        name: np.zeros(leaf.shape)
-        for name, leaf in zip(problem.names, jax.tree.leaves(problem.template), strict=True)
-    }
+def _shapes(problem: Problem) -> Shapes:
+    leaves = jax.tree.leaves(problem.template)
+    return {name: leaf.shape for name, leaf in zip(problem.names, leaves, strict=True)}
+
+
+def _rescaling(
+    shapes: Shapes, incoming: Sequence[Part], outgoing: Sequence[Part], name: str | None = None
+) -> Symmetry:
+    up, down = _indicator(shapes, incoming), _indicator(shapes, outgoing)
+    if np.any((up > 0) & (down > 0)):
+        raise ValueError("incoming and outgoing must not share parameters, got parts that do")
+    return Symmetry(name or f"{_words(incoming)} / {_words(outgoing)}", up - down)
+
+
+def _scale(shapes: Shapes, parts: Sequence[Part], name: str | None = None) -> Symmetry:
+    return Symmetry(name or f"scale of {_words(parts)}", _indicator(shapes, parts))
+
+
+def _indicator(shapes: Shapes, parts: Sequence[Part]) -> np.ndarray:
+    marks = {name: np.zeros(shape) for name, shape in shapes.items()}
     for part in parts:
         name, index = (part, ...) if isinstance(part, str) else part
         if name not in marks:
@@ -224,12 +241,6 @@ def _indicator(problem: Problem, parts: Sequence[Part]) -> np.ndarray:
     return flat
 
 
-def _disjoint(up: np.ndarray, down: np.ndarray) -> np.ndarray:
-    if np.any((up > 0) & (down > 0)):
-        raise ValueError("incoming and outgoing must not share parameters, got parts that do")
-    return up - down
-
-
 def _words(parts: Sequence[Part]) -> str:
     def word(index: Any) -> str:
         entries = index if isinstance(index, tuple) else (index,)
@@ -242,9 +253,7 @@ def _row(name: str, index: int, axis: int) -> Part:
     return (name, index) if axis == 0 else (name, (slice(None), index))
 
 
-def _biases(
-    widths: Sequence[int], vectors: Sequence[str], shapes: dict[str, tuple[int, ...]]
-) -> list[str | None]:
+def _biases(widths: Sequence[int], vectors: Sequence[str], shapes: Shapes) -> list[str | None]:
     """For each matrix the first vector of its number of outputs that no earlier one took."""
     free = list(vectors)
     chosen: list[str | None] = []
@@ -257,14 +266,14 @@ def _biases(
 
 
 def _hidden_units(
-    problem: Problem, one: str, two: str, bias: str | None, width: int, outputs: int
+    shapes: Shapes, one: str, two: str, bias: str | None, outputs: int
 ) -> list[Symmetry]:
     found = []
-    for j in range(width):
+    for j in range(shapes[one][outputs]):
         incoming: list[Part] = [_row(one, j, outputs)]
         if bias is not None:
             incoming.append((bias, j))
-        found.append(rescaling_symmetry(problem, incoming, [_row(two, j, 1 - outputs)]))
+        found.append(_rescaling(shapes, incoming, [_row(two, j, 1 - outputs)]))
     return found
 
 

@@ -196,6 +196,7 @@ def variance_dataset(
         2 * float(exponent.standard_error),
     )
     found.attrs["psi_interval"] = [2 * float(low), 2 * float(high)]
+    found.attrs["kind"] = "variance_flatness"
     return found
 
 

@@ -1,10 +1,15 @@
 """What people read."""
 
 from statsgd.reports import comparison_sections as comparison_sections  # registers its sections
+from statsgd.reports import fit_sections as fit_sections
+from statsgd.reports import grid_sections as grid_sections
+from statsgd.reports import measure_sections as measure_sections
 from statsgd.reports.charts import Chart, Map, Series
+from statsgd.reports.gallery import gallery, judged
 from statsgd.reports.panels import DARK, LIGHT, Figure, Panel, Theme
 from statsgd.reports.report import report
 from statsgd.reports.sections import SECTIONS, Section, register, sections
+from statsgd.reports.show import show
 
 __all__ = [
     "DARK",
@@ -17,7 +22,10 @@ __all__ = [
     "Section",
     "Series",
     "Theme",
+    "gallery",
+    "judged",
     "register",
     "report",
     "sections",
+    "show",
 ]

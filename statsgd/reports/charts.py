@@ -54,6 +54,8 @@ class Chart:
     """Which axes are logarithmic: `""`, `"x"`, `"y"` or `"xy"`."""
     level: float | None = None
     """A value of y to draw a thin line at."""
+    names: tuple[str, ...] = ()
+    """What stands at x = 0, 1, 2, …, where the horizontal axis counts things."""
 
     def __post_init__(self) -> None:
         one_of("log", self.log, ("", "x", "y", "xy"))
@@ -72,7 +74,7 @@ class Chart:
         data.attrs = {
             "kind": "chart", "title": self.title, "x": self.x, "y": self.y, "log": self.log,
             "level": np.nan if self.level is None else float(self.level),
-            "series": json.dumps(words),
+            "series": json.dumps(words), "names": json.dumps(list(self.names)),
         }  # fmt: skip
         return xr.DataTree(data)
 
@@ -141,6 +143,7 @@ def chart_panel(data: xr.Dataset) -> Panel:
     """The panel of a `Chart` kept as data."""
     words = json.loads(data.attrs["series"])
     groups = list(dict.fromkeys(word["group"] or word["label"] for word in words))
+    names = json.loads(data.attrs["names"])
 
     def draw(axis: Any, theme: Theme) -> None:
         if np.isfinite(data.attrs["level"]):
@@ -158,6 +161,8 @@ def chart_panel(data: xr.Dataset) -> Panel:
                 plain_log_ticks(getattr(axis, f"{letter}axis"))
         axis.set(title=data.attrs["title"], xlabel=data.attrs["x"], ylabel=data.attrs["y"])
         axis.title.set_wrap(True)
+        if names:
+            axis.set_xticks(range(len(names)), names, rotation=30, ha="right")
         if any(word["label"] for word in words):
             axis.legend()
 
@@ -181,7 +186,7 @@ def map_panel(data: xr.Dataset) -> Panel:
         level = data.attrs["contour"]
         if np.isfinite(level) and min(values.shape) > 1:
             axis.contour(np.nan_to_num(values, nan=np.inf), levels=[level], colors=theme.ink)
-        if values.size <= _LABELLED:
+        if values.shape[1] <= _LABELLED:
             for (i, j), value in np.ndenumerate(values):
                 text = str(data["words"].values[i, j]) if "words" in data else f"{value:.3g}"
                 bright = sum(mesh.cmap(mesh.norm(value))[:3]) > 1.5
@@ -192,10 +197,10 @@ def map_panel(data: xr.Dataset) -> Panel:
         axis.set(title=data.attrs["title"], xlabel=data.attrs["x"], ylabel=data.attrs["y"])
         axis.title.set_wrap(True)
 
-    return Panel(draw, 3.5)
+    return Panel(draw, max(3.5, 0.25 * len(rows) + 1.2))
 
 
-_LABELLED = 64  # cells of a map up to which each shows its value
+_LABELLED = 9  # columns of a map up to which its cells show their values
 
 
 def _draw_series(axis: Any, word: dict, points: tuple, colour: str, style: Any) -> None:

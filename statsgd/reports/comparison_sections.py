@@ -30,15 +30,20 @@ def gap_section(name: str, node: xr.DataTree) -> Section:
 def claim_section(name: str, node: xr.DataTree) -> Section:
     """A claim, its verdict, the quantities it stands or falls with, and the charts below it."""
     table = node["table"].to_dataset().to_dataframe().reset_index(drop=True)
+    exact = not table["predicted_error"].any()
+    shown = table.drop(columns="predicted_error") if exact else table
     finding = " ".join(filter(None, [_numbers(table, node.attrs["confidence"]), node.attrs["why"]]))
     verdict, source = node.attrs["verdict"], node.attrs["source"]
-    return Section(node.attrs["statement"], finding, (), table, verdict, source)
+    return Section(node.attrs["statement"], finding, (), shown, verdict, source)
 
 
 @register("charts")
 def charts_section(name: str, node: xr.DataTree) -> Section:
-    """Charts that belong together and judge nothing."""
-    return Section(node.attrs["title"], node.attrs["finding"])
+    """Charts and a `table` that belong together and judge nothing."""
+    table = None
+    if "table" in node.children:
+        table = node["table"].to_dataset().to_dataframe().reset_index(drop=True)
+    return Section(node.attrs["title"], node.attrs["finding"], table=table)
 
 
 def _numbers(table: pd.DataFrame, confidence: float) -> str:

@@ -25,8 +25,9 @@ def report(results: xr.DataTree, path: str | os.PathLike[str], *, files: bool = 
     becomes a section; verdicts come first. The root's attributes `title`, `question` and `finding`
     head the page, and the rest of them is listed as provenance. Text is escaped.
 
-    With `files`, the figures are also written as PNG files to the folder `figures` beside it, and
-    what the page says, with all numbers of its tables, as `summary.json`.
+    With `files`, the figures are also written as PNG files to the folder `figures` beside it, for
+    dark pages with names in `-dark.png`, and what the page says, with all numbers of its tables, as
+    `summary.json`.
 
     Raises `ValueError` if there is nothing to report or `path` is a folder.
     """
@@ -41,7 +42,7 @@ def report(results: xr.DataTree, path: str | os.PathLike[str], *, files: bool = 
         question=results.attrs.get("question", ""),
         finding=results.attrs.get("finding", ""),
         verdicts=[(slug, part) for slug, part in parts if part.verdict],
-        sections=[(slug, part, _drawn(part), _table(part.table)) for slug, part in parts],
+        sections=[(slug, part, _drawn(part), table_rows(part.table)) for slug, part in parts],
         provenance=_provenance(results),
         written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
@@ -96,7 +97,8 @@ def _write_figures(parts: list[tuple[str, Section]], folder: Path) -> dict[str, 
         names[slug] = [f"figures/{slug}-{index}.png" for index in range(len(panels))]
         for name, panel in zip(names[slug], panels, strict=True):
             (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_bytes(panel.png())
+            (folder / name).write_bytes(panel.png(LIGHT))
+            (folder / name.replace(".png", "-dark.png")).write_bytes(panel.png(DARK))
     return names
 
 
@@ -126,7 +128,8 @@ def _summary(
     }
 
 
-def _table(table: pd.DataFrame | None) -> dict[str, Any] | None:
+def table_rows(table: pd.DataFrame | None) -> dict[str, Any] | None:
+    """A table as words, with its columns, and whether it is long."""
     if table is None:
         return None
     rows = [[_cell(value) for value in row] for row in table.itertuples(index=False)]

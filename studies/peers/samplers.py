@@ -15,12 +15,13 @@ from numpyro.infer import MCMC, NUTS
 from numpyro.infer.initialization import init_to_median
 
 import statsgd
-from statsgd.kernels import MALA, OBABO, LangevinKernel
+from statsgd.kernels import MALA, OBABO, SGLD, LangevinKernel
 from statsgd.laws import FlooredLossScaledLaw, Gibbs, Law
-from statsgd.problems import quadratic
+from statsgd.noise import Minibatch
+from statsgd.problems import linear_regression, quadratic
 from studies.peers.race import Runner
 
-_STEP = {"MALA": 0.6, "OBABO": 0.9}
+_SGLD_STEP = 0.02  # times the curvature of the mean loss
 
 
 def targets() -> dict[str, Law]:
@@ -32,16 +33,29 @@ def targets() -> dict[str, Law]:
     }
 
 
-def steppers(chains: int) -> dict[str, dict[str, Runner]]:
-    """By kernel: ours against blackjax's on the Gaussian, all draws kept."""
+def steppers(
+    chains: int, *, examples: int = 1792, batch_size: int = 8
+) -> dict[str, dict[str, Runner]]:
+    """By kernel: ours against blackjax's, all draws kept.
+
+    MALA and OBABO on the Gaussian, SGLD on a linear regression of as many parameters.
+    """
     law = targets()["Gibbs, d=8"]
+    data = _regression_data(examples, law.dimension)
+    subsampled = SGLD.from_problem(
+        linear_regression(*data),
+        Minibatch(batch_size, "with_replacement"),
+        step_size=_SGLD_STEP / examples,
+    )
     found: dict[str, dict[str, Runner]] = {
         "MALA": {"statsgd": _ours(law, MALA(step_size=0.02, adapt_step_size=False), chains)},
         "OBABO": {"statsgd": _ours(law, OBABO(step_size=0.1, adapt_step_size=False), chains)},
+        "SGLD": {"statsgd": _ours(None, subsampled, chains)},
     }
     if importlib.util.find_spec("blackjax"):
         found["MALA"]["blackjax"] = _blackjax(law, "mala", chains)
         found["OBABO"]["blackjax GHMC"] = _blackjax(law, "ghmc", chains)
+        found["SGLD"]["blackjax"] = _blackjax_sgld(data, batch_size, chains)
     return found
 
 
@@ -116,9 +130,16 @@ def efficiency(name: str, *, warmup: int, draws: int, chains: int, repeats: int)
     )
 
 
-def _ours(law: Law, kernel: LangevinKernel, chains: int) -> Runner:
+def _regression_data(examples: int, dimension: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(examples, dimension)).astype(np.float32)
+    truth = inputs @ rng.normal(size=dimension)
+    return inputs, (truth + rng.normal(size=examples)).astype(np.float32)
+
+
+def _ours(law: Law | None, kernel: LangevinKernel, chains: int) -> Runner:
     def runner(steps):
-        return statsgd.sample(
+        tree = statsgd.sample(
             law,
             kernel,
             warmup=0,
@@ -128,7 +149,9 @@ def _ours(law: Law, kernel: LangevinKernel, chains: int) -> Runner:
             progress=False,
             diagnose=False,
             devices=jax.devices(),
-        )["posterior"].params.values
+        )
+        (draws,) = tree["posterior"].data_vars.values()
+        return draws.values
 
     return runner
 
@@ -152,5 +175,35 @@ def _blackjax(law: Law, name: str, chains: int) -> Runner:
             return moved, moved.position
 
         return jax.lax.scan(step, state, jax.random.split(jax.random.key(1), steps))[1]
+
+    return lambda steps: np.asarray(run(steps))
+
+
+def _blackjax_sgld(data: tuple[np.ndarray, np.ndarray], size: int, chains: int) -> Runner:
+    import blackjax
+    from blackjax.sgmcmc.gradients import grad_estimator
+
+    inputs, targets = jax.tree.map(jnp.asarray, data)
+    number, dimension = inputs.shape
+
+    def log_likelihood(theta, example):
+        return -0.5 * (example[0] @ theta - example[1]) ** 2
+
+    algorithm = blackjax.sgld(grad_estimator(lambda theta: 0.0, log_likelihood, number))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(steps):
+        def one(key, theta):
+            batch_key, key = jax.random.split(key)
+            chosen = jax.random.randint(batch_key, (size,), 0, number)
+            batch = inputs[chosen], targets[chosen]
+            return algorithm.step(key, theta, batch, _SGLD_STEP / number)
+
+        def step(theta, key):
+            moved = jax.vmap(one)(jax.random.split(key, chains), theta)
+            return moved, moved
+
+        keys = jax.random.split(jax.random.key(1), steps)
+        return jax.lax.scan(step, jnp.zeros((chains, dimension)), keys)[1]
 
     return lambda steps: np.asarray(run(steps))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from statsgd.kernels import KERNELS
+from statsgd.kernels import KERNELS, MALA, ReplicaExchange
 
 
 class Setting(NamedTuple):
@@ -21,8 +21,10 @@ class Setting(NamedTuple):
     gaussian_variance: Callable[[float, np.ndarray], np.ndarray] | None = lambda h, k: 1.0 + 0 * k
     #: Whether the kernel takes a preconditioner.
     preconditioned: bool = True
-    #: Whether it runs as it is on any NumPyro model or potential.
-    general: bool = True
+    #: Steps times step size of the battery, in relaxation times of the unimodal coordinates.
+    relaxations: float = 12.0
+    #: How it is built, where not by its own constructor on any model or potential.
+    make: Callable[..., Any] | None = None
 
 
 def rippled(position):
@@ -31,6 +33,14 @@ def rippled(position):
     scales = jnp.asarray(PRECONDITIONER, flat.dtype) if flat.size == len(PRECONDITIONER) else 1.0
     return scales * (1 + 0.4 * jnp.sin(flat / jnp.sqrt(scales)))
 
+
+def ladder(*model, temperature=1.0, **options):
+    """Replica exchange over MALA whose cold rung has this temperature."""
+    inner = MALA(*model, temperature=temperature, **options)
+    return ReplicaExchange(inner, temperatures=temperature * RUNGS)
+
+
+RUNGS = np.array([1.0, 2.0])
 
 #: Curvatures 1 and 100, then a skewed law, Student-t, mild funnel (2) and two wells.
 PRECONDITIONER = np.array([1.0, 0.01, 1.0, 1.0, 1.0, 1.0, 0.3])
@@ -58,13 +68,34 @@ SETTINGS = {
         gaussian_variance=None,
         preconditioned=False,
     ),
+    # Of short memory beside the slow coordinates, of long memory beside the narrow one.
+    "PreconditionedSGLD": Setting(
+        0.01,
+        options={"decay": 0.9, "correction": True},
+        tolerance=0.12,
+        gaussian_variance=None,
+        preconditioned=False,
+    ),
+    # Only the cold rung starts in its law: the others need longer to come to theirs.
+    "ReplicaExchange": Setting(relaxations=60.0, make=ladder),
 }
 
-#: Kernels that the general tests run over.
-GENERAL = [name for name in KERNELS if SETTINGS.get(name, Setting(general=False)).general]
+#: Options where no coordinate is narrow: longer steps, and a memory short beside all of them.
+BRISK = {"PreconditionedSGLD": {"step_size": 0.1, "decay": 0.5}}
+
+#: Kernels that leave their target invariant at any step.
+EXACT = [name for name, setting in SETTINGS.items() if setting.tolerance == 0]
 
 
 def build(name, *model, **options):
     """The kernel `name` with its setting's options."""
     setting = SETTINGS[name]
-    return KERNELS[name](*model, **({"step_size": setting.step_size} | setting.options | options))
+    make = setting.make or KERNELS[name]
+    return make(*model, **({"step_size": setting.step_size} | setting.options | options))
+
+
+def at_temperature(kernel, temperature):
+    """The kernel's parameters at a temperature, which may be traced."""
+    if "temperatures" in kernel.parameters:
+        return kernel.parameters | {"temperatures": temperature * RUNGS}
+    return kernel.parameters | {"temperature": temperature}

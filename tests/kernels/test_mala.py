@@ -7,6 +7,7 @@ import numpy as np
 from statsgd.kernels import MALA, mala
 from statsgd.kernels.mala import init, step
 from statsgd.kernels.preconditioner import as_preconditioner
+from statsgd.kernels.tree import random_like
 
 
 def quartic(x):
@@ -29,7 +30,7 @@ def test_acceptance_satisfies_detailed_balance():
         start = init(x, quartic, parameters)
         _, info = step(k, start, quartic, parameters)
         noise_key, _ = jax.random.split(k)
-        xi = jax.random.normal(jax.random.split(noise_key, 1)[0], ())
+        xi = random_like(noise_key, x)
         y = x - h * gradient(x) + jnp.sqrt(2 * h * temperature) * xi
         log_ratio = (quartic(x) - quartic(y)) / temperature
         log_ratio += log_proposal(x, y) - log_proposal(y, x)

@@ -172,6 +172,38 @@ def test_strata_density_is_normalised():
     )
 
 
+@pytest.mark.parametrize(("epsilon", "saturation"), [(4.2, 1.0), (8.0, 1.0), (8.0, 0.02)])
+def test_strata_draws(epsilon, saturation):
+    # Shares by quadrature over the loss; distribution of z and of |y| by quadrature of the density.
+    law, n = StrataLaw(epsilon, saturation), 200_000
+    draws = np.asarray(law.draw(jax.random.key(1), (n,)), dtype=np.float64)
+    y, z = np.linalg.norm(draws[:, :3], axis=1), draws[:, 3]
+    for share, seen in (
+        (law.segment_probability(), (z >= 0) & (z <= 1)),
+        (law.point_probability(), z > 1.5),
+    ):
+        assert abs(seen.mean() - share) < 4 * np.sqrt(share * (1 - share) / n)
+    # ∫ g(½r² + ½s²) 4πr² dr over r < limit, on the segment, s = 0, and at distances s beyond it.
+    s = (np.arange(500) + 0.5) / 1000
+
+    def over_r(places, limit):
+        log_r = np.linspace(-300, np.log(limit), 6001)
+        loss = 0.5 * (np.exp(2 * log_r) + places[:, None] ** 2)
+        density = np.exp(law._loss_law.log_profile(loss, np) + 3 * log_r)
+        return 4 * np.pi * np.trapezoid(density, log_r)
+
+    for limit, low, high in ((0.2, 0, 1), (1.0, 0, 1), (1.0, 1, 1.5), (100.0, 1, 1.25)):
+        if high == 1:
+            mass = over_r(np.zeros(1), limit)[0]
+        else:
+            mass = over_r(s[s < high - 1], limit).sum() / 1000
+        share = mass / np.exp(law.log_normalizer())
+        seen = (y < limit) & (z > low) & (z < high)
+        assert abs(seen.mean() - share) < 4 * np.sqrt(share * (1 - share) / n) + 1e-3 * share
+    # Of every direction alike.
+    assert np.all(np.abs(np.mean(draws[:, :3] > 0, axis=0) - 0.5) < 2 / np.sqrt(n))
+
+
 @pytest.mark.slow
 def test_sgd_collapses_onto_the_strata_that_attract():
     # ε = 3 lies between the critical ratios 2 of the point and 4 of the segment: from the basin of

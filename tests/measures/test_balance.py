@@ -76,6 +76,22 @@ def test_symmetries_are_found_where_they_are():
     assert [s.name for s in find_symmetries(kernels)] == [f"a[:,{j}] / b[{j}]" for j in range(3)]
 
 
+def test_parameters_that_do_nothing_are_no_evidence():
+    # Parameters that the loss ignores have every symmetry, and no charge worth the name.
+    problem = problems.empirical_risk(
+        lambda p, e: (
+            (p["out"] @ jnp.maximum(p["in"] @ e[0], 0) - e[1][0]) ** 2 + 0 * jnp.sum(p["idle"])
+        ),
+        (INPUTS, TARGETS),
+        {"in": np.ones((2, 2)), "out": np.ones(2), "idle": np.ones((2, 2))},
+    )
+    idle = scale_symmetry(problem, ["idle"])
+    assert np.isnan(symmetry_violation(problem, idle))
+    assert find_symmetries(problem, [idle]) == []
+    units = [rescaling_symmetry(problem, [("in", j)], [("out", j)]) for j in range(2)]
+    assert find_symmetries(problem, [idle, *units]) == units
+
+
 def test_generators_act_as_they_say():
     relu = problems.multilayer_perceptron(INPUTS, TARGETS, [3])
     whole = rescaling_symmetry(relu, ["weights.0", "biases.0"], ["weights.1"])

@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 from scipy.integrate import solve_ivp
 
-from statsgd import problems
+from statsgd import SGD, noise, problems, simulate
 from statsgd.comparison import BasinProbabilities, FlatPreference
 from statsgd.comparison.effects import Sides
 from statsgd.measures import (
@@ -97,6 +97,24 @@ def test_shares_of_an_ensemble(run):
     np.testing.assert_allclose(found.share, [1 - share, share])
     np.testing.assert_allclose(found.share_error, np.sqrt(share * (1 - share) / 999))
     assert found.attrs == {"unassigned": 0, "not_converged": 0}
+
+
+@pytest.mark.slow
+def test_shares_of_the_chain_in_the_long_run():
+    # η = .04, c = 1: the exact chain has .7525 in the flat well, the diffusion's law .7339.
+    ensemble = simulate(
+        WELLS,
+        SGD(0.04, noise.Isotropic(1.0)),
+        steps=12_000,
+        replicas=4000,
+        seed=0,
+        start=np.repeat([[0.0], [1.0]], [3000, 1000], axis=0),
+        progress=False,
+    )
+    found = basins_dataset(WELLS, ensemble, np.array([[0.0], [1.0]]), radius=0.05)
+    assert found.attrs["unassigned"] == 0
+    assert float(4 * found.share_error[0]) < 0.04
+    assert abs(float(found.share[0]) - 0.7525) < 4 * float(found.share_error[0])
 
 
 def test_comparisons_follow_the_flow(run):

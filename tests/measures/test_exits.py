@@ -13,6 +13,7 @@ from statsgd.measures import (
     escape_rate,
     exit_times,
     first_exit,
+    first_passage,
     loss_climb,
     loss_climb_dataset,
     restricted_mean,
@@ -122,6 +123,43 @@ def test_escape_of_sgd_against_the_exact_chain(escaping, exact_survival):
     assert exits.time[exits.left].mean() < 0.6 * exact_survival.sum()
 
 
+def test_exits_to_the_step_without_records(escaping):
+    # The same replicas as `simulate` runs, so the same exits, to the step.
+    exits = first_passage(
+        problems.quadratic(np.eye(1)),
+        SGD(ETA, noise.Isotropic(NOISE)),
+        lambda x: jnp.abs(x[0]) < EDGE,
+        steps=100,
+        replicas=1000,
+        seed=5,
+    )
+    seen = exit_times(escaping, "inside")
+    np.testing.assert_array_equal(exits.time, seen.time[:1000])
+    np.testing.assert_array_equal(exits.left, seen.left[:1000])
+
+
+@pytest.mark.slow
+def test_mean_first_passage_of_a_chain_over_a_barrier():
+    # Quartic x⁴/4 − x²/2, −1 → 0 at τ = .1, chain with η = .02: 33.41 in t = ηk; the diffusion
+    # takes 30.82, 8 % less.
+    exits = first_passage(
+        problems.quartic_wells(),
+        SGD(0.02, noise.Isotropic(10.0)),
+        lambda x: x[0] < 0,
+        steps=6000,
+        replicas=6000,
+        seed=0,
+    )
+    rate = escape_rate(exits, after=300)
+    spread = restricted_mean(exits, 6000)
+    left = survival_curve(exits).at(6000)[0] / rate.value
+    error = np.hypot(spread.standard_error, left * rate.standard_error / rate.value)
+    mean, error = 0.02 * (spread.value + left), 0.02 * error
+    assert 4 * error < 0.07 * 33.41
+    assert abs(mean - 33.41) < 4 * error
+    assert abs(mean - 30.82) > 4 * error
+
+
 def test_labelled_survival(escaping):
     found = survival_dataset(exit_times(escaping, "inside"))
     assert found.survival.dims == ("time",)
@@ -169,6 +207,12 @@ def test_bad_input(unchecked):
     exits = first_exit(held, np.arange(2.0))
     with pytest.raises(ValueError, match="after must leave replicas inside"):
         escape_rate(exits, after=1.0)
+    problem, sgd = problems.quadratic(np.eye(1)), SGD(ETA, noise.Isotropic(NOISE))
+    ask: dict = {"steps": 5, "replicas": 3, "seed": 0}
+    with pytest.raises(ValueError, match="start must lie inside the region, got 3"):
+        first_passage(problem, sgd, lambda x: x[0] > 1, **ask)
+    with pytest.raises(ValueError, match="inside must return one boolean"):
+        first_passage(problem, sgd, lambda x: x, **ask)
     with pytest.raises(ValueError, match="horizon must be at most the last time seen 1"):
         restricted_mean(exits, 2.0)
     with pytest.raises(ValueError, match=r"start_loss must have shape \(\) or \(2,\)"):

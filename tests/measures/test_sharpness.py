@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from statsgd import problems
-from statsgd.measures import expected_sharpness
+from statsgd.measures import expected_sharpness, over_replicas
 
 
 @pytest.mark.parametrize(("hessian", "value"), [((20.0, 200.0), 0.011), ((2.0, 2.0), 0.0002)])
@@ -28,6 +28,16 @@ def test_quartic():
     # Away from a minimum the absolute variant measures the gradient, ε|∇L|√(2/π) at least.
     absolute = expected_sharpness(problem, at, 0.3, draws=20_000, absolute=True)
     assert absolute.value > 0.9 * 0.3 * np.linalg.norm(at**3) * np.sqrt(2 / np.pi)
+
+
+def test_over_replicas():
+    # (ε²/2) Tr H at each of them, with displacements of their own.
+    problem = problems.quadratic(np.diag([20.0, 200.0]))
+    found = over_replicas(
+        expected_sharpness, problem, np.zeros((3, 2)), seed=1, radius=0.01, draws=2000
+    )
+    assert np.all(np.abs(found.value - 0.011) < 4 * found.standard_error)
+    assert np.ptp(found.value) > 0
 
 
 def test_refusals():

@@ -1,14 +1,13 @@
 """Spectral measures against eigenvalues, and their standard errors against known variances."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from statsgd import noise, problems
+from statsgd import problems
 from statsgd.measures import (
     hessian,
     log_determinant,
-    noise_covariance,
-    noise_operator,
     over_blocks,
     spectral_density,
     spectrum,
@@ -52,9 +51,6 @@ def test_log_determinant_leaves_out_the_nullspace():
 def test_log_determinant_at_a_saddle():
     saddle = problems.landscape(lambda x: x[0] ** 2 - 2 * x[1] ** 2 + 0 * x[2], np.zeros(3))
     assert log_determinant(saddle, np.zeros(3)) == pytest.approx((np.log(8), 0, 1, 0, 1, 0))
-    sampled = log_determinant(saddle, np.zeros(3), samples=10)
-    # Signs see every entry of a diagonal matrix in full.
-    assert sampled == pytest.approx((np.log(8), 0, 1, 0, 1, 0), abs=1e-9)
 
 
 @pytest.mark.parametrize("depth", [None, 22])
@@ -81,17 +77,17 @@ def test_orders_of_eigenpairs():
         lambda x: saddle.loss(x) - 2 * x[0] ** 2 - 0.5 * x[1] ** 2, np.zeros(3)
     )  # curvatures −2, 0, 0.5
     at = np.zeros(3)
-    assert top_eigenpairs(shifted, at, 1).values == pytest.approx([0.5])
     assert top_eigenpairs(shifted, at, 2, order="smallest").values == pytest.approx([-2, 0])
     assert top_eigenpairs(shifted, at, 2, order="modulus").values == pytest.approx([-2, 0.5])
 
 
 def test_a_krylov_space_that_ends_early():
     # H of rank one: two dimensions hold every product; the rest must not be made up.
-    single = problems.quadratic(np.diag([1.0, 0, 0, 0, 0]) + 0.0)
+    single = problems.quadratic(np.diag([1.0, 0, 0, 0, 0]))
     found = top_eigenpairs(single, np.zeros(5), 2, depth=5)
     np.testing.assert_allclose(found.values, [1, 0], atol=1e-9)
     assert np.all(found.residuals < 1e-9)
+    np.testing.assert_allclose(found.vectors @ found.vectors.T, np.eye(2), atol=1e-9)
     sampled = log_determinant(single, np.zeros(5), samples=10, depth=5)
     assert sampled.nullity == pytest.approx(4, abs=1e-9)
 
@@ -102,22 +98,19 @@ def test_spectral_density():
     exact = spectral_density(PROBLEM, ORIGIN, grid, 0.3)
     np.testing.assert_allclose(exact.value, bumps.mean(1), rtol=1e-6, atol=1e-12)
     assert np.trapezoid(exact.value, grid) == pytest.approx(1, rel=1e-3)
-    found = spectral_density(PROBLEM, ORIGIN, grid, 0.3, samples=200, depth=24)
+    found = spectral_density(PROBLEM, ORIGIN, grid, 0.3, samples=192, depth=24)
     seen = bumps.mean(1) > 1e-3
     off = np.abs(found.value - exact.value)[seen] / found.standard_error[seen]
     assert np.all(off < 4.5)
     assert np.median(found.standard_error[seen] / exact.value[seen]) < 0.1
 
 
-def test_blocks_and_other_matrices():
+def test_blocks_share_the_trace():
     problem = network()
     whole = hessian(problem, PARAMS)
     blocks = over_blocks(problem, PARAMS, trace)
     assert list(blocks) == problem.names
     assert sum(block.value for block in blocks.values()) == pytest.approx(np.trace(whole))
-    # Of a matrix that the examples give: Tr Σ₁/S.
-    found = trace(problem, PARAMS, noise_operator(noise.Minibatch(2))).value
-    assert found == pytest.approx(np.trace(noise_covariance(problem, PARAMS, noise.Minibatch(2))))
 
 
 def test_large_problems_are_estimated(monkeypatch):
@@ -125,7 +118,31 @@ def test_large_problems_are_estimated(monkeypatch):
     found = trace(PROBLEM, ORIGIN)
     assert 0 < found.standard_error < 0.2 * VALUES.sum()
     assert abs(found.value - VALUES.sum()) < 4 * found.standard_error
-    np.testing.assert_allclose(top_eigenpairs(PROBLEM, ORIGIN, 2).values, VALUES[:2], rtol=1e-10)
+
+
+@pytest.mark.slow
+def test_four_thousand_parameters():
+    # H = Q diag(h) Q with a reflection Q, of which only products are ever formed.
+    d = 4096
+    h = np.exp(np.linspace(0, 4, d))
+    h[:3] = 200.0, 150.0, 120.0
+    v = np.random.default_rng(1).normal(size=d)
+    v /= np.linalg.norm(v)
+
+    def loss(x):
+        return 0.5 * jnp.sum(h * (x - 2 * v * (v @ x)) ** 2)
+
+    problem, origin = problems.landscape(loss, np.zeros(d)), np.zeros(d)
+    top = top_eigenpairs(problem, origin, 3)
+    np.testing.assert_allclose(top.values, [200, 150, 120], rtol=1e-6)
+    for found, expected in (
+        (trace(problem, origin), h.sum()),
+        (trace_of_square(problem, origin), np.sum(h**2)),
+        (log_determinant(problem, origin), np.log(h).sum()),
+    ):
+        assert 0 < found.standard_error < 0.02 * expected
+        assert abs(found.value - expected) < 4 * found.standard_error
+    assert log_determinant(problem, origin).nullity == 0
 
 
 def test_refusals(unchecked):

@@ -1,0 +1,72 @@
+"""Whose store a directory is: made anew, opened again by the same run, or refused."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from statsgd.provenance import first_difference
+
+_STORED = {  # kinds, in words
+    "ensemble": "a stored ensemble",
+    "draws": "stored draws",
+    "sweep": "a stored sweep",
+}
+_VERSION = "_version"  # attributes that end so say who wrote a store, not what is in it
+
+
+def open_store(path: Path, attributes: dict) -> Any:
+    """The root of the Zarr store at `path` that belongs to the run with these `attributes`.
+
+    Raises `ValueError` if `path` holds anything else: another configuration, by the name of the
+    field that differs, or no such run at all. Nothing is overwritten then.
+    """
+    import zarr
+
+    wanted = f"store must be a new path or {_STORED[attributes['kind']]}, got "
+    if _is_new(path, wanted):
+        return zarr.open_group(str(path), mode="a", attributes=attributes)
+    _require_same(path, wanted, attributes)
+    for unfinished in path.rglob("*.partial"):  # of a process that was killed
+        unfinished.unlink()
+    return zarr.open_group(str(path), mode="r+")
+
+
+def _is_new(path: Path, wanted: str) -> bool:
+    if not path.exists():
+        return True
+    if not path.is_dir():
+        raise ValueError(f"{wanted}file {path}")
+    if (path / "zarr.json").exists():
+        return False
+    # A run killed while it made the store leaves at most an unfinished file.
+    if all(item.suffix == ".partial" for item in path.iterdir()):
+        return True
+    raise ValueError(f"{wanted}{path}, which holds other files")
+
+
+def _require_same(path: Path, wanted: str, attributes: dict) -> None:
+    try:
+        there = json.loads((path / "zarr.json").read_text()).get("attributes", {})
+    except (json.JSONDecodeError, AttributeError) as error:
+        raise ValueError(f"store {path} is damaged: zarr.json: {error}") from None
+    if there.get("kind") != attributes["kind"]:
+        raise ValueError(f"{wanted}{path}, which holds {there.get('kind', 'something else')!r}")
+    found = first_difference(_settings(there), _settings(attributes))
+    if found:
+        name, theirs, ours = found
+        raise ValueError(
+            f"store {path} holds another configuration: {name} is {theirs!r} there and "
+            f"{ours!r} here"
+        )
+
+
+def _settings(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    found = {}
+    for name, value in attributes.items():
+        if not name.endswith(_VERSION):
+            try:
+                found[name] = json.loads(value) if isinstance(value, str) else value
+            except json.JSONDecodeError:
+                found[name] = value
+    return found

@@ -1,0 +1,217 @@
+"""The local learning coefficient: how fast the volume of low loss around a point shrinks."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from statsgd.arguments import count, is_traced, non_negative, positive
+from statsgd.dynamics.noise import GradientNoise, Minibatch, NoNoise
+from statsgd.measures.evaluation import Estimate, evaluate, flat_point, random_key, sample_mean
+from statsgd.problems import EmpiricalRisk, Problem
+from statsgd.problems.problem import SampledProblem
+
+
+class LearningCoefficient(NamedTuple):
+    """λ̂ with its errors, and what to judge the chains by."""
+
+    value: Any
+    """λ̂ = nβ (E L(w) − L(w*)) at the step size that was asked for."""
+    standard_error: Any
+    """Monte Carlo error of `value`, from the effective sample size and the baseline's error."""
+    baseline: Any
+    """L(w*)."""
+    baseline_standard_error: Any
+    """0 where all of the loss is evaluated."""
+    effective_sample_size: Any
+    """Independent draws that all chains together are worth."""
+    rhat: Any
+    """Spread of all chains over that within one: above 1.01 they have not mixed."""
+    step_size_bias: Any
+    """Twice the change from step size h/2 to h: the bias of `value` at leading order in h."""
+    step_size_bias_standard_error: Any
+
+
+def local_learning_coefficient(
+    problem: Problem,
+    params: PyTree,
+    *,
+    step_size: float,
+    steps: int,
+    burn_in: int,
+    inverse_temperature: float | None = None,
+    localization: float = 1.0,
+    noise: GradientNoise | None = None,
+    loss_examples: int | None = None,
+    thinning: int = 1,
+    chains: int = 8,
+    seed: Any = 0,
+) -> LearningCoefficient:
+    """λ̂ = nβ (E L(w) − L(w*)) over draws w ∝ exp(−nβ L(w) − (γ/2)|w − w*|²) around w* = `params`.
+
+    The volume of {L < L(w*) + s} around a minimum falls like s^λ (−log s)^(m−1). λ is d/2 where
+    the Hessian has full rank, and less where the minimum is degenerate: it measures flatness to
+    all orders. At finite nβ the estimate departs from λ: by terms of order 1/(nβ), by
+    −(m−1)/log(nβ) and more where the multiplicity m is above 1, and by the localization. A point
+    that is no local minimum can give a negative number.
+
+    The chains are Langevin dynamics, with stochastic gradients if asked for:
+
+        w ← w − h [nβ ĝ(w) + γ (w − w*)] + √(2h) ξ,
+
+    whose stationary law differs by O(h) from the one wanted; a second ensemble of chains with step
+    size h/2, run for the same time, says by how much.
+
+    **Arguments:**
+
+    - `step_size` h, stable while h(nβ h_max + γ) < 2 (params² per unit of log density; √(2h)
+      scales the noise: the ε of published code is 2h); `steps` kept of each chain, every
+      `thinning`-th, after `burn_in` discarded ones, which start at w*.
+    - `inverse_temperature` nβ (1/loss), by default N/log N with the number of examples; a problem
+      without a data set must be given it.
+    - `localization` γ ≥ 0 (1/params²), which keeps chains near w*.
+    - `noise`, the stochastic gradient ĝ, such as `noise.Minibatch(64)`; the full one by default.
+    - `loss_examples`: None evaluates the whole loss at each kept step. A number evaluates that many
+      fresh random examples; then L(w*) has an error too, which is in the standard error.
+    - `chains`, at least 2.
+
+    Raises `ValueError` for noise that is not white, and where a chain left the finite numbers
+    (traced: NaN).
+
+    Source: Lau, Furman, Wang, Murfet, Wei (2023), arXiv:2308.12108; Watanabe (2013), for β = 1/log
+    n. Step halving and the standard errors are derived.
+    """
+    h = float(positive("step_size", step_size))
+    gamma = float(non_negative("localization", localization))
+    strength = _inverse_temperature(problem, inverse_temperature)
+    every, number = count("thinning", thinning), count("chains", chains, at_least=2)
+    records = count("steps", steps) // every
+    count("steps // thinning", records, at_least=4)
+    discarded = count("burn_in", burn_in, at_least=0)
+    gradient_noise = NoNoise() if noise is None else noise
+    gradient_noise.check(problem)
+    if not gradient_noise.white:
+        raise ValueError(f"noise must be white, got {gradient_noise}")
+    if loss_examples is not None:
+        count("loss_examples", loss_examples)
+        if not isinstance(problem, SampledProblem):
+            raise ValueError(
+                "loss_examples must be None for a problem without examples, got "
+                f"{loss_examples} for {type(problem).__name__}"
+            )
+
+    def loss_at(key: PRNGKeyArray, w: Float[Array, " d"]) -> Float[Array, ""]:
+        if loss_examples is None:
+            return problem.loss(problem.unflatten(w))
+        return _loss_of_some(problem, problem.unflatten(w), key, loss_examples)
+
+    def estimate(centre: Float[Array, " d"]) -> LearningCoefficient:
+        root = random_key(seed)
+
+        def step(carry: tuple[Any, Any, Any], size: Any) -> tuple[Any, Any, Any]:
+            w, key, index = carry
+            draw, shake = jax.random.split(jax.random.fold_in(key, index))
+            gradient = problem.flatten(
+                gradient_noise.draw(draw, problem, problem.unflatten(w))
+            ).astype(w.dtype)
+            pull = strength * gradient + gamma * (w - centre)
+            kick = jnp.sqrt(2 * size) * jax.random.normal(shake, w.shape, w.dtype)
+            return w - size * pull + kick, key, index + 1
+
+        def chain(key: PRNGKeyArray, size: Any, slower: Any) -> Float[Array, " records"]:
+            def advance(carry: tuple[Any, Any, Any], rounds: Any) -> tuple[Any, Any, Any]:
+                return jax.lax.fori_loop(0, rounds * slower, lambda _, c: step(c, size), carry)
+
+            def record(carry: tuple[Any, Any, Any], look: PRNGKeyArray) -> tuple[Any, Any]:
+                carry = advance(carry, every)
+                return carry, loss_at(look, carry[0])
+
+            start = advance((centre, key, jnp.uint32(0)), discarded)
+            looks = jax.random.split(jax.random.fold_in(key, 2**31), records)
+            return jax.lax.scan(record, start, looks)[1]
+
+        def ensemble(setting: tuple[Any, Any]) -> Float[Array, "chains records"]:
+            slower, key = setting
+            keys = jax.random.split(key, number)
+            return jax.vmap(lambda one: chain(one, h / slower, slower))(keys)
+
+        # Both step sizes through one compiled loop, whose number of rounds is traced.
+        keys = jax.random.split(jax.random.fold_in(root, 0), 2)
+        losses = jax.lax.map(ensemble, (jnp.array([1, 2]), keys))
+        baseline = _baseline(loss_at, centre, jax.random.fold_in(root, 1), records, loss_examples)
+        means = jnp.mean(losses, axis=(1, 2))
+        sizes, rhats, spreads = jax.vmap(_mixing)(losses)
+        errors = spreads / jnp.sqrt(sizes)
+        return LearningCoefficient(
+            strength * (means[0] - baseline.value),
+            strength * jnp.hypot(errors[0], baseline.standard_error),
+            baseline.value,
+            baseline.standard_error,
+            sizes[0],
+            rhats[0],
+            2 * strength * (means[0] - means[1]),
+            2 * strength * jnp.hypot(errors[0], errors[1]),
+        )
+
+    found = evaluate(estimate, flat_point(problem, params))
+    if not is_traced(found) and not np.isfinite(found.value):
+        raise ValueError(f"step_size must keep chains finite, got {step_size} with {found.value}")
+    return found
+
+
+def effective_sample_size(draws: Float[Any, "chains n"]) -> Any:
+    """Independent draws that correlated chains are worth, for a mean over all of them.
+
+    Geyer's initial monotone sequence of autocorrelations, over several chains. JAX can trace it.
+    Source: Vehtari, Gelman, Simpson, Carpenter, Bürkner (2021), arXiv:1903.08008.
+    """
+    return evaluate(lambda array: _mixing(array)[0], draws)
+
+
+def _mixing(draws: Float[Array, "chains n"]) -> tuple[Any, Any, Any]:
+    """Effective sample size, R-hat and standard deviation."""
+    chains, n = draws.shape
+    centred = draws - jnp.mean(draws, axis=1, keepdims=True)
+    spectrum = jnp.fft.rfft(centred, 2 * n, axis=1)
+    autocovariance = jnp.mean(jnp.fft.irfft(jnp.abs(spectrum) ** 2, 2 * n, axis=1)[:, :n] / n, 0)
+    within = autocovariance[0] * n / (n - 1)
+    between = jnp.var(jnp.mean(draws, axis=1), ddof=1) if chains > 1 else 0.0
+    total = autocovariance[0] + between
+    correlation = (1 - (within - autocovariance) / total).at[0].set(1.0)
+    pairs = correlation[: n // 2 * 2].reshape(-1, 2).sum(axis=1)
+    kept = jnp.cumprod(pairs > 0)
+    monotone = jax.lax.cummin(jnp.where(kept, pairs, 0.0))
+    # Antithetic chains are worth more than as many independent draws, but not without end.
+    length = jnp.maximum(2 * jnp.sum(monotone) - 1, 1 / np.log10(chains * n))
+    return chains * n / length, jnp.sqrt(total / within), jnp.sqrt(total)
+
+
+def _inverse_temperature(problem: Any, given: float | None) -> float:
+    if given is not None:
+        return float(positive("inverse_temperature", given))
+    examples = problem.num_examples if isinstance(problem, EmpiricalRisk) else None
+    if examples is None or examples < 3:
+        raise ValueError(
+            "inverse_temperature must be given without a data set of at least 3 examples, got None"
+        )
+    return float(examples / np.log(examples))
+
+
+def _baseline(
+    loss_at: Any, centre: Any, key: PRNGKeyArray, records: int, loss_examples: int | None
+) -> Estimate:
+    if loss_examples is None:
+        value = loss_at(key, centre)
+        return Estimate(value, jnp.zeros_like(value))
+    keys = jax.random.split(key, records)
+    return sample_mean(jax.lax.map(lambda look: loss_at(look, centre), keys))
+
+
+def _loss_of_some(problem: Any, params: PyTree, key: PRNGKeyArray, number: int) -> Float[Array, ""]:
+    if isinstance(problem, EmpiricalRisk):
+        batch = Minibatch(number).batch(key, jnp.zeros((), jnp.int32), problem)
+    else:
+        batch = problem.draw_examples(key, number)
+    return problem.batch_loss(params, batch)

@@ -1,0 +1,90 @@
+"""First exits of an ensemble to the very step, without records of the way."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, PyTree
+
+from statsgd.arguments import count
+from statsgd.dynamics import Dynamics
+from statsgd.dynamics.grid import Grid
+from statsgd.dynamics.launch import launch
+from statsgd.measures.exits import ExitTimes
+from statsgd.problems import Problem
+
+type Region = Callable[[PyTree], Bool[Any, ""]]
+
+
+def first_passage(
+    problem: Problem,
+    dynamics: Dynamics,
+    inside: Region,
+    *,
+    steps: int,
+    replicas: int,
+    seed: int,
+    start: PyTree | None = None,
+    allow_unstable: bool = False,
+    block_size: int = 64,
+) -> ExitTimes:
+    """Run replicas until each leaves a region, or for `steps` steps, which censors it.
+
+    The replicas are those of `simulate` with the same arguments, so that the exits are those one
+    would read off observing `inside` at every step; but each run ends when it leaves, and nothing
+    is recorded. Exits seen on coarser records come late, and miss those that return.
+
+    **Arguments:** `inside`, `params -> bool` in JAX; parameters that are not finite are outside.
+    The others as in `simulate`.
+
+    Raises `ValueError` for a region that does not give one boolean, and for starts outside.
+    """
+    total, number = count("steps", steps), count("replicas", replicas)
+    size = min(count("block_size", block_size), number)
+    shape = jax.eval_shape(inside, problem.template)
+    if getattr(shape, "shape", None) != () or shape.dtype != jnp.bool_:
+        raise ValueError(f"inside must return one boolean, got {shape}")
+    dynamics.check(problem, allow_unstable=allow_unstable)
+    lanes = launch(
+        problem, Grid(dynamics, {}), start, replicas=number, seed=seed, steps=total, phases=1
+    )
+    outside = int(np.sum(~np.asarray(jax.jit(jax.vmap(inside))(lanes.state.params))))
+    if outside:
+        raise ValueError(f"start must lie inside the region, got {outside} replicas outside")
+    taken, left = _run(dynamics, problem, inside, lanes.key, lanes.state, jnp.int32(total), size)
+    return ExitTimes(np.asarray(taken, dtype=np.float64), np.asarray(left))
+
+
+@eqx.filter_jit
+def _run(
+    dynamics: Dynamics,
+    problem: Problem,
+    inside: Region,
+    keys: Any,
+    states: Any,
+    steps: Any,
+    block_size: int,
+) -> tuple[Any, Any]:
+    def one(lane):
+        key, state = lane
+
+        def going(carry):
+            _, taken, left = carry
+            return ~left & (taken < steps)
+
+        def move(carry):
+            state, taken, _ = carry
+            moved = dynamics.step(key, problem, state)
+            finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(moved.params)]
+            held = inside(moved.params) & jnp.all(jnp.stack(finite))
+            return moved, taken + 1, ~held
+
+        _, taken, left = jax.lax.while_loop(
+            going, move, (state, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+        )
+        return taken, left
+
+    return jax.lax.map(one, (keys, states), batch_size=block_size)

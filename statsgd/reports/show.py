@@ -1,0 +1,49 @@
+"""Sections of a report inside a notebook."""
+
+import base64
+
+import xarray as xr
+
+from statsgd.reports.report import page_template, table_rows
+from statsgd.reports.sections import sections
+
+
+class Fragment:
+    """HTML that a notebook displays, and plain text elsewhere."""
+
+    def __init__(self, html: str, text: str):
+        self._html, self._text = html, text
+
+    def _repr_html_(self) -> str:
+        return self._html
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def show(results: xr.DataTree, *names: str, tables: bool = False) -> Fragment:
+    """The sections of `results`, or of its children `names` alone, to be displayed in a notebook.
+
+    Title, verdict, finding and figures, and with `tables` the numbers. Raises `ValueError` for
+    names that are no children of `results`, and where there is nothing to show.
+    """
+    missing = [name for name in names if name not in results.children]
+    if missing:
+        raise ValueError(f"names must be among {sorted(results.children)}, got {missing}")
+    nodes = [results[name] for name in names] or [results]
+    parts = [section for node in nodes for _, section in sections(node)]
+    if not parts:
+        raise ValueError("results must hold at least one node of a known kind, got none")
+    drawn = []
+    for part in parts:
+        images = [
+            (base64.b64encode(panel.png()).decode("ascii"), figure.alt)
+            for figure in part.figures
+            for panel in figure.panels
+        ]
+        drawn.append((part, images, table_rows(part.table) if tables else None))
+    text = "\n\n".join(
+        f"{part.title}: {part.verdict}\n{part.finding}" if part.verdict else part.finding
+        for part in parts
+    )
+    return Fragment(page_template("fragment.html").render(sections=drawn), text)

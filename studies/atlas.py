@@ -1,0 +1,333 @@
+"""The atlas of where each law holds: every law against the truth over its dimensionless numbers.
+
+Each law has a family of problems that it speaks about, and one or two dimensionless numbers that
+decide how good it is. In every cell of that grid the law is held against the truth along one
+coordinate: the exact law of the discrete chain where there is one, a simulated ensemble elsewhere.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+import zarr
+
+import statsgd
+from statsgd.comparison import Accuracy, Claim, Marginal, Quantity, accuracy
+from statsgd.laws import LAWS, ImproperLawError
+from statsgd.provenance import provenance
+from statsgd.reports import Chart, Map, Series, gallery
+from studies.atlas_families import FAMILIES, Cell, Family
+from studies.atlas_families.family import Effort
+from studies.outcome import begin
+
+#: Total variation up to which a law holds, and up to which it holds roughly.
+HOLDS, ROUGHLY = 0.05, 0.2
+_BINS = 60  # of the marginals that are kept
+_REGIMES = ("small", "moderate", "large")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of the study; every field is a command-line option."""
+
+    laws: tuple[str, ...] = ()
+    """Names of laws; all of them if there are none."""
+    values: int = 0
+    """Values of each dimensionless number; 0 for all that its family lists."""
+    replicas: int = 20_000
+    """Runs of a simulated ensemble."""
+    executor: str = "serial"
+    """Where cells run: serial, processes, or the address of a dask scheduler."""
+    seed: int = 0
+    """Seed of everything."""
+    output: str = os.path.join("results", "atlas")
+    """Folder for the report, and for the cells that are done."""
+    progress: bool = True
+    """Show progress bars."""
+
+    @classmethod
+    def quick(cls) -> Self:
+        """Three values of each number, for three laws."""
+        laws = ("Gibbs", "HeavyBallGaussian", "FlooredLossScaledLaw")
+        return cls(laws=laws, values=3, replicas=4000)
+
+
+def run(config: Config) -> xr.DataTree:
+    """Every cell of every law; cells that are done already are not run again."""
+    names = config.laws or tuple(FAMILIES)
+    unknown = sorted(set(names) - set(FAMILIES))
+    if unknown:
+        raise ValueError(f"laws must be among {sorted(FAMILIES)}, got {unknown}")
+    store = begin("atlas", config) / "atlas.zarr"
+    entries = {}
+    zarr.open_group(store, mode="a")  # so that the sweeps below are one tree
+    for name in names:
+        family = FAMILIES[name]
+        swept = statsgd.sweep(
+            functools.partial(evaluate, name, config.replicas),
+            {axis: _thinned(values, config.values) for axis, values in family.axes.items()},
+            store=store / name,
+            seed=config.seed,
+            executor=None if config.executor == "serial" else config.executor,
+            progress=config.progress,
+        )
+        entries[name] = entry(family, swept["results"].to_dataset())
+    results = xr.DataTree.from_dict({"overview": overview(entries), **entries})
+    held = {name: _worst(tree.to_dataset(), inside=True) for name, tree in entries.items()}
+    results.attrs = provenance(
+        "study",
+        title="The atlas: where each stationary law holds",
+        question="At which settings is each law within 5 % of the truth, in total variation?",
+        finding=f"{sum(value <= HOLDS for value in held.values())} of {len(held)} laws are within "
+        f"{100 * HOLDS:g} % everywhere in the domain that they claim.",
+        summary=held,
+    )
+    return results
+
+
+def evaluate(name: str, replicas: int, cell: Any) -> xr.Dataset:
+    """One cell of the atlas: errors of the law with their uncertainty, and both marginals."""
+    family = FAMILIES[name]
+    numbers = [float(cell[axis]) for axis in family.axes]
+    found = dict.fromkeys(_columns(), np.nan)
+    shares = {side: np.full(_BINS, np.nan) for side in ("truth", "law")}
+    at, status = np.full(_BINS, np.nan), "compared"
+    try:
+        compared: Cell = family.cell(Effort(replicas, cell.seed), *numbers)
+    except ImproperLawError:
+        status = "improper"
+    else:
+        errors: Accuracy = accuracy(compared.truth, compared.law, compared.threshold)
+        for quantity, error in errors._asdict().items():
+            if error is not None:
+                found[quantity], found[f"{quantity}_uncertainty"] = error
+        found["chain_to_sde"] = compared.chain_to_sde
+        found["sde_to_law"] = compared.sde_to_law
+        at, shares = _shares(compared)
+    data: dict[str, Any] = dict(found)
+    data["status"] = status
+    data["inside"] = bool(family.valid(*numbers))
+    data |= {f"{side}_density": ("bin", values) for side, values in shares.items()}
+    return xr.Dataset(data | {"at": ("bin", at)})
+
+
+def entry(family: Family, cells: xr.Dataset) -> xr.DataTree:
+    """The cells of a law with what they are about."""
+    tree = xr.DataTree(cells)
+    described = {
+        field.name: getattr(family, field.name)
+        for field in dataclasses.fields(family)
+        if field.name not in ("cell", "valid", "axes")
+    }
+    tree.attrs = provenance("atlas_entry", **described, axes=list(family.axes))
+    return tree
+
+
+def overview(entries: Mapping[str, xr.DataTree]) -> xr.DataTree:
+    """Laws by regimes of their leading number: the worst total variation, and a word for it."""
+    values = np.full((len(entries), len(_REGIMES)), np.nan)
+    words = np.full(values.shape, "n/a", dtype=object)
+    rows = []
+    for i, (name, tree) in enumerate(entries.items()):
+        cells = tree.to_dataset()
+        (leading, *_) = json.loads(tree.attrs["axes"])
+        rows.append(f"{name} ({leading})")
+        thirds = np.array_split(np.arange(cells.sizes[leading]), len(_REGIMES))
+        for j, third in enumerate(thirds):
+            worst = _worst(cells.isel({leading: third}))
+            values[i, j] = np.log10(max(worst, 1e-4))
+            words[i, j] = _word(worst)
+    diagram = Map(
+        "Where laws hold: worst total variation",
+        "leading number (in brackets)",
+        "",
+        list(_REGIMES),
+        rows,
+        values,
+        "log₁₀ of total variation",
+        words=words,
+    )
+    tree = xr.DataTree.from_dict({"chart_0": diagram.to_datatree()})
+    tree.attrs = {
+        "kind": "charts",
+        "title": "All laws",
+        "finding": f"Each law in thirds of the range of its leading number. It holds where the "
+        f"total variation between it and the truth is at most {HOLDS:g} in the worst cell; up to "
+        f"{ROUGHLY:g} it holds within 20 %. A page for each law lies in the folder laws.",
+    }
+    return tree
+
+
+def also(results: xr.DataTree, folder: Path) -> None:
+    """The page of each law, a gallery of them, and the table for machines."""
+    pages = {}
+    for name, tree in results.children.items():
+        if tree.attrs["kind"] == "atlas_entry":
+            pages[name] = folder / "laws" / name
+            statsgd.report(page(name, tree), pages[name] / "report.html", files=True)
+    gallery(pages, folder / "laws.html", title="The atlas, law by law")
+    (folder / "atlas.json").write_text(json.dumps(table(results), indent=1) + "\n")
+
+
+def page(name: str, tree: xr.DataTree) -> xr.DataTree:
+    """The page of a law: its map, its worst cell inside its domain, and where its error is from."""
+    cells = tree.to_dataset()
+    axes = json.loads(tree.attrs["axes"])
+    worst = _worst_cell(cells, inside=True)
+    claim = Claim(
+        f"{name} is within {100 * HOLDS:g} % of the truth where it claims to hold",
+        LAWS[name].citation,
+        [
+            Quantity(
+                "largest total variation in the domain",
+                float(worst["total_variation"]),
+                float(worst["total_variation_uncertainty"]),
+                HOLDS,
+                "<",
+            )
+        ],
+        f"{tree.attrs['problem']}; {tree.attrs['coordinate']}. Truth: {tree.attrs['truth']}. "
+        f"Domain: {tree.attrs['domain']}. Worst cell: "
+        + ", ".join(f"{axis} = {float(worst[axis]):g}" for axis in axes)
+        + ".",
+    )
+    charts: list[Any] = [_map(cells, axes), _marginals(worst)]
+    if cells["chain_to_sde"].notnull().any():
+        charts.append(_gap(cells, axes[0]))
+    columns = [*_columns(), "inside", "status"]
+    shown = cells[columns].to_dataframe().reset_index()
+    result = xr.DataTree.from_dict(
+        {
+            "claim": claim.to_datatree(*charts),
+            "cells": _cells(shown[[*axes, *columns]].dropna(axis=1, how="all")),
+        }
+    )
+    result.attrs = provenance(
+        "page", title=name, question=LAWS[name].setting, finding=LAWS[name].exactness
+    )
+    return result
+
+
+def table(results: xr.DataTree) -> dict[str, Any]:
+    """Everything a program needs to know of the atlas, as plain JSON values."""
+    listed = {}
+    for name, tree in results.children.items():
+        if tree.attrs["kind"] != "atlas_entry":
+            continue
+        axes = json.loads(tree.attrs["axes"])
+        cells = tree.to_dataset()[[*_columns(), "inside", "status"]].to_dataframe().reset_index()
+        rows = json.loads(cells.to_json(orient="records", double_precision=6))
+        words = ("problem", "coordinate", "truth", "domain")
+        listed[name] = {word: tree.attrs[word] for word in words} | {
+            "axes": {axis: tree.to_dataset()[axis].values.tolist() for axis in axes},
+            "cells": rows,
+        }
+    return listed
+
+
+def _map(cells: xr.Dataset, axes: list[str]) -> Map:
+    leading, *others = axes
+    other = others[0] if others else None
+    distance = cells["total_variation"]
+    inside = cells["inside"]
+    if other is None:
+        distance, inside = (values.expand_dims({"": [""]}) for values in (distance, inside))
+        other = ""
+    distance, inside = (values.transpose(other, leading) for values in (distance, inside))
+    marks = np.where(inside.values.astype(bool), " •", "")
+    told = np.where(np.isfinite(distance), np.char.mod("%.2g", distance.values), "–")
+    return Map(
+        "Total variation between law and truth (•: inside the claimed domain)",
+        leading, str(other), cells[leading].values, distance[other].values,
+        distance.values, "total variation", contour=HOLDS, words=np.char.add(told, marks),
+    )  # fmt: skip
+
+
+def _marginals(cell: xr.Dataset) -> Chart:
+    truth = Series("truth", cell["at"].values, cell["truth_density"].values, look="steps")
+    law = Series("law", cell["at"].values, cell["law_density"].values, look="line")
+    title = (
+        f"The worst cell inside the domain: total variation {float(cell['total_variation']):.2g}"
+    )
+    return Chart(title, "coordinate", "density", (truth, law))
+
+
+def _gap(cells: xr.Dataset, leading: str) -> Chart:
+    """Worst parts of the gap along the leading number."""
+    others = [dim for dim in cells["chain_to_sde"].dims if dim != leading]
+    at = cells[leading].values
+    parts = {
+        "finite learning rate": cells["chain_to_sde"].max(others).values,
+        "theory": cells["sde_to_law"].max(others).values,
+    }
+    series = tuple(Series(name, at, values) for name, values in parts.items())
+    return Chart("Where the error comes from", leading, "total variation", series, "xy")
+
+
+def _cells(rows: pd.DataFrame) -> xr.DataTree:
+    tree = xr.DataTree.from_dict({"table": xr.Dataset.from_dataframe(rows.rename_axis("row"))})
+    tree.attrs = {"kind": "charts", "title": "All cells", "finding": f"{len(rows)} settings."}
+    return tree
+
+
+def _shares(cell: Cell) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Densities of truth and law over the middle of both."""
+    sides = {"truth": cell.truth, "law": cell.law}
+    ends = [_ends(marginal) for marginal in sides.values()]
+    edges = np.linspace(min(low for low, _ in ends), max(high for _, high in ends), _BINS + 1)
+    densities = {
+        side: np.diff(marginal.cdf(edges)) / np.diff(edges) for side, marginal in sides.items()
+    }
+    return (edges[1:] + edges[:-1]) / 2, densities
+
+
+def _ends(marginal: Marginal) -> tuple[float, float]:
+    mean, _ = marginal.moments()
+    reach = 1.4 * marginal.reach(mean)
+    return mean - reach, mean + reach
+
+
+def _worst(cells: xr.Dataset, inside: bool = False) -> float:
+    """The largest total variation; NaN where nothing was compared."""
+    distance = cells["total_variation"]
+    if inside:
+        distance = distance.where(cells["inside"].astype(bool))
+    known = distance.values[np.isfinite(distance.values)]
+    return float(known.max()) if known.size else math.nan
+
+
+def _worst_cell(cells: xr.Dataset, inside: bool) -> xr.Dataset:
+    distance = cells["total_variation"]
+    if inside and bool(cells["inside"].any()):
+        distance = distance.where(cells["inside"].astype(bool))
+    place = np.unravel_index(np.nanargmax(distance.values), distance.shape)
+    return cells.isel(dict(zip(distance.dims, place, strict=True)))
+
+
+def _word(distance: float) -> str:
+    if math.isnan(distance):
+        return "n/a"
+    if distance <= HOLDS:
+        return "holds"
+    return "≤ 20 %" if distance <= ROUGHLY else "fails"
+
+
+def _columns() -> list[str]:
+    quantities = Accuracy._fields
+    uncertain = [f"{quantity}_uncertainty" for quantity in quantities]
+    return [*quantities, *uncertain, "chain_to_sde", "sde_to_law"]
+
+
+def _thinned(values: tuple[float, ...], number: int) -> list[float]:
+    """`number` of the values, evenly spread from first to last; all of them for 0."""
+    if number == 0 or number >= len(values):
+        return list(values)
+    return [values[i] for i in np.linspace(0, len(values) - 1, number).round().astype(int)]

@@ -1,0 +1,138 @@
+"""What the atlas needs to know of a law: problems it speaks about, and the truth in each cell.
+
+To put a law on the atlas, write a function from dimensionless numbers to a `Cell` and `register`
+it: the map, the page, the overview and the table for machines follow.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import statsgd
+from statsgd.comparison import Marginal
+from statsgd.laws import DiscreteChainLaw, FokkerPlanckLaw, Law
+from statsgd.laws.grid import Grid, GridWarning, total_variation
+from statsgd.problems import Problem
+
+
+class Cell(NamedTuple):
+    """The truth and the law at one setting, along one coordinate."""
+
+    truth: Marginal
+    law: Marginal
+    threshold: float | None = None
+    """Border between two basins, if there are any."""
+    chain_to_sde: float = np.nan
+    """Total variation that the finite learning rate costs."""
+    sde_to_law: float = np.nan
+    """Total variation that the theory's approximation costs."""
+
+
+class Effort(NamedTuple):
+    """How much may be spent on a cell."""
+
+    replicas: int
+    """Independent runs of a simulated ensemble."""
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """A law, the problems it is tried on, and the dimensionless numbers that are varied."""
+
+    law: str
+    """Name of the law."""
+    problem: str
+    """The problems, in words."""
+    coordinate: str
+    """What the marginal is of."""
+    truth: str
+    """Where the truth comes from."""
+    axes: Mapping[str, tuple[float, ...]]
+    """One or two dimensionless numbers with their values, the leading one first."""
+    cell: Callable[..., Cell]
+    """`(effort, *numbers) -> Cell`; raises `ImproperLawError` where the law does not exist."""
+    domain: str
+    """Where the law claims to hold, in words."""
+    valid: Callable[..., bool]
+    """`(*numbers) -> bool`: whether a setting is inside the domain."""
+
+
+#: Every family by its law; `register` fills it.
+FAMILIES: dict[str, Family] = {}
+
+
+def register(**description: Any) -> Callable:
+    """Make the decorated function the `cell` of a family described by the other fields."""
+
+    def add(cell: Callable[..., Cell]) -> Callable[..., Cell]:
+        family = Family(cell=cell, **description)
+        FAMILIES[family.law] = family
+        return cell
+
+    return add
+
+
+def against_chain(
+    problem: Problem,
+    sgd: statsgd.SGD,
+    law: Law,
+    *,
+    chain: DiscreteChainLaw | None = None,
+    threshold: float | None = None,
+) -> Cell:
+    """The exact law of the discrete chain on one parameter against a law, with the gap's parts.
+
+    The chain's cells are those on which everything is compared; a law that is not normalised is
+    normalised over them.
+    """
+    law.require_proper()
+    with warnings.catch_warnings():
+        # Tails that leave the box are small against what is compared, and stated by the chain.
+        warnings.simplefilter("ignore", GridWarning)
+        truth = chain or DiscreteChainLaw.from_sgd(problem, sgd)
+        grid = truth.grid
+        predicted = Marginal.of_law(law, grid=grid)
+        parts = {}
+        if float(sgd.momentum) == 0:
+            sde = Marginal.of_law(FokkerPlanckLaw.from_sgd(problem, sgd, _coarse(grid)))
+            exact = Marginal.of_law(truth)
+            parts = {
+                "chain_to_sde": _distance(exact, sde, grid),
+                "sde_to_law": _distance(sde, predicted, grid),
+            }
+    return Cell(Marginal.of_law(truth), predicted, threshold, **parts)
+
+
+def simulated(
+    problem: Problem,
+    sgd: statsgd.SGD,
+    effort: Effort,
+    steps: int,
+    *,
+    coordinate: Callable[[Any], Any] = lambda params: params[:, 0],
+    start: Any = None,
+) -> Marginal:
+    """Endpoints of an ensemble along `coordinate`, a function `(replicas, d) -> (replicas,)`."""
+    ensemble = statsgd.simulate(
+        problem, sgd, steps=steps, replicas=effort.replicas, seed=effort.seed, start=start,
+        progress=False, allow_unstable=True,
+    )  # fmt: skip
+    alive = ~ensemble["run"].to_dataset()["diverged"].values
+    (params,) = ensemble["endpoints"].to_dataset().data_vars.values()
+    flat = params.values.reshape(params.shape[0], -1).astype(np.float64)
+    return Marginal.of_points(coordinate(flat[alive]))
+
+
+def _coarse(grid: Grid) -> Grid:
+    """At most 2000 cells, enough for a diffusion."""
+    cells = [min(n, 2000) for n in grid.cells]
+    return Grid(grid.lower, grid.upper, cells, grid.periodic)
+
+
+def _distance(one: Marginal, other: Marginal, grid: Grid) -> float:
+    edges = np.linspace(grid.lower[0], grid.upper[0], 401)
+    return total_variation(np.diff(one.cdf(edges)), np.diff(other.cdf(edges)))
