@@ -49,7 +49,7 @@ def first_passage(
         raise ValueError(f"inside must return one boolean, got {shape}")
     dynamics.check(problem, allow_unstable=allow_unstable)
     lanes = launch(
-        problem, Grid(dynamics, {}), start, replicas=number, seed=seed, steps=total, phases=1
+        problem, Grid(dynamics, {}), start, replicas=number, seeds=[seed], steps=total, phases=1
     )
     outside = int(np.sum(~np.asarray(jax.jit(jax.vmap(inside))(lanes.state.params))))
     if outside:

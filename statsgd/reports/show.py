@@ -30,7 +30,7 @@ def show(results: xr.DataTree, *names: str, tables: bool = False) -> Fragment:
     missing = [name for name in names if name not in results.children]
     if missing:
         raise ValueError(f"names must be among {sorted(results.children)}, got {missing}")
-    nodes = [results[name] for name in names] or [results]
+    nodes = [results.children[name] for name in names] or [results]
     parts = [section for node in nodes for _, section in sections(node)]
     if not parts:
         raise ValueError("results must hold at least one node of a known kind, got none")
