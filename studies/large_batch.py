@@ -13,9 +13,9 @@ from typing import Self
 
 import xarray as xr
 
-from studies.batch_size_claims import Wells, well_claims
-from studies.batch_size_network import network_gap_claims
-from studies.escape_claims import curvature_claim, momentum_claims
+from studies.batch_size.escape import curvature_claim, momentum_claims
+from studies.batch_size.network import network_gap_claims
+from studies.batch_size.preference import Wells, well_claims
 from studies.findings import findings
 
 

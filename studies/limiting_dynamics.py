@@ -14,24 +14,24 @@ import xarray as xr
 
 import statsgd
 from statsgd.laws import LinearRegressionGaussian
-from studies.digits_phase_space import (
+from studies.digits_regression import digits_problem, schedule
+from studies.findings import findings
+from studies.phase_space.displacement import displacement_claims
+from studies.phase_space.followed import (
     Followed,
     Theory,
     chosen_modes,
     log_spaced,
     run_in_phase_space,
 )
-from studies.digits_regression import digits_problem, schedule
-from studies.displacement_claims import displacement_claims
-from studies.findings import findings
-from studies.network_wandering import network_claims
-from studies.phase_space_claims import (
+from studies.phase_space.motion import (
     correlation_claim,
     equipartition_claim,
     no_momentum_claim,
     path_claim,
 )
-from studies.stationary_claims import (
+from studies.phase_space.network import network_claims
+from studies.phase_space.stationary import (
     imposed_noise_claim,
     minibatch_claim,
     mode_current_claim,

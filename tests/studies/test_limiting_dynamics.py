@@ -8,7 +8,7 @@ import pytest
 from statsgd import SGD, ImproperLawError, noise, problems, simulate
 from statsgd.laws import HeavyBallGaussian, PhaseSpaceTransition
 from studies import limiting_dynamics
-from studies.digits_phase_space import (
+from studies.phase_space.followed import (
     Predicted,
     Theory,
     chosen_modes,

@@ -13,8 +13,8 @@ from statsgd.laws.local_quadratic import LocalQuadratic, local_quadratic
 from statsgd.measures import mean_square_step, trajectories
 from statsgd.problems import EmpiricalRisk, minimise
 from studies.digits_network import digits_network
-from studies.digits_phase_space import Predicted, continuous, log_spaced, wandering
-from studies.displacement_claims import Journey, exponent_claim, setting_name, speed_claim
+from studies.phase_space.displacement import Journey, exponent_claim, setting_name, speed_claim
+from studies.phase_space.followed import Predicted, continuous, log_spaced, wandering
 
 #: (η, β, S) at which the network is run.
 SETTINGS = ((0.05, 0.9, 16), (0.02, 0.9, 16), (0.05, 0.5, 16), (0.05, 0.9, 64))

@@ -19,7 +19,7 @@ from statsgd.laws import (
 from statsgd.measures import mean_over_clusters
 from statsgd.problems import landscapes
 from statsgd.reports import Chart, Series
-from studies.batch_size_claims import DAI
+from studies.batch_size.preference import DAI
 
 LANGER = "Langer (1969); Dai, Zhu (2021), arXiv:2112.00987"
 XIE = "Xie, Sato, Sugiyama (2021), arXiv:2002.03495"

@@ -16,7 +16,7 @@ from statsgd.laws import (
 from statsgd.measures import escape_rate, survival_curve
 from statsgd.problems import Landscape, landscape, landscapes
 from statsgd.reports import Chart, Series
-from studies.two_wells import (
+from studies.batch_size.wells import (
     ASYMMETRY,
     SHARP,
     Course,

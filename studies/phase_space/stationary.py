@@ -13,7 +13,7 @@ from statsgd.measures import (
     phase_plane_area_rate,
 )
 from statsgd.reports import Chart, Series
-from studies.digits_phase_space import (
+from studies.phase_space.followed import (
     FORGET,
     Ensemble,
     Followed,
@@ -22,7 +22,7 @@ from studies.digits_phase_space import (
     stationary_starts,
     variances,
 )
-from studies.phase_space_claims import KUNIN
+from studies.phase_space.motion import KUNIN
 
 ADHIKARI = "Adhikari et al. (2023), arXiv:2306.03521"
 _PAIRED = 16  # sharpest modes, of which all pairs are shown

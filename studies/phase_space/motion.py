@@ -7,7 +7,7 @@ from statsgd.comparison import Claim, Quantity
 from statsgd.laws import PhaseSpaceTransition
 from statsgd.measures import Measured, jackknife
 from statsgd.reports import Chart, Series
-from studies.digits_phase_space import (
+from studies.phase_space.followed import (
     Followed,
     Theory,
     run_in_phase_space,

@@ -10,7 +10,7 @@ from statsgd.comparison import Claim, Quantity
 from statsgd.laws import local_displacement, mean_squared_displacement
 from statsgd.measures import Measured, mean_over_clusters, mean_square_step
 from statsgd.reports import Chart, Series
-from studies.digits_phase_space import (
+from studies.phase_space.followed import (
     FORGET,
     Followed,
     Predicted,
@@ -20,7 +20,7 @@ from studies.digits_phase_space import (
     stationary_starts,
     wandering,
 )
-from studies.phase_space_claims import KUNIN
+from studies.phase_space.motion import KUNIN
 
 
 class Journey(NamedTuple):
