@@ -13,9 +13,12 @@ from typing import Self
 
 import xarray as xr
 
+from statsgd.problems import landscapes
 from studies.batch_size.escape import curvature_claim, momentum_claims
-from studies.batch_size.network import network_gap_claims
-from studies.batch_size.preference import Wells, well_claims
+from studies.batch_size.network import GapSettings, network_gap_claims
+from studies.batch_size.preference import preference_claims
+from studies.batch_size.times import time_claims
+from studies.batch_size.wells import ASYMMETRY, Wells
 from studies.findings import findings
 
 
@@ -37,7 +40,7 @@ class Config:
     """Steps between looks."""
     replicas: int = 4000
     """Independent runs there."""
-    momentum_replicas: int = 6000
+    momentum_replicas: int = 60000
     """Independent runs with momentum."""
     network_replicas: int = 64
     """Independent runs of the network."""
@@ -46,7 +49,9 @@ class Config:
     network_learning_rate: float = 0.1
     """Learning rate of the network."""
     epochs: int = 60
-    """Epochs of the network."""
+    """Epochs of the network, with the small batch."""
+    descent: int = 2000
+    """Steps of full-batch descent from where it ended."""
     margin: float = 0.05
     """Relative difference that counts as agreement; twice that for escape times."""
     seed: int = 0
@@ -64,11 +69,11 @@ class Config:
             computed=(5, 6, 8),
             steps=12000,
             replicas=1000,
-            momentum_replicas=1500,
+            momentum_replicas=20000,
             network_replicas=16,
-            epochs=30,
+            epochs=40,
+            descent=800,
             margin=0.1,
-            output=os.path.join("results", "large_batch_quick"),
         )
 
 
@@ -88,8 +93,10 @@ def run(config: Config) -> xr.DataTree:
         config.seed,
         config.progress,
     )
+    case = wells.case(landscapes.smooth_wells(ASYMMETRY))
     parts = {
-        **well_claims(wells),
+        **preference_claims(wells, case),
+        **time_claims(wells, case),
         **momentum_claims(
             replicas=config.momentum_replicas,
             margin=config.margin,
@@ -98,13 +105,16 @@ def run(config: Config) -> xr.DataTree:
         ),
         "curvature noise": curvature_claim(config.margin),
         **network_gap_claims(
-            replicas=config.network_replicas,
-            epochs=config.epochs,
-            batch_sizes=config.network_batch_sizes,
-            learning_rate=config.network_learning_rate,
-            margin=config.margin,
-            seed=config.seed,
-            progress=config.progress,
+            GapSettings(
+                replicas=config.network_replicas,
+                epochs=config.epochs,
+                batch_sizes=config.network_batch_sizes,
+                learning_rate=config.network_learning_rate,
+                descent=config.descent,
+                margin=config.margin,
+                seed=config.seed,
+                progress=config.progress,
+            )
         ),
     }
     return findings(

@@ -19,7 +19,7 @@ from statsgd.laws import (
 from statsgd.measures import mean_over_clusters
 from statsgd.problems import landscapes
 from statsgd.reports import Chart, Series
-from studies.batch_size.preference import DAI
+from studies.batch_size.wells import DAI
 
 LANGER = "Langer (1969); Dai, Zhu (2021), arXiv:2112.00987"
 XIE = "Xie, Sato, Sugiyama (2021), arXiv:2002.03495"
@@ -35,23 +35,24 @@ def momentum_claims(
     sgd = statsgd.SGD(_RATE, noise, _BETA)
     looks = [111, 222, 333, 444, 666, 888, 1332, 1776, 2664]
     tree = statsgd.simulate(
-        problem, sgd, steps=6000, replicas=replicas, seed=seed, start=np.array([-1.0]),
-        keep=[*looks, 6000], progress=progress, devices=jax.devices(),
+        problem, sgd, steps=looks[-1], replicas=replicas, seed=seed, start=np.array([-1.0]),
+        keep=looks, progress=progress, devices=jax.devices(),
     )  # fmt: skip
     x = tree["snapshots"]["params"].values[..., 0]
     m = tree["snapshots_momentum_buffer"]["params"].values[..., 0]
-    crossed = mean_over_clusters((x[:, :-1] > 0).astype(float))
+    crossed = mean_over_clusters((x > 0).astype(float))
     temperature = float(gibbs_temperature(_RATE, _VARIANCE, _BETA))
     place, top = np.array([-1.0]), np.array([0.0])
     langer = langer_escape_time(problem, place, top, temperature, _RATE, _BETA) / _RATE**0.5
     slowed = (1 - _BETA) / _RATE * kramers_escape_time(problem, place, top, temperature)
+    gap_langer = 2 / langer
     gap = float(relaxation_gap_1d(problem, temperature)) * _RATE / (1 - _BETA)
     steps = np.asarray(looks)
 
     def reached(rate: float) -> np.ndarray:
         return 0.5 * (1 - np.exp(-rate * steps))
 
-    laws = {"Langer": reached(2 / langer), "SGD at η/(1−β)": reached(gap)}
+    laws = {"Langer": reached(gap_langer), "SGD at η/(1−β)": reached(gap)}
     judged = [looks.index(444), looks.index(888)]
     chart = Chart(
         "Share that crossed, with momentum", "steps", "share right of the saddle",
@@ -75,12 +76,15 @@ def momentum_claims(
         "exp(−(L + z²/2)/τ), z = −√η m, τ = ηc/(2(1−β))",
         DAI,
         [
+            Quantity("share right of the saddle", float(crossed.value[-1]),
+                     float(crossed.standard_error[-1]), 0.5, margin=2 * margin),
             Quantity("E x²", float(square.value), float(square.standard_error),
-                     float(law.covariance()[0, 0] + law.mean()[0] ** 2), margin=margin),
+                     float(law.covariance()[0, 0] + law.mean()[0] ** 2), margin=2 * margin),
             Quantity("E z²", float(speed.value), float(speed.standard_error), temperature,
-                     margin=margin),
+                     margin=2 * margin),
         ],
-        f"After 6000 steps, {6000 / langer:.1f} escape times; E x² does not tell the wells apart.",
+        f"After {looks[-1]} steps, {looks[-1] * gap_langer:.1f} relaxation times. At finite "
+        f"steps momentum has 2/(1+β) = {2 / (1 + _BETA):.3f} times the E z² of the law.",
     )  # fmt: skip
     overdamped = Claim(
         "With momentum SGD moves between wells as SGD without does at the effective learning rate "
@@ -95,7 +99,8 @@ def momentum_claims(
         "The escape time of SGD with momentum is Langer's, (2π/(λ₊√η))√(|h_s|/h_a) exp(ΔL/τ) steps",
         LANGER,
         quantities("Langer"),
-        "The share right of the saddle is ½(1 − exp(−2k/T)) with both wells alike.",
+        "The share right of the saddle is ½(1 − exp(−2k/T)) with both wells alike; T is "
+        f"{langer:.0f} steps.",
     )
     return {
         "momentum, long run": stationary.to_datatree(),

@@ -1,6 +1,6 @@
 """SGD in a flat and a sharp well of one parameter: settings, runs, and the exact chain."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -13,14 +13,16 @@ from scipy.optimize import brentq
 import statsgd
 from statsgd.arguments import non_negative
 from statsgd.dynamics.noise.injected import IsotropicNoise
-from statsgd.laws import DiscreteChainLaw
+from statsgd.laws import DiscreteChainLaw, Grid
 from statsgd.laws.escape import derivatives_on_line
 from statsgd.measures import ExitTimes, exit_times
-from statsgd.problems import Problem, landscapes
+from statsgd.problems import Landscape, Problem, landscape, landscapes
 
 FLAT, SHARP, ARRIVED = 0.0, 1.0, 0.2
 """The minima, and a place within the flat well from which a run does not go back at once."""
-ASYMMETRY = 2.0
+ASYMMETRY, HEIGHT = 2.0, 0.03
+DAI = "Dai, Zhu (2018), arXiv:1812.00542; (2021), arXiv:2112.00987"
+_LOWER, _UPPER, _CELLS = -1.0, 1.6, 200
 
 
 class RaisedWells(eqx.Module):
@@ -32,6 +34,11 @@ class RaisedWells(eqx.Module):
         """The loss at `params`."""
         wells = landscapes.SmoothWells(np.float64(ASYMMETRY))(params)
         return wells + self.height * jax.nn.sigmoid(12 * (0.6 - params[0]))
+
+
+def raised_wells() -> Landscape:
+    """The wells with the flat one higher."""
+    return landscape(RaisedWells(HEIGHT), np.array([SHARP]))
 
 
 class QuieterWhereSharp(IsotropicNoise):
@@ -121,8 +128,11 @@ class Exact(NamedTuple):
 
     @classmethod
     def of(cls, problem: Problem, sgd: statsgd.SGD) -> "Exact":
-        """The chain that `sgd` runs on `problem`."""
-        return cls(DiscreteChainLaw.from_sgd(problem, sgd), saddle(problem))
+        """The chain that `sgd` runs on `problem`, on cells of at most half a step's deviation."""
+        deviation = float(sgd.learning_rate) * float(sgd.noise.variance) ** 0.5
+        cells = max(_CELLS, int(np.ceil(2 * (_UPPER - _LOWER) / deviation)))
+        law = DiscreteChainLaw.from_sgd(problem, sgd, Grid(_LOWER, _UPPER, cells))
+        return cls(law, saddle(problem))
 
     def flat(self) -> float:
         """Stationary probability of the flat well."""
@@ -145,3 +155,69 @@ class Exact(NamedTuple):
 
     def _left_of(self, place: float) -> np.ndarray:
         return self.law.grid.centres(0) < place
+
+
+class Case(NamedTuple):
+    """One landscape with its runs and the exact chains."""
+
+    problem: Problem
+    runs: list[Course]
+    exact: dict[int, Exact]
+
+    @property
+    def edge(self) -> float:
+        """The saddle."""
+        return saddle(self.problem)
+
+    @property
+    def barrier(self) -> float:
+        """Height of the saddle over the sharp minimum."""
+        loss = derivatives_on_line(self.problem, np.array([self.edge, SHARP]))[0]
+        return float(loss[0] - loss[1])
+
+    def flat(self) -> Float[Any, " size"]:
+        """Stationary probability of the flat well at every batch size, by the exact chain."""
+        return np.array([chain.flat() for chain in self.exact.values()])
+
+
+class Wells(NamedTuple):
+    """How the wells are studied."""
+
+    learning_rate: float
+    example_variance: float
+    """Variance v₁ of one example's gradient."""
+    batch_sizes: tuple[int, ...]
+    """Those that are run."""
+    computed: tuple[int, ...]
+    """Those solved on a grid too."""
+    steps: int
+    spacing: int
+    replicas: int
+    margin: float
+    seed: int
+    progress: bool
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """All batch sizes."""
+        return (*self.batch_sizes, *self.computed)
+
+    def temperature(self, size: int) -> float:
+        """τ = ηv₁/(2S)."""
+        return self.learning_rate * self.example_variance / (2 * size)
+
+    def case(
+        self, problem: Problem, noise: Callable[[float], Any] = statsgd.noise.Isotropic
+    ) -> Case:
+        """Runs from the sharp minimum, and exact chains, with `noise` of variance v₁/S."""
+
+        def sgd(size: int) -> statsgd.SGD:
+            return statsgd.SGD(self.learning_rate, noise(self.example_variance / size))
+
+        runs = courses(
+            problem, sgd(self.sizes[0]),
+            {size: self.example_variance / size for size in self.batch_sizes},
+            steps=self.steps, spacing=self.spacing, replicas=self.replicas, seed=self.seed,
+            progress=self.progress,
+        )  # fmt: skip
+        return Case(problem, runs, {size: Exact.of(problem, sgd(size)) for size in self.sizes})
