@@ -76,5 +76,6 @@ def full_batch_iterate(problem: EmpiricalRisk, learning_rate: float, steps: int,
     """Where full-batch gradient descent is after `steps` steps from the random start of `seed`."""
     descent = statsgd.SGD(learning_rate, statsgd.noise.NoNoise())
     run = statsgd.simulate(problem, descent, steps=steps, replicas=1, seed=seed, progress=False)
-    leaves = [run["endpoints"][name].values[0] for name in problem.names]
+    end = run["endpoints"].to_dataset()
+    leaves = [end[name].values[0] for name in problem.names]
     return jax.tree.unflatten(jax.tree.structure(problem.template), leaves)

@@ -51,7 +51,7 @@ class Config:
     """Examples per step S there; some runs take four times as many."""
     weight_decay: float = 0.01
     """Weight decay λ there. It must be positive: some pixels hardly vary."""
-    replicas: int = 4096
+    replicas: int = 10000
     """Independent runs."""
     longest_lag: int = 400
     """Displacements are followed over so many steps."""
@@ -71,14 +71,12 @@ class Config:
     @classmethod
     def quick(cls) -> Self:
         """Settings that take less than a minute."""
-        output = os.path.join("results", "limiting_dynamics_quick")
         return cls(
             replicas=2048,
             longest_lag=200,
             margin=0.1,
             network_replicas=128,
             network_steps=200,
-            output=output,
         )
 
 

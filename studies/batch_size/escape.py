@@ -16,7 +16,7 @@ from statsgd.laws import (
     mean_first_passage_1d,
     relaxation_gap_1d,
 )
-from statsgd.measures import mean_over_clusters
+from statsgd.measures import mean_over_clusters, trajectories
 from statsgd.problems import landscapes
 from statsgd.reports import Chart, Series
 from studies.batch_size.wells import DAI
@@ -38,8 +38,8 @@ def momentum_claims(
         problem, sgd, steps=looks[-1], replicas=replicas, seed=seed, start=np.array([-1.0]),
         keep=looks, progress=progress, devices=jax.devices(),
     )  # fmt: skip
-    x = tree["snapshots"]["params"].values[..., 0]
-    m = tree["snapshots_momentum_buffer"]["params"].values[..., 0]
+    found = trajectories(tree)
+    x, m = found.params[..., 0], np.asarray(found.momentum_buffer)[..., 0]
     crossed = mean_over_clusters((x > 0).astype(float))
     temperature = float(gibbs_temperature(_RATE, _VARIANCE, _BETA))
     place, top = np.array([-1.0]), np.array([0.0])

@@ -97,8 +97,8 @@ def noise_claim(wells: Wells) -> xr.DataTree:
         f"{flat[0]:.3f} at S = {wells.sizes[0]} to {flat[-1]:.3f} at S = {wells.sizes[-1]}, and "
         f"that of the Gibbs-like law from {published[0]:.3f} to {published[-1]:.3f}.",
     )
-    law = Series("Gibbs-like law of Φ", some, published, look="line")
-    return claim.to_datatree(shares_chart("Weaker noise in the sharp well", case, 0.5, law))
+    line = Series("Gibbs-like law of Φ", some, published, look="line")
+    return claim.to_datatree(shares_chart("Weaker noise in the sharp well", case, 0.5, line))
 
 
 def height_claim(wells: Wells) -> xr.DataTree:

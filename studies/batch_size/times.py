@@ -201,7 +201,7 @@ def ratio_claim(wells: Wells, case: Case) -> xr.DataTree:
     arrivals, flat = [], []
     for factor in factors:
         noise = statsgd.noise.Isotropic(variance / factor)
-        chain = Exact.of(case.problem, statsgd.SGD(base * factor, noise))
+        chain = Exact.of(case.problem, float(base * factor), noise)
         arrivals.append(chain.arrival() * base * factor)
         flat.append(chain.flat())
     ratios = np.array(arrivals) / arrivals[0]
@@ -210,7 +210,7 @@ def ratio_claim(wells: Wells, case: Case) -> xr.DataTree:
         "long-run law and the course in time ηk as they are",
         DAI,
         [
-            *[Quantity(f"mean arrival time ηk at {factor} times both, over the first",
+            *[Quantity(f"arrival time ηk at {factor} times both, over the first",
                        float(ratio), 0.0, 1.0, margin=2 * wells.margin)
               for factor, ratio in zip(factors[1:], ratios[1:], strict=True)],
             Quantity(f"share in the flat well at {factors[-1]} times both", flat[-1], 0.0, flat[0],

@@ -127,9 +127,13 @@ class Exact(NamedTuple):
     edge: float
 
     @classmethod
-    def of(cls, problem: Problem, sgd: statsgd.SGD) -> "Exact":
-        """The chain that `sgd` runs on `problem`, on cells of at most half a step's deviation."""
-        deviation = float(sgd.learning_rate) * float(sgd.noise.variance) ** 0.5
+    def of(cls, problem: Problem, learning_rate: float, noise: Any) -> "Exact":
+        """The chain that SGD with isotropic `noise` of some least `variance` runs on `problem`.
+
+        Cells are at most half the standard deviation of a step.
+        """
+        sgd = statsgd.SGD(learning_rate, noise)
+        deviation = learning_rate * float(noise.variance) ** 0.5
         cells = max(_CELLS, int(np.ceil(2 * (_UPPER - _LOWER) / deviation)))
         law = DiscreteChainLaw.from_sgd(problem, sgd, Grid(_LOWER, _UPPER, cells))
         return cls(law, saddle(problem))
@@ -211,13 +215,15 @@ class Wells(NamedTuple):
     ) -> Case:
         """Runs from the sharp minimum, and exact chains, with `noise` of variance v₁/S."""
 
-        def sgd(size: int) -> statsgd.SGD:
-            return statsgd.SGD(self.learning_rate, noise(self.example_variance / size))
-
+        variances = {size: self.example_variance / size for size in self.sizes}
+        exact = {
+            size: Exact.of(problem, self.learning_rate, noise(variance))
+            for size, variance in variances.items()
+        }
         runs = courses(
-            problem, sgd(self.sizes[0]),
-            {size: self.example_variance / size for size in self.batch_sizes},
+            problem, statsgd.SGD(self.learning_rate, noise(variances[self.sizes[0]])),
+            {size: variances[size] for size in self.batch_sizes},
             steps=self.steps, spacing=self.spacing, replicas=self.replicas, seed=self.seed,
             progress=self.progress,
         )  # fmt: skip
-        return Case(problem, runs, {size: Exact.of(problem, sgd(size)) for size in self.sizes})
+        return Case(problem, runs, exact)

@@ -243,7 +243,7 @@ class Followed(NamedTuple):
     @property
     def batch_size(self) -> int:
         """Examples per step."""
-        return self.sgd.noise.batch_size
+        return batch_size_of(self.sgd)
 
     def sgd_with(self, **changed: Any) -> statsgd.SGD:
         """SGD with other settings: `learning_rate`, `momentum`, `batch_size`."""
@@ -251,6 +251,13 @@ class Followed(NamedTuple):
         beta = changed.get("momentum", self.sgd.momentum)
         noise = statsgd.noise.Minibatch(changed.get("batch_size", self.batch_size))
         return statsgd.SGD(rate, noise, beta, self.sgd.weight_decay)
+
+
+def batch_size_of(sgd: statsgd.SGD) -> int:
+    """Examples per step of minibatch noise; `ValueError` for other noise."""
+    if not isinstance(sgd.noise, statsgd.noise.Minibatch):
+        raise ValueError(f"noise must be Minibatch, got {sgd.noise!r}")
+    return sgd.noise.batch_size
 
 
 def chosen_modes(theory: Theory) -> dict[str, int]:

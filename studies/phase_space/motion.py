@@ -35,7 +35,7 @@ def path_claim(case: Followed) -> xr.DataTree:
             i = int(np.flatnonzero(main.path_steps == step)[0])
             quantities.append(
                 Quantity(
-                    f"{name}: part of the start left after {step} steps, less the model's",
+                    f"{name}: left after {step} steps, less the model's",
                     float(share[i] - moves[i, mode, 0]),
                     float(error[i]),
                     0.0,
@@ -91,7 +91,7 @@ def correlation_claim(case: Followed) -> xr.DataTree:
             i = near.index(lag)
             quantities.append(
                 Quantity(
-                    f"{name}: correlation at a lag of {lag} steps, less the model's",
+                    f"{name}: correlation at lag {lag}, less the model's",
                     float(measured.value[i] - predicted[i]),
                     float(measured.standard_error[i]),
                     0.0,
@@ -134,7 +134,7 @@ def no_momentum_claim(case: Followed) -> xr.DataTree:
         f"derived from {KUNIN}",
         [
             Quantity(
-                f"correlation of the sharpest mode at a lag of {lag} steps, less the model's",
+                f"sharpest mode: correlation at lag {lag}, less the model's",
                 float(measured.value[lag - 1] - curves["the model"][lag - 1]),
                 float(measured.standard_error[lag - 1]),
                 0.0,

@@ -10,14 +10,15 @@ from jaxtyping import Float, PyTree
 import statsgd
 from statsgd.laws import HeavyBallGaussian
 from statsgd.laws.local_quadratic import LocalQuadratic, local_quadratic
-from statsgd.measures import mean_square_step, trajectories
+from statsgd.measures import Trajectories, mean_square_step, trajectories
 from statsgd.problems import EmpiricalRisk, minimise
 from studies.digits_network import digits_network
 from studies.phase_space.displacement import Journey, exponent_claim, setting_name, speed_claim
-from studies.phase_space.followed import Predicted, continuous, log_spaced, wandering
+from studies.phase_space.followed import Predicted, batch_size_of, continuous, log_spaced, wandering
 
-#: (η, β, S) at which the network is run.
-SETTINGS = ((0.05, 0.9, 16), (0.02, 0.9, 16), (0.05, 0.5, 16), (0.05, 0.9, 64))
+#: Learning rates η and momenta β at which the network is run, in all pairs for the first batch size
+#: and with the first of each for the second.
+RATES, MOMENTA, BATCH_SIZES = (0.05, 0.02), (0.9, 0.5), (16, 64)
 DECAY = 0.01
 _DESCENT, _NEWTON = 4000, 30  # full-batch steps, then Newton steps, to the minimum
 
@@ -35,7 +36,7 @@ class Floor(NamedTuple):
         """The law of `sgd` if the loss were quadratic and the noise constant."""
         return HeavyBallGaussian(
             self.local.hessian,
-            self.local.noise_covariance / sgd.noise.batch_size,
+            self.local.noise_covariance / batch_size_of(sgd),
             sgd.learning_rate,
             sgd.momentum,
             sgd.weight_decay,
@@ -48,7 +49,8 @@ def find_floor(seed: int) -> Floor:
     problem = digits_network(seed=seed).problem
     descent = statsgd.SGD(0.3, statsgd.noise.NoNoise(), 0.9, DECAY)
     run = statsgd.simulate(problem, descent, steps=_DESCENT, replicas=1, seed=seed, progress=False)
-    leaves = [run["endpoints"][name].values[0] for name in problem.names]
+    end = run["endpoints"].to_dataset()
+    leaves = [end[name].values[0] for name in problem.names]
     near = jax.tree.unflatten(jax.tree.structure(problem.template), leaves)
     minimum = minimise(problem, near, weight_decay=DECAY, max_iterations=_NEWTON)
     single = statsgd.SGD(1.0, statsgd.noise.Minibatch(1), 0.0, DECAY)
@@ -62,9 +64,24 @@ def network_claims(
     """Speed and exponent of the network, from rest at a minimum."""
     floor = find_floor(seed)
     journeys = {}
-    for rate, beta, size in SETTINGS:
-        sgd = statsgd.SGD(rate, statsgd.noise.Minibatch(size), beta, DECAY)
-        journeys[setting_name(sgd)] = journey(floor, sgd, replicas, steps, seed, progress)
+    for size in BATCH_SIZES:
+        many = size == BATCH_SIZES[0]
+        axes = {
+            "learning_rate": list(RATES if many else RATES[:1]),
+            "momentum": list(MOMENTA if many else MOMENTA[:1]),
+        }
+        first = statsgd.SGD(RATES[0], statsgd.noise.Minibatch(size), MOMENTA[0], DECAY)
+        window, late = log_spaced(10, steps, 16), range(steps - 8, steps + 1)
+        tree = statsgd.simulate(
+            floor.problem, statsgd.grid(first, axes), steps=steps, replicas=replicas, seed=seed,
+            start=floor.params, keep=sorted({*window, *late}), progress=progress,
+            devices=jax.devices(),
+        )  # fmt: skip
+        for i, rate in enumerate(axes["learning_rate"]):
+            for j, beta in enumerate(axes["momentum"]):
+                sgd = statsgd.SGD(rate, first.noise, beta, DECAY)
+                cell = tree.isel({"learning_rate": i, "momentum": j})
+                journeys[setting_name(sgd)] = journey(floor, sgd, trajectories(cell), window, late)
     curvatures = np.linalg.eigvalsh(floor.local.hessian)
     why = (
         f"A network of {floor.problem.dimension} parameters on {floor.problem.num_examples} "
@@ -77,7 +94,7 @@ def network_claims(
         "speed of a network": speed_claim(journeys, margin, where=" on a network", why=why),
         "exponent of a network": exponent_claim(
             journeys,
-            margin,
+            2 * margin,
             "Near a minimum the exponent with which a network travels is that of the linear "
             "theory, from Hessian, noise, learning rate and momentum there",
             why,
@@ -86,17 +103,9 @@ def network_claims(
 
 
 def journey(
-    floor: Floor, sgd: statsgd.SGD, replicas: int, steps: int, seed: int, progress: bool
+    floor: Floor, sgd: statsgd.SGD, found: Trajectories, window: list[int], late: range
 ) -> Journey:
-    """Runs from rest at the minimum."""
-    window = log_spaced(10, steps, 16)
-    late = range(steps - 8, steps + 1)
-    kept = sorted({*window, *late})
-    tree = statsgd.simulate(
-        floor.problem, sgd, steps=steps, replicas=replicas, seed=seed, start=floor.params,
-        keep=kept, progress=progress, devices=jax.devices(),
-    )  # fmt: skip
-    found = trajectories(tree)
+    """What runs from rest at the minimum did, next to theory."""
     moved = displacements(found.params[:, np.isin(found.steps, window)], floor.local.location)
     chain = floor.chain(sgd)
     beta = float(sgd.momentum)

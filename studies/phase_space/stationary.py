@@ -138,7 +138,7 @@ def phase_current_claim(case: Followed) -> xr.DataTree:
             else (measured.value[mode], measured.standard_error[mode], model[mode])
         )
         quantities.append(
-            Quantity(f"{name}: area swept per step over the model's", float(value / expected),
+            Quantity(f"{name}: area over the model's", float(value / expected),
                      float(abs(error / expected)), 1.0, margin=2 * case.margin)
         )  # fmt: skip
     claim = Claim(
