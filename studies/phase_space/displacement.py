@@ -204,10 +204,6 @@ def exponent_claim(
         f"the table). It is no power law: at the first setting the slope falls from "
         f"{slopes[0]:.2f} to {slopes[-1]:.2f} over the window. {why}".strip(),
     )  # fmt: skip
-    predicted = np.array([one.model.exponent for one in journeys.values()])
-    measured = np.array([float(one.wandering.exponent.value) for one in journeys.values()])
-    error = np.array([float(one.wandering.exponent.standard_error) for one in journeys.values()])
-    order = np.sort(predicted)
     curves = []
     for name, one in journeys.items():
         scale = one.wandering.moved.value[0]
@@ -217,9 +213,6 @@ def exponent_claim(
             Series("", one.wandering.lags, one.chain.moved / scale, look="line", group=name),
         ]  # fmt: skip
     return claim.to_datatree(
-        Chart("Exponents at several η, β and S", "predicted by the model", "measured",
-              (Series("SGD", predicted, measured, error),
-               Series("equal", order, order, look="line"))),
         Chart("Displacement over its first value (lines: chain)", "lag k in steps",
               "E|θ_k − θ_0|², relative", tuple(curves), log="xy"),
     )  # fmt: skip

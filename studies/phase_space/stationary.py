@@ -95,17 +95,19 @@ def spread_claim(
                                        strict=True)
     ]  # fmt: skip
     h = model.modes().curvatures
-    charts = []
+    series = []
     for what, found, theory in zip(
         ("position", "velocity"), (position, velocity), predicted, strict=True
     ):
-        measured = Series("SGD", h, found.value, found.standard_error)
-        line = Series("modified loss", h, theory, look="line")
-        charts.append(
-            Chart(f"Variance of {what} by mode", "curvature h (with weight decay)",
-                  f"variance of {what}", (measured, line), log="xy")
-        )  # fmt: skip
-    return Claim(statement, KUNIN, quantities, why).to_datatree(*charts)
+        series += [
+            Series(what, h, found.value, found.standard_error, group=what),
+            Series("", h, theory, look="line", group=what),
+        ]
+    chart = Chart(
+        "Variances by mode (lines: modified loss)", "curvature h (with weight decay)",
+        "variance (params²)", tuple(series), log="xy",
+    )  # fmt: skip
+    return Claim(statement, KUNIN, quantities, why).to_datatree(chart)
 
 
 def second_moments(runs: Ensemble) -> tuple[Measured, Measured]:

@@ -38,11 +38,11 @@ def test_lags_are_different_whole_numbers():
 def test_exponent_of_diffusion_is_one():
     # E|θ_k − θ_0|² of a random walk is linear in k.
     lags = log_spaced(1, 200, 12)
-    steps = np.random.default_rng(0).normal(size=(4000, 200, 2))
+    steps = np.random.default_rng(0).normal(size=(1000, 200, 2))
     moved = (np.cumsum(steps, axis=1) ** 2).sum(axis=2)[:, np.array(lags) - 1]
     found = wandering(moved, lags)
     assert abs(found.exponent.value - 1) < 4 * found.exponent.standard_error
-    assert found.exponent.standard_error < 0.02
+    assert found.exponent.standard_error < 0.04
 
 
 def test_theory_of_one_setting():
@@ -59,6 +59,7 @@ def test_theory_of_one_setting():
     assert 0 < theory.gain < 1
 
 
+@pytest.mark.slow
 def test_quadratic_with_noise_has_the_law_it_is_made_from():
     # Cov θ and Cov m of 4096 runs, errors √(2/n) = 2.2 %; a factor 1.1 is 4.5 of them.
     law = HeavyBallGaussian(np.diag([2.0, 0.5]), np.diag([1.0, 0.4]), 0.1, 0.5, 0.1, [1.0, 2.0])
