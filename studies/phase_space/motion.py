@@ -26,8 +26,9 @@ def path_claim(case: Followed) -> xr.DataTree:
     start = -theory.exact.modes().vectors.T @ theory.exact.location
     period = model.period()[case.sharpest]
     quantities, planes, ways = [], [], []
-    moves = np.array([model.propagator(k)[:, :, 0] for k in main.path_steps])
-    gap = np.abs(moves - [chain.propagator(k)[:, :, 0] for k in main.path_steps])[:, :, 0]
+    steps = [int(k) for k in main.path_steps]
+    moves = np.array([model.propagator(k)[:, :, 0] for k in steps])
+    gap = np.abs(moves - [chain.propagator(k)[:, :, 0] for k in steps])[:, :, 0]
     for name, mode in case.modes.items():
         share = main.path[0, :, mode] / start[mode]
         error = np.abs(main.path_error[0, :, mode] / start[mode])

@@ -105,7 +105,7 @@ def spread_claim(
         ]
     chart = Chart(
         "Variances by mode (lines: modified loss)", "curvature h (with weight decay)",
-        "variance (params²)", tuple(series), log="xy",
+        "variance (params²; velocity per ηk)", tuple(series), log="xy",
     )  # fmt: skip
     return Claim(statement, KUNIN, quantities, why).to_datatree(chart)
 
