@@ -38,7 +38,7 @@ def imposed_noise_claim(case: Followed) -> xr.DataTree:
     problem, sgd = quadratic_with_noise(chain)
     replicas = len(case.main.position)
     runs = run_in_phase_space(
-        problem, sgd, chain, burn_in=FORGET, steps=range(0, 64, 4), replicas=replicas,
+        problem, sgd, chain, burn_in=FORGET, steps=range(0, 320, 20), replicas=replicas,
         seed=case.seed, start=stationary_starts(chain, replicas, case.seed + 2),
     )  # fmt: skip
     largest = 1 / (
