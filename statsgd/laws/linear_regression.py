@@ -12,6 +12,7 @@ from statsgd.dynamics.noise import Minibatch
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.gaussian import GaussianLaw, eigenmodes, join_blocks
 from statsgd.laws.heavy_ball import (
+    HeavyBallGaussian,
     heavy_ball_moments,
     location_vector,
     require_stable_mean,
@@ -135,6 +136,27 @@ class LinearRegressionGaussian(GaussianLaw):
         return (
             cls.gaussian_inputs(np.diag([2.0, 1.0, 0.5]), 0.5, 4, 0.65),
             cls.gaussian_inputs([[1.0]], 1.0, 4, 2.5),
+        )
+
+    def equivalent_chain(self) -> HeavyBallGaussian:
+        """The chain with constant noise that has the same first two moments, at all times too.
+
+        Its noise is E C over this law. As the mean of a step is linear in θ whatever the noise is,
+        autocorrelations, stationary displacements and currents agree as well: hand it to
+        `mean_squared_displacement`, `stochastic_area` and the like. Not for starts from rest,
+        where the noise of this law is still that of the minimum.
+        """
+        self.require_proper()
+        h, q = self.modes()
+        unit = heavy_ball_moments(h, np.ones((len(h), len(h))), self.learning_rate, self.momentum)
+        noise = q @ (q.T @ self.covariance() @ q / unit[0]) @ q.T
+        return HeavyBallGaussian(
+            self.hessian,
+            (noise + noise.T) / 2,
+            self.learning_rate,
+            self.momentum,
+            self.weight_decay,
+            self.location,
         )
 
     def require_proper(self) -> None:

@@ -224,6 +224,20 @@ def test_fresh_gaussian_inputs_simulated():
     assert_variance_within(ends, np.diagonal(law.covariance()), mean=0, resolve=1.06)
 
 
+def test_equivalent_chain_has_the_mean_noise_and_the_same_moments():
+    # Gaussian inputs: E C = (APA + Tr[AP]A + σ²A)/S with P = Cov θ.
+    inputs, noise_scale, size = np.array([[2.0, 0.3], [0.3, 0.5]]), 0.5, 16
+    law = LinearRegressionGaussian.gaussian_inputs(inputs, noise_scale, size, 0.1, 0.9, [1.0, 2.0])
+    p = law.covariance()
+    mean = inputs @ p @ inputs + (np.trace(inputs @ p) + noise_scale) * inputs
+    np.testing.assert_allclose(law.equivalent_chain().noise_covariance, mean / size, rtol=1e-10)
+    finite = LinearRegressionGaussian.from_sgd(six_examples(), SGD(0.1, noise.Minibatch(2), 0.5))
+    for one in (law, finite):
+        chain = one.equivalent_chain()
+        np.testing.assert_allclose(chain.joint, one.joint, rtol=1e-9, atol=1e-12)
+        np.testing.assert_array_equal(chain.mean(), one.mean())
+
+
 def test_too_small_a_batch_is_refused_with_the_threshold():
     law = LinearRegressionGaussian.gaussian_inputs(np.diag([2, 1, 0.5]), 0.5, 4, 0.65)
     with pytest.raises(ImproperLawError, match=r"batch_size must be above 4\.12\d+, got 4"):

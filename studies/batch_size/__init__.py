@@ -1,0 +1,1 @@
+"""Parts of the study of large batches: two wells, escape times and a network."""

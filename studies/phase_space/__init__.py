@@ -1,0 +1,1 @@
+"""Parts of the study of the limiting dynamics: heavy-ball SGD in phase space."""
