@@ -92,7 +92,8 @@ class Marginal:
     def places(self) -> Float[Any, " n"]:
         """Quantiles, dense enough that the law is smooth between them, also in its tails."""
         if self.points is not None:
-            return np.quantile(self.points, _LEVELS)
+            ranks = np.linspace(0, 1, self.points.size)
+            return np.interp(_LEVELS, ranks, np.sort(self.points, kind="stable"))
         low, high = np.full(_LEVELS.shape, self.lower), np.full(_LEVELS.shape, self.upper)
         for _ in range(60):
             middle = (low + high) / 2
@@ -104,7 +105,8 @@ class Marginal:
         """Mean and variance."""
         if self.points is not None:
             return float(self.points.mean()), float(self.points.var(ddof=1))
-        edges = np.union1d(self.places, np.linspace(self.lower, self.upper, 20 * _CELLS + 1))
+        even = np.linspace(self.lower, self.upper, 20 * _CELLS + 1)
+        edges = np.sort(np.concatenate([even, self.places]))
         masses = np.diff(self.cdf(edges))
         centres = (edges[1:] + edges[:-1]) / 2
         mean = float(masses @ centres / masses.sum())
@@ -213,7 +215,7 @@ def _tabulated(marginal: Marginal, other: Marginal) -> Marginal:
     if marginal.points is not None:
         return marginal
     even = np.linspace(marginal.lower, marginal.upper, 20 * _CELLS + 1)
-    at = np.unique(np.concatenate([even, marginal.places, other.places]))
+    at = np.sort(np.concatenate([even, marginal.places, other.places]))
     levels = marginal.cdf(at)
     return Marginal(lambda x: np.interp(x, at, levels), marginal.lower, marginal.upper)
 
@@ -228,7 +230,7 @@ def _edges(truth: Marginal, law: Marginal, cells: int) -> Float[Any, " edges"]:
     """Cells of about equal mass under the truth and the law together, the outermost unbounded."""
     low, high = min(truth.lower, law.lower), max(truth.upper, law.upper)
     # Where mass is: an even grid would miss everything if a few points lie far off.
-    fine = np.union1d(truth.places, law.places)
+    fine = np.sort(np.concatenate([truth.places, law.places]))
     together = (truth.cdf(fine) + law.cdf(fine)) / 2
     inner = np.interp(np.arange(1, cells) / cells, together, fine)
     return np.concatenate([[low - (high - low)], inner, [high + (high - low)]])
