@@ -14,12 +14,13 @@ from statsgd.laws import (
     DiscreteChainLaw,
     InfiniteDepthNetworkLaw,
     InterpolationLaw,
+    NoiseEquilibrium,
     RescalingGibbs,
 )
 from statsgd.laws.discrete_chain import FiniteNoise
 from statsgd.laws.grid import Grid, GridWarning
 from statsgd.laws.slope import SlopeLaw
-from statsgd.problems import diagonal_linear_network, landscape
+from statsgd.problems import EmpiricalRisk, diagonal_linear_network, landscape, linear_network
 from studies.atlas_families.family import Cell, Effort, register, simulated
 
 _STABLE = 0.1  # largest step that counts as small, in units of the one where SGD gets unstable
@@ -200,3 +201,56 @@ def rescaling_gibbs(effort: Effort, step: float, width: float) -> Cell:
         start=factor.draw(effort),
     )  # fmt: skip
     return Cell(truth, factor.marginal())
+
+
+_TARGET = np.array([1.0, 0.6])
+_RESCALING = np.diag([-1.0, -1.0, 1.0])  # of (w, u)
+
+
+def _signals(label_std: float) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs of covariance diag(1, ¼) and targets V·x ± σ: eight equally likely examples."""
+    x = np.kron(np.diag([np.sqrt(2), np.sqrt(0.5)]), np.array([[1.0, 1.0, -1.0, -1.0]]).T)
+    return x, (x @ _TARGET + label_std * np.tile([1.0, -1.0], 4))[:, None]
+
+
+def _log_ratio(params: np.ndarray) -> np.ndarray:
+    """ln(|u|/|w|)."""
+    return np.log(np.abs(params[:, 2])) - 0.5 * np.log(params[:, 0] ** 2 + params[:, 1] ** 2)
+
+
+@register(
+    law="NoiseEquilibrium",
+    problem="linear network u w·x with two inputs and label noise σ, single examples",
+    coordinate="ln(|u|/|w|), blurred by ±½: total variation is how far it is off",
+    truth="a simulated ensemble of SGD, from the equilibrium on",
+    axes={"ηh": (0.03, 0.1, 0.3, 0.6, 1.0), "ησ²": (0.01, 0.03, 0.1, 0.3)},
+    domain="the noise that of the minimum: ηh ≪ 2 and ησ² ≪ 1",
+    valid=lambda step, noise_step: step <= 2 * _STABLE and noise_step <= _STABLE,
+)
+def noise_equilibrium(effort: Effort, step: float, noise_step: float) -> Cell:
+    """A point mass. The charge relaxes in about 1/(4η²σ²) steps; the run lasts three times that."""
+    start = {"weights": [_TARGET[None], np.ones((1, 1))]}
+
+    def setting(eta: float, label_std: float) -> tuple[EmpiricalRisk, SGD, NoiseEquilibrium]:
+        problem, sgd = (
+            linear_network(*_signals(label_std), [1], start),
+            SGD(eta, noise.Minibatch(1)),
+        )
+        return problem, sgd, NoiseEquilibrium.from_sgd(problem, sgd, _RESCALING, start)
+
+    w1, w2, u = setting(1.0, 1.0)[2].mean()  # where it is does not depend on η and σ
+    hessian = 2 * np.array(
+        [[u**2, 0, u * w1], [0, u**2 / 4, u * w2 / 4], [0, 0, w1**2 + w2**2 / 4]]
+    )
+    eta = step / np.linalg.eigvalsh(hessian, UPLO="U")[-1]
+    problem, sgd, law = setting(eta, np.sqrt(noise_step / eta))
+    law.require_proper()
+    point = law.mean()
+    at = float(_log_ratio(point[None])[0])
+    ended = simulated(
+        problem, sgd, effort, int(np.ceil(0.75 / (eta * noise_step))), coordinate=_log_ratio,
+        start={"weights": [point[None, :2], point[None, 2:]]},
+    )  # fmt: skip
+    blur = np.random.default_rng(effort.seed).uniform(-0.5, 0.5, ended.points.size)
+    truth = Marginal.of_points(ended.points + blur)
+    return Cell(truth, Marginal(lambda x: np.clip(x - at + 0.5, 0, 1), at - 0.5, at + 0.5))

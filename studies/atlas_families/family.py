@@ -132,8 +132,9 @@ def simulated(
     alive = ~ensemble["run"].to_dataset()["diverged"].values
     if alive.mean() < 0.5:
         raise DivergedError(f"{np.sum(~alive)} of {effort.replicas} runs diverged")
-    (params,) = ensemble["endpoints"].to_dataset().data_vars.values()
-    flat = params.values.reshape(params.shape[0], -1).astype(np.float64)
+    leaves = ensemble["endpoints"].to_dataset().data_vars.values()
+    flat = np.concatenate([leaf.values.reshape(effort.replicas, -1) for leaf in leaves], axis=1)
+    flat = flat.astype(np.float64)
     return Marginal.of_points(coordinate(flat[alive]))
 
 
