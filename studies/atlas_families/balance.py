@@ -76,7 +76,7 @@ _BALANCED = "the chain's law on a grid, on the balanced set, where it ends up"
     problem="diagonal network of two layers, noisy inputs and labels, single examples",
     coordinate="logarithm of the slope f",
     truth=_BALANCED,
-    axes={"ηA(f*)b₁": (0.003, 0.01, 0.03, 0.1, 0.3, 0.6), "T/T_c": (0.1, 0.3, 0.6, 0.9)},
+    axes={"ηA(f*)b₁": (0.003, 0.01, 0.03, 0.1, 0.3, 0.6), "T ÷ T_c": (0.1, 0.3, 0.6, 0.9)},
     domain="diffusion limit, ηA(f*)b₁ ≪ 1 (from 1 on SGD is unstable), and T < T_c",
     valid=lambda step, ratio: step <= _STABLE and ratio < 1,
 )
@@ -95,7 +95,7 @@ def diagonal_network(effort: Effort, step: float, ratio: float) -> Cell:
     problem="diagonal network as deep as wide, noisy inputs and labels, single examples",
     coordinate="logarithm of the slope f",
     truth=_BALANCED,
-    axes={"1/D": (0.005, 0.01, 0.03125, 0.1, 0.25, 0.5), "TD/M": (0.003, 0.01, 0.03, 0.1, 0.3)},
+    axes={"1 ÷ D": (0.005, 0.01, 0.03125, 0.1, 0.25, 0.5), "TD ÷ M": (0.003, 0.01, 0.03, 0.1, 0.3)},
     domain="depth D ≫ 1, and ηA(f*)b₁ = TD/M ≪ 1",
     valid=lambda inverse_depth, step: inverse_depth <= _STABLE and step <= _STABLE,
 )
@@ -121,7 +121,7 @@ def _interpolated() -> tuple[np.ndarray, np.ndarray]:
     problem="diagonal network of two layers on noiseless y = κx, weight decay, single examples",
     coordinate="slope f",
     truth="a simulated ensemble of SGD, from draws of the law on",
-    axes={"ηA(κ)b₁": (0.01, 0.03, 0.1, 0.3, 0.6, 0.8), "λ/(κb₁)": (0.03, 0.1, 0.3, 1.0)},
+    axes={"ηA(κ)b₁": (0.01, 0.03, 0.1, 0.3, 0.6, 0.8), "λ ÷ κb₁": (0.03, 0.1, 0.3, 1.0)},
     domain="diffusion limit, ηA(κ)b₁ ≪ 1 (from 1 on SGD is unstable), and T below its threshold",
     valid=lambda step, decay: step <= _STABLE,
 )
@@ -185,7 +185,7 @@ def _orbit(width: float) -> RescalingGibbs:
     problem="loss (uw − y)² with weight decay, constant isotropic noise",
     coordinate="factor u, along the orbit of rescalings",
     truth="a simulated ensemble of SGD with injected noise, from draws of the law on",
-    axes={"ηh": (0.01, 0.03, 0.1, 0.3, 1.0), "τ/(λy)": (0.1, 0.3, 1.0)},
+    axes={"ηh": (0.01, 0.03, 0.1, 0.3, 1.0), "τ ÷ λy": (0.1, 0.3, 1.0)},
     domain="Langevin dynamics in continuous time: η times the mean curvature, 4E u², ≪ 2",
     valid=lambda step, width: step * float(_orbit(width).covariance()[0, 0]) <= _STABLE * 2,
 )

@@ -63,7 +63,7 @@ def mean_field(effort: Effort, step: float, number: float) -> Cell:
 @register(
     law="MeanFieldLimit",
     truth="a simulated ensemble of SGD",
-    axes={"1/N": (0.02, 0.05, 0.1, 0.25, 0.5, 1.0), "η(λ + b)": (0.03, 0.3, 1.2)},
+    axes={"1 ÷ N": (0.02, 0.05, 0.1, 0.25, 0.5, 1.0), "η(λ + b)": (0.03, 0.3, 1.2)},
     domain="many neurons, 1/N ≪ 1, and η(λ + b) ≪ 2",
     valid=lambda inverse_number, step: inverse_number <= _SMALL and step <= 2 * _SMALL,
     **_TANH,

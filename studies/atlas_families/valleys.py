@@ -66,7 +66,7 @@ _STEEPEST = (1 - (1 - np.sqrt(2)) ** 2) * np.exp(np.sqrt(2) - 1)
     coordinate="angle along the valley",
     truth=_DRAWN,
     axes={
-        "κD h'²/(4h³), max": (0.01, 0.03, 0.1, 0.3, 1.0),
+        "κDh'² ÷ 4h³, max": (0.01, 0.03, 0.1, 0.3, 1.0),
         "ηh, max": (0.2, 0.6, 1.2, 1.6),
     },
     domain="adiabatic, κD h'²/(4h³) ≤ 0.05, and ηh < 2 everywhere",
@@ -103,7 +103,7 @@ _CLOSED = {
 
 @register(
     law="ValleyEntropyLaw",
-    axes={"ηh, max": (0.03, 0.1, 0.3, 0.6, 1.2, 1.8), "τ/h": (0.03, 0.1, 0.3)},
+    axes={"ηh, max": (0.03, 0.1, 0.3, 0.6, 1.2, 1.8), "τ ÷ h": (0.03, 0.1, 0.3)},
     domain="leading order in the learning rate: ηh ≪ 2, at any temperature τ",
     valid=lambda step, temperature: step <= 2 * _SMALL,
     **_CLOSED,
@@ -209,7 +209,7 @@ def _ridge_step(step: float, barrier: float) -> float:
     truth="the chain's law on a grid",
     axes={
         "ηh, sharp": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
-        "z² = ΔL/(hΔ_S)": (1.0, 2.0, 4.0, 8.0),
+        "ΔL ÷ hΔ_S": (1.0, 2.0, 4.0, 8.0),
     },
     domain="small steps at the ridge, √(ΔLη/Δ_S) ≤ 0.1",
     valid=lambda step, barrier: _ridge_step(step, barrier) <= 0.1,
