@@ -25,8 +25,12 @@ from statsgd.laws import LAWS, ImproperLawError
 from statsgd.provenance import provenance
 from statsgd.reports import Chart, Map, Series, gallery
 from studies.atlas_families import FAMILIES, Cell, Family
+<<<<<<< HEAD
 from studies.atlas_families.family import Effort
 from studies.errata import page as errata
+=======
+from studies.atlas_families.family import DivergedError, Effort
+>>>>>>> atlasb
 from studies.outcome import begin
 
 #: Total variation up to which a law holds, and up to which it holds roughly.
@@ -112,6 +116,8 @@ def evaluate(name: str, replicas: int, cell: Any) -> xr.Dataset:
         compared: Cell = family.cell(Effort(replicas, cell.seed), *numbers)
     except ImproperLawError:
         status = "improper"
+    except DivergedError:
+        status = "diverged"
     else:
         errors: Accuracy = accuracy(compared.truth, compared.law, compared.threshold)
         for quantity, error in errors._asdict().items():

@@ -1,6 +1,7 @@
 """How far a law is from the truth along one coordinate: distances and errors with uncertainty."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
@@ -20,6 +21,9 @@ _COUNTED = 40  # where points are counted
 _TAIL = 0.99  # share of the law within the tail quantile
 _BOOTSTRAPS = 200
 _NOTHING = 1e-9  # probability that is practically none
+# Probabilities between whose quantiles a law is smooth, far out in its tails as well.
+_TAILS = np.geomspace(_NOTHING, 1 / (4 * _CELLS), 60)
+_LEVELS = np.concatenate([_TAILS, np.arange(2, 4 * _CELLS - 1) / (4 * _CELLS), 1 - _TAILS[::-1]])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,11 +93,25 @@ class Marginal:
         cumulative = np.concatenate([[0.0], np.cumsum(masses)])
         return cls(lambda x: np.interp(x, edges, cumulative), float(edges[0]), float(edges[-1]))
 
+    @functools.cached_property
+    def places(self) -> Float[Any, " n"]:
+        """Quantiles, dense enough that the law is smooth between them, also in its tails."""
+        if self.points is not None:
+            ranks = np.linspace(0, 1, self.points.size)
+            return np.interp(_LEVELS, ranks, np.sort(self.points, kind="stable"))
+        low, high = np.full(_LEVELS.shape, self.lower), np.full(_LEVELS.shape, self.upper)
+        for _ in range(60):
+            middle = (low + high) / 2
+            below = self.cdf(middle) < _LEVELS
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
+        return (low + high) / 2
+
     def moments(self) -> tuple[float, float]:
         """Mean and variance."""
         if self.points is not None:
             return float(self.points.mean()), float(self.points.var(ddof=1))
-        edges = np.linspace(self.lower, self.upper, 20 * _CELLS + 1)
+        even = np.linspace(self.lower, self.upper, 20 * _CELLS + 1)
+        edges = np.sort(np.concatenate([even, self.places]))
         masses = np.diff(self.cdf(edges))
         centres = (edges[1:] + edges[:-1]) / 2
         mean = float(masses @ centres / masses.sum())
@@ -175,6 +193,7 @@ def _errors(
 def _bootstrapped(truth: Marginal, law: Marginal, threshold: float | None) -> list[Error]:
     """Errors with standard errors; the bias of total variation is estimated and removed."""
     rng = np.random.default_rng(0)
+    truth, law = _tabulated(truth, law), _tabulated(law, truth)
     value = np.array(_errors(truth, law, threshold, _COUNTED))
     again = np.array(
         [
@@ -196,6 +215,16 @@ def _bootstrapped(truth: Marginal, law: Marginal, threshold: float | None) -> li
     return [Error(float(v), float(s)) for v, s in zip(value, spread, strict=True)]
 
 
+def _tabulated(marginal: Marginal, other: Marginal) -> Marginal:
+    """With a distribution function that is quick to ask for, where it is not one of points."""
+    if marginal.points is not None:
+        return marginal
+    even = np.linspace(marginal.lower, marginal.upper, 20 * _CELLS + 1)
+    at = np.sort(np.concatenate([even, marginal.places, other.places]))
+    levels = marginal.cdf(at)
+    return Marginal(lambda x: np.interp(x, at, levels), marginal.lower, marginal.upper)
+
+
 def _resampled(marginal: Marginal, rng: np.random.Generator) -> Marginal:
     if marginal.points is None:
         return marginal
@@ -205,7 +234,8 @@ def _resampled(marginal: Marginal, rng: np.random.Generator) -> Marginal:
 def _edges(truth: Marginal, law: Marginal, cells: int) -> Float[Any, " edges"]:
     """Cells of about equal mass under the truth and the law together, the outermost unbounded."""
     low, high = min(truth.lower, law.lower), max(truth.upper, law.upper)
-    fine = np.linspace(low, high, 50 * cells + 1)
+    # Where mass is: an even grid would miss everything if a few points lie far off.
+    fine = np.sort(np.concatenate([truth.places, law.places]))
     together = (truth.cdf(fine) + law.cdf(fine)) / 2
     inner = np.interp(np.arange(1, cells) / cells, together, fine)
     return np.concatenate([[low - (high - low)], inner, [high + (high - low)]])

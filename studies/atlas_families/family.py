@@ -31,6 +31,10 @@ class Cell(NamedTuple):
     """Total variation that the theory's approximation costs."""
 
 
+class DivergedError(Exception):
+    """Most runs of an ensemble diverged: there is no truth to hold a law against."""
+
+
 class Effort(NamedTuple):
     """How much may be spent on a cell."""
 
@@ -54,7 +58,8 @@ class Family:
     axes: Mapping[str, tuple[float, ...]]
     """One or two dimensionless numbers with their values, the leading one first."""
     cell: Callable[..., Cell]
-    """`(effort, *numbers) -> Cell`; raises `ImproperLawError` where the law does not exist."""
+    """`(effort, *numbers) -> Cell`; raises `ImproperLawError` where the law does not exist, and
+    `DivergedError` where SGD does not stay anywhere."""
     domain: str
     """Where the law claims to hold, in words."""
     valid: Callable[..., bool]
@@ -116,14 +121,20 @@ def simulated(
     coordinate: Callable[[Any], Any] = lambda params: params[:, 0],
     start: Any = None,
 ) -> Marginal:
-    """Endpoints of an ensemble along `coordinate`, a function `(replicas, d) -> (replicas,)`."""
+    """Endpoints of an ensemble along `coordinate`, a function `(replicas, d) -> (replicas,)`.
+
+    Runs that diverge are left out; raises `DivergedError` where most of them do.
+    """
     ensemble = statsgd.simulate(
         problem, sgd, steps=steps, replicas=effort.replicas, seed=effort.seed, start=start,
         progress=False, allow_unstable=True,
     )  # fmt: skip
     alive = ~ensemble["run"].to_dataset()["diverged"].values
-    (params,) = ensemble["endpoints"].to_dataset().data_vars.values()
-    flat = params.values.reshape(params.shape[0], -1).astype(np.float64)
+    if alive.mean() < 0.5:
+        raise DivergedError(f"{np.sum(~alive)} of {effort.replicas} runs diverged")
+    leaves = ensemble["endpoints"].to_dataset().data_vars.values()
+    flat = np.concatenate([leaf.values.reshape(effort.replicas, -1) for leaf in leaves], axis=1)
+    flat = flat.astype(np.float64)
     return Marginal.of_points(coordinate(flat[alive]))
 
 
