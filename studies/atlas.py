@@ -25,12 +25,8 @@ from statsgd.laws import LAWS, ImproperLawError
 from statsgd.provenance import provenance
 from statsgd.reports import Chart, Map, Series, gallery
 from studies.atlas_families import FAMILIES, Cell, Family
-<<<<<<< HEAD
-from studies.atlas_families.family import Effort
-from studies.errata import page as errata
-=======
 from studies.atlas_families.family import DivergedError, Effort
->>>>>>> atlasb
+from studies.errata import page as errata
 from studies.outcome import begin
 
 #: Total variation up to which a law holds, and up to which it holds roughly.
