@@ -34,7 +34,7 @@ def claim_section(name: str, node: xr.DataTree) -> Section:
     shown = table.drop(columns="predicted_error") if exact else table
     finding = " ".join(filter(None, [_numbers(table, node.attrs["confidence"]), node.attrs["why"]]))
     verdict, source = node.attrs["verdict"], node.attrs["source"]
-    return Section(node.attrs["statement"], finding, (), shown, verdict, source)
+    return Section(node.attrs["statement"].rstrip("."), finding, (), shown, verdict, source)
 
 
 @register("charts")
