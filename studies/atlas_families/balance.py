@@ -1,6 +1,7 @@
 """Laws of diagonal linear networks and of rescaling orbits, held against SGD on them."""
 
 import warnings
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -247,7 +248,7 @@ def noise_equilibrium(effort: Effort, step: float, noise_step: float) -> Cell:
     law.require_proper()
     point = law.mean()
     at = float(_log_ratio(point[None])[0])
-    ended = simulated(
+    ended: Any = simulated(
         problem, sgd, effort, int(np.ceil(0.75 / (eta * noise_step))), coordinate=_log_ratio,
         start={"weights": [point[None, :2], point[None, 2:]]},
     )  # fmt: skip
