@@ -222,7 +222,7 @@ def _log_ratio(params: np.ndarray) -> np.ndarray:
 @register(
     law="NoiseEquilibrium",
     problem="linear network u w·x with two inputs and label noise σ, single examples",
-    coordinate="ln(|u|/|w|), blurred by ±½: total variation is how far it is off",
+    coordinate="ln(|u|/|w|), blurred by ±½: total variation is the shift, and more for a spread",
     truth="a simulated ensemble of SGD, from the equilibrium on",
     axes={"ηh": (0.03, 0.1, 0.3, 0.6, 1.0), "ησ²": (0.01, 0.03, 0.1, 0.3)},
     domain="the noise that of the minimum: ηh ≪ 2 and ησ² ≪ 1",

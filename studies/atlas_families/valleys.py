@@ -183,7 +183,7 @@ def zero_loss_circle(effort: Effort, step: float, ratio: float) -> Cell:
         int(np.ceil(3 * ratio / (ratio / 4 - 1) ** 2 / eta)), coordinate=_angle, start=start,
     )  # fmt: skip
     kappa = law.concentration()
-    return Cell(truth, Marginal(lambda x: vonmises.cdf(x, kappa, loc=np.pi), *_ENDS))
+    return Cell(truth, _circular(lambda x: vonmises.logpdf(x, kappa, loc=np.pi)))
 
 
 _PLACE = 5.0  # along the two valleys
