@@ -1,6 +1,7 @@
 """Laws of diagonal linear networks and of rescaling orbits, held against SGD on them."""
 
 import warnings
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -221,7 +222,7 @@ def _log_ratio(params: np.ndarray) -> np.ndarray:
 @register(
     law="NoiseEquilibrium",
     problem="linear network u w·x with two inputs and label noise σ, single examples",
-    coordinate="ln(|u|/|w|), blurred by ±½: total variation is how far it is off",
+    coordinate="ln(|u|/|w|), blurred by ±½: total variation is the shift, and more for a spread",
     truth="a simulated ensemble of SGD, from the equilibrium on",
     axes={"ηh": (0.03, 0.1, 0.3, 0.6, 1.0), "ησ²": (0.01, 0.03, 0.1, 0.3)},
     domain="the noise that of the minimum: ηh ≪ 2 and ησ² ≪ 1",
@@ -247,7 +248,7 @@ def noise_equilibrium(effort: Effort, step: float, noise_step: float) -> Cell:
     law.require_proper()
     point = law.mean()
     at = float(_log_ratio(point[None])[0])
-    ended = simulated(
+    ended: Any = simulated(
         problem, sgd, effort, int(np.ceil(0.75 / (eta * noise_step))), coordinate=_log_ratio,
         start={"weights": [point[None, :2], point[None, 2:]]},
     )  # fmt: skip

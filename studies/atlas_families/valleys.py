@@ -1,5 +1,6 @@
 """Laws along valleys and across two of them, held against SGD there."""
 
+import math
 from typing import Any
 
 import jax
@@ -74,7 +75,7 @@ _STEEPEST = (1 - (1 - np.sqrt(2)) ** 2) * np.exp(np.sqrt(2) - 1)
 )
 def valley(effort: Effort, adiabatic: float, step: float) -> Cell:
     """The angle relaxes in κ/(ηD) steps; the run lasts three times that."""
-    eta = step / np.e
+    eta = step / math.e
     across = 4 * adiabatic / (_RING_RATIO * _STEEPEST)
     covariance = np.diag([across / _RING_RATIO, across]) * 2 / eta
     problem, sgd = landscape(_ring, np.zeros(2)), SGD(eta, noise.Anisotropic(covariance))
@@ -173,7 +174,7 @@ def _circle(params):
 )
 def zero_loss_circle(effort: Effort, step: float, ratio: float) -> Cell:
     """log L relaxes in a time ε/(ε/4 − 1)² or less; the run lasts three times that."""
-    eta = step / (np.e * ratio)
+    eta = step / (math.e * ratio)
     law = ZeroLossCircleLaw(3, 1.0, ratio, 1.0)
     law.require_proper()
     start = np.asarray(law.draw(jax.random.key(effort.seed), (effort.replicas,)))
@@ -182,7 +183,7 @@ def zero_loss_circle(effort: Effort, step: float, ratio: float) -> Cell:
         int(np.ceil(3 * ratio / (ratio / 4 - 1) ** 2 / eta)), coordinate=_angle, start=start,
     )  # fmt: skip
     kappa = law.concentration()
-    return Cell(truth, Marginal(lambda x: vonmises.cdf(x, kappa, loc=np.pi), *_ENDS))
+    return Cell(truth, _circular(lambda x: vonmises.logpdf(x, kappa, loc=np.pi)))
 
 
 _PLACE = 5.0  # along the two valleys
