@@ -91,7 +91,7 @@ class Erratum:
         disagreement = float(np.max(off / (_SIGMAS * error + self.tolerance * scale)))
         why = (
             f"{self.evidence} {self.correction} Corrected formula and truth differ by at most "
-            f"{100 * np.max(off / scale):.2g} %, printed formula and truth by up to "
+            f"{max(100 * np.max(off / scale), 1e-4):.2g} %, printed formula and truth by up to "
             f"{100 * np.max(np.abs(printed - truth) / scale):.3g} %."
         )
         if np.any(error > 0):
