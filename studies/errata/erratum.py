@@ -91,7 +91,7 @@ class Erratum:
         disagreement = float(np.max(off / (_SIGMAS * error + self.tolerance * scale)))
         why = (
             f"{self.evidence} {self.correction} Corrected formula and truth differ by at most "
-            f"{100 * np.max(off / scale):.2g} %, printed formula and truth by up to "
+            f"{max(100 * np.max(off / scale), 1e-4):.2g} %, printed formula and truth by up to "
             f"{100 * np.max(np.abs(printed - truth) / scale):.3g} %."
         )
         if np.any(error > 0):
@@ -108,19 +108,17 @@ class Erratum:
             for place, value, spread, claimed in zip(at, truth, error, printed, strict=True)
         ]
         claim = Claim(self.printed, self.source, quantities, f"{why} {curves.remark}".strip())
-        return Shown(claim, self._chart(curves, at, truth, error), disagreement)
+        points = Series("truth", at, truth, error if np.any(error > 0) else None)
+        return Shown(claim, self._chart(curves, points, corrected), disagreement)
 
-    def _chart(self, curves: Curves, at: Any, truth: Any, error: Any) -> Chart:
+    def _chart(self, curves: Curves, truth: Series, corrected: Any) -> Chart:
         between = np.geomspace if "x" in self.log else np.linspace
-        line = between(at.min(), at.max(), _LINE)
-        places = line if self.dense else at
-        sampled = error if np.any(error > 0) else None
-        series = (
-            Series("printed", line, _values(curves.printed, line), look="line"),
-            Series("corrected", places, _values(curves.corrected, places), look="line"),
-            Series("truth", at, truth, sampled),
-        )
-        return Chart(self.title, self.x, self.y, series, self.log)
+        line = between(np.min(truth.x), np.max(truth.x), _LINE)
+        right = Series("corrected", truth.x, corrected, look="line")
+        if self.dense:
+            right = Series("corrected", line, _values(curves.corrected, line), look="line")
+        printed = Series("printed", line, _values(curves.printed, line), look="line")
+        return Chart(self.title, self.x, self.y, (printed, right, truth), self.log)
 
 
 #: Every erratum by its name; `register` fills it.
