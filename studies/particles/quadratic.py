@@ -10,9 +10,10 @@ from jaxtyping import Float
 
 import statsgd
 from statsgd.comparison import Claim, Quantity
-from statsgd.comparison.statistics import Estimate, cluster_mean
+from statsgd.comparison.statistics import cluster_mean
 from statsgd.kernels import MeanFieldFunctional, MeanFieldLangevin
 from statsgd.laws import QuadraticMeanField, shared_minibatch_variance
+from statsgd.measures import Measured
 from statsgd.reports import Chart, Series
 
 #: F = (a/2)E x² + (b/2)(E x − y)² at temperature τ.
@@ -28,11 +29,11 @@ THINNING = 16
 class Particles(NamedTuple):
     """Moments of N particles: about the known mean, and of the cloud about its own centre."""
 
-    centre: Estimate
+    centre: Measured
     """Var X̄."""
-    within: Estimate
+    within: Measured
     """Variance within the cloud, normalised by N."""
-    marginal: Estimate
+    marginal: Measured
     """Var X_i = the sum of both."""
 
 
