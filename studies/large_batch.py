@@ -46,8 +46,8 @@ class Config:
     """Independent runs of the network."""
     network_batch_sizes: tuple[int, int] = (4, 48)
     """A small and a large batch for the network."""
-    network_learning_rate: float = 0.1
-    """Learning rate of the network."""
+    network_learning_rates: tuple[float, ...] = (0.1, 0.3)
+    """Learning rates of the network with the small batch."""
     epochs: int = 60
     """Epochs of the network, with the small batch."""
     descent: int = 2000
@@ -109,7 +109,7 @@ def run(config: Config) -> xr.DataTree:
                 replicas=config.network_replicas,
                 epochs=config.epochs,
                 batch_sizes=config.network_batch_sizes,
-                learning_rate=config.network_learning_rate,
+                learning_rates=tuple(config.network_learning_rates),
                 descent=config.descent,
                 margin=config.margin,
                 seed=config.seed,

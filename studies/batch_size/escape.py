@@ -77,11 +77,11 @@ def momentum_claims(
         DAI,
         [
             Quantity("share right of the saddle", float(crossed.value[-1]),
-                     float(crossed.standard_error[-1]), 0.5, margin=2 * margin),
+                     float(crossed.standard_error[-1]), 0.5, margin=margin),
             Quantity("E x²", float(square.value), float(square.standard_error),
-                     float(law.covariance()[0, 0] + law.mean()[0] ** 2), margin=2 * margin),
+                     float(law.covariance()[0, 0] + law.mean()[0] ** 2), margin=margin),
             Quantity("E z²", float(speed.value), float(speed.standard_error), temperature,
-                     margin=2 * margin),
+                     margin=margin),
         ],
         f"After {looks[-1]} steps, {looks[-1] * gap_langer:.1f} relaxation times. At finite "
         f"steps momentum has 2/(1+β) = {2 / (1 + _BETA):.3f} times the E z² of the law.",

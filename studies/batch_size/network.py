@@ -28,7 +28,8 @@ class GapSettings(NamedTuple):
     """Epochs of the small batch."""
     batch_sizes: tuple[int, int]
     """A small and a large one."""
-    learning_rate: float
+    learning_rates: tuple[float, ...]
+    """Every claim is judged at all of them: what budgets show depends on the learning rate."""
     descent: int
     """Steps of full-batch descent from the end of every run."""
     margin: float
@@ -59,31 +60,66 @@ class Arm(NamedTuple):
         )
 
 
+class Pair(NamedTuple):
+    """Small and large batches trained alike but for one thing, at one learning rate."""
+
+    learning_rate: float
+    small: Arm
+    large: Arm
+
+    def in_words(self) -> str:
+        """Means over replicas."""
+        return f"η = {self.learning_rate:g}: {self.small.in_words()} {self.large.in_words()}"
+
+    def sharper(self, relation: str, margin: float = 0.0, below: bool = False) -> Quantity:
+        """log Tr H of large batches less that of small ones, from the same starts."""
+        small, large = (arm.below if below else arm.sharpness for arm in (self.small, self.large))
+        name = "log Tr H after descent" if below else "log Tr H"
+        return self._difference(name, np.log(large / small), relation, margin)
+
+    def better(self, relation: str, margin: float = 0.0) -> Quantity:
+        """Test accuracy of large batches less that of small ones."""
+        difference = self.large.accuracy - self.small.accuracy
+        return self._difference("test accuracy", difference, relation, margin)
+
+    def _difference(
+        self, name: str, values: Float[Any, " replica"], relation: str, margin: float
+    ) -> Quantity:
+        found = mean_over_clusters(values)
+        return Quantity(
+            f"{name}, large less small, η = {self.learning_rate:g}", float(found.value),
+            float(found.standard_error), 0.0, relation, margin,
+        )  # fmt: skip
+
+
 def network_gap_claims(settings: GapSettings) -> dict[str, xr.DataTree]:
     """Small against large batches: at equal epochs, at equal steps, and at equal η/S."""
     small, large = settings.batch_sizes
-    arms = trained(settings)
-    same_epochs, same_steps, scaled = (f"S = {large}, {how}" for how in _WAYS)
-    reference = arms[f"S = {small}"]
+    trials = {rate: trained(settings, rate) for rate in settings.learning_rates}
+    epochs, steps, scaled = (
+        [
+            Pair(rate, arms[f"S = {small}"], arms[f"S = {large}, {way}"])
+            for rate, arms in trials.items()
+        ]
+        for way in _WAYS
+    )
+    margin = settings.margin
     return {
-        "sharp minima on digits": gap_claim(reference, arms[same_epochs], arms),
-        "sharp minima at equal steps": sharpness_claim(reference, arms[same_steps], arms),
-        "valleys of small and large batches": valley_claim(
-            reference, arms[same_steps], settings.margin
-        ),
-        "training longer": longer_claim(reference, arms[same_steps], settings.margin),
-        "linear scaling on digits": scaling_claim(reference, arms[scaled], settings.margin),
+        "sharp minima on digits": gap_claim(epochs, trials),
+        "sharp minima at equal steps": sharpness_claim(steps, trials),
+        "valleys of small and large batches": valley_claim(steps, margin),
+        "training longer": longer_claim(steps, margin),
+        "linear scaling on digits": scaling_claim(scaled, margin),
     }
 
 
 _WAYS = ("same epochs", "same steps", "same epochs and η/S")
 
 
-def trained(settings: GapSettings) -> dict[str, Arm]:
-    """All arms, by name."""
+def trained(settings: GapSettings, rate: float) -> dict[str, Arm]:
+    """All arms at the learning rate `rate` of the small batch, by name."""
     network = digits_network(seed=settings.seed)
     number, (small, large) = network.problem.num_examples, settings.batch_sizes
-    rate = settings.learning_rate
     many = settings.epochs * number // small
     few = settings.epochs * number // large
     ways = [(few, rate), (many, rate), (few, rate * large / small)]
@@ -134,103 +170,90 @@ def _endpoints(network: DigitsNetwork, tree: xr.DataTree) -> PyTree:
     return jax.tree.unflatten(jax.tree.structure(network.problem.template), leaves)
 
 
-def sharper(name: str, small: Any, large: Any, relation: str = ">", margin: float = 0.0):
-    """log Tr H of large batches less that of small ones, run by run from the same starts."""
-    found = mean_over_clusters(np.log(large / small))
-    return Quantity(
-        name, float(found.value), float(found.standard_error), 0.0, relation, margin
-    )  # fmt: skip
+def in_words(pairs: list[Pair]) -> str:
+    """Means of all pairs."""
+    return " ".join(pair.in_words() for pair in pairs)
 
 
-def worse(small: Arm, large: Arm, relation: str = "<", margin: float = 0.0) -> Quantity:
-    """Test accuracy of large batches less that of small ones."""
-    found = mean_over_clusters(large.accuracy - small.accuracy)
-    name = "test accuracy, large batches less small ones"
-    return Quantity(name, float(found.value), float(found.standard_error), 0.0, relation, margin)
-
-
-def gap_claim(small: Arm, large: Arm, arms: dict[str, Arm]) -> xr.DataTree:
+def gap_claim(pairs: list[Pair], trials: dict[float, dict[str, Arm]]) -> xr.DataTree:
     """The claim as it is usually put: at equal epochs."""
     claim = Claim(
         "After the same number of epochs large batches have found sharper minima than small ones, "
         "and generalise worse",
         KESKAR,
-        [
-            sharper("log Tr H, large batches less small ones", small.sharpness, large.sharpness),
-            worse(small, large),
-        ],
-        f"From the same random starts. {small.in_words()} {large.in_words()} With equal epochs "
-        "the large batch takes fewer steps, and its loss says how far it is from any minimum.",
+        [q for pair in pairs for q in (pair.sharper(">"), pair.better("<"))],
+        f"From the same random starts. {in_words(pairs)} With equal epochs the large batch takes "
+        "fewer steps, and its loss says how far it is from any minimum: what is found depends on "
+        "the budget and on the learning rate.",
     )
-    return claim.to_datatree(
-        Chart("Where training ended, run by run", "training loss", "Tr H (loss/params²)",
-              tuple(Series(arm.name, arm.loss, arm.sharpness) for arm in arms.values())),
-        Chart("Sharpness and test accuracy, run by run", "Tr H (loss/params²)", "test accuracy",
-              tuple(Series(arm.name, arm.sharpness, arm.accuracy) for arm in arms.values())),
-    )  # fmt: skip
+    charts = [
+        Chart(f"Where training ended, η = {rate:g}, run by run", "training loss",
+              "Tr H (loss/params²)",
+              tuple(Series(arm.name, arm.loss, arm.sharpness) for arm in arms.values()))
+        for rate, arms in trials.items()
+    ]  # fmt: skip
+    return claim.to_datatree(*charts)
 
 
-def sharpness_claim(small: Arm, large: Arm, arms: dict[str, Arm]) -> xr.DataTree:
+def sharpness_claim(pairs: list[Pair], trials: dict[float, dict[str, Arm]]) -> xr.DataTree:
     """At equal steps, where SGD is when it ends."""
     claim = Claim(
         "After the same number of steps, too, large batches sit in sharper places",
         KESKAR,
-        [sharper("log Tr H, large batches less small ones", small.sharpness, large.sharpness)],
-        f"{small.in_words()} {large.in_words()}",
+        [pair.sharper(">") for pair in pairs],
+        in_words(pairs),
     )
-    names = tuple(arms)
-    values = [
-        [mean_over_clusters(part) for part in (arm.sharpness, arm.below)] for arm in arms.values()
-    ]
-    chart = Chart(
-        "Mean sharpness of every way of training", "", "Tr H (loss/params²)",
-        tuple(
-            Series(label, np.arange(len(names)), [float(v[i].value) for v in values],
-                   [float(v[i].standard_error) for v in values])
-            for i, label in enumerate(("at the end", "after full-batch descent"))
-        ),
-        names=names,
-    )  # fmt: skip
+    names = tuple(next(iter(trials.values())))
+    series = []
+    for rate, arms in trials.items():
+        for label in ("at the end", "after descent"):
+            found = [
+                mean_over_clusters(arm.sharpness if label == "at the end" else arm.below)
+                for arm in arms.values()
+            ]
+            series.append(
+                Series(f"η = {rate:g}, {label}", np.arange(len(names)),
+                       [float(one.value) for one in found],
+                       [float(one.standard_error) for one in found])
+            )  # fmt: skip
+    chart = Chart("Mean sharpness of every way of training", "", "Tr H (loss/params²)",
+                  tuple(series), names=names)  # fmt: skip
     return claim.to_datatree(chart)
 
 
-def valley_claim(small: Arm, large: Arm, margin: float) -> xr.DataTree:
+def valley_claim(pairs: list[Pair], margin: float) -> xr.DataTree:
     """At equal steps, after descent."""
     claim = Claim(
         "Noise keeps small batches in flatter places of the same valleys: full-batch descent from "
         "where either ended leads to minima that are equally sharp",
         "derived",
-        [sharper("log Tr H after descent, large batches less small ones", small.below,
-                 large.below, "=", 2 * margin)],
-        f"{small.in_words()} {large.in_words()} Descent takes off what noise adds to the place, "
-        "and leaves which valley it is in.",
-    )  # fmt: skip
+        [pair.sharper("=", margin, below=True) for pair in pairs],
+        f"{in_words(pairs)} Descent takes off what noise adds to the place, and leaves which "
+        "valley it is in.",
+    )
     return claim.to_datatree()
 
 
-def longer_claim(small: Arm, large: Arm, margin: float) -> xr.DataTree:
+def longer_claim(pairs: list[Pair], margin: float) -> xr.DataTree:
     """Test accuracy at equal steps."""
     claim = Claim(
         "After the same number of steps large batches generalise as well as small ones: the gap "
         "is one of too few steps",
         HOFFER,
-        [worse(small, large, "=", margin / 2)],
-        f"{small.in_words()} {large.in_words()} The margin is a difference in accuracy.",
+        [pair.better("=", margin / 2) for pair in pairs],
+        f"{in_words(pairs)} The margin is a difference in accuracy.",
     )
     return claim.to_datatree()
 
 
-def scaling_claim(small: Arm, large: Arm, margin: float) -> xr.DataTree:
+def scaling_claim(pairs: list[Pair], margin: float) -> xr.DataTree:
     """Learning rate in proportion to the batch size."""
     claim = Claim(
         "With the learning rate in proportion to the batch size, large batches find places as flat "
         "and as good as small ones do",
         GOYAL,
-        [
-            sharper("log Tr H, large batches less small ones", small.sharpness, large.sharpness,
-                    "=", margin),
-            worse(small, large, "=", margin / 2),
-        ],
-        f"{small.in_words()} {large.in_words()}",
-    )  # fmt: skip
+        [q for pair in pairs for q in (pair.sharper("=", margin), pair.better("=", margin / 2))],
+        f"{in_words(pairs)} The learning rates are those of the small batch; the larger they are, "
+        "the sooner the product of step and curvature is no longer small for the large one.",
+    )
     return claim.to_datatree()

@@ -68,10 +68,10 @@ def displacement_claims(case: Followed, lags: Sequence[int]) -> dict[str, xr.Dat
         "anomalous diffusion": diffusion_claim(case, lags, span),
         "exponent": exponent_claim(
             journeys,
-            2 * case.margin,
+            case.margin,
             f"The exponent with which SGD travels over {span} steps follows from learning rate, "
             "momentum and the spectrum of the Hessian, and not from the batch size",
-            more=[batch_size_quantity(journeys, 2 * case.margin)],
+            more=[batch_size_quantity(journeys, case.margin)],
         ),
     }
 

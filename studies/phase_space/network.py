@@ -94,7 +94,7 @@ def network_claims(
         "speed of a network": speed_claim(journeys, margin, where=" on a network", why=why),
         "exponent of a network": exponent_claim(
             journeys,
-            2 * margin,
+            margin,
             "Near a minimum the exponent with which a network travels is that of the linear "
             "theory, from Hessian, noise, learning rate and momentum there",
             why,

