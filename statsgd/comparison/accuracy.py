@@ -72,9 +72,10 @@ class Marginal:
         `ValueError` for a law whose marginal is not known in one of these ways.
         """
         law.require_proper()
-        # A table is made once and not at every call of its distribution function.
-        tabulated = isinstance(law, TabulatedLaw) and law.support is not None
-        known: Any = law.density_table() if tabulated else law
+        known: Any = law
+        if isinstance(law, TabulatedLaw) and law.support is not None:
+            # A table is made once and not at every call of its distribution function.
+            known = law.density_table()
         if isinstance(law, GaussianLaw):
             return cls.of_normal(known.mean()[axis], known.covariance()[axis, axis])
         if isinstance(law, GridLaw):

@@ -141,7 +141,7 @@ def anisotropic_quadratic(effort: Effort, wave: float, step: float) -> Cell:
     law="EpochNoiseGaussian",
     problem="regression on 100 examples in shuffled epochs of 10 batches, curvatures h(1 ± ρ)",
     coordinate="the parameter at the end of epochs",
-    truth="an ensemble of SGD, eight relaxation times after it starts at the minimum",
+    truth="an ensemble of SGD, five relaxation times after it starts at the minimum",
     axes={"ρ": (0.01, 0.03, 0.1, 0.3, 0.6, 0.9), "ηhM": (0.1, 1.0, 10.0)},
     domain="constant noise at any learning rate: ρ ≪ 1",
     valid=lambda spread, step: spread <= _SMALL,
@@ -159,5 +159,5 @@ def epoch_noise(effort: Effort, spread: float, step: float) -> Cell:
     problem = linear_regression(inputs[:, None], targets)
     sgd = SGD(step / batches, noise.Minibatch(number // batches, "reshuffle"))
     law = EpochNoiseGaussian.from_sgd(problem, sgd)
-    epochs = max(3, int(np.ceil(8 / step)))
+    epochs = max(3, int(np.ceil(5 / step)))
     return Cell(simulated(problem, sgd, effort, epochs * batches), Marginal.of_law(law))
