@@ -42,25 +42,21 @@ def folder(name: str, quick: bool) -> Path:
 
 
 def command(default: Any) -> type:
-    """The options of a study: its settings from `default`, and how to sweep over them."""
-    sweep_help = "Run every combination of these settings: NAME=VALUE,VALUE,…"
-    executor_help = "Of a sweep: serial, processes, or the address of a dask scheduler."
-    return dataclasses.make_dataclass(
-        "Options",
-        [
-            ("config", type(default), dataclasses.field(default=default)),
-            (
-                "sweep",
-                Annotated[tuple[str, ...], tyro.conf.arg(help=sweep_help)],
-                dataclasses.field(default=()),
-            ),
-            (
-                "executor",
-                Annotated[str, tyro.conf.arg(help=executor_help)],
-                dataclasses.field(default="serial"),
-            ),
-        ],
-    )
+    """The options of a study: its settings from `default`, and how to sweep over them.
+
+    A study that has an executor of its own is a sweep already.
+    """
+    fields: list[Any] = [("config", type(default), dataclasses.field(default=default))]
+    if not hasattr(default, "executor"):
+        sweep_help = "Run every combination of these settings: NAME=VALUE,VALUE,…"
+        executor_help = "Of a sweep: serial, processes, or the address of a dask scheduler."
+        for name, kind, value, words in (
+            ("sweep", tuple[str, ...], (), sweep_help),
+            ("executor", str, "serial", executor_help),
+        ):
+            option = Annotated[kind, tyro.conf.arg(help=words)]
+            fields.append((name, option, dataclasses.field(default=value)))
+    return dataclasses.make_dataclass("Options", fields)
 
 
 def main(arguments: list[str]) -> int:
@@ -98,15 +94,16 @@ def run_one(name: str, options: list[str], quick: bool) -> int:
         prog=f"python -m studies {name}",
         config=(tyro.conf.OmitArgPrefixes,),
     )
+    swept = getattr(given, "sweep", ())
     try:
-        if given.sweep:
-            return sweeping.deliver(name, given.config, given.sweep, given.executor)
+        if swept:
+            return sweeping.deliver(name, given.config, swept, given.executor)
         outcome: Outcome = deliver(name, study, given.config)
     except (OutputFolderError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        left = "the same command goes on" if given.sweep else "nothing was written"
+        left = "the same command goes on" if swept else "nothing was written"
         print(f"\ninterrupted: {left}", file=sys.stderr)
         return 130
     print(outcome.summary)

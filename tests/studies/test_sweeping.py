@@ -150,3 +150,12 @@ def test_the_digits_study_sweeps_over_processes(tmp_path):
     table = pandas.read_csv(tmp_path / "out" / "sweep.csv", index_col="learning_rate")
     assert table.index.tolist() == [0.1]
     assert 0.5 < table["LinearRegressionGaussian.mean_ratio"][0.1] < 2
+
+
+def test_a_study_that_is_a_sweep_keeps_its_own_executor():
+    atlas = studies.__main__.load("atlas")
+    options = {field.name for field in dataclasses.fields(studies.__main__.command(atlas.Config()))}
+    assert options == {"config"}
+    assert {"sweep", "executor"} <= {
+        field.name for field in dataclasses.fields(studies.__main__.command(Config()))
+    }
