@@ -48,14 +48,14 @@ def command(default: Any) -> type:
     """
     fields: list[Any] = [("config", type(default), dataclasses.field(default=default))]
     if not hasattr(default, "executor"):
-        sweep_help = "Run every combination of these settings: NAME=VALUE,VALUE,…"
-        executor_help = "Of a sweep: serial, processes, or the address of a dask scheduler."
-        for name, kind, value, words in (
-            ("sweep", tuple[str, ...], (), sweep_help),
-            ("executor", str, "serial", executor_help),
-        ):
-            option = Annotated[kind, tyro.conf.arg(help=words)]
-            fields.append((name, option, dataclasses.field(default=value)))
+        sweep = tyro.conf.arg(help="Run every combination of these settings: NAME=VALUE,VALUE,…")
+        executor = tyro.conf.arg(
+            help="Of a sweep: serial, processes, or the address of a dask scheduler."
+        )
+        fields += [
+            ("sweep", Annotated[tuple[str, ...], sweep], dataclasses.field(default=())),
+            ("executor", Annotated[str, executor], dataclasses.field(default="serial")),
+        ]
     return dataclasses.make_dataclass("Options", fields)
 
 
