@@ -204,21 +204,22 @@ def sharpness_claim(pairs: list[Pair], trials: dict[float, dict[str, Arm]]) -> x
         in_words(pairs),
     )
     names = tuple(next(iter(trials.values())))
-    series = []
+    charts = []
     for rate, arms in trials.items():
-        for label in ("at the end", "after descent"):
-            found = [
-                mean_over_clusters(arm.sharpness if label == "at the end" else arm.below)
-                for arm in arms.values()
-            ]
-            series.append(
-                Series(f"η = {rate:g}, {label}", np.arange(len(names)),
-                       [float(one.value) for one in found],
-                       [float(one.standard_error) for one in found])
-            )  # fmt: skip
-    chart = Chart("Mean sharpness of every way of training", "", "Tr H (loss/params²)",
-                  tuple(series), names=names)  # fmt: skip
-    return claim.to_datatree(chart)
+        ends = {
+            "at the end": [mean_over_clusters(arm.sharpness) for arm in arms.values()],
+            "after descent": [mean_over_clusters(arm.below) for arm in arms.values()],
+        }
+        series = [
+            Series(label, np.arange(len(names)), [float(one.value) for one in found],
+                   [float(one.standard_error) for one in found])
+            for label, found in ends.items()
+        ]  # fmt: skip
+        charts.append(
+            Chart(f"Mean sharpness, η = {rate:g}", "", "Tr H (loss/params²)", tuple(series),
+                  names=names)
+        )  # fmt: skip
+    return claim.to_datatree(*charts)
 
 
 def valley_claim(pairs: list[Pair], margin: float) -> xr.DataTree:
