@@ -58,8 +58,8 @@ class Config:
 
     @classmethod
     def quick(cls) -> Self:
-        """Three values of each number, for three laws."""
-        laws = ("Gibbs", "HeavyBallGaussian", "FlooredLossScaledLaw")
+        """Three values of each number, for two laws."""
+        laws = ("Gibbs", "FlooredLossScaledLaw")
         return cls(laws=laws, values=3, replicas=4000)
 
 
