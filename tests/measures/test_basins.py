@@ -96,7 +96,7 @@ def test_shares_of_an_ensemble(run):
     share = right.mean()
     np.testing.assert_allclose(found.share, [1 - share, share])
     np.testing.assert_allclose(found.share_error, np.sqrt(share * (1 - share) / 999))
-    assert found.attrs == {"unassigned": 0, "not_converged": 0}
+    assert found.attrs == {"kind": "basins", "unassigned": 0, "not_converged": 0}
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ def pixels(panel: Panel, theme):
 def test_a_claim_brings_its_charts():
     ((where, section),) = sections(tree())
     assert where == "/growth"
-    assert section.title == "Variance grows."
+    assert section.title == "Variance grows"
     assert section.verdict == "holds within 10 %"
     assert section.finding.startswith("slope: 1 ± 0.01 (predicted 1).")
     assert section.finding.endswith("It was seen.")

@@ -21,10 +21,10 @@ def test_sections_are_displayed(results):
     shown = show(results)
     html = shown._repr_html_()
     assert html.count("data:image/png;base64") == 2
-    assert "&lt;One&gt; is two." in html
+    assert "&lt;One&gt; is two" in html
     assert "holds within 10 %" in html
     assert "<table>" not in html
-    assert "Two.: does not hold" in repr(shown)
+    assert "Two: does not hold" in repr(shown)
     assert "<table>" in show(results, "two", tables=True)._repr_html_()
     assert "is two" not in show(results, "two")._repr_html_()
 
