@@ -64,6 +64,7 @@ def test_report_shows_phase_diagram_and_small_multiples(compared):
     assert len(section.table) == 6
 
 
+@pytest.mark.slow
 def test_improper_and_diverged_cells_are_said():
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(30, 2))

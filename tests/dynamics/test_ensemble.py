@@ -188,6 +188,7 @@ def assert_mean(values, expected):
     return error
 
 
+@pytest.mark.slow
 def test_reshuffled_epochs_end_where_enumeration_says():
     deviation = six("reshuffle", 1)
     assert_mean(deviation, -6.235007e-3)

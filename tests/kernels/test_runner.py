@@ -35,6 +35,7 @@ def test_mala_draws_from_laws_of_every_make(name):
         assert_mean((draws[..., i] - mean[i]) ** 2, covariance[i, i])
 
 
+@pytest.mark.slow
 def test_chains_run_on_the_density_of_a_law_whose_model_chooses_a_well():
     # Its model has a Bernoulli site, which no Langevin kernel moves.
     law = KinkedWellsGibbs(0.5)

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from statsgd.dynamics.noise import Minibatch
 from statsgd.kernels import SGHMC, SGNHT
@@ -13,6 +14,7 @@ from tests.statistical import assert_mean_within
 DIMENSION, CHAINS = 16, 500
 
 
+@pytest.mark.slow
 def test_thermostat_corrects_where_sghmc_is_too_hot():
     # ±√d along each axis: data of unit covariance.
     data = np.concatenate([np.eye(DIMENSION), -np.eye(DIMENSION)]) * np.sqrt(DIMENSION)

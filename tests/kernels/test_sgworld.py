@@ -55,6 +55,7 @@ def test_an_epoch_uses_every_example_once():
     np.testing.assert_allclose(end.z["x"], 5 * 0.01 * 4 * data.sum(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_epochs_of_a_model_and_their_memory():
     def begun(number):
         kernel = SGWORLD(plate_model)

@@ -78,6 +78,7 @@ def check_floored(kernel, law):
     assert_mean_within(loss, law.mean_loss())
 
 
+@pytest.mark.slow
 def test_floored_loss_scaled_law_is_reproduced():
     law, _, diffusion = floored(0.4)
     check_floored(StateDependentLangevin(diffusion=diffusion, step_size=0.01), law)

@@ -109,6 +109,7 @@ def test_rate_at_which_a_coordinate_without_signal_shrinks():
     assert (np.abs(logs.mean(0) - large.shrink_rate(0.5)) < 4 * error).all()
 
 
+@pytest.mark.slow
 def test_diffusion_has_the_noise_of_sgd_at_that_level():
     # Residuals ±√(2ℒ): the covariance of one step, η²Cov, is that of the SDE over a time η.
     rng = np.random.default_rng(3)

@@ -148,6 +148,7 @@ def test_the_exact_identity_of_a_step():
     assert step.predicted == pytest.approx(1.2548324834, rel=1e-10)
 
 
+@pytest.mark.slow
 def test_decay_of_a_charge_in_real_runs():
     # x = ±1, y = x + ε: dq/dt = −(4T a₃ + 2λ) q whatever the slope, a₃ = Var(xy), T = η.
     targets = 1 + 0.5 * np.repeat([1.0, -1.0], 10)

@@ -39,6 +39,7 @@ def test_two_layers_are_off_in_proportion_to_the_step():
     assert evaluated("DiagonalNetworkLaw", 0.3, 0.3)["total_variation"] > 0.2
 
 
+@pytest.mark.slow
 def test_the_balanced_chain_is_what_sgd_ends_as():
     # η = 0.05 and T/T_c = 0.3: eight relaxation times 1.2/η. The 0.1 % level of Kolmogorov's test
     # is 1.95/√n.
@@ -102,6 +103,7 @@ def test_particles_of_a_quadratic_functional_are_exact_far_from_small_steps():
     assert abs(cell["mean"]) < 4 * cell["mean_uncertainty"]
 
 
+@pytest.mark.slow
 def test_odds_of_two_valleys_are_off_by_the_root_of_the_step():
     found = [float(evaluated("TwoValleyLaw", step, 8.0)["basin"]) for step in (0.0003, 0.001)]
     law = valleys._two_wells(8.0)

@@ -46,6 +46,7 @@ def troubled(folder, *files):
     return Troubled(str(folder))
 
 
+@pytest.mark.slow
 def test_processes_equal_serial_and_survive_their_workers(tmp_path, reference):
     run = troubled(tmp_path, "die 2")
     assert same(sweep(tmp_path / "store", run, executor=Processes(workers=2)), reference)
