@@ -1,5 +1,6 @@
 """How the variance of weights depends on curvature: exponents, finite windows, linear networks."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ def log_loss_flatness(loss: Any, curvature: Any) -> Any:
 
     Source: Feng, Tu (2021), arXiv:2001.01678, for the definition.
     """
-    return 2 * np.sqrt(2 * (np.e - 1) * positive("loss", loss) / positive("curvature", curvature))
+    return 2 * np.sqrt(2 * (math.e - 1) * positive("loss", loss) / positive("curvature", curvature))
 
 
 def variance_flatness_exponent(
