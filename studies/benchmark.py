@@ -22,6 +22,8 @@ from statsgd.provenance import provenance
 from studies.peers import grid, machine, network, regression, samplers, sampling, sde
 from studies.peers.race import race, race_whole, table
 
+_PER = ("second", "gradient")
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -73,7 +75,8 @@ def summary(result: xr.DataTree) -> str:
 
     Remarks say what share of our cost the random words and the bytes read from memory would take
     if the machine did nothing else on as many cores; of whole runs of kernels, how long the first
-    took, compilation included, and the effective draws of the later ones.
+    took, compilation included, and the effective draws of the later ones, by second and by
+    gradient.
     """
     attrs = result.attrs
     lines = [
@@ -97,8 +100,11 @@ def summary(result: xr.DataTree) -> str:
 
 def _remark(one: xr.DataTree, machine_attrs: dict) -> str:
     if "ess_per_second" in one:
-        ess = float(one.ess_per_second.median())
-        return f"first run {float(one['first']):.1f} s; {ess:.3g} effective draws/s"
+        by_second, by_gradient = (float(one[f"ess_per_{per}"].median()) for per in _PER)
+        return (
+            f"first run {float(one['first']):.1f} s; {by_second:.3g} effective draws/s, "
+            f"{by_gradient:.2g} a gradient"
+        )
     if "words" not in one.attrs or str(one.contestant.values) != "statsgd":
         return ""
     remarks = []
@@ -211,7 +217,9 @@ def _kernels(config: Config) -> dict[str, xr.Dataset]:
         runs = samplers.efficiency(name, **length, repeats=config.repeats)
         cases[f"second run, {name}"] = table(
             list(runs.contestant.values), runs.second.values * 1e9
-        ).assign(first=runs["first"], ess_per_second=runs.ess_per_second)
+        ).assign(
+            {"first": runs["first"]} | {f"ess_per_{per}": runs[f"ess_per_{per}"] for per in _PER}
+        )
     return cases
 
 

@@ -59,13 +59,18 @@ def steppers(
     return found
 
 
-def whole_runs(name: str, *, warmup: int, draws: int, chains: int) -> dict[str, Callable[[], Any]]:
-    """Complete runs on a small law: ours, and NumPyro's driver with our kernel and with NUTS."""
+def whole_runs(
+    name: str, *, warmup: int, draws: int, chains: int
+) -> dict[str, Callable[[], tuple[np.ndarray, int]]]:
+    """Complete runs on a small law: ours, and NumPyro's driver with our kernel and with NUTS.
+
+    Each returns its draws, and how many gradients were taken for them, warm-up not counted.
+    """
     law = targets()[name]
 
     def ours(kernel: LangevinKernel):
-        return lambda: (
-            statsgd.sample(
+        def run():
+            tree = statsgd.sample(
                 law,
                 kernel,
                 warmup=warmup,
@@ -74,10 +79,12 @@ def whole_runs(name: str, *, warmup: int, draws: int, chains: int) -> dict[str, 
                 seed=0,
                 progress=False,
                 diagnose=False,
-            )["posterior"].params.values
-        )
+            )
+            return tree["posterior"].params.values, draws * chains
 
-    def numpyros(kernel: Callable[[], Any]):
+        return run
+
+    def numpyros(kernel: Callable[[], Any], steps: str = ""):
         def run():
             mcmc = MCMC(
                 kernel(),  # NUTS keeps what it compiled for one driver, and fails with another
@@ -87,8 +94,9 @@ def whole_runs(name: str, *, warmup: int, draws: int, chains: int) -> dict[str, 
                 chain_method="vectorized",
                 progress_bar=False,
             )
-            mcmc.run(jax.random.key(0))
-            return np.asarray(mcmc.get_samples(group_by_chain=True)["params"])
+            mcmc.run(jax.random.key(0), extra_fields=(steps,) if steps else ())
+            taken = int(np.sum(mcmc.get_extra_fields()[steps])) if steps else draws * chains
+            return np.asarray(mcmc.get_samples(group_by_chain=True)["params"]), taken
 
         return run
 
@@ -96,27 +104,30 @@ def whole_runs(name: str, *, warmup: int, draws: int, chains: int) -> dict[str, 
         "statsgd MALA": ours(MALA(adapt_preconditioner="diagonal")),
         "statsgd OBABO": ours(OBABO(adapt_preconditioner="diagonal")),
         "numpyro MALA": numpyros(lambda: MALA(law.model, adapt_preconditioner="diagonal")),
-        "numpyro NUTS": numpyros(lambda: NUTS(law.model, init_strategy=init_to_median)),
+        "numpyro NUTS": numpyros(
+            lambda: NUTS(law.model, init_strategy=init_to_median), steps="num_steps"
+        ),
     }
 
 
 def efficiency(name: str, *, warmup: int, draws: int, chains: int, repeats: int) -> xr.Dataset:
-    """First and second runs: seconds, and effective draws (the least element's) per second.
+    """First and second runs: seconds, and effective draws (the least element's) per second and
+    per gradient.
 
     Dims `contestant` and `repeat`, in which rounds of second runs take turns.
     """
     runs = whole_runs(name, warmup=warmup, draws=draws, chains=chains)
     first = np.empty(len(runs))
-    second, effective = np.empty((2, len(runs), repeats))
+    second, effective, gradients = np.empty((3, len(runs), repeats))
     for repeat in range(-1, repeats):
         for i, run in enumerate(runs.values()):
             begin = time.perf_counter()
-            values = run()
+            values, number = run()
             taken = time.perf_counter() - begin
             if repeat < 0:
                 first[i] = taken
             else:
-                second[i, repeat] = taken
+                second[i, repeat], gradients[i, repeat] = taken, number
                 axes = {"chain_axis": 0, "draw_axis": 1}
                 effective[i, repeat] = np.min(array_stats.ess(np.asarray(values, float), **axes))
     dims = ("contestant", "repeat")
@@ -125,6 +136,7 @@ def efficiency(name: str, *, warmup: int, draws: int, chains: int, repeats: int)
             "first": ("contestant", first, {"units": "s"}),
             "second": (dims, second, {"units": "s"}),
             "ess_per_second": (dims, effective / second, {"units": "1/s"}),
+            "ess_per_gradient": (dims, effective / gradients),
         },
         coords={"contestant": list(runs)},
     )
