@@ -32,7 +32,7 @@ from studies.outcome import begin
 #: Total variation up to which a law holds, and up to which it holds roughly.
 HOLDS, ROUGHLY = 0.05, 0.2
 _BINS = 60  # of the marginals that are kept
-_REGIMES = ("small", "moderate", "large")
+_REGIMES = ("low", "mid", "high")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +208,7 @@ def page(name: str, tree: xr.DataTree) -> xr.DataTree:
                 "<",
             )
         ],
-        f"{tree.attrs['problem']}; {tree.attrs['coordinate']}. Truth: {tree.attrs['truth']}. "
+        f"Of {tree.attrs['problem']}; {tree.attrs['coordinate']}. Truth: {tree.attrs['truth']}. "
         f"Domain: {tree.attrs['domain']}. Worst cell: "
         + ", ".join(f"{axis} = {float(worst[axis]):g}" for axis in axes)
         + ".",

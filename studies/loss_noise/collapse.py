@@ -28,7 +28,9 @@ TWO = "Wojtowytsch (2021), arXiv:2106.02588"
 
 
 def _log_distance(params: Float[Any, " q"]) -> Float[Any, ""]:
-    return 0.5 * jnp.log(jnp.sum(params**2))
+    # Squares of collapsed runs underflow long before their coordinates do.
+    largest = jnp.max(jnp.abs(params))
+    return jnp.log(largest) + 0.5 * jnp.log(jnp.sum((params / largest) ** 2))
 
 
 def growth_rates(
