@@ -74,6 +74,8 @@ class Processes:
                         )
                         yield Outcome(attempt.task, [lost] * len(attempt.task.cells))
         finally:
+            for worker, _ in busy.values():
+                worker.process.terminate()
             for worker in [*idle, *(one for one, _ in busy.values())]:
                 worker.stop()
 
@@ -84,6 +86,9 @@ class Processes:
                 f"workers must be at most the number of GPUs, {len(available)}, got {self.workers}"
             )
         return self.workers or len(available) or _cores()
+
+
+_PATIENCE = 10.0  # seconds for a worker to leave
 
 
 class _Attempt(NamedTuple):
@@ -118,9 +123,11 @@ class _Worker(NamedTuple):
             return None
 
     def stop(self) -> None:
+        # A closed pipe lets an idle worker leave by itself, with all that it holds.
+        self.pipe.close()
+        self.process.join(_PATIENCE)
         self.process.terminate()
         self.process.join()
-        self.pipe.close()
 
 
 def _cores() -> int:
