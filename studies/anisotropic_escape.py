@@ -79,7 +79,6 @@ class Config:
             steps=60,
             relaxation=500,
             margin=0.1,
-            output=os.path.join("results", "anisotropic_escape_quick"),
         )
 
 

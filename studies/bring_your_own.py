@@ -109,7 +109,6 @@ class Config:
             looks=20,
             samples=8,
             gap=0.2,
-            output=os.path.join("results", "bring_your_own_quick"),
         )
 
 

@@ -81,7 +81,6 @@ class Config:
             replicas=40,
             looks=30,
             margin=0.05,
-            output=os.path.join("results", "effective_regularization_quick"),
         )
 
 

@@ -65,7 +65,6 @@ class Config:
             chains=1024,
             chain_steps=1500,
             margin=0.1,
-            output=os.path.join("results", "equilibrium_or_not_quick"),
         )
 
 

@@ -19,7 +19,7 @@ from typing import Any, Self
 import xarray as xr
 
 from statsgd.arguments import count, positive
-from studies.balance import equilibria, maxima, pairs, slopes
+from studies.balance import equilibria, maxima, pairs, slopes, transitions
 from studies.findings import findings
 
 
@@ -61,7 +61,6 @@ class Config:
         return cls(
             replicas=2048, slope_time=50.0, equilibrium_steps=50_000,
             equilibrium_learning_rate=0.01, margin=0.1,
-            output=os.path.join("results", "law_of_balance_quick"),
         )  # fmt: skip
 
 
@@ -75,10 +74,10 @@ def run(config: Config) -> xr.DataTree:
     parts |= slopes.slope_claims(
         **shared, signal=config.signal, time=config.slope_time, replicas=config.replicas
     )
-    parts |= slopes.transition_claims(
+    parts |= transitions.transition_claims(
         **shared, signal=config.signal, steps=1000, replicas=config.replicas // 2
     )
-    parts["regimes of learning"] = slopes.regimes_claim()
+    parts["regimes of learning"] = transitions.regimes_claim()
     parts["noise equilibrium of a linear network"] = equilibria.linear_network_claim(
         **shared,
         learning_rate=2 * config.equilibrium_learning_rate,

@@ -54,7 +54,6 @@ class Config:
         """Settings that take less than a minute."""
         return cls(
             replicas=2048, collapse_time=8.0, stationary_time=60.0, tube=0.3, margin=0.1,
-            output=os.path.join("results", "machine_learning_noise_quick"),
         )  # fmt: skip
 
 

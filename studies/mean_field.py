@@ -69,7 +69,6 @@ class Config:
             network_chains=32,
             network_draws=15,
             margin=0.15,
-            output=os.path.join("results", "mean_field_quick"),
         )
 
 
