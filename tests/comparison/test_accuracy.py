@@ -51,6 +51,7 @@ def test_points_know_their_error():
     assert same.value < 4 * same.uncertainty < 0.03
 
 
+@pytest.mark.slow
 def test_marginals_of_laws():
     problem = landscapes.quadratic([[1.0]])
     sgd = SGD(0.2, noise.Isotropic(1.0))

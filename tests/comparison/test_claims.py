@@ -41,6 +41,7 @@ def test_one_quantity_that_does_not_hold_fails_the_claim():
     assert claim(good, equal(2.0, 0.01, 0.1)).verdict == "holds within 10 %"
 
 
+@pytest.mark.slow
 def test_intervals_hold_together():
     # Bonferroni over 10 intervals at 95 %: the normal quantile of 1 − 0.0025 is 2.807.
     assert claim(*[equal(2.0, 0.01)] * 10).width == pytest.approx(2.8070337683)

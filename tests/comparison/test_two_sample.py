@@ -142,6 +142,7 @@ def test_bad_samples_are_named():
         calibrate(["t_test"], repeats=10, points=10, seed=0)
 
 
+@pytest.mark.slow
 def test_calibration_table_states_its_errors():
     table = calibrate(["energy"], [normal_setting("null")], repeats=200, points=20, seed=0)
     row = table.iloc[0]

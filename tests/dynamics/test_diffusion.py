@@ -85,6 +85,7 @@ def test_a_root_may_have_any_number_of_columns():
     assert_covariance(ensemble(BOWL, diffusion, 4, 8000), 2 * root @ root.T)
 
 
+@pytest.mark.slow
 def test_two_point_increments_are_signs():
     diffusion = statsgd.Diffusion(lambda x: 0 * x, 1.0, 0.25, "two_point")
     wide = landscape(lambda x: jnp.sum(x**2), np.zeros(70))

@@ -84,7 +84,8 @@ def test_floored_loss_scaled_law_is_reproduced():
     check_floored(StateDependentLangevin(diffusion=diffusion, step_size=0.01), law)
 
 
-@pytest.mark.parametrize("factor", [0.0, pytest.param(2.0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", [0.0, 2.0])
 def test_a_wrong_ito_term_is_seen(monkeypatch, factor):
     # None at all, and twice.
     law, _, diffusion = floored(0.4)

@@ -77,6 +77,7 @@ def test_flat_directions_diffuse():
     np.testing.assert_allclose(quiet, np.diag([0.1 / 1.9, 0]), atol=1e-15)
 
 
+@pytest.mark.slow
 def test_sgd_climbs_as_said():
     # 16384 runs from the minimum, four steps: the mean loss to about 1 %.
     problem = problems.quadratic(TILTED)

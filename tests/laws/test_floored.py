@@ -39,6 +39,7 @@ def test_two_dimensions():
     assert law.mean_loss() == pytest.approx(0.5 * np.trace(law.covariance() @ law.hessian))
 
 
+@pytest.mark.slow
 def test_draws_follow_covariance_and_loss():
     law = FlooredLossScaledLaw.examples()[2]
     n = 30_000

@@ -147,6 +147,7 @@ def test_effective_noise_ratio_counts_momentum():
     assert effective_noise_ratio(0.002, 500.0, 0.5) == pytest.approx(2.0)
 
 
+@pytest.mark.slow
 def test_slow_variable_with_momentum_follows_the_effective_noise_ratio():
     # codimension 3, h = 1, β = 0.5, η = 0.002, ε' = 2: d log|θ|/dt' = ε'/4 − 1 = −0.5 in
     # t' = ηk/(1−β), up to the 2 % by which ηh ≪ (1−β)² is not yet reached

@@ -75,6 +75,7 @@ def test_momentum():
     assert abs(plain.rate + 0.111572) < 4 * plain.standard_error
 
 
+@pytest.mark.slow
 def test_sgd_collapses_onto_a_maximum():
     # 4000 chains, 100 steps: mean of log|w|/k within 4√(V/(kN)).
     def draw_curvature(key):

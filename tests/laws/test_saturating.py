@@ -54,6 +54,7 @@ def test_density_integrates_to_one_and_matches_the_loss_law():
     assert np.trapezoid(density * volume * loss, log_loss) == pytest.approx(1, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_draws_match_loss_and_covariance():
     law = SaturatingLossScaledLaw.examples()[0]
     n = 30_000

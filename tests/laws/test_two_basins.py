@@ -77,6 +77,7 @@ def test_success_of_trace_matched_noise(shape, success):
     assert abs(share - success) < 4 * np.hypot(error, 0.0015)
 
 
+@pytest.mark.slow
 def test_sgd_itself_never_leaves():
     # Its own steps have a trace 91 times smaller.
     problem = problems.two_basins()

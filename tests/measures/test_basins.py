@@ -117,6 +117,7 @@ def test_shares_of_the_chain_in_the_long_run():
     assert abs(float(found.share[0]) - 0.7525) < 4 * float(found.share_error[0])
 
 
+@pytest.mark.slow
 def test_comparisons_follow_the_flow(run):
     # The same rows as with the basins cut at the saddle; nobody is lost.
     points = run["endpoints"].params.values[:, None].astype(float)

@@ -130,6 +130,7 @@ def test_errors_in_curvature_do_not_flatten_the_exponent():
     assert np.mean(np.abs(slope - 2) < 1.96 * error) > 0.9
 
 
+@pytest.mark.slow
 def test_intervals_of_the_exponent_hold():
     # 40 ensembles of 60 Gaussian endpoints: 95 % intervals cover 38 ± 1.4 of them.
     rng = np.random.default_rng(4)

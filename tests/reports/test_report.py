@@ -37,6 +37,18 @@ def results():
     return tree
 
 
+@pytest.fixture(scope="module")
+def folder(results, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report") / "deep"
+    report(results, folder / "report.html")
+    return folder
+
+
+@pytest.fixture
+def text(folder):
+    return (folder / "report.html").read_text()
+
+
 class Page(HTMLParser):
     """Collects what a reader and a browser need to know of a page."""
 
@@ -59,9 +71,7 @@ class Page(HTMLParser):
             self.headings.append(data.strip())
 
 
-def test_page_is_self_contained_and_complete(results, tmp_path):
-    path = report(results, tmp_path / "deep" / "report.html")
-    text = path.read_text()
+def test_page_is_self_contained_and_complete(folder, text):
     page = Page(text)
     assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links)
     assert "script" not in page.tags
@@ -77,26 +87,23 @@ def test_page_is_self_contained_and_complete(results, tmp_path):
         "Provenance",
     ]
     assert len(text) < 5_000_000
-    assert not list(tmp_path.glob("**/*.partial"))
+    assert not list(folder.glob("**/*.partial"))
 
 
-def test_verdict_comes_before_everything_else(results, tmp_path):
-    text = report(results, tmp_path / "r.html").read_text()
+def test_verdict_comes_before_everything_else(results, text):
     verdict = results["comparison"].attrs["verdict"]
     assert text.index(verdict) < text.index("<section>")
     assert "R-hat" in text
     assert "arXiv:2012.03636" in text
 
 
-def test_what_users_write_is_escaped(results, tmp_path):
-    text = report(results, tmp_path / "r.html").read_text()
+def test_what_users_write_is_escaped(text):
     assert "A &lt;b&gt;bold&lt;/b&gt; title" in text
     assert "<b>bold" not in text
     assert "&lt;i&gt;" in text
 
 
-def test_figures_of_known_data_have_the_numbers_in_words(results, tmp_path):
-    text = report(results, tmp_path / "r.html").read_text()
+def test_figures_of_known_data_have_the_numbers_in_words(results, text):
     ratios = results["comparison"]["table"].to_dataset().to_dataframe()
     rows = (ratios["statistic"] == "variance ratio") & (ratios["variable"] == "params")
     low, high = ratios[rows]["effect"].min(), ratios[rows]["effect"].max()

@@ -12,6 +12,7 @@ import pytest
 from statsgd import SGD, noise
 from statsgd.laws import LinearRegressionGaussian
 from studies import digits_regression
+from studies.__main__ import main
 from studies.outcome import OutputFolderError, claim, deliver, settings
 
 ROOT = Path(__file__).parents[2]
@@ -67,11 +68,11 @@ def command(*arguments, **options):
     )  # fmt: skip
 
 
-def test_command_line_lists_studies_and_refuses_nonsense(tmp_path):
-    listing = command()
-    assert listing.returncode == 0
-    assert "digits_regression" in listing.stdout
-    assert command("digit").returncode == 2
+def test_command_line_lists_studies_and_refuses_nonsense(tmp_path, capsys):
+    assert main([]) == 0
+    assert "digits_regression" in capsys.readouterr().out
+    assert main(["digit"]) == 2
+    assert "no study 'digit'; there are:" in capsys.readouterr().err
     wrong = command("digits_regression", "--batch-size", "0", "--output", str(tmp_path / "out"))
     assert wrong.returncode == 2
     assert "error: batch_size must be at least 1, got 0" in wrong.stderr
