@@ -53,6 +53,8 @@ class Config:
     """Steps of the runs on the network."""
     replicas: int = 12
     """Runs of each dynamics from each iterate."""
+    draws: int = 40_000
+    """Draws of one step of each noise, right after branching off; of SGD eight times as many."""
     relaxation: int = 2000
     """Steps of full-batch descent from the end of each run."""
     climb: float = 0.5
@@ -77,6 +79,7 @@ class Config:
             plane_margin=0.1,
             splits=1,
             steps=60,
+            draws=4000,
             relaxation=500,
             margin=0.1,
         )
@@ -96,6 +99,7 @@ def run(config: Config) -> xr.DataTree:
     values = {name: value for name, value in vars(config).items() if name in shared}
     count("replicas", config.replicas, at_least=2)
     count("splits", config.splits)
+    count("draws", config.draws, at_least=2)
     on_network = NetworkSettings(**values)
     _say(config, "plane: sharp and flat basin")
     parts = dict(plane.parts(in_plane))

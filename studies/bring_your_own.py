@@ -50,11 +50,11 @@ class Config:
     """Hidden neurons."""
     learning_rates: Sequence[float] = (0.1, 0.2, 0.4, 0.8)
     """Learning rates η, ascending, each twice the one before."""
-    batch_sizes: Sequence[int] = (8, 16, 32)
+    batch_sizes: Sequence[int] = (4, 8, 16, 32)
     """Batch sizes S, ascending, each twice the one before."""
     weight_decay: float = 0.01
     """Weight decay λ: without it cross-entropy has no minimum, and SGD no stationary law."""
-    steps: int = 20_000
+    steps: int = 40_000
     """Steps of training."""
     replicas: int = 32
     """Independent runs of each cell."""

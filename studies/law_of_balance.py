@@ -31,7 +31,7 @@ class Config:
     """Slope κ of the teacher of the diagonal networks, in standard deviations of the labels."""
     replicas: int = 16384
     """Independent runs for laws of the slope; other parts take a fixed share of them."""
-    slope_time: float = 60.0
+    slope_time: float = 240.0
     """Time ηk that the slowest network of one hidden layer is given to forget its start."""
     equilibrium_steps: int = 200_000
     """Steps towards a noise equilibrium."""

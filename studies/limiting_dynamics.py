@@ -51,7 +51,7 @@ class Config:
     """Examples per step S there; some runs take four times as many."""
     weight_decay: float = 0.01
     """Weight decay λ there. It must be positive: some pixels hardly vary."""
-    replicas: int = 5000
+    replicas: int = 8000
     """Independent runs."""
     longest_lag: int = 400
     """Displacements are followed over so many steps."""

@@ -1,9 +1,10 @@
-"""Write the generated parts of README.md, and the page that says where everything lives."""
+"""Write the generated parts of README.md, its pictures, and the page of where everything lives."""
 
 import functools
 import itertools
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +20,15 @@ from statsgd.reports import judged
 README = Path(__file__).parents[1] / "README.md"
 CATALOGUE = Path(__file__).parent / "catalogue.md"
 ATLAS = Path(laws.__file__).parent / "atlas.json"
+PICTURES = Path(__file__).parent / "pictures"
+#: Figures of full runs that README shows, by their name there: one to a study.
+SHOWN = {
+    "effective_regularization": "ring-flatness-0",
+    "limiting_dynamics": "damped-oscillation-0",
+    "equilibrium_or_not": "crossover-0",
+    "large_batch": "fixed-budget-0",
+    "atlas": "overview-0",
+}
 
 
 def refreshed(
@@ -98,9 +108,14 @@ def headline(summary: dict) -> str:
 
 
 def claims(reports: Mapping[str, dict]) -> pd.DataFrame:
-    """One row a claim: study, statement, verdict, and the first quantity it stands on."""
+    """One row a claim: study, statement, verdict, and the first quantity that decides it."""
     rows = [
-        (name, section["title"], section["verdict"], _first_quantity(section["table"]))
+        (
+            f"`{name}`",
+            _plain(section["title"]),
+            section["verdict"],
+            _plain(_deciding_quantity(section)),
+        )
         for name, report in reports.items()
         for section in judged(report)
         if section["table"] and "quantity" in section["table"][0]
@@ -108,8 +123,15 @@ def claims(reports: Mapping[str, dict]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["study", "claim", "verdict", "measured (predicted)"])
 
 
-def _first_quantity(table: list[dict]) -> str:
-    row = table[0]
+def _plain(text: str) -> str:
+    """Text in which nothing is read as Markdown."""
+    return re.sub(r"([\\|*_<\[\]])", r"\\\1", text)
+
+
+def _deciding_quantity(section: dict) -> str:
+    table, verdict = section["table"], section["verdict"]
+    # Any quantity that fails fails the claim; where all hold, the first stands for them.
+    row = next((row for row in table if row["verdict"] == verdict), table[0])
     error = f" ± {row['standard_error']:.2g}" if row["standard_error"] else ""
     relation = "" if row["relation"] == "=" else f"{row['relation']} "
     return f"{row['quantity']}: {row['measured']:.4g}{error} ({relation}{row['predicted']:.4g})"
@@ -134,13 +156,17 @@ def atlas_table(atlas: Mapping[str, dict]) -> dict:
 
 
 def main() -> None:
-    """Write README, catalogue and atlas from the code and from the full runs in `results`."""
+    """Write README, pictures, catalogue and atlas from the code and the full runs in `results`."""
     found = sorted(Path("results").glob("*/summary.json"))
     reports = {path.parent.name: json.loads(path.read_text()) for path in found}
     digits = reports.get("digits_regression")
     summary = digits["numbers"] if digits else None
     README.write_text(refreshed(README.read_text(), summary, reports))
     CATALOGUE.write_text(catalogue_page())
+    for name, figure in SHOWN.items():
+        if name in reports:
+            drawn = Path("results", name, "figures", f"{figure}.png")
+            shutil.copyfile(drawn, PICTURES / f"{name}.png")
     computed = Path("results/atlas/atlas.json")
     if computed.exists():
         lines = [

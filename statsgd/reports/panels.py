@@ -91,5 +91,6 @@ def _settings(theme: Theme) -> Any:  # Matplotlib types its settings by their na
         "axes.titlesize": 10,
         "font.size": 9,
         "legend.fontsize": 8,
-        "legend.frameon": False,
+        # Paper behind the words: where they must lie on data, they stay legible.
+        "legend.edgecolor": theme.paper,
     }

@@ -46,6 +46,7 @@ class NetworkSettings:
     batch_size: int
     steps: int
     replicas: int
+    draws: int
     relaxation: int
     climb: float
     moved: float
@@ -153,7 +154,9 @@ class Branches:
             if name == SGD:
                 # Its tails are heavy: a few examples make most of the rise.
                 batches = rng.integers(len(rows), size=(8 * draws, self.settings.batch_size))
-                noise = rows[batches].mean(axis=1) - rows.mean(axis=0)
+                # Example by example: all at once would be S times as large.
+                noise = sum(rows[column] for column in batches.T) / len(batches.T)
+                noise -= rows.mean(axis=0)
             else:
                 noise = rng.normal(size=(draws, len(flat))) @ square_root(covariance).T
             shifts.append(-INDICATOR_RATE * noise)

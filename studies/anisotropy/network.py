@@ -18,8 +18,6 @@ from studies.anisotropy.branches import (
 )
 from studies.anisotropy.plane import FEW, SOURCE
 
-DRAWS = 4000  # of one step, of every noise; of SGD eight times as many
-
 
 def over_splits(values: list[Any]) -> tuple[float, float]:
     """Mean over data sets of means over runs, and its standard error.
@@ -91,7 +89,7 @@ def _alignment(branches: list[Branches]) -> xr.DataTree:
 
 
 def _first_step(branch: Branches, settings: NetworkSettings) -> xr.DataTree:
-    found = branch.first_step(DRAWS)
+    found = branch.first_step(settings.draws)
     names = list(found)
     lowest, highest = (end(e for _, e in found.values()) for end in (min, max))
     claim = Claim(
@@ -108,9 +106,9 @@ def _first_step(branch: Branches, settings: NetworkSettings) -> xr.DataTree:
             for name, (one, _) in found.items()
         ],
         why=(
-            f"One step of η = {INDICATOR_RATE:g} from the full-batch iterate, {DRAWS} draws of "
-            f"each noise, against exact H and C. It ranges from {lowest:.2g} "
-            f"to {highest:.2g} though all traces are equal."
+            f"One step of η = {INDICATOR_RATE:g} from the full-batch iterate, "
+            f"{settings.draws} draws of each noise, against exact H and C. It ranges from "
+            f"{lowest:.2g} to {highest:.2g} though all traces are equal."
         ),
     )
     expected = [found[name][1] for name in names]

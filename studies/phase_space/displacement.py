@@ -49,7 +49,7 @@ def displacement_claims(case: Followed, lags: Sequence[int]) -> dict[str, xr.Dat
     ):
         sgd = case.sgd_with(**changed)
         theory = Theory.of(case.problem, sgd)
-        replicas = len(case.main.position) // 2
+        replicas = len(case.main.position)
         runs = run_in_phase_space(
             case.problem, sgd, theory.exact, burn_in=FORGET, steps=[*range(9), *window],
             replicas=replicas, seed=case.seed,
