@@ -41,7 +41,7 @@ class Config:
     """Hidden units."""
     corrupted: float = 0.2
     """Share of training labels that are wrong."""
-    splits: int = 12
+    splits: int = 8
     """Splits of the digits, each with labels and a start of its own."""
     pretraining: int = 4000
     """Steps of full-batch descent to the iterate where runs branch off."""

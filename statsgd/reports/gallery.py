@@ -1,8 +1,8 @@
-"""One page over several reports: every verdict, a figure of each, and the way there."""
+"""One page over several reports: every verdict, its figure, and the way there."""
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +70,18 @@ def _entry(name: str, folder: Path, beside: Path) -> dict[str, Any]:
         "question": summary["question"],
         "link": f"{where}/report.html",
         "claims": claims,
-        "figures": [f"{where}/{figure}" for figure in _chosen(summary["sections"])],
+        "figures": [
+            {
+                "title": section["title"],
+                "link": f"{where}/report.html#{section['name']}",
+                "file": f"{where}/{section['figures'][0]}",
+            }
+            for section in _drawn(summary)
+        ],
     }
 
 
-def _chosen(sections: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The first panels of the first two sections that have any, judged ones before others."""
-    order = sorted(sections, key=lambda section: not section["verdict"])
-    return [section["figures"][0] for section in order if section["figures"]][:2]
+def _drawn(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The judged sections that have figures, or, where none has, the first section with any."""
+    drawn = [section for section in judged(summary) if section["figures"]]
+    return drawn or [section for section in summary["sections"] if section["figures"]][:1]

@@ -41,6 +41,16 @@ def test_every_claim_is_listed_with_its_verdict_and_a_link_that_leads_there(fold
             assert f"study/{figure}" in page
 
 
+def test_a_study_without_verdicts_shows_a_figure_and_no_empty_box(folder, tmp_path):
+    summary = json.loads((folder / "summary.json").read_text())
+    for section in summary["sections"]:
+        section["verdict"] = None
+    (folder / "summary.json").write_text(json.dumps(summary))
+    page = gallery({"study": folder}, tmp_path / "gallery.html").read_text()
+    assert 'class="verdicts"' not in page
+    assert page.count("<img") == 1
+
+
 def test_failures_are_shown(folder, tmp_path):
     page = gallery({"study": folder}, tmp_path / "g.html", failed={"other": "Error: <x>"})
     text = page.read_text()
