@@ -5,9 +5,8 @@ PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3 python; do \
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# Two test processes share two cores: one thread of linear algebra each. A file stays in one process,
-# so that its fixtures are made once.
-TEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# Two test processes share two cores: one thread of linear algebra each.
+TEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .PHONY: study test test-slow lint notebooks clean
 
