@@ -22,8 +22,10 @@ from statsgd.arguments import count, one_of, positive
 from statsgd.comparison import Claim, Quantity
 from statsgd.measures import (
     Estimate,
+    Measured,
     first_fluctuation_relation,
     full_gradients,
+    jackknife,
     noise_alignment,
     over_endpoints,
     top_eigenpairs,
@@ -128,8 +130,9 @@ class Diagnosis(NamedTuple):
     """d Tr(HC)/(Tr H Tr C)."""
     imbalance: Estimate
     """Relative gap between the sides of the first fluctuation–dissipation relation."""
-    shared: Float[Any, "learning_rate batch_size 2"]
-    """|⟨θ⟩|²/⟨|θ|²⟩ over runs, which share their start, at the first and at the last look."""
+    shared: Estimate
+    """Share of the square norm in common, arrays `(learning rate, batch size, 2)`: at the first
+    and at the last look."""
 
 
 def run(config: Config) -> xr.DataTree:
@@ -218,7 +221,7 @@ def _imbalance(
 ) -> dict[str, Any]:
     """The first fluctuation–dissipation relation over the looks at every cell."""
     value, error = np.zeros((2, len(config.learning_rates), len(config.batch_sizes)))
-    shared = np.zeros((*value.shape, 2))
+    shared = Estimate(*np.zeros((2, *value.shape, 2)))
     for j, ensemble in enumerate(ensembles):
         for i, rate in enumerate(config.learning_rates):
             looks = trajectories(ensemble.isel(learning_rate=i))
@@ -227,9 +230,17 @@ def _imbalance(
             side = (first.left.value + first.right.value) / 2
             value[i, j] = first.gap.value / side
             error[i, j] = first.gap.standard_error / side
-            ends = looks.params[:, [0, -1]]
-            shared[i, j] = (ends.mean(0) ** 2).sum(-1) / (ends**2).sum(-1).mean(0)
+            for end in (0, -1):
+                found = in_common(looks.params[:, end])
+                shared.value[i, j, end], shared.standard_error[i, j, end] = found[:2]
     return {"imbalance": Estimate(value, error), "shared": shared}
+
+
+def in_common(params: Float[Any, "replica d"]) -> Measured:
+    """|E θ|²/E|θ|²: one for equal runs, zero for independent ones of mean zero."""
+    points = np.asarray(params, dtype=np.float64)
+    columns = np.column_stack([points, np.sum(points**2, axis=1)])
+    return jackknife(lambda mean: np.sum(mean[:-1] ** 2) / mean[-1], columns)
 
 
 def claims(model: str, found: Diagnosis, config: Config) -> Mapping[str, xr.DataTree]:
@@ -283,7 +294,15 @@ def stationary(model: str, found: Diagnosis, config: Config) -> Claim:
         1 / (rate * config.weight_decay)
         for rate in (config.learning_rates[0], config.learning_rates[-1])
     )
-    quiet, noisy = found.shared[0, -1], found.shared[-1, 0]
+    quiet, noisy = (
+        [
+            f"{value:.3f} ± {error:.2g}"
+            for value, error in zip(
+                found.shared.value[cell], found.shared.standard_error[cell], strict=True
+            )
+        ]
+        for cell in ((0, -1), (-1, 0))
+    )
     return Claim(
         f"Over the second half of training the runs are stationary: ⟨θ·∇⟩ = (η/2)⟨|m|²⟩ ({model}).",
         "Yaida (2018), arXiv:1810.00004",
@@ -292,9 +311,9 @@ def stationary(model: str, found: Diagnosis, config: Config) -> Claim:
         "Directions that only weight decay bends forget their start in 1/(ηλ) steps, "
         f"{slowest:.0f} at the smallest learning rate and {fastest:.0f} at the largest, and "
         f"training takes {config.steps}. Directions that hardly anything bends take longer: the "
-        f"runs, which start at one point, have {quiet[0]:.3f} of their square norm in common at "
-        f"the first look and {quiet[1]:.3f} at the last where η/S is smallest, {noisy[0]:.3f} and "
-        f"{noisy[1]:.3f} where it is largest. While that share falls they still drift apart.",
+        f"runs, which start at one point, have {quiet[0]} of their square norm in common at the "
+        f"first look and {quiet[1]} at the last where η/S is smallest, {noisy[0]} and {noisy[1]} "
+        "where it is largest. While that share falls they still drift apart.",
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import gamma
 
 from statsgd.laws import LAWS, catalogue
-from studies.refresh_pages import claims, markdown, refreshed
+from studies.refresh_pages import SHOWN, claims, markdown, refreshed
 from tests.laws import test_battery as battery
 
 README = Path(__file__).parents[1] / "README.md"
@@ -32,7 +32,7 @@ def test_claims_are_shown_with_what_decides_them():
 
 def test_pictures_are_there():
     pictures = re.findall(r"!\[[^]]+\]\((.+?)\)", README.read_text())
-    assert len(pictures) > 5
+    assert {f"studies/pictures/{name}.png" for name in SHOWN} < set(pictures)
     for picture in pictures:
         assert (README.parent / picture).read_bytes().startswith(b"\x89PNG")
 

@@ -70,7 +70,8 @@ def momentum_claims(
 
     law = Gibbs(problem, temperature)
     square = mean_over_clusters(x[:, -1] ** 2)
-    # Finite steps multiply the law's E z² by 2/(1+β), whatever the loss: divided out.
+    # ⟨θ·∇L⟩ = τ under the law, and at stationarity it is (1+β)/2 E z² (Yaida), whatever the loss:
+    # finite steps multiply E z² by 2/(1+β), which is divided out.
     speed = mean_over_clusters(m[:, -1] ** 2 * _RATE * (1 + _BETA) / 2)
     stationary = Claim(
         "With momentum the long-run law is that of SGD at the effective learning rate η/(1−β): "

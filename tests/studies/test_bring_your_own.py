@@ -75,6 +75,16 @@ def test_digits_are_left_as_they_are():
     np.testing.assert_allclose(found.images.sum(), load_digits().images.sum() / 16, rtol=1e-6)
 
 
+def test_what_runs_have_in_common():
+    # θ = c + noise of unit variance in d = 50 dimensions: |c|²/(|c|² + 50).
+    rng = np.random.default_rng(0)
+    for square in (0.0, 50.0, 450.0):
+        centre = np.full(50, np.sqrt(square / 50))
+        found = bring_your_own.in_common(centre + rng.normal(size=(32, 50)))
+        assert abs(found.value - square / (square + 50)) < 4 * found.standard_error
+        assert found.standard_error < 0.02
+
+
 def test_both_libraries_write_the_same_classifier():
     data = images("digits", "", 20, 0)
     equinox, flax = (MODELS[name](data, 4, 0) for name in ("equinox", "flax"))
