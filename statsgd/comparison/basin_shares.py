@@ -13,7 +13,7 @@ from statsgd.laws import Law
 from statsgd.laws.grid_law import GridLaw
 from statsgd.laws.tabulated import TabulatedLaw
 from statsgd.measures.measured import Measured
-from statsgd.problems.parameters import in_double_precision
+from statsgd.precision import in_double_precision
 
 
 def shares_of_basins(clusters: Clusters, label: Callable, basins: int) -> Measured:

@@ -11,7 +11,7 @@ from statsgd.arguments import count, finite_array
 from statsgd.comparison.permutation import Outcome, exceedance, sample_of
 from statsgd.comparison.two_sample import median_square, squared_distances
 from statsgd.laws import Law
-from statsgd.problems.parameters import in_double_precision
+from statsgd.precision import in_double_precision
 
 
 def kernel_stein_discrepancy(

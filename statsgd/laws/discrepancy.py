@@ -10,7 +10,7 @@ from statsgd.arguments import finite_array
 from statsgd.laws.grid import Grid, total_variation
 from statsgd.laws.grid_law import GridLaw
 from statsgd.laws.law import Law
-from statsgd.problems.parameters import in_double_precision
+from statsgd.precision import in_double_precision
 
 
 class Discrepancy(NamedTuple):

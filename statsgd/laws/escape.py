@@ -13,8 +13,8 @@ from jaxtyping import Float, PyTree
 from scipy.integrate import cumulative_simpson
 
 from statsgd.arguments import fraction, one_of, positive
+from statsgd.precision import in_double_precision
 from statsgd.problems import Problem, hessian
-from statsgd.problems.parameters import in_double_precision
 
 type DiffusionOnLine = Callable[[PyTree], Float[Any, ""]]
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from statsgd.arguments import count, finite_array, is_traced
-from statsgd.problems.parameters import in_double_precision
+from statsgd.precision import in_double_precision
 
 
 class GridWarning(UserWarning):

@@ -10,8 +10,8 @@ from jaxtyping import Float, PyTree
 from statsgd.arguments import fraction, positive
 from statsgd.dynamics.noise import LossScaled
 from statsgd.dynamics.sgd import SGD
+from statsgd.precision import in_double_precision
 from statsgd.problems import DENSE_LIMIT, Problem, hessian, minimise
-from statsgd.problems.parameters import in_double_precision
 
 
 class FlatLoss(eqx.Module):

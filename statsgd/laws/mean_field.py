@@ -16,8 +16,8 @@ from statsgd.dynamics.noise import Isotropic
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.law import Law, register
 from statsgd.laws.mean_field_limit import MeanFieldLimit, tanh_features
+from statsgd.precision import in_double_precision
 from statsgd.problems import Landscape, landscape
-from statsgd.problems.parameters import in_double_precision
 
 _FREQUENCIES = 401
 

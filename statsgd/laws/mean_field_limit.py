@@ -14,7 +14,7 @@ from scipy.special import logsumexp
 
 from statsgd.arguments import count, finite_array, is_traced, positive
 from statsgd.laws.law import ImproperLawError, Law, register
-from statsgd.problems.parameters import in_double_precision
+from statsgd.precision import in_double_precision
 
 _POINTS = {1: 16001, 2: 401}
 _TOLERANCE = 1e-11

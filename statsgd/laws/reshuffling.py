@@ -9,8 +9,8 @@ from jaxtyping import Float, PyTree
 
 from statsgd.arguments import count, fraction, non_negative, positive
 from statsgd.laws.heavy_ball import require_stable_mean
+from statsgd.precision import in_double_precision
 from statsgd.problems import EmpiricalRisk, Landscape, hessian, landscape
-from statsgd.problems.parameters import in_double_precision
 
 
 def single_shuffle_variance(

@@ -16,8 +16,8 @@ from statsgd.dynamics.sgd import SGD
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.laws.loss_scaled_setting import FlatLoss, loss_scaled_noise
 from statsgd.laws.potential import PotentialLaw
+from statsgd.precision import in_double_precision
 from statsgd.problems import Problem
-from statsgd.problems.parameters import in_double_precision
 
 #: Power of 1/D(θ) that each reading of a stochastic integral puts into the density.
 READINGS = {"ito": 1.0, "stratonovich": 0.5, "anti_ito": 0.0}

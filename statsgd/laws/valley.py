@@ -25,8 +25,8 @@ from statsgd.laws.valley_coordinate import (
     ValleyCoordinate,
 )
 from statsgd.laws.valley_setting import valley_setting
+from statsgd.precision import in_double_precision
 from statsgd.problems import Problem
-from statsgd.problems.parameters import in_double_precision
 
 
 @register

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.loss_scaled_setting import FlatLoss
 from statsgd.laws.valley_coordinate import Constant, ValleyCoordinate
+from statsgd.precision import in_double_precision
 from statsgd.problems import Problem
-from statsgd.problems.parameters import in_double_precision
 
 _PROBES = 65
 

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from statsgd.arguments import finite_array
+from statsgd.precision import in_double_precision
 from statsgd.problems import Problem
-from statsgd.problems.parameters import in_double_precision
 
 type Diffusion = Callable[[Float[Any, " d"]], Float[Any, "d d"]]
 

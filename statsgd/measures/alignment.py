@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float, PyTree
 
 from statsgd.arguments import finite_array, positive, symmetric
+from statsgd.precision import in_double_precision
 from statsgd.problems import EmpiricalRisk
-from statsgd.problems.parameters import in_double_precision
 
 _DEGENERATE = 1e-9  # relative distance at which eigenvalues count as one
 

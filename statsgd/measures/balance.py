@@ -18,8 +18,8 @@ from statsgd.measures.dissipation import full_gradients
 from statsgd.measures.measured import Measured, jackknife, mean_over_clusters, mean_over_runs
 from statsgd.measures.symmetries import Symmetry, check_symmetry
 from statsgd.measures.trajectories import endpoint_trajectories, trajectories
+from statsgd.precision import in_double_precision
 from statsgd.problems import Problem
-from statsgd.problems.parameters import in_double_precision
 
 
 class ChargeIdentity(NamedTuple):

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Int, PyTree
 from statsgd.arguments import count, finite_array, positive
 from statsgd.measures.measured import Measured, mean_over_clusters
 from statsgd.measures.trajectories import endpoint_trajectories
+from statsgd.precision import in_double_precision
 from statsgd.problems import Problem
-from statsgd.problems.parameters import in_double_precision
 
 #: Index of points that belong to no declared minimum, or whose flow did not arrive anywhere.
 UNASSIGNED = -1

@@ -18,8 +18,8 @@ from statsgd.dynamics.noise import GradientNoise, Minibatch, NoNoise
 from statsgd.dynamics.noise.injected import IsotropicNoise
 from statsgd.dynamics.noise.minibatch import all_examples
 from statsgd.measures.evaluation import PROBES_AT_ONCE, chunked_map, evaluate, flat_point
+from statsgd.precision import in_double_precision
 from statsgd.problems import DENSE_LIMIT, Problem
-from statsgd.problems.parameters import in_double_precision
 from statsgd.problems.problem import SampledProblem
 
 type Vector = Float[Any, " d"]

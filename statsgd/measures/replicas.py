@@ -10,8 +10,9 @@ from jaxtyping import PyTree
 
 from statsgd.arguments import count
 from statsgd.measures.evaluation import chunked_map, random_key
+from statsgd.precision import in_double_precision
 from statsgd.problems import Problem
-from statsgd.problems.parameters import in_double_precision, leaf_names
+from statsgd.problems.parameters import leaf_names
 from statsgd.provenance import describe, provenance
 
 type Measure = Callable[..., PyTree]

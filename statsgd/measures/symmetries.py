@@ -14,8 +14,8 @@ from jaxtyping import Float, PyTree
 from statsgd.arguments import count, finite_array, positive, symmetric
 from statsgd.dynamics import stream_key
 from statsgd.dynamics.noise.minibatch import all_examples
+from statsgd.precision import in_double_precision
 from statsgd.problems import DiagonalLinearNetwork, Problem, SampledProblem
-from statsgd.problems.parameters import in_double_precision
 
 type Part = str | tuple[str, Any]
 type Shapes = dict[str, tuple[int, ...]]

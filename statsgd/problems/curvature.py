@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 from scipy.sparse.linalg import LinearOperator
 
-from statsgd.problems.parameters import in_double_precision
+from statsgd.precision import in_double_precision
 from statsgd.problems.problem import Problem
 from statsgd.problems.regression import LinearRegression
 

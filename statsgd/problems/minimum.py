@@ -8,8 +8,8 @@ from jaxtyping import Float, PyTree
 from scipy.optimize import minimize
 
 from statsgd.arguments import non_negative
+from statsgd.precision import in_double_precision
 from statsgd.problems.curvature import DENSE_LIMIT
-from statsgd.problems.parameters import in_double_precision
 from statsgd.problems.problem import Problem
 from statsgd.problems.regression import LinearRegression
 

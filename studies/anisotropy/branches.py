@@ -23,8 +23,8 @@ from statsgd.measures import (
     over_replicas,
 )
 from statsgd.noise import Minibatch, NoNoise, TraceMatched
+from statsgd.precision import in_double_precision
 from statsgd.problems import Problem, perceptron
-from statsgd.problems.parameters import in_double_precision
 from studies.anisotropy.plane import SHAPES
 from studies.digits_network import DigitsNetwork, digits_network, full_batch_iterate
 

@@ -21,7 +21,7 @@ from statsgd.laws import (
 )
 from statsgd.measures import Measured, jackknife, mean_over_clusters, power_law_fit, trajectories
 from statsgd.noise import Minibatch
-from statsgd.problems.parameters import in_double_precision
+from statsgd.precision import in_double_precision
 from statsgd.reports import Chart, Series
 from studies.digits_network import digits_network
 

@@ -16,8 +16,8 @@ from statsgd.laws import (
     regression_tail_index,
 )
 from statsgd.laws.loss_scaled import unequal_wells
+from statsgd.precision import in_double_precision
 from statsgd.problems import landscape, population_risk
-from statsgd.problems.parameters import in_double_precision
 
 
 def test_one_dimension():

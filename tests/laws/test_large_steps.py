@@ -8,7 +8,7 @@ import pytest
 from statsgd import SGD, noise, problems, simulate
 from statsgd.dynamics.diffusion import Diffusion
 from statsgd.laws import DiagonalNetLargeStep
-from statsgd.problems.parameters import in_double_precision
+from statsgd.precision import in_double_precision
 
 STEPS = 10_001
 

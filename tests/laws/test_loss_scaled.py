@@ -8,8 +8,8 @@ import statsgd
 from statsgd import SGD, noise
 from statsgd.laws import ImproperLawError, LossScaledLaw, ScalarNoiseLaw, effective_noise_ratio
 from statsgd.laws.loss_scaled import cosine_loss, unequal_wells
+from statsgd.precision import in_double_precision
 from statsgd.problems import landscape
-from statsgd.problems.parameters import in_double_precision
 
 
 def density_integral(law, low, high, weight=lambda x: 1.0):

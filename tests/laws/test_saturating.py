@@ -11,8 +11,8 @@ from statsgd.laws import (
     StrataLaw,
     ZeroLossCircleLaw,
 )
+from statsgd.precision import in_double_precision
 from statsgd.problems import landscape
-from statsgd.problems.parameters import in_double_precision
 
 
 # a = q/2 − α, b = (α−1)/L_sat, w = a/(q/2 − 1), E L = (a + w)/b, P(L < 0.1) of the mixture

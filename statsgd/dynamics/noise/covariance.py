@@ -8,8 +8,8 @@ from scipy.sparse.linalg import LinearOperator
 
 from statsgd.dynamics.noise.gradient_noise import GradientNoise
 from statsgd.dynamics.noise.minibatch import Minibatch, centred_example_gradients
+from statsgd.precision import in_double_precision
 from statsgd.problems import DENSE_LIMIT, Problem
-from statsgd.problems.parameters import in_double_precision
 
 
 def noise_covariance(

@@ -1,0 +1,119 @@
+"""The one place where formulas written in JAX are evaluated in double precision.
+
+A formula is written once, in `jax.numpy`. Where one of its arguments is traced it is run as it is,
+in the precision of its caller; else it is compiled under a local 64-bit context, once for each
+function, structure and shape of arguments, and gives NumPy arrays. The precision that the user has
+set stays as it is.
+
+What is called must be the same object at every call: a function of a module, a method of an
+Equinox module, or a module that can be called. A lambda made anew is compiled anew; hand what it
+would close over in as an argument.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, PyTree
+
+from statsgd.arguments import is_traced
+
+#: Numbers of points that programs are compiled for; more points go through in turns of the last.
+BATCHES = (1, 8, 64, 512, 4096)
+
+
+def in_double_precision(function: Callable[..., Any], *arguments: PyTree, **keywords: Any) -> Any:
+    """`function(*arguments, **keywords)` in float64, as NumPy arrays; as it is where traced.
+
+    Floating arrays of either width, and Python floats, become float64 arrays; the arrays of a
+    module, such as the data of a problem, too. Formulas that difference nearly equal numbers
+    (Hessians at a minimum, Lyapunov equations) lose their digits in float32.
+    """
+    if is_traced(function, arguments, keywords):
+        return function(*arguments, **keywords)
+    with jax.enable_x64(True):
+        # Under one jit: run eagerly, operations on NumPy constants that the function closes over
+        # can meet buffers that an earlier call converted to the other precision.
+        found = _compiled(*_widened((function, arguments, keywords)))
+        return jax.tree.map(_as_numpy, found)
+
+
+def formula[F: Callable[..., Any]](function: F) -> F:
+    """Decorate a function written in JAX: every call is one `in_double_precision`."""
+
+    @functools.wraps(function)
+    def evaluated(*arguments, **keywords):
+        return in_double_precision(function, *arguments, **keywords)
+
+    return evaluated  # type: ignore[return-value]
+
+
+def over_points(
+    function: Callable[..., Any], points: Float[Any, "... d"], *arguments: PyTree
+) -> Any:
+    """`function(point, *arguments)` at every point, whose leading axes the result has too.
+
+    In float64 and NumPy unless something is traced. Points are filled up to one of `BATCHES`, so
+    that any number of them runs one of a few programs.
+    """
+    if is_traced(function, points, arguments):
+        mapped = _at_each(function, points.reshape(-1, points.shape[-1]), arguments)
+        lead = points.shape[:-1]
+        return jax.tree.map(lambda leaf: leaf.reshape(*lead, *leaf.shape[1:]), mapped)
+    array = np.asarray(points, dtype=np.float64)
+    flat = array.reshape(-1, array.shape[-1])
+    # No point is evaluated as one, for the shape of the result.
+    turns = [_filled(function, flat[i : i + BATCHES[-1]], arguments) for i in _turns(len(flat))]
+    found = jax.tree.map(lambda *leaves: np.concatenate(leaves), *turns)
+    lead = array.shape[:-1]
+    return jax.tree.map(lambda leaf: leaf[: len(flat)].reshape(*lead, *leaf.shape[1:]), found)
+
+
+def _turns(number: int) -> range:
+    return range(0, max(number, 1), BATCHES[-1])
+
+
+def _filled(function: Any, points: Float[np.ndarray, "n d"], arguments: Any) -> Any:
+    number = len(points)
+    size = next(size for size in BATCHES if number <= size)
+    if number == 0:
+        points, number = np.zeros((1, points.shape[1])), 1
+    padded = np.concatenate([points, np.repeat(points[:1], size - number, axis=0)])
+    found = in_double_precision(_at_each, function, padded, arguments)
+    return jax.tree.map(lambda leaf: leaf[:number], found)
+
+
+def _at_each(function: Any, points: Float[Any, "n d"], arguments: Any) -> Any:
+    return jax.vmap(lambda point: function(point, *arguments))(points)
+
+
+@eqx.filter_jit
+def _compiled(function: Any, arguments: Any, keywords: Any) -> Any:
+    return function(*arguments, **keywords)
+
+
+def _widened(tree: PyTree) -> PyTree:
+    """`tree` with float64 in place of narrower real numbers; those of modules only if arrays."""
+
+    def widen(leaf: Any) -> Any:
+        if isinstance(leaf, eqx.Module):
+            return jax.tree.map(_wide, leaf)
+        return np.asarray(leaf, dtype=np.float64) if isinstance(leaf, float) else _wide(leaf)
+
+    return jax.tree.map(widen, tree, is_leaf=lambda leaf: isinstance(leaf, eqx.Module))
+
+
+def _wide(leaf: Any) -> Any:
+    if eqx.is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating):
+        return np.asarray(leaf, dtype=np.float64)
+    return leaf
+
+
+def _as_numpy(leaf: Any) -> Any:
+    # Keys stay: NumPy has no such type. A single number becomes a NumPy scalar.
+    is_key = eqx.is_array(leaf) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(leaf)[()] if eqx.is_array(leaf) and not is_key else leaf
