@@ -106,3 +106,13 @@ def symmetric(name: str, value: Any, *, dimension: int | None = None, definite: 
             word = "positive semi-definite" if definite == "semi" else "positive definite"
             raise ValueError(f"{name} must be {word}, got smallest eigenvalue {smallest:.6g}")
     return matrix
+
+
+def location_vector(location: Any, d: int) -> Any:
+    """`location` as a `(d,)` vector, zero by default; `ValueError` for another shape."""
+    if location is None:
+        return np.zeros(d)
+    vector = finite_array("location", location, ndim=1)
+    if vector.shape != (d,):
+        raise ValueError(f"location must have shape ({d},), got {vector.shape}")
+    return vector

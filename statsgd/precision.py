@@ -61,6 +61,8 @@ def over_points(
     that any number of them runs one of a few programs.
     """
     if is_traced(function, points, arguments):
+        if points.ndim == 1:
+            return function(points, *arguments)
         mapped = _at_each(function, points.reshape(-1, points.shape[-1]), arguments)
         lead = points.shape[:-1]
         return jax.tree.map(lambda leaf: leaf.reshape(*lead, *leaf.shape[1:]), mapped)

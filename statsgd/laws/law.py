@@ -1,19 +1,48 @@
-"""What a stationary law is: a NumPyro model with a density, and a refusal to lie."""
+"""What a law promises: the contract that every stationary law keeps, in one base class.
+
+A law speaks about flat parameters `(d,)` and, if it is a law of the pair, about the momentum
+buffer. What users call is stated once, here, with one rule of shapes:
+
+    log_density(params)      (..., d) → (...)       leading axes are batch axes, everywhere
+    score(params)            (..., d) → (..., d)    ∇ log p
+    cdf(params)              (..., d) → (..., d)    of every coordinate's marginal
+    quantile(probability)    (...)    → (..., d)    of every coordinate's marginal
+    mean(variable)                    → (d,)
+    covariance(variable, other)       → (d, d)
+    expectation(function)             → the shape of function(params) at one point
+    draw(key, shape)                  → (*shape, d)
+
+Concrete arguments give NumPy arrays in float64, traced ones are computed in the precision of the
+trace. Everything first calls `require_proper`, which raises `ImproperLawError`. What a law cannot
+say in closed form or by quadrature raises `IntractableError`. Whether draws are exact is
+`exact_draws`, and whether `log_density` integrates to one is `normalized`: properties of the
+instance, which all else reads.
+
+A new law states `dimension`, `require_proper`, `model` and `_log_density` (of one point, in JAX),
+and of `_mean`, `_covariance`, `_cdf`, `_quantile`, `_quadrature`, `_draw` what it knows.
+`statsgd.laws.check` tests all of it.
+"""
 
 import abc
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NoReturn, Self
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import numpyro.handlers
 from jaxtyping import Float, PRNGKeyArray
 
+from statsgd.arguments import is_traced, one_of, real
+from statsgd.precision import over_points
+
 #: Every public law by name; `register` fills it. Tests, tables and the catalogue run over it.
 LAWS: dict[str, type["Law"]] = {}
+
+_NODES_PER_CELL = 6
 
 
 def register(law: type["Law"]) -> type["Law"]:
@@ -29,24 +58,39 @@ class ImproperLawError(ValueError):
     """
 
 
+class IntractableError(ValueError):
+    """The law knows this quantity neither in closed form nor by quadrature: draw from it."""
+
+
 class Law(eqx.Module):
-    """A stationary law of SGD over flat parameters of shape `(d,)`.
+    """A stationary law of SGD over flat parameters `(d,)`; the module states the contract.
 
     A law can be built at any parameters; everything that reads it first calls `require_proper`.
     """
 
     #: One line each for the catalogue: where the law applies, how exact it is, who published it.
-    setting: ClassVar[str]
-    exactness: ClassVar[str]
-    citation: ClassVar[str]
-    #: Whether `log_density` integrates to one.
-    normalized: ClassVar[bool] = True
-    #: Whether running `model` forward draws from the law exactly.
-    generative: ClassVar[bool] = True
+    setting: ClassVar[str] = ""
+    exactness: ClassVar[str] = ""
+    citation: ClassVar[str] = ""
     #: Whether `model` has discrete latent sites; Markov chains then run on the density instead.
     has_discrete_sites: ClassVar[bool] = False
-    #: Names of the variables the law speaks about, sites of `model`.
-    variables: ClassVar[tuple[str, ...]] = ("params",)
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of the variables the law speaks about, sites of `model`."""
+        return ("params",)
+
+    @property
+    def exact_draws(self) -> bool:
+        """Whether `draw` gives exact independent draws."""
+        return True
+
+    @property
+    def normalized(self) -> bool:
+        """Whether `log_density` integrates to one."""
+        return True
+
+    # What a final class states.
 
     @property
     @abc.abstractmethod
@@ -58,46 +102,192 @@ class Law(eqx.Module):
         """NumPyro model with the sites `variables`; `obs` are endpoints to condition on."""
 
     @abc.abstractmethod
-    def log_density(self, params: Float[Any, " d"]) -> Float[Any, ""]:
-        """Log density of `params` with respect to Lebesgue measure."""
-
-    @abc.abstractmethod
     def require_proper(self) -> None:
         """Raise `ImproperLawError` if the law does not exist at these parameters."""
 
+    def _log_density(self, params: Float[Any, " d"]) -> Float[Any, ""]:
+        """Log density of one point, in JAX."""
+        self._cannot_say("density")
+
+    def _joint_log_density(
+        self, params: Float[Any, " d"], momentum_buffer: Float[Any, " d"]
+    ) -> Float[Any, ""]:
+        """Log density of one pair, in JAX."""
+        self._cannot_say("density of the pair")
+
+    def _require_density(self, variables: tuple[str, ...]) -> None:
+        """Raise `ImproperLawError` where `variables` have moments and draws, but no density."""
+
+    def _mean(self, variable: str) -> Float[Any, " d"]:
+        """Mean of `variable`; by default by quadrature."""
+        if variable != "params":
+            self._cannot_say(f"mean of {variable}")
+        points, weights = self._quadrature_for("mean")
+        return weights @ points
+
+    def _covariance(self, variable: str, other: str) -> Float[Any, "d d"]:
+        """Covariance of two variables; by default by quadrature."""
+        if (variable, other) != ("params", "params"):
+            self._cannot_say(f"covariance of {variable} and {other}")
+        points, weights = self._quadrature_for("covariance")
+        deviation = points - weights @ points
+        return deviation.T @ (deviation * weights[:, None])
+
+    def _cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
+        """Marginal distribution functions."""
+        self._cannot_say("distribution function")
+
+    def _quantile(self, probability: Float[Any, "..."]) -> Float[Any, "... d"]:
+        """Marginal quantiles at probabilities in (0, 1)."""
+        self._cannot_say("quantiles")
+
+    def _quadrature(self) -> tuple[Float[Any, "n d"], Float[Any, " n"]] | None:
+        """Points and weights, which sum to one, that integrate against the law; None for none."""
+        return None
+
+    def _draw(self, key: PRNGKeyArray, number: int) -> Mapping[str, Float[Any, "number ..."]]:
+        """`number` independent draws of all `variables`, and what else the model makes of them.
+
+        By default the model is run forward.
+        """
+        return _run_forward(self, jax.random.split(key, number))
+
     @classmethod
-    @abc.abstractmethod
     def examples(cls) -> Sequence[Self]:
         """Instances at ordinary parameters, in dimensions that quadrature reaches where possible.
 
         The test battery, the catalogue and the documentation run over them: a new law gets all
         three by listing a few.
         """
+        return ()
 
     @classmethod
     def improper_examples(cls) -> Sequence[Self]:
         """Instances that `require_proper` must refuse; empty if every instance is proper."""
         return ()
 
+    # What users call.
+
+    def log_density(
+        self, params: Float[Any, "... d"], momentum_buffer: Float[Any, "... d"] | None = None
+    ) -> Float[Any, "..."]:
+        """Log density of `params`, or of the pair, with respect to Lebesgue measure.
+
+        Leading axes are batch axes. Unnormalised where `normalized` is False. Raises
+        `ImproperLawError`, also where the law has no density, and `ValueError` for other shapes and
+        for a buffer that is no part of the law.
+        """
+        self.require_proper()
+        points = self._points("params", params)
+        if momentum_buffer is None:
+            self._require_density(("params",))
+            return over_points(_log_density_at, points, self)
+        if "momentum_buffer" not in self.variables:
+            raise ValueError(f"{type(self).__name__} is a law of params alone: no momentum_buffer")
+        self._require_density(("params", "momentum_buffer"))
+        buffer = self._points("momentum_buffer", momentum_buffer)
+        xp = jnp if is_traced(points, buffer) else np
+        lead = np.broadcast_shapes(points.shape, buffer.shape)
+        pair = [xp.broadcast_to(part, lead) for part in (points, buffer)]
+        return over_points(_joint_log_density_at, xp.concatenate(pair, axis=-1), self)
+
+    def score(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
+        """∇ log p at `params`; leading axes are batch axes."""
+        self.require_proper()
+        self._require_density(("params",))
+        return over_points(_score_at, self._points("params", params), self)
+
+    def mean(self, variable: str = "params") -> Float[Any, " d"]:
+        """Mean of one of `variables`; NaN where it does not exist.
+
+        Raises `IntractableError` where the law does not know it.
+        """
+        self.require_proper()
+        return self._mean(one_of("variable", variable, self.variables))
+
+    def covariance(self, variable: str = "params", other: str | None = None) -> Float[Any, "d d"]:
+        """Covariance of a variable, or Cov(variable, other); infinite where it does not exist.
+
+        Raises `IntractableError` where the law does not know it.
+        """
+        self.require_proper()
+        second = variable if other is None else one_of("other", other, self.variables)
+        return self._covariance(one_of("variable", variable, self.variables), second)
+
+    def cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
+        """Distribution function of every coordinate's marginal; leading axes are batch axes.
+
+        Raises `IntractableError` where the law does not know it.
+        """
+        self.require_proper()
+        return self._cdf(self._points("params", params))
+
+    def quantile(self, probability: Float[Any, "..."]) -> Float[Any, "... d"]:
+        """Quantiles of every coordinate's marginal at probabilities in (0, 1).
+
+        Raises `IntractableError` where the law does not know them.
+        """
+        self.require_proper()
+        return self._quantile(
+            real("probability", probability, allowed="in (0, 1)", valid=lambda p: (p > 0) & (p < 1))
+        )
+
+    def expectation(self, function: Callable[[Float[Any, " d"]], Any]) -> Any:
+        """E f(θ) for a JAX function of one point `(d,)`, by quadrature.
+
+        A function made anew for every call is compiled anew. Raises `IntractableError` where the
+        law has no quadrature.
+        """
+        points, weights = self._quadrature_for("expectations")
+        return np.tensordot(weights, np.asarray(over_points(function, points)), axes=1)
+
+    def quadrature(self) -> tuple[Float[Any, "n d"], Float[Any, " n"]]:
+        """Points and weights, which sum to one, that integrate functions against the law.
+
+        Raises `IntractableError` where the law has none.
+        """
+        return self._quadrature_for("quadrature")
+
+    def cell_masses(self, grid: Any) -> Float[Any, "..."]:
+        """Masses of the cells of a `grids.Grid`, normalised over it, by Gauss–Legendre quadrature.
+
+        Shape `grid.cells`.
+        """
+        node, weight = np.polynomial.legendre.leggauss(_NODES_PER_CELL)
+        d = grid.dimension
+        offsets, weights = (
+            np.stack(np.meshgrid(*[values / 2] * d, indexing="ij"), axis=-1).reshape(-1, d)
+            for values in (node, weight)
+        )
+        points = grid.points()[:, None] + offsets * grid.spacing
+        logs = np.asarray(self.log_density(points))
+        masses = np.exp(logs - np.max(logs)) @ np.prod(weights, axis=1)
+        return (masses / masses.sum()).reshape(grid.cells)
+
+    def directions(self) -> Float[Any, "d k"]:
+        """Orthonormal columns that are worth looking along: eigenvectors of the covariance."""
+        return np.linalg.eigh(np.asarray(self.covariance(), dtype=np.float64))[1]
+
     def draw(self, key: PRNGKeyArray, shape: tuple[int, ...] = ()) -> Float[Any, "*shape d"]:
-        """Exact independent draws of `params`, where `generative`."""
+        """Independent draws of `params`; `IntractableError` unless `exact_draws`."""
         return self.draw_variables(key, shape)["params"]
 
     def draw_variables(
         self, key: PRNGKeyArray, shape: tuple[int, ...] = ()
     ) -> Mapping[str, Float[Any, "*shape d"]]:
-        """Exact independent joint draws of all `variables`, where `generative`."""
+        """Independent joint draws of all `variables`; `IntractableError` unless `exact_draws`."""
+        draws = self.draw_sites(key, int(np.prod(shape, dtype=int)))
+        return {name: draws[name].reshape(*shape, self.dimension) for name in self.variables}
+
+    def draw_sites(self, key: PRNGKeyArray, number: int) -> Mapping[str, Any]:
+        """`number` independent draws of all `variables` and of what else the model makes of them.
+
+        Raises `IntractableError` unless `exact_draws`.
+        """
         self.require_proper()
-        if not self.generative:
-            raise ValueError(f"{type(self).__name__} has no exact sampler: use statsgd.sample")
-
-        def once(key):
-            trace = numpyro.handlers.trace(numpyro.handlers.seed(self.model, key)).get_trace()
-            return {name: trace[name]["value"] for name in self.variables}
-
-        number = int(np.prod(shape, dtype=int))
-        draws = jax.vmap(once)(jax.random.split(key, number))
-        return {name: value.reshape(*shape, *value.shape[1:]) for name, value in draws.items()}
+        if not self.exact_draws:
+            self._cannot_say("exact sampler")
+        return self._draw(key, number)
 
     def chain_model(self) -> None:
         """The NumPyro model that Markov chains run on: `model`, unless it has discrete sites.
@@ -129,3 +319,49 @@ class Law(eqx.Module):
             "exactness": self.exactness,
             "citation": self.citation,
         }
+
+    def _points(self, name: str, value: Any) -> Any:
+        """`value` as points `(..., d)`: traced, or in float64."""
+        points = value if is_traced(value) else np.asarray(value, dtype=np.float64)
+        if points.ndim == 0 or points.shape[-1] != self.dimension:
+            raise ValueError(
+                f"{name} must have shape (..., {self.dimension}), the last axis for the parameters "
+                f"of {type(self).__name__}, got {points.shape}"
+            )
+        return points
+
+    def _quadrature_for(self, what: str) -> tuple[Float[Any, "n d"], Float[Any, " n"]]:
+        self.require_proper()
+        found = self._quadrature()
+        if found is None:
+            self._cannot_say(what)
+        return found
+
+    def _cannot_say(self, what: str) -> NoReturn:
+        raise IntractableError(
+            f"{type(self).__name__} in d = {self.dimension} knows no {what} in closed form or by "
+            "quadrature: estimate it from draws (Law.draw, or statsgd.sample)"
+        )
+
+
+def _log_density_at(params: Float[Any, " d"], law: Law) -> Float[Any, ""]:
+    return law._log_density(params)
+
+
+def _joint_log_density_at(pair: Float[Any, " size"], law: Law) -> Float[Any, ""]:
+    return law._joint_log_density(*jnp.split(pair, 2))
+
+
+def _score_at(params: Float[Any, " d"], law: Law) -> Float[Any, " d"]:
+    # Through what users call, which a law may state itself.
+    return jax.grad(law.log_density)(params)
+
+
+@eqx.filter_jit
+def _run_forward(law: Law, keys: PRNGKeyArray) -> Mapping[str, Any]:
+    def once(key):
+        trace = numpyro.handlers.trace(numpyro.handlers.seed(law.model, key)).get_trace()
+        sites = {name: site for name, site in trace.items() if site["type"] != "plate"}
+        return {name: site["value"] for name, site in sites.items()}
+
+    return jax.vmap(once)(keys)

@@ -1,62 +1,44 @@
-"""Gaussian laws of the pair (parameters, momentum buffer): everything but the moments."""
+"""Normal laws of parameters, or of the pair with the momentum buffer."""
 
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from jax.scipy.linalg import solve_triangular
+from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Float
-from scipy.special import ndtr
 
-from statsgd.arguments import is_traced, one_of
-from statsgd.laws.law import ImproperLawError, Law
+from statsgd.arguments import finite_array, is_traced, symmetric
+from statsgd.laws.law import ImproperLawError, Law, register
+from statsgd.precision import formula
 
-
-class Modes(NamedTuple):
-    """Eigenvalues h and eigenvectors (columns) of H + λI."""
-
-    curvatures: Float[Any, " d"]
-    vectors: Float[Any, "d d"]
+#: Both variables of phase space; a law of θ alone has the first.
+PAIR = ("params", "momentum_buffer")
 
 
-class GaussianLaw(Law):
-    """A Gaussian law of parameters θ and momentum buffer m near a minimum with Hessian H.
+class NormalLaw(Law):
+    """A normal law of parameters θ, or of θ and the momentum buffer m.
 
-    A final class computes `location` and the `(2d, 2d)` `joint` covariance of (θ − location, m)
-    when it is built; m has mean zero. A law of θ alone names `variables` so and has a `(d, d)`
-    `joint`. Where the law does not exist, `joint` holds NaN and `require_proper` raises.
+    A final class computes `location` and the `joint` covariance when it is built: `(d, d)` of
+    θ − location, or `(2d, 2d)` of (θ − location, m), where m has mean zero. Where the law does not
+    exist `joint` holds NaN and `require_proper` raises.
     """
-
-    variables: ClassVar[tuple[str, ...]] = ("params", "momentum_buffer")
 
     location: Float[Any, " d"]
     joint: Float[Any, "size size"]
-    hessian: Float[Any, "d d"]
-    learning_rate: Float[Any, ""]
-    momentum: Float[Any, ""]
-    weight_decay: Float[Any, ""]
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """`params`, and `momentum_buffer` where `joint` is of the pair."""
+        return PAIR[: self.joint.shape[0] // self.dimension]
 
     @property
     def dimension(self) -> int:
         """Number of parameters d."""
         return self.location.shape[-1]
-
-    def modes(self) -> Modes:
-        """Eigenvalues h (ascending) and eigenvectors of H + λI."""
-        return eigenmodes(self.hessian, self.weight_decay)
-
-    def mean(self, variable: str = "params") -> Float[Any, " d"]:
-        """Mean of `"params"` or `"momentum_buffer"`."""
-        self.require_proper()
-        one_of("variable", variable, self.variables)
-        return self.location if variable == "params" else 0 * self.location
-
-    def covariance(self, variable: str = "params", other: str | None = None) -> Float[Any, "d d"]:
-        """Covariance of a variable, or the cross-covariance Cov(variable, other)."""
-        self.require_proper()
-        rows = self._slice(variable)
-        return self.joint[rows, self._slice(variable if other is None else other)]
 
     def model(self, obs: Float[Any, "n d"] | None = None) -> None:
         """The sites `variables`, pushed forward from a standard normal `z`.
@@ -72,84 +54,119 @@ class GaussianLaw(Law):
                     "params", dist.MultivariateNormal(self.location, scale_tril=tril), obs=obs
                 )
             return
-        size = d * len(self.variables)
-        z = numpyro.sample("z", dist.Normal(0, 1).expand([size]).to_event(1))
+        z = numpyro.sample("z", dist.Normal(0, 1).expand([self.joint.shape[0]]).to_event(1))
         state = square_root(self.joint) @ z
         numpyro.deterministic("params", self.location + state[:d])
-        if "momentum_buffer" in self.variables:
+        if len(self.variables) == 2:
             numpyro.deterministic("momentum_buffer", state[d:])
 
-    def log_density(
-        self, params: Float[Any, " d"], momentum_buffer: Float[Any, " d"] | None = None
-    ) -> Float[Any, ""]:
-        """Log density of `params`, or of the pair; leading axes are batch axes.
+    def _require_density(self, variables: tuple[str, ...]) -> None:
+        """Raise `ImproperLawError` where the covariance is singular."""
+        size = self.dimension * len(variables)
+        if not is_traced(self.joint):
+            require_positive_definite(self.joint[:size, :size])
 
-        Concrete values give a float64 result. Raises `ImproperLawError` where the covariance is
-        singular, so that there is no density.
-        """
-        self.require_proper()
-        deviation = params - self.location
-        if momentum_buffer is None:
-            return normal_log_density(deviation, self.joint[: self.dimension, : self.dimension])
-        if "momentum_buffer" not in self.variables:
-            raise ValueError(f"{type(self).__name__} is a law of params alone: no momentum_buffer")
-        xp = jnp if is_traced(deviation, momentum_buffer, self.joint) else np
-        return normal_log_density(
-            xp.concatenate([deviation, xp.asarray(momentum_buffer)], axis=-1), self.joint
+    def _log_density(self, params: Float[Any, " d"]) -> Float[Any, ""]:
+        d = self.dimension
+        return normal_log_density(params - self.location, self.joint[:d, :d])
+
+    def _joint_log_density(
+        self, params: Float[Any, " d"], momentum_buffer: Float[Any, " d"]
+    ) -> Float[Any, ""]:
+        state = jnp.concatenate([params - self.location, momentum_buffer])
+        return normal_log_density(state, self.joint)
+
+    def _mean(self, variable: str) -> Float[Any, " d"]:
+        return self.location if variable == "params" else 0 * self.location
+
+    def _covariance(self, variable: str, other: str) -> Float[Any, "d d"]:
+        rows, columns = (
+            slice(PAIR.index(name) * self.dimension, (PAIR.index(name) + 1) * self.dimension)
+            for name in (variable, other)
+        )
+        return self.joint[rows, columns]
+
+    def _cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
+        return _normal_cdf(params, self.location, self._spread())
+
+    def _quantile(self, probability: Float[Any, "..."]) -> Float[Any, "... d"]:
+        return _normal_quantile(probability, self.location, self._spread())
+
+    def _spread(self) -> Float[Any, " d"]:
+        return self.joint.diagonal()[: self.dimension] ** 0.5
+
+
+@register
+class GaussianLaw(NormalLaw):
+    """A normal law of parameters by its moments: a law by itself, from whatever theory.
+
+    **Arguments:** `mean` `(d,)`; `covariance` `(d, d)`, symmetric and positive semi-definite,
+    params². Where the covariance is singular there are draws and moments, but no density.
+
+    Source: textbook.
+    """
+
+    setting: ClassVar[str] = "any: a mean and a covariance that the user gives"
+    exactness: ClassVar[str] = "as exact as its moments and normality are"
+    citation: ClassVar[str] = "textbook"
+
+    def __init__(self, mean: Any, covariance: Any):
+        self.location = finite_array("mean", mean, ndim=1)
+        self.joint = symmetric(
+            "covariance", covariance, dimension=self.location.shape[0], definite="semi"
         )
 
-    def cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
-        """Marginal distribution function of each coordinate of θ."""
-        deviation = np.asarray(params, dtype=np.float64) - self.location
-        return ndtr(deviation / np.sqrt(np.diagonal(self.covariance())))
+    @classmethod
+    def examples(cls) -> Sequence[Self]:
+        """One number, and two that are correlated."""
+        return cls([0.5], [[2.0]]), cls([0.5, -1.0], [[1.0, 0.6], [0.6, 0.8]])
 
-    def _slice(self, variable: str) -> slice:
-        position = self.variables.index(one_of("variable", variable, self.variables))
-        return slice(position * self.dimension, (position + 1) * self.dimension)
-
-
-def eigenmodes(hessian: Any, weight_decay: Any) -> Modes:
-    """Eigenvalues (ascending) and eigenvectors of H + λI."""
-    xp = jnp if is_traced(hessian, weight_decay) else np
-    values, vectors = xp.linalg.eigh(hessian)
-    return Modes(values + weight_decay, vectors)
+    def require_proper(self) -> None:
+        """Every instance is proper: the constructor refuses what is no covariance."""
 
 
-def square_root(covariance: Any) -> Any:
+@formula
+def square_root(covariance: Float[Any, "d d"]) -> Float[Any, "d d"]:
     """A matrix R with R Rᵀ = covariance, also where that is singular.
 
     Rows are scaled to unit variance first: θ and m differ by orders of magnitude.
     """
-    xp = jnp if is_traced(covariance) else np
-    scale = xp.sqrt(xp.diagonal(covariance))
-    scale = xp.where(scale > 0, scale, 1.0)
-    values, vectors = xp.linalg.eigh(covariance / scale[:, None] / scale)
-    return scale[:, None] * vectors * xp.sqrt(xp.clip(values, 0, None))
+    scale = jnp.sqrt(jnp.diagonal(covariance))
+    scale = jnp.where(scale > 0, scale, 1.0)
+    values, vectors = jnp.linalg.eigh(covariance / scale[:, None] / scale)
+    return scale[:, None] * vectors * jnp.sqrt(jnp.clip(values, 0, None))
 
 
-def normal_log_density(deviation: Any, covariance: Any) -> Any:
-    """Log density of a centred Gaussian, in float64 unless something is traced."""
-    if is_traced(deviation, covariance):
-        normal = dist.MultivariateNormal(0.0, covariance_matrix=covariance)
-        return normal.log_prob(deviation)
-    deviation = np.asarray(deviation, dtype=np.float64)
+def normal_log_density(
+    deviation: Float[Any, " d"], covariance: Float[Any, "d d"]
+) -> Float[Any, ""]:
+    """Log density of a centred normal law with a positive definite covariance, in JAX."""
+    scale = jnp.sqrt(jnp.diagonal(covariance))
+    tril = jnp.linalg.cholesky(covariance / scale[:, None] / scale)
+    white = solve_triangular(tril, deviation / scale, lower=True)
+    log_determinant = 2 * jnp.sum(jnp.log(scale) + jnp.log(jnp.diagonal(tril)))
+    return -0.5 * (jnp.sum(white**2) + log_determinant + len(scale) * jnp.log(2 * jnp.pi))
+
+
+def require_positive_definite(covariance: Float[np.ndarray, "d d"]) -> None:
+    """Raise `ImproperLawError` for a covariance that is singular after scaling its rows."""
     scale = np.sqrt(np.diagonal(covariance))
-    values, vectors = (
-        np.linalg.eigh(covariance / scale[:, None] / scale)
-        if np.all(scale > 0)
-        else (np.zeros(1), np.eye(len(scale)))
-    )
-    if values[0] <= 1e-13 * values[-1]:
+    smallest = 0.0
+    if np.all(scale > 0):
+        values = np.linalg.eigvalsh(covariance / scale[:, None] / scale)
+        smallest = values[0] / values[-1]
+    if not smallest > 1e-13:
         raise ImproperLawError(
             "the covariance must be positive definite for a density, got a relative smallest "
-            f"eigenvalue of {values[0]:.3g}: project the noiseless directions out"
+            f"eigenvalue of {smallest:.3g}: project the noiseless directions out"
         )
-    white = (deviation / scale) @ vectors / np.sqrt(values)
-    log_determinant = 2 * np.sum(np.log(scale)) + np.sum(np.log(values))
-    return -0.5 * (np.sum(white**2, -1) + log_determinant + len(scale) * np.log(2 * np.pi))
 
 
-def join_blocks(params: Any, cross: Any, buffer: Any) -> Any:
-    """The joint covariance from Cov θ, Cov(θ, m) and Cov m."""
-    xp = jnp if is_traced(params) else np
-    return xp.block([[params, cross], [cross.T, buffer]])
+@formula
+def _normal_cdf(params: Any, location: Any, spread: Any) -> Any:
+    return ndtr((params - location) / spread)
+
+
+@formula
+def _normal_quantile(probability: Any, location: Any, spread: Any) -> Any:
+    return location + spread * ndtri(probability)[..., None]

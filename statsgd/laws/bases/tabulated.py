@@ -1,28 +1,25 @@
 """Potential laws that quadrature knows completely when they have one parameter."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
-from scipy.integrate import cumulative_simpson
 
-from statsgd.arguments import finite_array, is_traced, one_of
+from statsgd.arguments import finite_array, is_traced
+from statsgd.laws.bases.line import LineTable, tabulate
 from statsgd.laws.bases.potential import PotentialLaw
 from statsgd.laws.law import ImproperLawError
+from statsgd.precision import in_double_precision, over_points
 
 type Potential = Callable[[Float[Any, " n"]], Float[Any, " n"]]
 
-_POINTS = 8191
 _RISE = 45.0  # the density left out beyond the support is e⁻⁴⁵ of its maximum
-_BATCHES = (1024, 8192)  # sizes that evaluation is compiled for
 _REACH = 300.0  # largest asinh|x| looked at, so that powers of x up to the second stay finite
 _FARTHEST_MODE = 40.0  # asinh of the largest |x| at which a mode is believed
-_SIMPSON = np.where(np.arange(_POINTS) % 2 == 1, 4.0, 2.0)
-_SIMPSON[[0, -1]] = 1.0
 
 
 class Support(NamedTuple):
@@ -35,170 +32,103 @@ class Support(NamedTuple):
     """Distance over which the potential rises by about one from its minimum."""
 
 
-class TabulatedDensity(NamedTuple):
-    """A density on the line in float64, on a grid that is fine near the mode."""
-
-    grid: Float[Any, " n"]
-    weights: Float[Any, " n"]
-    """Quadrature weights times density; they sum to one."""
-    distribution: Float[Any, " n"]
-    log_normalizer: float
-
-    @classmethod
-    def of(cls, potential: Potential, support: Support) -> "TabulatedDensity":
-        """Tabulate exp(−U)/Z on `support` by Simpson's rule."""
-        coordinate, grid, stretch = _graded(support)
-        exponent = np.log(stretch) - potential(grid)
-        peak = np.max(exponent)
-        density = np.exp(exponent - peak)
-        weights = density * _SIMPSON
-        mass = cumulative_simpson(density, x=coordinate, initial=0.0)
-        # Between far wells Simpson's rule may fall by rounding: a distribution must not.
-        distribution = np.maximum.accumulate(mass) / mass[-1]
-        log_normalizer = peak + np.log(np.sum(weights) * (coordinate[1] - coordinate[0]) / 3)
-        return cls(grid, weights / np.sum(weights), distribution, float(log_normalizer))
-
-    def cdf(self, x: Any) -> Float[Any, "..."]:
-        """Probability below `x`."""
-        return np.interp(x, self.grid, self.distribution)
-
-    def quantile(self, probability: Any) -> Float[Any, "..."]:
-        """The inverse of `cdf`."""
-        return np.interp(probability, self.distribution, self.grid)
-
-    def expectation(self, values: Float[Any, " n"]) -> float:
-        """Mean of a function given by its `values` on the grid."""
-        return float(np.sum(self.weights * values))
-
-
 class TabulatedLaw(PotentialLaw):
     """A potential law with normaliser, distribution function and moments by quadrature if d = 1.
 
     A final class calls `_tabulate` at the end of its constructor. In several dimensions
-    `log_density` is unnormalised, and the methods that need Z raise `ValueError`.
+    `log_density` is unnormalised, and what needs Z raises `IntractableError`. With one parameter,
+    infinite variances are not recognised.
     """
 
-    #: Whether log Z is known: it depends on the instance, not on the class.
-    normalized: ClassVar[Any] = property(lambda self: self.log_z is not None)
-
     #: Fields that are computed from the others.
-    derived: ClassVar[tuple[str, ...]] = ("support", "log_z")
+    derived: ClassVar[tuple[str, ...]] = ("support", "table")
 
     support: Support | None
-    log_z: Float[Any, ""] | None
+    table: LineTable | None
 
-    def _tabulate(self, bounds: Any) -> tuple[Support | None, Any]:
-        """Support and log Z where d = 1 and the law is proper; `None` where not known."""
+    @property
+    def exact_draws(self) -> bool:
+        """Whether the law has one parameter: its distribution function is inverted."""
+        return self.dimension == 1
+
+    @property
+    def normalized(self) -> bool:
+        """Whether log Z is known."""
+        return self.table is not None
+
+    def _tabulate(self, bounds: Any) -> tuple[Support | None, LineTable | None]:
+        """Support and table where d = 1 and the law is proper; None where not known."""
         if self.dimension != 1 or (bounds is None and is_traced(self)):
             return None, None
         if is_traced(self, bounds):
             low, high = jnp.reshape(jnp.asarray(bounds), (2,))
             support = Support(low, high, (low + high) / 2, (high - low) / 2)
-            return support, _traced_log_normalizer(self, support)
-        try:
-            support = find_support(self._on_line, bounds)
-        except ImproperLawError:
-            return None, None
-        return support, np.asarray(TabulatedDensity.of(self._on_line, support).log_normalizer)
+        else:
+            try:
+                support = find_support(self._on_line, bounds)
+            except ImproperLawError:
+                return None, None
+        return support, in_double_precision(_table, self._bare(), support)
+
+    def _bare(self) -> Self:
+        """The law without what is derived: the same to the compiler whenever it is asked."""
+        return eqx.tree_at(
+            lambda tree: [getattr(tree, name) for name in self.derived],
+            self,
+            [None] * len(self.derived),
+            is_leaf=lambda leaf: leaf is None or isinstance(leaf, Support | LineTable),
+        )
+
+    def potentials(self, points: Float[Any, "... d"]) -> Float[Any, "..."]:
+        """U at each of `points`, in float64."""
+        return over_points(_potential_at, points, self._bare())
 
     def _on_line(self, x: Float[Any, " n"]) -> Float[Any, " n"]:
-        return evaluate(self, x[:, None])
+        return self.potentials(x[:, None])
 
-    def density_table(self) -> TabulatedDensity:
-        """The density on a grid, for a law with one parameter."""
-        self.require_proper()
-        if self.support is None and self.dimension == 1:
+    def _line(self, what: str) -> LineTable:
+        if self.table is None and self.dimension == 1:
             find_support(self._on_line)  # says why not
-        if self.support is None:
-            raise ValueError(
-                f"{type(self).__name__} has a normaliser, distribution function and moments in "
-                f"one dimension, got d = {self.dimension}: draw from it with statsgd.sample"
-            )
-        return TabulatedDensity.of(self._on_line, self.support)
+        if self.table is None:
+            self._cannot_say(what)
+        return self.table
 
-    def log_normalizer(self) -> Float[Any, ""] | float:
-        """log Z with Z = ∫exp(−U)dθ where it is known, else zero."""
-        return 0.0 if self.log_z is None else self.log_z
+    def _log_normalizer(self) -> Any:
+        return 0.0 if self.table is None else self.table.log_normalizer
 
-    def log_density(self, params: Float[Any, "... d"]) -> Float[Any, "..."]:
-        """−U(θ) − log Z, without log Z where `normalized` is False; leading axes are batch axes.
+    def _quadrature(self) -> tuple[Float[Any, "n 1"], Float[Any, " n"]] | None:
+        if self.table is None:
+            return None
+        return self.table.points[:, None], self.table.weights
 
-        Concrete values give a float64 result.
-        """
-        self.require_proper()
-        if is_traced(params, self):
-            value = self.potential
-            for _ in range(params.ndim - 1):
-                value = jax.vmap(value)
-            return -value(params) - self.log_normalizer()
-        points = np.asarray(params, dtype=np.float64)
-        energy = evaluate(self, points.reshape(-1, self.dimension)).reshape(points.shape[:-1])
-        return -energy - self.log_normalizer()
+    def _cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
+        return self._line("distribution function").cdf(params)
 
-    def cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
-        """Marginal distribution function of each coordinate; d = 1 only."""
-        return self.density_table().cdf(np.asarray(params, dtype=np.float64))
+    def _quantile(self, probability: Float[Any, "..."]) -> Float[Any, "... d"]:
+        return self._line("quantiles").quantile(np.asarray(probability)[..., None])
 
-    def quantile(self, probability: Any) -> Float[Any, "..."]:
-        """The θ below which the law has this probability; d = 1 only."""
-        return self.density_table().quantile(probability)
-
-    def expectation(self, function: Potential) -> float:
-        """Mean of a vectorised NumPy function of the parameter; d = 1 only."""
-        table = self.density_table()
-        return table.expectation(np.asarray(function(table.grid)))
-
-    def mean(self, variable: str = "params") -> Float[Any, " d"]:
-        """Mean, shape (d,); d = 1 only."""
-        one_of("variable", variable, ("params",))
-        table = self.density_table()
-        return np.array([table.expectation(table.grid)])
-
-    def covariance(self, variable: str = "params") -> Float[Any, "d d"]:
-        """Covariance, shape (d, d); d = 1 only. Infinite variances are not recognised."""
-        one_of("variable", variable, ("params",))
-        table = self.density_table()
-        mean = table.expectation(table.grid)
-        return np.array([[table.expectation((table.grid - mean) ** 2)]])
-
-    def draw_variables(
-        self, key: PRNGKeyArray, shape: tuple[int, ...] = ()
-    ) -> Mapping[str, Float[Any, "*shape d"]]:
-        """Independent draws: through the model if `generative`, else by inversion where d = 1."""
-        if self.generative:
-            return super().draw_variables(key, shape)
+    def _draw(self, key: PRNGKeyArray, number: int) -> Mapping[str, Float[Any, "number 1"]]:
         with jax.enable_x64(True):
-            uniform = np.asarray(jax.random.uniform(key, shape, dtype=np.float64))
-        return {"params": self.density_table().quantile(uniform)[..., None]}
+            uniform = np.asarray(jax.random.uniform(key, (number,), dtype=np.float64))
+        return {"params": self._line("exact sampler").quantile(uniform)[:, None]}
 
     def starting_points(
         self, key: PRNGKeyArray, number: int
     ) -> Mapping[str, Float[Any, "number 1"]] | None:
         """Exact draws where d = 1, so that every well gets its share of chains; else None."""
-        if self.generative or self.dimension > 1:
-            return None
-        return self.draw_variables(key, (number,))
+        return self.draw_variables(key, (number,)) if self.dimension == 1 else None
 
 
-def evaluate(law: TabulatedLaw, points: Float[Any, "n d"]) -> Float[Any, " n"]:
-    """U at each of `points`, in float64."""
-    number = len(points)
-    padded = next((size for size in _BATCHES if number <= size), number)
-    batch = np.resize(points, (padded, points.shape[1])).astype(np.float64)
-    # Without what is derived, a law looks the same to the compiler before and after it is built.
-    bare = eqx.tree_at(
-        lambda tree: [getattr(tree, name) for name in law.derived],
-        law,
-        [None] * len(law.derived),
-        is_leaf=lambda leaf: leaf is None or isinstance(leaf, Support),
-    )
-    with jax.enable_x64(True):
-        return np.asarray(_potentials(bare, batch))[:number]
+def _potential_at(params: Float[Any, " d"], law: PotentialLaw) -> Float[Any, ""]:
+    return law.potential(params)
 
 
-@eqx.filter_jit
-def _potentials(law: PotentialLaw, points: Float[Any, "n d"]) -> Float[Any, " n"]:
-    return jax.vmap(law.potential)(points)
+def _table(law: PotentialLaw, support: Support) -> LineTable:
+    def log_mass(x: Float[Any, " n"]) -> Float[Any, " n"]:
+        return -jax.lax.map(law.potential, x[:, None], batch_size=1024)
+
+    low, high, mode, width = support
+    return tabulate(log_mass, mode, width, low, high)
 
 
 def check_bounds(bounds: Any, dimension: int) -> Any:
@@ -297,21 +227,3 @@ def _width(potential: Potential, mode: float, lowest: float, span: float) -> flo
     rise = np.minimum(potential(mode + widths), potential(mode - widths)) - lowest
     narrow = np.flatnonzero(~(rise > 1.0))
     return float(widths[narrow[0]]) if len(narrow) else span
-
-
-def _graded(support: Support) -> tuple[Any, Any, Any]:
-    """Equidistant coordinate w, grid x = mode + width·sinh w, and dx/dw."""
-    low, high, mode, width = support
-    xp = jnp if is_traced(support) else np
-    ends = [xp.arcsinh((end - mode) / width) for end in (low, high)]
-    coordinate = xp.linspace(ends[0], ends[1], _POINTS)
-    return coordinate, mode + width * xp.sinh(coordinate), width * xp.cosh(coordinate)
-
-
-def _traced_log_normalizer(law: PotentialLaw, support: Support) -> Any:
-    coordinate, grid, stretch = _graded(support)
-    exponent = jnp.log(stretch) - jax.vmap(law.potential)(grid[:, None])
-    step = (coordinate[-1] - coordinate[0]) / (_POINTS - 1)
-    return jax.scipy.special.logsumexp(
-        exponent, b=jnp.asarray(_SIMPSON, dtype=grid.dtype)
-    ) + jnp.log(step / 3)

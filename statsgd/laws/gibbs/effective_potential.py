@@ -14,7 +14,7 @@ from statsgd.dynamics.noise import GradientNoise
 from statsgd.dynamics.noise.injected import IsotropicNoise
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.bases.growth import direction_names, radial_growth
-from statsgd.laws.bases.tabulated import TabulatedLaw, check_bounds, evaluate
+from statsgd.laws.bases.tabulated import TabulatedLaw, check_bounds
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.problems import Problem, landscape
 from statsgd.problems.landscapes import quadratic, smooth_wells
@@ -104,7 +104,7 @@ class EffectivePotentialGibbs(TabulatedLaw):
             return
         self._require_parallel()
         if bounds is None:
-            self.growth = radial_growth(lambda points: evaluate(self, points), self.origin)
+            self.growth = radial_growth(lambda points: self.potentials(points), self.origin)
         self.support, self.log_z = self._tabulate(self.bounds)
 
     @classmethod

@@ -15,7 +15,7 @@ from statsgd.arguments import fraction, is_traced, non_negative, one_of, positiv
 from statsgd.dynamics.noise import Isotropic, noise_covariance
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.bases.growth import direction_names, radial_growth
-from statsgd.laws.bases.tabulated import TabulatedLaw, check_bounds, evaluate
+from statsgd.laws.bases.tabulated import TabulatedLaw, check_bounds
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.problems import Problem, landscapes
 from statsgd.problems.landscapes import Quadratic, quadratic_form, smooth_wells
@@ -371,14 +371,14 @@ class Gibbs(TabulatedLaw):
         except ImproperLawError:
             return None
         xp = self._numbers()
-        lowest = self.potential(centre) if xp is jnp else evaluate(self, centre[None])[0]
+        lowest = self.potential(centre) if xp is jnp else self.potentials(centre[None])[0]
         determinant = xp.linalg.slogdet(self._precision(form))[1]
         return 0.5 * self.dimension * np.log(2 * np.pi) - 0.5 * determinant - lowest
 
     def _growth(self) -> Any:
         if is_traced(self) or self.bounds is not None:
             return None
-        return radial_growth(lambda points: evaluate(self, points), self._origin())
+        return radial_growth(lambda points: self.potentials(points), self._origin())
 
     def _origin(self) -> Any:
         start = self.problem.initial_params(jax.random.key(0))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from statsgd.arguments import count, finite_array, is_traced
+from statsgd.arguments import count, finite_array
 from statsgd.precision import in_double_precision
 
 
@@ -136,15 +136,13 @@ class Grid(eqx.Module):
     def interpolate(self, values: Any, params: Any) -> Any:
         """Multilinear interpolation of `values`, shape `cells`, at a point (or batch) `params`.
 
-        Values belong to the midpoints of cells. In JAX where an argument is traced, else in NumPy.
+        Values belong to the midpoints of cells. In JAX.
 
         Constant over the outer half of a boundary cell and beyond. The integral over the box is
         the sum of `values` times `cell_volume`.
         """
-        x = jnp.asarray(params) if is_traced(params, values) else np.asarray(params)
-        xp = jnp if is_traced(x, values) else np
-        position = (x - np.array(self.lower)) / self.spacing - 0.5
-        floor = xp.floor(position)
+        position = (jnp.asarray(params) - np.array(self.lower)) / self.spacing - 0.5
+        floor = jnp.floor(position)
         weight = position - floor
         total = 0.0
         for corner in itertools.product((0, 1), repeat=self.dimension):
@@ -152,16 +150,15 @@ class Grid(eqx.Module):
             for i, bit in enumerate(corner):
                 cell = floor[..., i].astype(int) + bit
                 n = self.cells[i]
-                index.append(cell % n if self.periodic[i] else xp.clip(cell, 0, n - 1))
+                index.append(cell % n if self.periodic[i] else jnp.clip(cell, 0, n - 1))
                 factor = factor * (weight[..., i] if bit else 1 - weight[..., i])
-            total = total + factor * xp.asarray(values)[tuple(index)]
+            total = total + factor * jnp.asarray(values)[tuple(index)]
         return total
 
     def inside(self, params: Any) -> Any:
         """Whether a point (or each of a batch) is in the box; the whole line is on a circle."""
-        xp = jnp if is_traced(params) else np
         within = (params >= np.array(self.lower)) & (params <= np.array(self.upper))
-        return xp.all(within | np.array(self.periodic), axis=-1)
+        return jnp.all(within | np.array(self.periodic), axis=-1)
 
     def push_forward(
         self, masses: Float[Any, "..."], uniforms: Float[Any, " d"]
@@ -172,17 +169,16 @@ class Grid(eqx.Module):
         cells of those before.
         """
         coordinates = []
-        xp = jnp if is_traced(masses) else np
-        remaining = xp.asarray(masses)
+        remaining = jnp.asarray(masses)
         chosen: tuple[Any, ...] = ()
         for axis in range(self.dimension):
             marginal = remaining.sum(axis=tuple(range(axis + 1, self.dimension)))
-            cumulative = xp.concatenate(
-                [xp.zeros((*marginal.shape[:-1], 1)), xp.cumsum(marginal, axis=-1)], axis=-1
+            cumulative = jnp.concatenate(
+                [jnp.zeros((*marginal.shape[:-1], 1)), jnp.cumsum(marginal, axis=-1)], axis=-1
             )
             total = cumulative[..., -1:]
-            cumulative = xp.where(total > 0, cumulative / xp.where(total > 0, total, 1.0), 0.0)
-            row = jnp.asarray(cumulative)[chosen]
+            cumulative = jnp.where(total > 0, cumulative / jnp.where(total > 0, total, 1.0), 0.0)
+            row = cumulative[chosen]
             u = uniforms[axis]
             cell = jnp.clip(jnp.searchsorted(row, u, side="right") - 1, 0, self.cells[axis] - 1)
             width = row[cell + 1] - row[cell]

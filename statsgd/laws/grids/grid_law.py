@@ -5,17 +5,18 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Bool, Float
 
-from statsgd.arguments import finite_array, is_traced, real
-from statsgd.laws.grids.grid import Grid, GridWarning, at_points
+from statsgd.arguments import is_traced
+from statsgd.laws.bases.potential import density_model
+from statsgd.laws.grids.grid import Grid, GridWarning
 from statsgd.laws.grids.markov import Generator
 from statsgd.laws.law import ImproperLawError, Law
+from statsgd.precision import in_double_precision
 
 _WEIGHT_ERROR = 0.01
 
@@ -58,6 +59,9 @@ class GridLaw(Law):
     def probabilities(self) -> Float[Any, "..."]:
         """Mass of every cell of `grid`."""
         self.require_proper()
+        return self._parameter_masses()
+
+    def _parameter_masses(self) -> Float[Any, "..."]:
         return self.masses.sum(axis=tuple(range(self.num_params, self.states.dimension)))
 
     def model(self, obs: Float[Any, "n d"] | None = None) -> None:
@@ -71,65 +75,55 @@ class GridLaw(Law):
             quantile = numpyro.sample("quantile", uniform)
             numpyro.deterministic("params", self.grid.push_forward(masses, quantile))
             return
-        flat = dist.ImproperUniform(dist.constraints.real_vector, (), (self.num_params,))
-        with numpyro.plate("replica", obs.shape[0]):
-            params = numpyro.sample("params", flat, obs=obs)
-            numpyro.factor("stationary_law", jax.vmap(self.log_density)(params))
+        density_model(self, dist.constraints.real_vector, obs)
 
-    def log_density(self, params: Float[Any, "... d"]) -> Float[Any, "..."]:
+    def _log_density(self, params: Float[Any, " d"]) -> Float[Any, ""]:
         """Log of the density interpolated linearly between midpoints of cells; −∞ off the box.
 
-        Leading axes are batch axes. Concrete values give a float64 result. The interpolated
-        density integrates to one exactly if none of its mass lies in the outer half-cells.
+        The interpolated density integrates to one exactly if none of its mass lies in the outer
+        half-cells.
         """
-        grid = self.grid
-        density = self.probabilities() / grid.cell_volume
-        xp = jnp if is_traced(params, density) else np
-        value = grid.interpolate(density, params)
-        tiny = np.finfo(np.float64 if xp is np else value.dtype).tiny
-        return xp.where(grid.inside(params), xp.log(xp.maximum(value, tiny)), -xp.inf)
+        density = self._parameter_masses() / self.grid.cell_volume
+        value = self.grid.interpolate(density, params)
+        tiny = jnp.finfo(value.dtype).tiny
+        inside = self.grid.inside(params)
+        return jnp.where(inside, jnp.log(jnp.maximum(value, tiny)), -jnp.inf)
 
-    def mean(self) -> Float[Any, " d"]:
-        """Mean, by the midpoint rule."""
-        return self.expectation(lambda params: params)
-
-    def covariance(self) -> Float[Any, "d d"]:
-        """Covariance matrix, by the midpoint rule."""
-        masses = self.probabilities().ravel()
-        deviation = self.grid.points() - self.mean()
-        return deviation.T @ (deviation * masses[:, None])
-
-    def expectation(self, function: Callable[[Any], Any]) -> Any:
-        """E f(θ) for a JAX or NumPy function of one point, by the midpoint rule."""
-        masses = self.probabilities().ravel()
-        shape = np.shape(function(self.grid.points()[0]))
-        values = at_points(function, shape, "function")(self.grid.points())
-        return np.tensordot(masses, values, axes=1)
+    def _quadrature(self) -> tuple[Float[Any, "size d"], Float[Any, " size"]]:
+        """The midpoint rule."""
+        return self.grid.points(), self.probabilities().ravel()
 
     def marginal(self, axis: int = 0) -> Float[Any, " n"]:
         """Mass of every cell along one axis of `grid`."""
         masses = self.probabilities()
         return masses.sum(axis=tuple(i for i in range(self.num_params) if i != axis))
 
-    def cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
-        """Marginal distribution function of each coordinate."""
-        x = np.asarray(finite_array("params", params), dtype=np.float64)
-        columns = []
-        for axis in range(self.num_params):
-            cumulative = np.concatenate([[0.0], np.cumsum(self.marginal(axis))])
-            columns.append(np.interp(x[..., axis], self.grid.edges(axis), cumulative))
+    def _cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
+        tables = [self._distribution(axis) for axis in range(self.num_params)]
+        columns = [np.interp(params[..., axis], *table) for axis, table in enumerate(tables)]
         return np.stack(columns, axis=-1)
 
-    def quantile(self, probability: Float[Any, "..."]) -> Float[Any, "... d"]:
-        """Quantiles of each coordinate's marginal at probabilities in [0, 1]."""
-        q = real(
-            "probability", probability, allowed="in [0, 1]", valid=lambda p: (p >= 0) & (p <= 1)
-        )
-        columns = []
-        for axis in range(self.num_params):
-            cumulative = np.concatenate([[0.0], np.cumsum(self.marginal(axis))])
-            columns.append(np.interp(q, cumulative, self.grid.edges(axis)))
+    def _quantile(self, probability: Float[Any, "..."]) -> Float[Any, "... d"]:
+        tables = [self._distribution(axis) for axis in range(self.num_params)]
+        columns = [np.interp(probability, below, edges) for edges, below in tables]
         return np.stack(columns, axis=-1)
+
+    def _distribution(self, axis: int) -> tuple[Float[Any, " n"], Float[Any, " n"]]:
+        """Ends of the cells along an axis, and the probability below each."""
+        below = np.concatenate([[0.0], np.cumsum(self.marginal(axis))])
+        return self.grid.edges(axis), below
+
+    def cell_masses(self, grid: Grid) -> Float[Any, "..."]:
+        """Masses of the cells of another grid, over which each cell is spread evenly."""
+        masses = self.probabilities()
+        for axis in range(grid.dimension):
+            fine, coarse = self.grid.edges(axis), grid.edges(axis).copy()
+            coarse[0], coarse[-1] = min(coarse[0], fine[0]), max(coarse[-1], fine[-1])
+            low = np.maximum(coarse[:-1, None], fine[:-1])
+            high = np.minimum(coarse[1:, None], fine[1:])
+            overlap = np.maximum(high - low, 0.0) / np.diff(fine)
+            masses = np.moveaxis(np.tensordot(overlap, masses, axes=(1, axis)), 0, axis)
+        return masses
 
     def basin_mass(self, basin: Region) -> float:
         """Probability of a region; put its boundary on edges of cells for second-order accuracy."""
@@ -220,4 +214,4 @@ class GridLaw(Law):
             raise ValueError(f"start must have shape ({self.num_params},), got {point.shape}")
         if not self.grid.inside(point):
             raise ValueError(f"start must lie in the box, got {point}")
-        return float(self.grid.interpolate(table, point))
+        return float(in_double_precision(self.grid.interpolate, table, point))

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 from scipy.stats import betaprime
 
-from statsgd.arguments import count, is_traced, positive, symmetric
+from statsgd.arguments import count, is_traced, location_vector, positive, symmetric
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.bases.student_t import StudentTLaw
 from statsgd.laws.law import ImproperLawError, Law, register
@@ -16,7 +16,6 @@ from statsgd.laws.loss_noise.loss_scaled import require_tail, unequal_wells
 from statsgd.laws.loss_noise.regime import loss_exponent
 from statsgd.laws.loss_noise.scalar_noise import LossPotentialLaw, half_square
 from statsgd.laws.loss_noise.setting import FlatLoss, loss_scaled_noise, quadratic_loss
-from statsgd.laws.minimum.heavy_ball import location_vector
 from statsgd.problems import Problem
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, PyTree
 from scipy.optimize import brentq
 from scipy.special import gammainc, gammaln
 
-from statsgd.arguments import count, is_traced, positive, symmetric
+from statsgd.arguments import count, is_traced, location_vector, positive, symmetric
 from statsgd.dynamics.noise import LossScaled
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.law import Law, register
@@ -20,7 +20,6 @@ from statsgd.laws.loss_noise.loss_scaled import require_above_critical_noise
 from statsgd.laws.loss_noise.regime import loss_exponent
 from statsgd.laws.loss_noise.scalar_noise import LossPotentialLaw, half_square
 from statsgd.laws.loss_noise.setting import FlatLoss, loss_scaled_noise, quadratic_loss
-from statsgd.laws.minimum.heavy_ball import location_vector
 from statsgd.problems import Problem
 
 

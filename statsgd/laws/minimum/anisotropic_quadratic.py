@@ -6,11 +6,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import is_traced, non_negative, one_of, positive, symmetric
+from statsgd.arguments import is_traced, location_vector, non_negative, one_of, positive, symmetric
 from statsgd.dynamics.sgd import SGD
-from statsgd.laws.bases.gaussian import GaussianLaw, eigenmodes
 from statsgd.laws.law import ImproperLawError, register
-from statsgd.laws.minimum.heavy_ball import location_vector
+from statsgd.laws.minimum.gaussian import MinimumGaussian, eigenmodes
 from statsgd.laws.minimum.local_quadratic import local_quadratic
 from statsgd.problems import Problem
 
@@ -18,7 +17,7 @@ _FLAT = 1e-12  # of the largest curvature or noise: what counts as none
 
 
 @register
-class AnisotropicQuadraticLaw(GaussianLaw):
+class AnisotropicQuadraticLaw(MinimumGaussian):
     """Law of SGD k steps after it starts at the minimum of a quadratic, constant noise C.
 
     In the eigenbasis of H ⪰ 0, eigenvalues h, Cov θ_k is
@@ -38,7 +37,6 @@ class AnisotropicQuadraticLaw(GaussianLaw):
     Source: Zhu et al. (2019), arXiv:1803.00195, for the question; the laws are derived.
     """
 
-    variables: ClassVar[tuple[str, ...]] = ("params",)
     setting: ClassVar[str] = "SGD from a minimum, quadratic loss, constant noise, any step"
     exactness: ClassVar[str] = "exact at any learning rate (chain), exact for the SDE (continuous)"
     citation: ClassVar[str] = "Zhu, Wu, Yu, Wu, Ma (2019), arXiv:1803.00195"

@@ -12,18 +12,27 @@ import numpyro.distributions as dist
 from jaxtyping import Float, PyTree
 from scipy.special import logsumexp, ndtr
 
-from statsgd.arguments import count, fraction, is_traced, non_negative, positive, symmetric
+from statsgd.arguments import (
+    count,
+    fraction,
+    is_traced,
+    location_vector,
+    non_negative,
+    positive,
+    symmetric,
+)
 from statsgd.dynamics.noise import Minibatch
 from statsgd.dynamics.sgd import SGD
-from statsgd.laws.bases.gaussian import GaussianLaw, normal_log_density, square_root
+from statsgd.laws.bases.gaussian import normal_log_density, square_root
 from statsgd.laws.law import ImproperLawError, register
-from statsgd.laws.minimum.heavy_ball import location_vector, require_stable_mean
+from statsgd.laws.minimum.gaussian import MinimumGaussian
+from statsgd.laws.minimum.heavy_ball import require_stable_mean
 from statsgd.laws.minimum.local_quadratic import local_quadratic
 from statsgd.problems import EmpiricalRisk, Problem
 
 
 @register
-class EpochNoiseGaussian(GaussianLaw):
+class EpochNoiseGaussian(MinimumGaussian):
     """Stationary law of heavy-ball SGD on a quadratic under reshuffled epochs.
 
     Each epoch visits M batches once, so its M noise vectors sum to zero: they have covariance C
@@ -146,7 +155,7 @@ class EpochNoiseGaussian(GaussianLaw):
     def model(self, obs: Float[Any, "n d"] | None = None) -> None:
         """Sites `params` and `momentum_buffer`; at a random phase also `phase`."""
         if self.phase != "random":
-            GaussianLaw.model(self, obs)
+            MinimumGaussian.model(self, obs)
             return
         self.require_proper()
         d, phases = self.dimension, jnp.asarray(self.phase_covariances)
@@ -173,7 +182,7 @@ class EpochNoiseGaussian(GaussianLaw):
     ) -> Float[Any, "..."]:
         """Log density of `params`, or of the pair with the buffer m."""
         if self.phase != "random":
-            return GaussianLaw.log_density(self, params, momentum_buffer)
+            return MinimumGaussian.log_density(self, params, momentum_buffer)
         self.require_proper()
         traced = is_traced(params, momentum_buffer, self.phase_covariances)
         xp, total = (jnp, jax.nn.logsumexp) if traced else (np, logsumexp)

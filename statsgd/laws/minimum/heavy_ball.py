@@ -6,16 +6,28 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import finite_array, fraction, is_traced, non_negative, positive, symmetric
+from statsgd.arguments import (
+    fraction,
+    is_traced,
+    location_vector,
+    non_negative,
+    positive,
+    symmetric,
+)
 from statsgd.dynamics.sgd import SGD
-from statsgd.laws.bases.gaussian import GaussianLaw, join_blocks
 from statsgd.laws.law import ImproperLawError, register
+from statsgd.laws.minimum.gaussian import (
+    MinimumGaussian,
+    eigenmodes,
+    join_blocks,
+)
 from statsgd.laws.minimum.local_quadratic import local_quadratic
+from statsgd.precision import formula
 from statsgd.problems import Problem
 
 
 @register
-class HeavyBallGaussian(GaussianLaw):
+class HeavyBallGaussian(MinimumGaussian):
     """Stationary law of heavy-ball SGD on a quadratic when the gradient noise is constant.
 
     L = ½(θ−θ*)ᵀH(θ−θ*), Cov ĝ = C at every θ; H and C need not commute. In the eigenbasis of
@@ -99,20 +111,24 @@ class HeavyBallGaussian(GaussianLaw):
             )
 
     def _joint(self) -> Any:
-        d = self.hessian.shape[0]
         try:
             self.require_proper()
         except ImproperLawError:
-            return np.full((2 * d, 2 * d), np.nan)
-        modes = self.modes()
-        q = modes.vectors
-        moments = heavy_ball_moments(
-            modes.curvatures,
-            q.T @ self.noise_covariance @ q,
+            return np.full((2 * self.dimension, 2 * self.dimension), np.nan)
+        return _joint_covariance(
+            self.hessian,
+            self.noise_covariance,
             self.learning_rate,
             self.momentum,
+            self.weight_decay,
         )
-        return join_blocks(*(q @ block @ q.T for block in moments))
+
+
+@formula
+def _joint_covariance(hessian: Any, noise: Any, eta: Any, beta: Any, decay: Any) -> Any:
+    h, q = eigenmodes(hessian, decay)
+    moments = heavy_ball_moments(h, q.T @ noise @ q, eta, beta)
+    return join_blocks(*(q @ block @ q.T for block in moments))
 
 
 def heavy_ball_moments(h: Any, c: Any, eta: Any, beta: Any) -> tuple[Any, Any, Any]:
@@ -143,13 +159,3 @@ def require_stable_mean(h: Any, eta: float, beta: float) -> None:
                 f"{limit:.6g}) for the eigenvalue h = {worst:.6g} of hessian + weight_decay*I: "
                 "no stationary law"
             )
-
-
-def location_vector(location: Any, d: int) -> Any:
-    """`location` as a `(d,)` vector, zero by default."""
-    if location is None:
-        return np.zeros(d)
-    vector = finite_array("location", location, ndim=1)
-    if vector.shape != (d,):
-        raise ValueError(f"location must have shape ({d},), got {vector.shape}")
-    return vector

@@ -10,8 +10,8 @@ from scipy.optimize import brentq
 from statsgd.arguments import count, fraction, is_traced, positive, symmetric
 from statsgd.dynamics.noise import Minibatch
 from statsgd.dynamics.sgd import SGD
-from statsgd.laws.bases.gaussian import GaussianLaw, eigenmodes, join_blocks
 from statsgd.laws.law import ImproperLawError, register
+from statsgd.laws.minimum.gaussian import MinimumGaussian, eigenmodes, join_blocks
 from statsgd.laws.minimum.heavy_ball import (
     HeavyBallGaussian,
     heavy_ball_moments,
@@ -24,7 +24,7 @@ _MAX_TERMS = 100_000
 
 
 @register
-class LinearRegressionGaussian(GaussianLaw):
+class LinearRegressionGaussian(MinimumGaussian):
     """The Gaussian with the exact first two moments of minibatch SGD on least squares.
 
     The gradient noise of a minibatch grows away from the minimum μ: with x = θ − μ, example

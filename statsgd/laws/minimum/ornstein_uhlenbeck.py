@@ -10,20 +10,20 @@ from statsgd.arguments import (
     count,
     fraction,
     is_traced,
+    location_vector,
     non_negative,
     positive,
     symmetric,
 )
 from statsgd.dynamics.sgd import SGD
-from statsgd.laws.bases.gaussian import GaussianLaw
 from statsgd.laws.law import ImproperLawError, register
-from statsgd.laws.minimum.heavy_ball import location_vector
+from statsgd.laws.minimum.gaussian import MinimumGaussian
 from statsgd.laws.minimum.local_quadratic import local_quadratic
 from statsgd.problems import Problem
 
 
 @register
-class OrnsteinUhlenbeckLaw(GaussianLaw):
+class OrnsteinUhlenbeckLaw(MinimumGaussian):
     """Stationary law of the first-order SDE of SGD on a quadratic with constant noise.
 
     (1−β) dθ = −(H+λI)(θ−location) dt + √(ηC) dW is stationary with Cov θ = V,
@@ -40,7 +40,6 @@ class OrnsteinUhlenbeckLaw(GaussianLaw):
     Source: Mandt, Hoffman, Blei (2017), arXiv:1704.04289.
     """
 
-    variables: ClassVar[tuple[str, ...]] = ("params",)
     setting: ClassVar[str] = "SGD near a minimum, first-order SDE, constant noise covariance"
     exactness: ClassVar[str] = "exact for its SDE; relative error about ηh/(2(1+β)) for the chain"
     citation: ClassVar[str] = "Mandt, Hoffman, Blei (2017), arXiv:1704.04289"
@@ -129,7 +128,7 @@ def optimal_learning_rate(
     return 2 * len(c) * (1 - float(fraction("momentum", momentum))) / (number * trace)
 
 
-def posterior_divergence(law: GaussianLaw, num_examples: int) -> float:
+def posterior_divergence(law: MinimumGaussian, num_examples: int) -> float:
     """Kullback–Leibler divergence (nats) of `law` from N(location, (N(H+λI))⁻¹).
 
     What SGD's stationary law loses as an approximation of the posterior that the mean loss of N

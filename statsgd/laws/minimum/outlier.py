@@ -9,12 +9,11 @@ import numpy as np
 from jaxtyping import Float
 from numpy.polynomial.legendre import leggauss
 
-from statsgd.arguments import count, is_traced, positive
+from statsgd.arguments import count, is_traced, location_vector, positive
 from statsgd.dynamics.noise import Minibatch
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.bases.student_t import StudentTLaw
 from statsgd.laws.law import ImproperLawError, register
-from statsgd.laws.minimum.heavy_ball import location_vector
 from statsgd.problems import LinearRegression, Problem
 
 

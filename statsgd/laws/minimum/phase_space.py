@@ -7,17 +7,24 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import fraction, is_traced, non_negative, one_of, positive, symmetric
+from statsgd.arguments import (
+    fraction,
+    is_traced,
+    location_vector,
+    non_negative,
+    one_of,
+    positive,
+    symmetric,
+)
 from statsgd.dynamics.sgd import SGD
-from statsgd.laws.bases.gaussian import GaussianLaw, join_blocks
 from statsgd.laws.law import ImproperLawError, register
-from statsgd.laws.minimum.heavy_ball import location_vector
+from statsgd.laws.minimum.gaussian import MinimumGaussian, join_blocks
 from statsgd.laws.minimum.local_quadratic import local_quadratic
 from statsgd.problems import Problem
 
 
 @register
-class PhaseSpaceGaussian(GaussianLaw):
+class PhaseSpaceGaussian(MinimumGaussian):
     """Stationary law of the continuous model of heavy-ball SGD, positions and velocities.
 
     With a = 2/(η(1+β)), ζ = a(1−β) and Dv = 2C/(η(1+β)²) the model is
@@ -145,7 +152,7 @@ class PhaseSpaceGaussian(GaussianLaw):
     ) -> Float[Any, ""]:
         """Log density of `params`, or of the pair with `momentum_buffer` m or `velocity` v = −m."""
         buffer = momentum_buffer if velocity is None else -jnp_or_np(velocity)
-        return GaussianLaw.log_density(self, params, buffer)
+        return MinimumGaussian.log_density(self, params, buffer)
 
     def modified_loss(self, params: Float[Any, " d"], velocity: Float[Any, " d"]) -> Float[Any, ""]:
         """κΨ = −log p(θ, v) + log p(location, 0): dimensionless, zero at rest at the minimum."""

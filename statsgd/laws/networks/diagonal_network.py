@@ -13,7 +13,8 @@ from scipy.optimize import minimize_scalar
 
 from statsgd.arguments import count, is_traced, non_negative, positive
 from statsgd.dynamics.sgd import SGD
-from statsgd.laws.bases.slope import SlopeLaw, Table
+from statsgd.laws.bases.line import LineTable
+from statsgd.laws.bases.slope import SlopeLaw
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.laws.networks.data_moments import DataMoments, log_noise, noise_scale
 from statsgd.laws.networks.learning_regime import stationary_points
@@ -63,7 +64,7 @@ class DiagonalNetworkLaw(SlopeLaw):
     noise_scale: Float[Any, ""]
     weight_decay: Float[Any, ""]
     ratios: Float[Any, " M"]
-    table: Table
+    table: LineTable
 
     def __init__(
         self,

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from statsgd.arguments import is_traced, positive
-from statsgd.laws.bases.slope import SlopeLaw, Table
+from statsgd.laws.bases.line import LineTable
+from statsgd.laws.bases.slope import SlopeLaw
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.laws.networks.data_moments import DataMoments, log_noise
 
@@ -37,7 +38,7 @@ class InfiniteDepthNetworkLaw(SlopeLaw):
     moments: DataMoments
     width_per_depth: Float[Any, ""]
     noise_scale: Float[Any, ""]
-    table: Table
+    table: LineTable
 
     def __init__(self, moments: DataMoments, width_per_depth: Any, noise_scale: Any):
         if not isinstance(moments, DataMoments) or moments.pure_label_noise:

@@ -10,7 +10,8 @@ from scipy.special import betainc, gammaln, hyperu
 
 from statsgd.arguments import is_traced, non_negative, positive
 from statsgd.dynamics.sgd import SGD
-from statsgd.laws.bases.slope import SlopeLaw, Table
+from statsgd.laws.bases.line import LineTable
+from statsgd.laws.bases.slope import SlopeLaw
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.laws.networks.data_moments import noise_scale
 from statsgd.problems import DiagonalLinearNetwork, Problem
@@ -44,7 +45,7 @@ class InterpolationLaw(SlopeLaw):
     teacher_slope: Float[Any, ""]
     noise_scale: Float[Any, ""]
     weight_decay: Float[Any, ""]
-    table: Table
+    table: LineTable
 
     def __init__(
         self,

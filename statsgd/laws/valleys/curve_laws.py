@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from statsgd.arguments import is_traced, positive, real
 from statsgd.laws.bases.growth import radial_growth
-from statsgd.laws.bases.tabulated import TabulatedLaw, check_bounds, evaluate
+from statsgd.laws.bases.tabulated import TabulatedLaw, check_bounds
 from statsgd.laws.law import ImproperLawError, register
 
 #: The Hessian across the valley: a positive number, or an (r, r) matrix for r normal directions.
@@ -80,7 +80,7 @@ class ValleyCurveLaw(TabulatedLaw):
         """Raise `ImproperLawError` on an endless curve along which the density does not decay."""
         if is_traced(self) or self.bounds is not None:
             return
-        growth = radial_growth(lambda points: evaluate(self, points), np.zeros(1))[:2]
+        growth = radial_growth(lambda points: self.potentials(points), np.zeros(1))[:2]
         for side, rate in zip(("positive", "negative"), growth, strict=True):
             if not rate > 1:
                 raise ImproperLawError(
