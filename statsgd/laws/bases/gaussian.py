@@ -87,7 +87,7 @@ class NormalLaw(Law):
         return self.joint[rows, columns]
 
     def _cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
-        return _normal_cdf(params, self.location, self._spread())
+        return normal_cdf(params - self.location, self._spread())
 
     def _quantile(self, probability: Float[Any, "..."]) -> Float[Any, "... d"]:
         return _normal_quantile(probability, self.location, self._spread())
@@ -163,8 +163,8 @@ def require_positive_definite(covariance: Float[Any, "... d d"]) -> None:
 
 
 @formula
-def _normal_cdf(params: Any, location: Any, spread: Any) -> Any:
-    deviation = params - location
+def normal_cdf(deviation: Any, spread: Any) -> Any:
+    """Distribution function of a centred normal number, a step where its `spread` is zero."""
     certain = jnp.where(deviation >= 0, 1.0, 0.0)
     return jnp.where(spread > 0, ndtr(deviation / jnp.where(spread > 0, spread, 1.0)), certain)
 

@@ -62,15 +62,7 @@ class AnisotropicQuadraticLaw(ConstantNoiseGaussian):
         self.continuous = one_of("time", time, ("discrete", "continuous")) == "continuous"
         if not (self.continuous or forever or is_traced(steps)) and float(self.steps) % 1:
             raise ValueError(f"steps must be a whole number in discrete time, got {steps}")
-        self.joint = self._where_proper(
-            _covariance(
-                self.hessian,
-                self.noise_covariance,
-                self.learning_rate,
-                self.steps,
-                self.continuous,
-            )
-        )
+        self.joint = self._where_proper(_covariance, self.steps, self.continuous)
 
     @classmethod
     def from_sgd(
@@ -131,13 +123,15 @@ class AnisotropicQuadraticLaw(ConstantNoiseGaussian):
 
 
 @formula
-def _covariance(hessian: Any, noise: Any, eta: Any, steps: Any, continuous: bool) -> Any:
-    h, q = eigenmodes(hessian, 0.0)
+def _covariance(
+    hessian: Any, noise: Any, eta: Any, _beta: Any, decay: Any, steps: Any, continuous: bool
+) -> Any:
+    h, q = eigenmodes(hessian, decay)
     rate = h[:, None] + h - (0.0 if continuous else eta * h[:, None] * h)
     kept = 1 - eta * rate  # of an element in one step of the chain
     # 1 − kept^k = −expm1(k log kept), without cancellation in flat directions.
-    decay = -eta * rate if continuous else jnp.log1p(-eta * jnp.where(kept > 0, rate, 0.0))
-    grown = -jnp.expm1(steps * decay)
+    log_kept = -eta * rate if continuous else jnp.log1p(-eta * jnp.where(kept > 0, rate, 0.0))
+    grown = -jnp.expm1(steps * log_kept)
     if not continuous:
         grown = jnp.where(kept > 0, grown, 1 - kept**steps)
     forever = jnp.isinf(steps)

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jax.scipy.special import ndtr, ndtri
+from jax.scipy.special import ndtri
 from jaxtyping import Float, PyTree
 
 from statsgd.arguments import count
 from statsgd.dynamics.noise import Minibatch
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.bases.gaussian import (
+    normal_cdf,
     normal_log_density,
     require_positive_definite,
     square_root,
@@ -60,6 +61,7 @@ class EpochNoiseGaussian(ConstantNoiseGaussian):
     setting: ClassVar[str] = "heavy-ball SGD, quadratic loss, constant noise, reshuffled epochs"
     exactness: ClassVar[str] = "exact first two moments at any learning rate and phase"
     citation: ClassVar[str] = "Kühn, Rosenow (2023), arXiv:2306.05300"
+
     num_batches: int = eqx.field(static=True)
     phase: int | str = eqx.field(static=True)
     #: P_j for every phase j `(M, 2d, 2d)` of a random phase, else one of them.
@@ -79,17 +81,7 @@ class EpochNoiseGaussian(ConstantNoiseGaussian):
         super().__init__(hessian, noise_covariance, learning_rate, momentum, weight_decay, location)
         self.num_batches = count("num_batches", num_batches, at_least=2)
         self.phase = _phase(phase, self.num_batches)
-        self.phase_covariances = self._where_proper(
-            epoch_covariances(
-                self.hessian,
-                self.noise_covariance,
-                self.learning_rate,
-                self.momentum,
-                self.weight_decay,
-                self.num_batches,
-                self.phase,
-            )
-        )
+        self.phase_covariances = self._where_proper(epoch_covariances, self.num_batches, self.phase)
         self.joint = self.phase_covariances.mean(0)
 
     @classmethod
@@ -193,7 +185,7 @@ def _mixture(state: Float[Any, " size"], covariances: Float[Any, "k size size"])
 
 @formula
 def _mixture_cdf(deviation: Any, spreads: Any) -> Any:
-    return jnp.mean(ndtr(jnp.asarray(deviation)[..., None, :] / spreads), axis=-2)
+    return jnp.mean(normal_cdf(jnp.asarray(deviation)[..., None, :], spreads), axis=-2)
 
 
 @formula

@@ -1,5 +1,6 @@
 """Normal laws near a minimum with Hessian H, whose modes are eigenvectors of H + λI."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import jax.numpy as jnp
@@ -75,8 +76,16 @@ class ConstantNoiseGaussian(MinimumGaussian):
         self.weight_decay = non_negative("weight_decay", weight_decay)
         self.location = location_vector(location, d)
 
-    def _where_proper(self, computed: Float[Any, "..."]) -> Float[Any, "..."]:
-        """`computed`, or NaN in its place where the law does not exist."""
+    def _where_proper(self, covariance: Callable[..., Any], *others: Any) -> Any:
+        """`covariance(H, C, η, β, λ, *others)`, or NaN in its place where no law exists."""
+        computed = covariance(
+            self.hessian,
+            self.noise_covariance,
+            self.learning_rate,
+            self.momentum,
+            self.weight_decay,
+            *others,
+        )
         try:
             self.require_proper()
         except ImproperLawError:

@@ -51,15 +51,7 @@ class HeavyBallGaussian(ConstantNoiseGaussian):
         location: Any = None,
     ):
         super().__init__(hessian, noise_covariance, learning_rate, momentum, weight_decay, location)
-        self.joint = self._where_proper(
-            _joint_covariance(
-                self.hessian,
-                self.noise_covariance,
-                self.learning_rate,
-                self.momentum,
-                self.weight_decay,
-            )
-        )
+        self.joint = self._where_proper(_joint_covariance)
 
     @classmethod
     def examples(cls) -> Sequence[Self]:

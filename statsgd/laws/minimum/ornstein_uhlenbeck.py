@@ -44,15 +44,7 @@ class OrnsteinUhlenbeckLaw(ConstantNoiseGaussian):
         location: Any = None,
     ):
         super().__init__(hessian, noise_covariance, learning_rate, momentum, weight_decay, location)
-        self.joint = self._where_proper(
-            _covariance(
-                self.hessian,
-                self.noise_covariance,
-                self.learning_rate,
-                self.momentum,
-                self.weight_decay,
-            )
-        )
+        self.joint = self._where_proper(_covariance)
 
     @classmethod
     def examples(cls) -> Sequence[Self]:
