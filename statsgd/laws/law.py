@@ -13,8 +13,8 @@ buffer. What users call is stated once, here, with one rule of shapes:
     draw(key, shape)                  → (*shape, d)
 
 Concrete arguments give NumPy arrays in float64, traced ones are computed in the precision of the
-trace. Everything first calls `ensure_proper`: `require_proper` raises `ImproperLawError`. What a law cannot
-say in closed form or by quadrature raises `IntractableError`. Whether draws are exact is
+trace. Everything first calls `ensure_proper`: `require_proper` raises `ImproperLawError`. What a
+law cannot say in closed form or by quadrature raises `IntractableError`. Whether draws are exact is
 `exact_draws`, and whether `log_density` integrates to one is `normalized`: properties of the
 instance, which all else reads.
 
