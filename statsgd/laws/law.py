@@ -72,8 +72,6 @@ class Law(eqx.Module):
     setting: ClassVar[str] = ""
     exactness: ClassVar[str] = ""
     citation: ClassVar[str] = ""
-    #: Whether `model` has discrete latent sites; Markov chains then run on the density instead.
-    has_discrete_sites: ClassVar[bool] = False
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -84,6 +82,11 @@ class Law(eqx.Module):
     def exact_draws(self) -> bool:
         """Whether `draw` gives exact independent draws."""
         return True
+
+    @property
+    def has_discrete_sites(self) -> bool:
+        """Whether `model` has discrete latent sites; Markov chains then run on the density."""
+        return False
 
     @property
     def normalized(self) -> bool:
