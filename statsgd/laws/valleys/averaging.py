@@ -93,6 +93,10 @@ class AveragedValley(eqx.Module):
         logs = jnp.log(self.curvatures(x)) - jnp.log(jnp.where(soft > 0, soft, 0.0))
         return -(self.floor(x) + jnp.sum(self.across(x) * logs) / 2) / self.along(x)
 
+    def log_along(self, x: Any) -> Any:
+        """`log_shape` on the support, −∞ beyond."""
+        return jnp.where(self.coordinate.holds(x), self.log_shape(x), -jnp.inf)
+
     @property
     def _integrates(self) -> bool:
         """Whether log p has to be integrated: its integral is known for constant diffusion."""
@@ -131,7 +135,7 @@ class AveragedValley(eqx.Module):
         """log p(x) + log p(y | x) up to a constant, at (x, y)."""
         variance = self.variance(params[0])
         squares = params[1:] ** 2 / variance + jnp.log(2 * jnp.pi * variance)
-        return self.log_shape(params[0]) - jnp.sum(squares) / 2
+        return self.log_along(params[0]) - jnp.sum(squares) / 2
 
     def anisotropy(self, x: Any) -> Any:
         """κ = D_i/D_x, `(m,)`."""

@@ -48,6 +48,10 @@ class ValleyCoordinate(eqx.Module):
         """Whether x stays finite."""
         return self.shape != "line"
 
+    def holds(self, x: Any) -> Any:
+        """Whether x lies on the valley."""
+        return (x >= self.low) & (x <= self.high) if self.bounded else jnp.isfinite(x)
+
     @property
     def reach(self) -> float:
         """v runs from minus this to this."""

@@ -208,10 +208,13 @@ class ValleyLaw(Law):
 
     @classmethod
     def examples(cls) -> Sequence[Self]:
-        """A ring, a line with a step, and a ring whose diffusion follows its curvature."""
-        rings = (RingCurvature(np.float64(base), np.float64(0.5)) for base in (2.0, 0.02, 0.005))
+        """A ring, a line with a step, and a ring whose diffusion follows its curvature.
+
+        Rings are flat at zero, so that few draws lie where the angle jumps.
+        """
+        rings = (RingCurvature(np.float64(base), np.float64(-0.5)) for base in (2.0, 0.02, 0.005))
         return (
-            cls.ring(2.0, 0.5, 0.02, 4.0, learning_rate=0.05),
+            cls.ring(2.0, -0.5, 0.02, 4.0, learning_rate=0.05),
             cls.line(1.0, 1.0, 0.05, 9.0, learning_rate=0.05),
             cls(*rings),
         )
@@ -257,9 +260,9 @@ class ValleyLaw(Law):
         return along_valley(AveragedValley.variance, self.valley, x)
 
     def log_marginal(self, x: Any) -> Any:
-        """Log density of x, normalised."""
+        """Log density of x, normalised; −∞ off the support."""
         self.require_proper()
-        shape = along_valley(AveragedValley.log_shape, self.valley, x)
+        shape = along_valley(AveragedValley.log_along, self.valley, x)
         return shape - self.table.log_normalizer
 
     def _log_density(self, params: Float[Any, " d"]) -> Float[Any, ""]:
@@ -354,7 +357,7 @@ class ValleyLaw(Law):
         For constant, equal diffusion across; else `ValueError`.
         """
         constant = self.valley.constant_diffusion
-        if not constant or np.ptp(self.valley.across_diffusion.value) != 0:
+        if not constant or np.ptp(along_valley(AveragedValley.across, self.valley, 0.0)) != 0:
             raise ValueError("effective_loss needs constant and equal diffusion across the valley")
         return along_valley(AveragedValley.effective_loss, self.valley, x)
 
