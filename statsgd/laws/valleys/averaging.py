@@ -219,7 +219,7 @@ def across_table(widths: Float[Any, " n"], masses: Float[Any, " n"]) -> LineTabl
     return tabulate(log_mass, jnp.zeros(()), 1 / jnp.sum(masses / widths), -reach, reach)
 
 
-def along_valley(function: Callable, valley: AveragedValley, x: Float[Any, "..."]) -> Any:
+def along_valley(function: Callable, valley: AveragedValley, x: Any) -> Any:
     """A method of `AveragedValley` at every place x."""
     places = jnp.asarray(x) if is_traced(x, valley) else np.asarray(x, dtype=np.float64)
     return over_points(_at_place, places[..., None], function, valley)
