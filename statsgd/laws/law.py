@@ -148,7 +148,7 @@ class Law(eqx.Module):
         """Points and weights, which sum to one, that integrate against the law; None for none."""
         return None
 
-    def _draw(self, key: PRNGKeyArray, number: int) -> Mapping[str, Float[Any, "number ..."]]:
+    def _draw(self, key: PRNGKeyArray, number: int) -> Mapping[str, Any]:
         """`number` independent draws of all `variables`, and what else the model makes of them.
 
         By default the model is run forward.

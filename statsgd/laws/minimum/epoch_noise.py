@@ -126,7 +126,7 @@ class EpochNoiseGaussian(ConstantNoiseGaussian):
         return cls([[2.0]], [[0.3]], 2.0, 4, 0.5), cls(np.diag([1.0, 0.0]), np.eye(2), 0.1, 4)
 
     @property
-    def has_discrete_sites(self) -> bool:  # type: ignore[override]
+    def has_discrete_sites(self) -> bool:
         """Whether the phase is drawn."""
         return self.phase == "random"
 
