@@ -8,15 +8,13 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from statsgd.arguments import count, finite_array
-from statsgd.comparison.permutation import Outcome, exceedance, sample_of
+from statsgd.comparison.permutation import HypothesisTest, exceedance, sample_of
 from statsgd.comparison.two_sample import median_square, squared_distances
-from statsgd.laws import Law
-from statsgd.precision import in_double_precision
 
 
 def kernel_stein_discrepancy(
     x: Float[Any, "n d"], score: Float[Any, "n d"], key: PRNGKeyArray, bootstraps: int = 999
-) -> Outcome:
+) -> HypothesisTest:
     """Squared kernel Stein discrepancy of independent points from a law with the given score.
 
         KSD² = (1/n²) Σ_ij u(x_i, x_j),  E u(x, X) = 0 for X from the law
@@ -37,19 +35,19 @@ def kernel_stein_discrepancy(
         raise ValueError(f"score must have the shape {x.shape} of x, got {score.shape}")
     with jax.enable_x64(True):
         outcome = _compiled(x, score, key, bootstraps)
-        return Outcome(float(outcome.statistic), float(outcome.p_value))
+        return HypothesisTest(float(outcome.statistic), float(outcome.p_value))
 
 
 def stein_outcome(
     x: Float[Any, "n d"], score: Float[Any, "n d"], key: PRNGKeyArray, bootstraps: int
-) -> Outcome:
+) -> HypothesisTest:
     """`kernel_stein_discrepancy`, traceable."""
     number = x.shape[0]
     kernel = stein_kernel(x, score)
     signs = 2.0 * jax.random.bernoulli(key, shape=(bootstraps, number)) - 1
     signs = jnp.concatenate([jnp.ones((1, number)), signs])
     values = jnp.sum(signs @ kernel * signs, axis=1) / number**2
-    return Outcome(values[0], exceedance(values))
+    return HypothesisTest(values[0], exceedance(values))
 
 
 _compiled = jax.jit(stein_outcome, static_argnums=3)
@@ -67,9 +65,3 @@ def stein_kernel(
     slope = base**-1.5 / unit
     curvature = x.shape[1] * slope - 3 * base**-2.5 * squares / unit**2
     return base**-0.5 * (score @ score.T) + slope * (along + along.T) + curvature
-
-
-def score_of(law: Law, params: Float[Any, "n d"]) -> Float[Any, "n d"]:
-    """∇log p of `law` at each of `params`, in float64."""
-    law.require_proper()
-    return in_double_precision(jax.vmap(jax.grad(law.log_density)), params)
