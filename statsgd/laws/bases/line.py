@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -60,9 +61,10 @@ def tabulate(
     high: Any,
 ) -> LineTable:
     """The table of exp(log_mass) from `low` to `high`, in JAX; `scale` is a width at `center`."""
+    center, scale = jnp.asarray(center, float), jnp.asarray(scale, float)
     ends = [jnp.arcsinh((end - center) / scale) for end in (low, high)]
     knots = jnp.linspace(ends[0], ends[1], POINTS)
-    step = knots[1] - knots[0]
+    step = (ends[1] - ends[0]) / (POINTS - 1)
     log_density = log_mass(center + scale * jnp.sinh(knots)) + jnp.log(scale * jnp.cosh(knots))
     top = jnp.max(log_density)
     density = jnp.exp(log_density - top)
@@ -82,6 +84,11 @@ def tabulate(
     )
 
 
+def _step(table: LineTable) -> Any:
+    # Over all cells: the difference of two knots has few digits in single precision.
+    return (table.knots[-1] - table.knots[0]) / (len(table.knots) - 1)
+
+
 def _place(table: LineTable, t: Any) -> Any:
     return table.center + table.scale * jnp.sinh(t)
 
@@ -97,13 +104,20 @@ def _at_each(function: Callable[..., Any], numbers: Any, table: LineTable) -> An
     return over_points(function, array[..., None], table)[..., 0]
 
 
+def _typed(table: LineTable, like: Any) -> LineTable:
+    # A traced number cannot index NumPy arrays.
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, like.dtype), table)
+
+
 def _distribution(s: Any, table: LineTable) -> Any:
+    table = _typed(table, s)
     return _cubic(table, jnp.arcsinh((s - table.center) / table.scale))[0]
 
 
 def _quantile(probability: Any, table: LineTable) -> Any:
+    table = _typed(table, probability)
     t = jnp.interp(probability, table.cumulative, table.knots)
-    step = table.knots[1] - table.knots[0]
+    step = _step(table)
     for _ in range(3):
         value, slope = _cubic(table, t)
         move = jnp.where(slope > 1e-12, (value - probability) / jnp.maximum(slope, 1e-12), 0)
@@ -113,7 +127,7 @@ def _quantile(probability: Any, table: LineTable) -> Any:
 
 def _cubic(table: LineTable, t: Any) -> tuple[Any, Any]:
     """The distribution function and its slope at t."""
-    start, step = table.knots[0], table.knots[1] - table.knots[0]
+    start, step = table.knots[0], _step(table)
     place = jnp.clip((t - start) / step, 0, len(table.knots) - 1)
     cell = jnp.clip(jnp.floor(place).astype(int), 0, len(table.knots) - 2)
     u = place - cell

@@ -21,6 +21,7 @@ type Potential = Callable[[Float[Any, " n"]], Float[Any, " n"]]
 
 _RISE = 45.0  # the density left out beyond the support is e⁻⁴⁵ of its maximum
 _REACH = 300.0  # largest asinh|x| looked at, so that powers of x up to the second stay finite
+_SEARCHED = 512
 _FARTHEST_MODE = 40.0  # asinh of the largest |x| at which a mode is believed
 
 
@@ -114,7 +115,9 @@ class TabulatedLaw(PotentialLaw):
         )
 
     def _on_line(self, x: Float[Any, " n"]) -> Float[Any, " n"]:
-        return self.potentials(x[:, None])
+        # Searches ask for few points at a time: all run the program for this number.
+        filled = np.resize(x, max(len(x), _SEARCHED))
+        return self.potentials(filled[:, None])[: len(x)]
 
     def _slow_directions(self) -> tuple[list[str], float]:
         """Directions in which U grows too slowly for exp(−U) to be integrable; least growth."""
