@@ -91,16 +91,18 @@ class TabulatedLaw(PotentialLaw):
         traced = is_traced(self)
         if self.bounds is None and not traced:
             self.growth = radial_growth(self.potentials, self.origin())
-        if self.dimension != 1 or (self.bounds is None and traced):
+        if self.dimension != 1:
             return
-        if traced:
-            low, high = self.bounds[0, 0], self.bounds[1, 0]
-            support = Support(low, high, (low + high) / 2, (high - low) / 2)
-        else:
+        if not traced:
             try:
                 support = find_support(self._on_line, self.bounds)
             except ImproperLawError:
                 return
+        elif self.bounds is not None:
+            low, high = self.bounds[0, 0], self.bounds[1, 0]
+            support = Support(low, high, (low + high) / 2, (high - low) / 2)
+        else:
+            return
         table = in_double_precision(_table, self._bare(), support)
         self.support, self.table = support, table
 

@@ -74,6 +74,7 @@ class EffectivePotentialGibbs(ObjectiveLaw):
     citation: ClassVar[str] = "Dai, Zhu (2018), arXiv:1812.00542"
 
     noise_variance: NoiseVariance
+    learning_rate: Float[Any, ""]
     start: Float[Any, " d"]
     """Where Φ = 0."""
 

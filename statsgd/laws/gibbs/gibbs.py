@@ -62,6 +62,7 @@ class Gibbs(ObjectiveLaw):
 
     temperature: Float[Any, ""]
     discrete_step: Float[Any, ""] | None
+    learning_rate: Float[Any, ""] | None
     form: Quadratic | None
     """Hessian and minimiser of L, where L is known to be quadratic."""
     normal: GaussianLaw | None
@@ -95,7 +96,7 @@ class Gibbs(ObjectiveLaw):
         if self.form is None:
             self._tabulate()
         else:
-            self.normal, self.normal_log_z = self._normal()
+            self.normal, self.normal_log_z = self._normal(self.form)
 
     @classmethod
     def quadratic(
@@ -252,18 +253,22 @@ class Gibbs(ObjectiveLaw):
         return super()._mean(variable) if self.normal is None else self.normal._mean(variable)
 
     def _covariance(self, variable: str, other: str) -> Float[Any, "d d"]:
-        if (variable, other) == PAIR[:1] * 2:
-            base = super() if self.normal is None else self.normal
-            return base._covariance(variable, other)
         identity = np.eye(self.dimension)
-        return identity * self._buffer_variance() if variable == other else 0 * identity
+        if variable != other:
+            return 0 * identity
+        if variable == "momentum_buffer":
+            return self._buffer_variance() * identity
+        if self.normal is None:
+            return super()._covariance(variable, other)
+        return self.normal._covariance(variable, other)
 
     def _cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
         return super()._cdf(params) if self.normal is None else self.normal._cdf(params)
 
     def _quantile(self, probability: Float[Any, "..."]) -> Float[Any, "... d"]:
-        base = super() if self.normal is None else self.normal
-        return base._quantile(probability)
+        if self.normal is None:
+            return super()._quantile(probability)
+        return self.normal._quantile(probability)
 
     def _draw(self, key: PRNGKeyArray, number: int) -> Mapping[str, Float[Any, "number d"]]:
         if self.normal is not None:
@@ -324,13 +329,13 @@ class Gibbs(ObjectiveLaw):
                 f"unstable: discrete_step*h = {reach:.6g} >= 2: learning_rate*h >= 2(1+momentum)"
             )
 
-    def _normal(self) -> tuple[GaussianLaw | None, Any]:
+    def _normal(self, form: Quadratic) -> tuple[GaussianLaw | None, Any]:
         """The normal law on a quadratic and log Z; None where it does not exist."""
         try:
             self.require_proper()
         except ImproperLawError:
             return None, None
-        mean, covariance, log_z = in_double_precision(_normal_moments, self._bare())
+        mean, covariance, log_z = in_double_precision(_normal_moments, form, self._bare())
         return GaussianLaw(mean, covariance), log_z
 
     def _buffer_variance(self) -> Any:
@@ -341,9 +346,9 @@ class Gibbs(ObjectiveLaw):
         return normal.expand([self.dimension]).to_event(1)
 
 
-def _normal_moments(law: Gibbs) -> tuple[Any, Any, Any]:
+def _normal_moments(form: Quadratic, law: Gibbs) -> tuple[Any, Any, Any]:
     """Mean, covariance and log ∫exp(−potential) on a quadratic."""
-    form, d = law.form, law.dimension
+    d = law.dimension
     curvature = form.hessian + law.weight_decay * jnp.eye(d)
     mean = jnp.linalg.solve(curvature, form.hessian @ form.minimiser)
     precision = curvature / law.temperature

@@ -15,7 +15,6 @@ class ObjectiveLaw(TabulatedLaw):
     """A law whose potential is made of U = L + (λ/2)|θ|²."""
 
     problem: Problem
-    learning_rate: Float[Any, ""] | None
     weight_decay: Float[Any, ""]
 
     @property

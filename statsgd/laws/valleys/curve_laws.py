@@ -187,12 +187,12 @@ class ValleySharpnessLaw(ValleyCurveLaw):
 
     def model(self, obs: Float[Any, "n 1"] | None = None) -> None:
         """Site `params`; on a cosine valley pushed forward from a von Mises `angle`."""
-        if not self.von_mises or obs is not None:
+        valley = self.normal_hessian
+        if not (self.von_mises and isinstance(valley, CosineCurvature)) or obs is not None:
             super().model(obs)
             return
         self.require_proper()
-        amplitude = self.normal_hessian.amplitude
-        concentration = self.normal_noise * amplitude / (2 * self.tangential_noise)
+        concentration = self.normal_noise * valley.amplitude / (2 * self.tangential_noise)
         # The flat side is at π for a positive amplitude, at 0 for a negative one.
         centre = jnp.where(concentration > 0, jnp.pi, 0.0)
         angle = numpyro.sample("angle", dist.VonMises(centre, jnp.abs(concentration)))
@@ -209,7 +209,8 @@ class ValleySharpnessLaw(ValleyCurveLaw):
         super().require_proper()
         if self.learning_rate is None or self.bounds is None or is_traced(self):
             return
-        grid = np.linspace(*self.bounds, 201)
+        low, high = self.bounds
+        grid = np.linspace(low, high, 201)
         sharpest = float(np.max(over_points(_trace_across, grid, self._bare())))
         if self.learning_rate * sharpest >= 2:
             raise ImproperLawError(
