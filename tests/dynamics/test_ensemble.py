@@ -73,7 +73,7 @@ def test_replicas_do_not_depend_on_how_many_there_are(reference):
 
 
 def test_chunks_do_not_change_a_bit(reference, monkeypatch):
-    monkeypatch.setattr("statsgd.dynamics.advance._SECONDS_PER_CHUNK", 0.0)
+    monkeypatch.setattr("statsgd.running.chunks._SECONDS_PER_CHUNK", 0.0)
     assert statsgd.simulate(PROBLEM, SGD, **ASKED).identical(reference)
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from statsgd import SGD, Interrupted, noise, simulate
-from statsgd.dynamics import advance, ensemble
+from statsgd.dynamics import ensemble
 from statsgd.problems import landscapes
+from statsgd.running import chunks
 
 PROBLEM = landscapes.quadratic([[1.0]])
 
@@ -22,7 +23,7 @@ def run(steps=640, **changes):
 @pytest.fixture
 def interrupt(monkeypatch):
     """Press Ctrl-C in the call of the compiled program after so many, each of 16 steps."""
-    monkeypatch.setattr(advance, "_SECONDS_PER_CHUNK", 0.0)
+    monkeypatch.setattr(chunks, "_SECONDS_PER_CHUNK", 0.0)
     compiled, calls = ensemble.advance, []
 
     def after(number):

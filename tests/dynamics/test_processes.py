@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import statsgd
-from statsgd.dynamics.processes import share_of
 from statsgd.kernels import MALA
 from statsgd.laws import Gibbs
 from statsgd.noise import Minibatch
 from statsgd.problems import linear_regression, quartic_wells
+from statsgd.running.processes import share_of
 
 ROOT = Path(__file__).parents[2]
 

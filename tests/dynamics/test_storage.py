@@ -73,8 +73,8 @@ class Stop(Exception):
 def test_a_run_cut_off_inside_a_checkpoint_ends_the_same(
     tmp_path, monkeypatch, reference, after, where
 ):
-    monkeypatch.setattr("statsgd.dynamics.storage._SHARE_OF_TIME", np.inf)  # at every chunk
-    from statsgd.dynamics.storage import ZarrStore
+    monkeypatch.setattr("statsgd.running.storage._SHARE_OF_TIME", np.inf)  # at every chunk
+    from statsgd.running.storage import ZarrStore
 
     calls, whole = [], getattr(ZarrStore, where)
 
@@ -94,8 +94,8 @@ def test_a_run_cut_off_inside_a_checkpoint_ends_the_same(
 KILLED = """
 import tests.conftest  # the same type checker, so that functions are the same
 import sys
-import statsgd.dynamics.advance as advance
-advance._SECONDS_PER_CHUNK = 0.01
+from statsgd.running import chunks
+chunks._SECONDS_PER_CHUNK = 0.01
 from tests.dynamics.test_storage import run
 run(sys.argv[2], steps=60_006, observe_at=1000, keep=None)
 """

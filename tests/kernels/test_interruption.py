@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from statsgd import Interrupted, sample
-from statsgd.kernels import MALA, runner
+from statsgd.kernels import MALA, chains
 from statsgd.laws import HeavyBallGaussian
+from statsgd.running import chunks
 
 LAW = HeavyBallGaussian([[2.0, 0.1], [0.1, 1.0]], [[0.3, 0.0], [0.0, 0.2]], 0.5, 0.5)
 WHOLE = 300
@@ -21,8 +22,8 @@ def run(**changes):
 @pytest.fixture
 def interrupt(monkeypatch):
     """Press Ctrl-C while so many chunks, here of 64 steps, are under way."""
-    monkeypatch.setattr(runner, "_SECONDS_PER_CHUNK", 0.0)
-    advance, calls = runner.advance, []
+    monkeypatch.setattr(chunks, "_SECONDS_PER_CHUNK", 0.0)
+    advance, calls = chains.advance, []
 
     def after(number):
         def pressed(*arguments, **options):
@@ -31,9 +32,9 @@ def interrupt(monkeypatch):
                 signal.raise_signal(signal.SIGINT)
             return advance(*arguments, **options)
 
-        monkeypatch.setattr(runner, "advance", pressed)
+        monkeypatch.setattr(chains, "advance", pressed)
 
-    monkeypatch.setattr(runner, "_FIRST_CHUNK", 64)
+    monkeypatch.setattr(chunks, "_FIRST_CHUNK", 64)
     # A test run in the background of a shell ignores the signal.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield after

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from statsgd import sample
-from statsgd.kernels import MALA, runner
+from statsgd.kernels import MALA
 from statsgd.laws import HeavyBallGaussian
+from statsgd.running import chunks
 
 LAW = HeavyBallGaussian([[2.0, 0.1], [0.1, 1.0]], [[0.3, 0.0], [0.0, 0.2]], 0.5, 0.5)
 HERE = Path(__file__)
@@ -49,11 +50,11 @@ def test_a_store_holds_what_memory_would(tmp_path, reference):
 def test_a_run_interrupted_inside_a_checkpoint_ends_the_same(
     tmp_path, monkeypatch, reference, after, where
 ):
-    from statsgd.dynamics.storage import ZarrStore
+    from statsgd.running.storage import ZarrStore
 
-    monkeypatch.setattr("statsgd.dynamics.storage._SHARE_OF_TIME", np.inf)  # at every chunk
-    monkeypatch.setattr(runner, "_SECONDS_PER_CHUNK", 0.0)  # chunks of one step or draw
-    monkeypatch.setattr(runner, "_FIRST_CHUNK", 120)
+    monkeypatch.setattr("statsgd.running.storage._SHARE_OF_TIME", np.inf)  # at every chunk
+    monkeypatch.setattr(chunks, "_SECONDS_PER_CHUNK", 0.0)  # chunks of one step or draw
+    monkeypatch.setattr(chunks, "_FIRST_CHUNK", 120)
     calls, whole = [], getattr(ZarrStore, where)
 
     def cut(self, *arguments):
@@ -73,8 +74,8 @@ def test_a_run_interrupted_inside_a_checkpoint_ends_the_same(
 KILLED = """
 import tests.conftest  # the same type checker, so that functions are the same
 import sys
-from statsgd.kernels import runner
-runner._SECONDS_PER_CHUNK = 0.01
+from statsgd.running import chunks
+chunks._SECONDS_PER_CHUNK = 0.01
 from tests.kernels.test_runner_storage import run
 run(sys.argv[1], draws=20_000)
 """
