@@ -14,7 +14,8 @@ from statsgd.measures.trajectories import label, observed
 def loss_climb(losses: Float[Any, "replica step"], start_loss: Any) -> Measured:
     """E[L(θ_k) − L(θ_0)] at every recorded step, with its error over replicas.
 
-    At a quadratic minimum with constant noise this is `laws.escape_efficiency`: ½η² Tr(HC) after
+    At a quadratic minimum with constant noise this is `laws.minimum.escape_efficiency`: ½η² Tr(HC)
+    after
     one step, so that at equal Tr C noise along sharp directions climbs fastest. Errors at different
     steps belong to the same replicas, and are correlated.
 
@@ -37,7 +38,8 @@ def loss_climb_dataset(
     """`loss_climb` of `simulate(…, observe={"loss": problem.loss})`, along the coordinate `step`.
 
     `start_loss` is by default the loss recorded at step 0. With a `prediction` `(step,)`, such as
-    `laws.escape_efficiency` at these steps, it and the deviation in standard errors stand beside.
+    `laws.minimum.escape_efficiency` at these steps, it and the deviation in standard errors stand
+    beside.
 
     Raises `ValueError` without the observable, and without a record at step 0 or a `start_loss`.
     """

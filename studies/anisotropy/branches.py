@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, PyTree
 
 import statsgd
 from statsgd.dynamics.noise.gradient_noise import GradientNoise
-from statsgd.laws.gaussian import square_root
+from statsgd.laws.bases.gaussian import square_root
 from statsgd.measures import (
     Measured,
     exit_times,

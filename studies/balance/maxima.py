@@ -9,7 +9,8 @@ from jaxtyping import Float
 import statsgd
 from statsgd import SGD, OptaxDynamics, noise
 from statsgd.comparison import Claim
-from statsgd.laws import LogMultiplicativeWalk, collapse_window
+from statsgd.laws import LogMultiplicativeWalk
+from statsgd.laws.loss_noise import collapse_window
 from statsgd.measures import Measured, mean_over_clusters
 from statsgd.problems import EmpiricalRisk, empirical_risk
 from statsgd.reports.charts import Chart, Series

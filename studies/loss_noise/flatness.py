@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float
 import statsgd
 from statsgd import SGD, noise
 from statsgd.comparison import Claim, Quantity
-from statsgd.laws import ZeroLossCircleLaw, flatness_weight
+from statsgd.laws import ZeroLossCircleLaw
+from statsgd.laws.loss_noise import flatness_weight
 from statsgd.measures import Measured, jackknife, mean_over_runs
 from statsgd.problems import landscape
 from statsgd.reports.charts import Chart, Series

@@ -12,7 +12,7 @@ from jaxtyping import Float
 import statsgd
 from statsgd.comparison import Claim, Quantity
 from statsgd.comparison.statistics import cluster_mean, cluster_variance
-from statsgd.laws import reshuffle_effective_loss, reshuffle_mean_shift
+from statsgd.laws.minimum import reshuffle_effective_loss, reshuffle_mean_shift
 from statsgd.measures import Measured
 from statsgd.problems import EmpiricalRisk, LinearRegression, empirical_risk, linear_regression
 from statsgd.reports import Chart, Series

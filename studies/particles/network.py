@@ -14,7 +14,8 @@ import statsgd
 from statsgd.comparison import Claim, Quantity
 from statsgd.comparison.statistics import cluster_mean, cluster_variance
 from statsgd.kernels import MeanFieldFunctional, MeanFieldLangevin
-from statsgd.laws import MeanFieldLaw, two_layer_mean_field
+from statsgd.laws import MeanFieldLaw
+from statsgd.laws.mean_field import two_layer_mean_field
 from statsgd.measures import Measured
 from statsgd.reports import Chart, Series
 

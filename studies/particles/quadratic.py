@@ -12,7 +12,8 @@ import statsgd
 from statsgd.comparison import Claim, Quantity
 from statsgd.comparison.statistics import cluster_mean
 from statsgd.kernels import MeanFieldFunctional, MeanFieldLangevin
-from statsgd.laws import QuadraticMeanField, shared_minibatch_variance
+from statsgd.laws import QuadraticMeanField
+from statsgd.laws.mean_field import shared_minibatch_variance
 from statsgd.measures import Measured
 from statsgd.reports import Chart, Series
 

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from statsgd.comparison import Claim, Quantity
-from statsgd.laws import local_displacement, mean_squared_displacement
+from statsgd.laws.minimum import local_displacement, mean_squared_displacement
 from statsgd.measures import Measured, mean_over_clusters, mean_square_step
 from statsgd.reports import Chart, Series
 from studies.phase_space.followed import (

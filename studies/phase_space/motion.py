@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 from statsgd.comparison import Claim, Quantity
-from statsgd.laws import PhaseSpaceTransition
+from statsgd.laws.minimum import PhaseSpaceTransition
 from statsgd.measures import Measured, jackknife
 from statsgd.reports import Chart, Series
 from studies.phase_space.followed import (

@@ -4,7 +4,8 @@ import numpy as np
 import xarray as xr
 
 from statsgd.comparison import Claim, Quantity
-from statsgd.laws import PhaseSpaceGaussian, phase_plane_area, stochastic_area
+from statsgd.laws import PhaseSpaceGaussian
+from statsgd.laws.minimum import phase_plane_area, stochastic_area
 from statsgd.measures import (
     Measured,
     area_rate,
