@@ -103,17 +103,13 @@ class Blocks(NamedTuple):
 
 
 def over_blocks[R](function: Callable[..., R], blocks: PyTree, *shared: PyTree, mesh: Mesh) -> R:
-    """`function(block, *shared)` of every block, where it lies, with a leading axis of blocks.
-
-    On a CPU one block is done before the next one starts, so that its parameters and gathered
-    minibatches stay in cache; a GPU wants all of them at once.
-    """
+    """`function(block, *shared)` of every block, where it lies, with a leading axis of blocks."""
 
     def on_device(blocks, *shared):
         def of_block(block):
             return function(block, *shared)
 
-        if mesh.devices.flat[0].platform == "cpu":
+        if _one_by_one(mesh):
             return jax.lax.map(of_block, blocks)
         return jax.vmap(of_block)(blocks)
 
@@ -125,3 +121,11 @@ def over_blocks[R](function: Callable[..., R], blocks: PyTree, *shared: PyTree, 
         # Loop counters start out the same on every device, which the check would refuse.
         check_vma=False,
     )(blocks, *shared)
+
+
+def _one_by_one(mesh: Mesh) -> bool:
+    """Whether a device does one block before the next one starts.
+
+    On a CPU the parameters and minibatches of a block stay in cache so; a GPU wants all at once.
+    """
+    return mesh.devices.flat[0].platform == "cpu"

@@ -53,20 +53,18 @@ class Run(abc.ABC):
         With a `store` it goes on from the last checkpoint there. Raises `Interrupted` on Ctrl-C,
         or a plain `KeyboardInterrupt` where nothing was done or a store keeps it.
         """
-        recorder: Recorder
-        if store is None:
-            recorder = InMemory(self.layout, self.schedules)
-        else:
-            recorder = ZarrStore(
-                store, self.layout, self.blocks, self.schedules, self.templates(lanes),
-                self.attributes,
-            )  # fmt: skip
+        recorder = self._recorder(store, lanes)
         done, moving = recorder.resume(lanes.moving)
         lanes = self.blocks.place(lanes._replace(moving=moving))
         chunks = in_chunks(
-            self.advance, lanes, self.stretches, done=done,
-            title=self.title, progress=progress, processes=self.blocks.processes,
-        )  # fmt: skip
+            self.advance,
+            lanes,
+            self.stretches,
+            done=done,
+            title=self.title,
+            progress=progress,
+            processes=self.blocks.processes,
+        )
         try:
             for step, moved, records in chunks:
                 recorder.record(self._joined(records))
@@ -82,6 +80,14 @@ class Run(abc.ABC):
                 self._result(recorder, lanes),
             ) from None
         return self._result(recorder, lanes)
+
+    def _recorder(self, store: str | Path | None, lanes: Lanes) -> Recorder:
+        if store is None:
+            return InMemory(self.layout, self.schedules)
+        templates = self.templates(lanes)
+        return ZarrStore(
+            store, self.layout, self.blocks, self.schedules, templates, self.attributes
+        )
 
     def _joined(self, records: Mapping[str, Records]) -> dict[str, Records]:
         def joined(found: Records) -> Records:

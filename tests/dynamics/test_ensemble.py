@@ -1,10 +1,5 @@
 """Ensembles: what they return, and that nothing but the arguments decides it."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,33 +70,6 @@ def test_replicas_do_not_depend_on_how_many_there_are(reference):
 def test_chunks_do_not_change_a_bit(reference, monkeypatch):
     monkeypatch.setattr("statsgd.running.chunks._SECONDS_PER_CHUNK", 0.0)
     assert statsgd.simulate(PROBLEM, SGD, **ASKED).identical(reference)
-
-
-DEVICES = """
-import sys
-import jax
-jax.config.update("jax_num_cpu_devices", 2)
-sys.path.insert(0, sys.argv[1])
-from test_ensemble import ASKED, PROBLEM, SGD
-import statsgd
-one = statsgd.simulate(PROBLEM, SGD, block_size=4, devices=jax.devices()[:1], **ASKED)
-two = statsgd.simulate(PROBLEM, SGD, block_size=4, devices=jax.devices(), **ASKED)
-assert len(jax.devices()) == 2
-print(one.identical(two))
-"""
-
-
-def test_two_devices_give_the_same_bits_as_one():
-    here = Path(__file__).parent
-    done = subprocess.run(
-        [sys.executable, "-c", DEVICES, str(here)],
-        capture_output=True,
-        text=True,
-        cwd=here.parents[1],
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        check=False,
-    )
-    assert done.stdout.strip() == "True", done.stderr
 
 
 def growing(params):
