@@ -143,7 +143,7 @@ def simulate(
     return ensemble.carry_out(lanes, store=store, progress=progress)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Ensemble(Run):
     """Replicas of `simulate`, recorded after steps at which a chunk ends."""
 

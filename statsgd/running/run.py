@@ -17,7 +17,7 @@ from statsgd.running.records import InMemory, Layout, Recorder, Records
 from statsgd.running.storage import ZarrStore
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Run(abc.ABC):
     """What is run, how far, and what of it is recorded."""
 

@@ -16,7 +16,7 @@ INPUTS = RNG.normal(size=(24, 3))
 TARGETS = INPUTS @ [1.0, -1.0, 0.5] + RNG.normal(size=24)
 PROBLEM = linear_regression(INPUTS, TARGETS)
 SGD = statsgd.SGD(0.05, Minibatch(4, "reshuffle"), momentum=0.5)
-ASKED = {
+OPTIONS = {
     "steps": 50,
     "replicas": 23,
     "seed": 3,
@@ -29,7 +29,7 @@ ASKED = {
 
 @pytest.fixture(scope="module")
 def reference():
-    return statsgd.simulate(PROBLEM, SGD, **ASKED)
+    return statsgd.simulate(PROBLEM, SGD, **OPTIONS)
 
 
 def test_groups_dims_and_coordinates(reference):
@@ -54,22 +54,22 @@ def test_groups_dims_and_coordinates(reference):
 
 @pytest.mark.parametrize("block_size", [2, 5, 64])
 def test_blocks_do_not_change_a_bit(reference, block_size):
-    assert statsgd.simulate(PROBLEM, SGD, block_size=block_size, **ASKED).identical(reference)
+    assert statsgd.simulate(PROBLEM, SGD, block_size=block_size, **OPTIONS).identical(reference)
 
 
 def test_blocks_of_one_may_round_differently_but_no_more(reference):
-    alone = statsgd.simulate(PROBLEM, SGD, block_size=1, **ASKED)
+    alone = statsgd.simulate(PROBLEM, SGD, block_size=1, **OPTIONS)
     np.testing.assert_allclose(alone["endpoints"].params, reference["endpoints"].params, rtol=1e-5)
 
 
 def test_replicas_do_not_depend_on_how_many_there_are(reference):
-    fewer = statsgd.simulate(PROBLEM, SGD, **(ASKED | {"replicas": 9}))
+    fewer = statsgd.simulate(PROBLEM, SGD, **(OPTIONS | {"replicas": 9}))
     assert fewer["endpoints"].equals(reference["endpoints"].isel(replica=slice(9)))
 
 
 def test_chunks_do_not_change_a_bit(reference, monkeypatch):
     monkeypatch.setattr("statsgd.running.chunks._SECONDS_PER_CHUNK", 0.0)
-    assert statsgd.simulate(PROBLEM, SGD, **ASKED).identical(reference)
+    assert statsgd.simulate(PROBLEM, SGD, **OPTIONS).identical(reference)
 
 
 def growing(params):

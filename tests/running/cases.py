@@ -1,4 +1,4 @@
-"""An ensemble and draws that a run of either kind is tested on, with what it may be cut off in."""
+"""An ensemble and draws, the two kinds of runs, with what tests change in them."""
 
 import os
 import subprocess
