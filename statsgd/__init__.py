@@ -7,11 +7,11 @@ from numpyro import __version__ as _numpyro_version  # noqa: F401
 from statsgd import kernels, laws, measures, noise, problems, provenance, sweeps
 from statsgd.comparison import Comparison, compare
 from statsgd.dynamics import SGD, Diffusion, OptaxDynamics, batch, grid, noise_covariance, simulate
-from statsgd.interruption import Interrupted
 from statsgd.kernels import sample
 from statsgd.laws import ImproperLawError
 from statsgd.problems import Problem, hessian, minimise
 from statsgd.reports import report
+from statsgd.running import Interrupted
 from statsgd.sweeps import sweep
 
 __all__ = [

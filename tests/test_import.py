@@ -1,7 +1,14 @@
 """Importing statsgd is light and leaves the user's process as it was."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+#: Every room may import those before it.
+ROOMS = ["problems", "running", "dynamics", "laws", "kernels", "measures", "comparison", "reports"]
 
 CODE = """
 import sys, os
@@ -33,3 +40,13 @@ def test_it_does_not_matter_that_arviz_came_first():
     command = [sys.executable, "-c", AFTER_ARVIZ]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_point_one_way(room):
+    files = list((Path(__file__).parents[1] / "statsgd" / room).rglob("*.py"))
+    assert files
+    later = set(ROOMS[ROOMS.index(room) + 1 :])
+    for file in files:
+        imported = re.findall(r"^\s*(?:from|import) statsgd\.(\w+)", file.read_text(), re.MULTILINE)
+        assert not later & set(imported), file

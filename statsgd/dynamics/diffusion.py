@@ -12,8 +12,8 @@ from jaxtyping import Float, Int, PRNGKeyArray, PyTree
 from statsgd.arguments import finite_array, is_traced, non_negative, one_of, positive, symmetric
 from statsgd.dynamics.dynamics import Dynamics
 from statsgd.dynamics.noise.gradient_noise import symmetric_root
-from statsgd.dynamics.random_stream import normal
 from statsgd.problems import Problem
+from statsgd.running.random_stream import normal
 
 type Drift = Callable[[PyTree], PyTree]
 type Root = Float[Any, "..."] | Callable[[PyTree], Float[Any, "..."]]

@@ -1,38 +1,40 @@
-"""Ensembles: many independent runs of one dynamics, compiled once and advanced in chunks.
+"""Ensembles: many independent runs of one dynamics, compiled once and advanced in chunks."""
 
-Replicas live in blocks of `block_size`. A block runs a whole chunk of steps before the next one
-starts, so that its parameters and gathered minibatches stay in cache. The number of steps of a
-chunk is traced: chunks of any length share one compilation, and a progress bar costs nothing.
-"""
-
+import dataclasses
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import xarray as xr
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from statsgd.arguments import count
-from statsgd.dynamics.advance import Observable, advance, march
-from statsgd.dynamics.advance import observe as observe_replicas
+from statsgd.dynamics.advance import SEGMENT, advance, observe_replicas
 from statsgd.dynamics.dynamics import Dynamics
-from statsgd.dynamics.grid import Grid
-from statsgd.dynamics.launch import Blocks, launch
-from statsgd.dynamics.processes import is_first, share_of
-from statsgd.dynamics.records import InMemory, Layout, check_observables, kept, schedule
-from statsgd.dynamics.storage import ZarrStore
-from statsgd.interruption import Interrupted
+from statsgd.dynamics.grid import SettingsGrid
+from statsgd.dynamics.launch import launch
+from statsgd.dynamics.schedule import (
+    Observable,
+    check_observables,
+    endpoint_groups,
+    schedule,
+    snapshot_groups,
+)
 from statsgd.problems import Problem
 from statsgd.provenance import describe, provenance
+from statsgd.running.blocks import Blocks, Lanes
+from statsgd.running.chunks import Stretch
+from statsgd.running.records import Layout, Records
+from statsgd.running.run import Run
+from statsgd.running.stacked import Stacked
 
 
 def simulate(
     problem: Problem,
-    dynamics: Dynamics | Grid,
+    dynamics: Dynamics | SettingsGrid,
     *,
     steps: int,
     replicas: int,
@@ -97,29 +99,21 @@ def simulate(
     total, number = count("steps", steps), count("replicas", replicas)
     if count("phases", phases) > total:
         raise ValueError(f"phases must be at most steps = {total}, got {phases}")
-    calm = total - phases + 1  # up to here all replicas are on their way
-    settings = dynamics if isinstance(dynamics, Grid) else Grid(dynamics, {})
-    chosen, processes = share_of(devices)
-    size = min(count("block_size", block_size), number)
-    blocks = Blocks(settings.cells, number, size, len(chosen) * processes, processes)
-    mesh = Mesh(np.array(chosen), ("replica",), axis_types=(AxisType.Auto,))
+    first_end = total - phases + 1
+    settings = dynamics if isinstance(dynamics, SettingsGrid) else SettingsGrid(dynamics, {})
+    size = count("block_size", block_size)
+    blocks = Blocks.over(devices, cells=settings.cells, lanes=number, size=size)
     observables = check_observables(problem, observe)
-    schedules: dict[str, list[int]] = {}
-    if observables:
-        schedules["observables"] = schedule("observe_at", observe_at, calm)
-    keep_steps = [] if keep is None else schedule("keep", keep, calm)
-    for index in range(settings.cells):
-        settings.cell(index).check(problem, allow_unstable=allow_unstable)
+    observe_steps = schedule("observe_at", observe_at, first_end) if observables else []
+    keep_steps = [] if keep is None else schedule("keep", keep, first_end)
+    settings.check(problem, allow_unstable=allow_unstable)
     seeds = _seeds(seed, settings.cells)
     lanes = launch(
         problem, settings, start, replicas=number, seeds=seeds, steps=total, phases=phases
     )
-    templates = {
-        "observables": {n: jax.eval_shape(f, problem.template) for n, f in observables.items()}
-    }
-    for part in kept(lanes.state) if keep_steps else ():
-        group = "snapshots" if part == "params" else f"snapshots_{part}"
-        schedules[group], templates[group] = keep_steps, problem.template
+    kept = dict.fromkeys(snapshot_groups(lanes.moving.state), keep_steps)
+    schedules = {g: at for g, at in ({"observables": observe_steps} | kept).items() if at}
+    events = sorted({*itertools.chain(*schedules.values()), first_end, total})
     attributes = provenance(
         "ensemble",
         seed=seeds if isinstance(seed, Sequence) else seeds[0],
@@ -134,63 +128,83 @@ def simulate(
         observe=describe(observables),
         schedules=schedules,
     )
-    layout = Layout(settings.axes, number)
-    recorder: InMemory | ZarrStore
-    done = -1
-    if store is None:
-        recorder = InMemory(layout, schedules)
-    else:
-        recorder = ZarrStore(store, layout, blocks, schedules, templates, attributes)
-        done, (state, diverged_at) = recorder.resume((lanes.state, lanes.diverged_at))
-        lanes = lanes._replace(state=state, diverged_at=diverged_at)
+    ensemble = Ensemble(
+        title="simulate",
+        blocks=blocks,
+        layout=Layout(settings.axes, number, lane="replica", record="step"),
+        schedules=schedules,
+        stretches=[Stretch(event, SEGMENT) for event in events],
+        attributes=attributes,
+        problem=problem,
+        settings=settings.stacked(),
+        observables=observables,
+        first_end=first_end,
+    )
+    return ensemble.carry_out(lanes, store=store, progress=progress)
 
-    flight = jax.device_put(blocks.split(lanes), NamedSharding(mesh, PartitionSpec("replica")))
-    parts = settings.parts()
 
-    def move(flight, at, ask):
-        return advance(parts, problem, flight, jnp.int32(ask), ending=at >= calm, mesh=mesh)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ensemble(Run):
+    """Replicas of `simulate`, recorded after steps at which a chunk ends."""
 
-    events = sorted({*itertools.chain(*schedules.values()), calm, total})
-    places = {g: {step: i for i, step in enumerate(steps)} for g, steps in schedules.items()}
-    ahead = [event for event in events if event > done]
-    shown = progress and is_first(processes)
-    marching = march(move, flight, ahead, done=max(done, 0), show=shown, processes=processes)
+    problem: Problem
+    settings: Stacked
+    observables: dict[str, Observable]
+    first_end: int
+    """Up to this step all replicas are on their way."""
 
-    def result() -> xr.DataTree:
-        loss = observe_replicas({"loss": problem.loss}, flight.state.params, mesh=mesh)
-        diverged_at = blocks.join(flight.diverged_at)
+    def advance(self, lanes: Lanes, done: int, steps: int) -> tuple[Lanes, dict[str, Records]]:
+        """Replicas later, with the records that belong there."""
+        ending = done >= self.first_end
+        moved = advance(
+            self.settings,
+            self.problem,
+            lanes,
+            jnp.int32(steps),
+            ending=ending,
+            mesh=self.blocks.mesh,
+        )
+        return moved, self._records(moved, done + steps)
+
+    def _records(self, lanes: Lanes, step: int) -> dict[str, Records]:
+        due = {group: at[step] for group, at in self._places.items() if step in at}
+        values = snapshot_groups(lanes.moving.state)
+        if "observables" in due:
+            values["observables"] = self._observed(self.observables, lanes)
+        return {
+            group: Records(place, 1, jax.tree.map(lambda leaf: leaf[:, :, None], values[group]))
+            for group, place in due.items()
+        }
+
+    @functools.cached_property
+    def _places(self) -> dict[str, dict[int, int]]:
+        return {g: {step: i for i, step in enumerate(at)} for g, at in self.schedules.items()}
+
+    def _observed(self, observables: dict[str, Observable], lanes: Lanes) -> dict[str, PyTree]:
+        return observe_replicas(observables, lanes.moving.state.params, mesh=self.blocks.mesh)
+
+    def templates(self, lanes: Lanes) -> dict[str, PyTree]:
+        """Those of observables and of parameters."""
+        template = self.problem.template
+        observed = {name: jax.eval_shape(f, template) for name, f in self.observables.items()}
+        return dict.fromkeys(snapshot_groups(lanes.moving.state), template) | {
+            "observables": observed
+        }
+
+    def ends(self, lanes: Lanes) -> dict[str, PyTree]:
+        """How the runs went, and where they are."""
+        state, diverged_at = lanes.moving
         run = {
-            **blocks.join(loss),
-            "steps": blocks.join(flight.state.step),
+            **self._observed({"loss": self.problem.loss}, lanes),
+            "steps": state.step,
             "diverged": diverged_at >= 0,
             "diverged_at": diverged_at,
         }
-        groups = {"run": layout.dataset(run)}
-        for part, tree in kept(flight.state).items():
-            groups["endpoints" if part == "params" else part] = layout.dataset(blocks.join(tree))
-        return recorder.finish(groups, attributes)
+        return {"run": run, **endpoint_groups(state)}
 
-    step = 0
-    try:
-        for step, moved in marching:
-            flight = moved
-            if step in places.get("observables", ()):
-                values = blocks.join(observe_replicas(observables, flight.state.params, mesh=mesh))
-                recorder.record("observables", places["observables"][step], values)
-            if step in places.get("snapshots", ()):
-                for part, tree in kept(flight.state).items():
-                    group = "snapshots" if part == "params" else f"snapshots_{part}"
-                    recorder.record(group, places[group][step], blocks.join(tree))
-            recorder.checkpoint(step, (flight.state, flight.diverged_at), last=step == total)
-    except KeyboardInterrupt:
-        if step == 0 or store is not None:  # nothing done; or the store goes on from there
-            raise
-        raise Interrupted(
-            f"after {step} of {total} steps, which are in this exception's result "
-            "(also as sys.last_value.result)",
-            result(),
-        ) from None
-    return result()
+    def so_far(self, done: int) -> tuple[int, int, str]:
+        """Steps."""
+        return done, self.stretches[-1].end, "steps"
 
 
 def _seeds(seed: int | Sequence[int], cells: int) -> list[int]:

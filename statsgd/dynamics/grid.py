@@ -12,9 +12,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from statsgd.dynamics.dynamics import Dynamics
+from statsgd.problems import Problem
+from statsgd.running.stacked import Stacked, alike, axis_values
 
 
-class Grid(NamedTuple):
+class SettingsGrid(NamedTuple):
     """A dynamics some of whose settings hold one value for every cell: a `grid` or a `batch`."""
 
     dynamics: Dynamics
@@ -32,28 +34,31 @@ class Grid(NamedTuple):
         """Number of combinations; the last axis varies fastest."""
         return math.prod(self.shape)
 
-    def parts(self) -> tuple[Dynamics, Dynamics]:
-        """The settings with a leading axis of cells, and those without.
+    def stacked(self) -> Stacked:
+        """The settings of all cells.
 
-        All single numbers have it, even those that do not vary, so that a cell is computed by the
-        program that a run of its own would compile: others round differently.
+        All single numbers are stacked, even those that do not vary, so that a cell is computed by
+        the program that a run of its own would compile: others round differently.
         """
         varied, shared = eqx.partition(self.dynamics, self.varies)
         single, shared = eqx.partition(shared, _is_single_number)
         repeated = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf), self.cells), single)
-        return eqx.combine(varied, repeated), shared
+        return Stacked(eqx.combine(varied, repeated), shared)
 
-    def cell(self, index: int) -> Dynamics:
-        """The dynamics of one cell."""
-        varied, shared = self.parts()
-        return eqx.combine(jax.tree.map(lambda leaf: leaf[index], varied), shared)
+    def check(self, problem: Problem, *, allow_unstable: bool) -> None:
+        """Raise `ValueError` if the dynamics of any cell cannot run on `problem`."""
+        varied, shared = self.stacked()
+        for index in range(self.cells):
+            # In NumPy, so that errors give the numbers that were asked for.
+            cell = eqx.combine(jax.tree.map(lambda leaf, i=index: leaf[i], varied), shared)
+            cell.check(problem, allow_unstable=allow_unstable)
 
 
 def grid(
     dynamics: Dynamics,
     axes: Mapping[str, Any] | None = None,
     **more: Any,
-) -> Grid:
+) -> SettingsGrid:
     """Every combination of settings along named axes, for one call of `simulate`.
 
         statsgd.grid(sgd, learning_rate=[0.05, 0.1], momentum=[0.0, 0.9])
@@ -82,10 +87,10 @@ def grid(
     for name in values:
         setting = functools.partial(functools.reduce, _get, name.split("."))
         varies = eqx.tree_at(setting, varies, True)
-    return Grid(dynamics, values, varies)
+    return SettingsGrid(dynamics, values, varies)
 
 
-def batch(settings: Sequence[Dynamics]) -> Grid:
+def batch(settings: Sequence[Dynamics]) -> SettingsGrid:
     """Several dynamics that differ in traced numbers alone, for one call of `simulate`.
 
         statsgd.batch([SGD(0.1, noise), SGD(0.2, noise, momentum=0.9)])
@@ -97,33 +102,15 @@ def batch(settings: Sequence[Dynamics]) -> Grid:
     """
     if not settings:
         raise ValueError("settings must hold at least one dynamics, got an empty sequence")
-    numbers, programs = zip(
-        *(eqx.partition(one, eqx.is_inexact_array_like) for one in settings), strict=True
-    )
-    columns = [jax.tree.leaves(one) for one in numbers]
-    structure: Any = jax.tree.structure(numbers[0])
-    shapes = [[np.shape(leaf) for leaf in column] for column in columns]
-    for other in range(1, len(settings)):
-        if (
-            jax.tree.structure(numbers[other]) != structure
-            or shapes[other] != shapes[0]
-            or not eqx.tree_equal(programs[other], programs[0])
-        ):
+    for other in settings[1:]:
+        if not alike(settings[0], other, eqx.is_inexact_array_like):
             raise ValueError(
                 "settings must differ in traced numbers only, got "
-                f"{settings[0]!r} and {settings[other]!r}; others need a run each"
+                f"{settings[0]!r} and {other!r}; others need a run each"
             )
-    rows = list(zip(*columns, strict=True))
-    differs = [any(not np.array_equal(leaf, row[0]) for leaf in row) for row in rows]
-    stacked = [
-        np.stack([np.asarray(leaf) for leaf in row]) if differ else row[0]
-        for row, differ in zip(rows, differs, strict=True)
-    ]
-    joined = eqx.combine(jax.tree.unflatten(structure, stacked), programs[0])
-    varies = eqx.combine(
-        jax.tree.unflatten(structure, differs), jax.tree.map(lambda _: False, programs[0])
-    )
-    return Grid(joined, {"cell": np.arange(len(settings))}, varies)
+    varied, shared = Stacked.of(settings, eqx.is_inexact_array_like)
+    varies = jax.tree.map(lambda leaf: leaf is not None, varied, is_leaf=lambda leaf: leaf is None)
+    return SettingsGrid(eqx.combine(varied, shared), {"cell": np.arange(len(settings))}, varies)
 
 
 def _axis(dynamics: Dynamics, name: str, entries: Any) -> Float[Any, " n"]:
@@ -138,10 +125,7 @@ def _axis(dynamics: Dynamics, name: str, entries: Any) -> Float[Any, " n"]:
             f"{name!r} must name a traced number of {type(dynamics).__name__}, got {current!r}; "
             "settings that change the program need a run each"
         )
-    values = np.asarray(entries, dtype=np.float64)
-    if values.ndim != 1 or not values.size:
-        raise ValueError(f"{name!r} must have a non-empty sequence of values, got {entries!r}")
-    return values
+    return axis_values(name, entries)
 
 
 def _is_single_number(leaf: Any) -> bool:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Int, PRNGKeyArray, UInt32
 
-from statsgd.dynamics.random_stream import finalise
+from statsgd.running.random_stream import finalise
 
 #: Batches up to this size without repeats are drawn by Floyd's algorithm, whose work is S².
 FLOYD_LIMIT = 256

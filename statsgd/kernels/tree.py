@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, PRNGKeyArray, PyTree
 
-from statsgd.dynamics.random_stream import normal
+from statsgd.running.random_stream import normal
 
 
 def random_like(key: PRNGKeyArray, tree: PyTree) -> PyTree:

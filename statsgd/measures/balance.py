@@ -10,7 +10,6 @@ import xarray as xr
 from jaxtyping import Float, PyTree
 
 from statsgd.arguments import count, finite_array, fraction, non_negative, positive
-from statsgd.dynamics import stream_key
 from statsgd.dynamics.noise import GradientNoise
 from statsgd.dynamics.noise.minibatch import Minibatch, centred_example_gradients
 from statsgd.dynamics.sgd import SGD
@@ -20,6 +19,7 @@ from statsgd.measures.symmetries import Symmetry, check_symmetry
 from statsgd.measures.trajectories import endpoint_trajectories, trajectories
 from statsgd.precision import in_double_precision
 from statsgd.problems import Problem
+from statsgd.running import stream_key
 
 
 class ChargeIdentity(NamedTuple):

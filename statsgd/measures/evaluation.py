@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from statsgd.arguments import is_traced
-from statsgd.dynamics import stream_key
 from statsgd.precision import in_double_precision
 from statsgd.problems import Problem
+from statsgd.running import stream_key
 
 #: Random vectors that are multiplied at the same time, which bounds memory.
 PROBES_AT_ONCE = 16

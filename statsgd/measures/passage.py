@@ -7,14 +7,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, PyTree
+from jax.sharding import Mesh
+from jaxtyping import Bool, Int, PyTree
 
 from statsgd.arguments import count
-from statsgd.dynamics import Dynamics
-from statsgd.dynamics.grid import Grid
+from statsgd.dynamics import Dynamics, SettingsGrid
 from statsgd.dynamics.launch import launch
 from statsgd.measures.exits import ExitTimes
 from statsgd.problems import Problem
+from statsgd.running.blocks import Blocks, Lanes, over_blocks
+from statsgd.running.stacked import Stacked
 
 type Region = Callable[[PyTree], Bool[Any, ""]]
 
@@ -43,48 +45,61 @@ def first_passage(
     Raises `ValueError` for a region that does not give one boolean, and for starts outside.
     """
     total, number = count("steps", steps), count("replicas", replicas)
-    size = min(count("block_size", block_size), number)
+    size = count("block_size", block_size)
+    blocks = Blocks.over(None, cells=1, lanes=number, size=size)
     shape = jax.eval_shape(inside, problem.template)
     if getattr(shape, "shape", None) != () or shape.dtype != jnp.bool_:
         raise ValueError(f"inside must return one boolean, got {shape}")
-    dynamics.check(problem, allow_unstable=allow_unstable)
-    lanes = launch(
-        problem, Grid(dynamics, {}), start, replicas=number, seeds=[seed], steps=total, phases=1
-    )
-    outside = int(np.sum(~np.asarray(jax.jit(jax.vmap(inside))(lanes.state.params))))
+    settings = SettingsGrid(dynamics, {})
+    settings.check(problem, allow_unstable=allow_unstable)
+    lanes = launch(problem, settings, start, replicas=number, seeds=[seed], steps=total)
+    outside = int(np.sum(~np.asarray(jax.jit(jax.vmap(inside))(lanes.moving.state.params))))
     if outside:
         raise ValueError(f"start must lie inside the region, got {outside} replicas outside")
-    taken, left = _run(dynamics, problem, inside, lanes.key, lanes.state, jnp.int32(total), size)
-    return ExitTimes(np.asarray(taken, dtype=np.float64), np.asarray(left))
+    taken, left = blocks.join(
+        _exits(
+            settings.stacked(),
+            problem,
+            inside,
+            blocks.place(lanes),
+            jnp.int32(total),
+            mesh=blocks.mesh,
+        )
+    )
+    return ExitTimes(taken.astype(np.float64), left)
 
 
 @eqx.filter_jit
-def _run(
-    dynamics: Dynamics,
+def _exits(
+    settings: Stacked,
     problem: Problem,
     inside: Region,
-    keys: Any,
-    states: Any,
-    steps: Any,
-    block_size: int,
-) -> tuple[Any, Any]:
-    def one(lane):
-        key, state = lane
+    replicas: Lanes,
+    steps: Int[Any, ""],
+    *,
+    mesh: Mesh,
+) -> tuple[Int[Any, "blocks size"], Bool[Any, "blocks size"]]:
+    """Steps that every replica took, and whether it has left."""
 
-        def going(carry):
-            _, taken, left = carry
-            return ~left & (taken < steps)
+    def run_block(block: Lanes, steps):
+        dynamics = settings.cell(block.cell[0])
 
-        def move(carry):
-            state, taken, _ = carry
-            moved = dynamics.step(key, problem, state)
-            finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(moved.params)]
-            held = inside(moved.params) & jnp.all(jnp.stack(finite))
-            return moved, taken + 1, ~held
+        def run(key, state):
+            def going(carry):
+                _, taken, left = carry
+                return ~left & (taken < steps)
 
-        _, taken, left = jax.lax.while_loop(
-            going, move, (state, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
-        )
-        return taken, left
+            def move(carry):
+                state, taken, _ = carry
+                moved = dynamics.step(key, problem, state)
+                finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(moved.params)]
+                held = inside(moved.params) & jnp.all(jnp.stack(finite))
+                return moved, taken + 1, ~held
 
-    return jax.lax.map(one, (keys, states), batch_size=block_size)
+            begin = (state, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+            _, taken, left = jax.lax.while_loop(going, move, begin)
+            return taken, left
+
+        return jax.vmap(run)(block.fixed.key, block.moving.state)
+
+    return over_blocks(run_block, replicas, steps, mesh=mesh)

@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Float, PyTree
 
 from statsgd.arguments import count, finite_array, positive, symmetric
-from statsgd.dynamics import stream_key
 from statsgd.dynamics.noise.minibatch import all_examples
 from statsgd.precision import in_double_precision
 from statsgd.problems import DiagonalLinearNetwork, Problem, SampledProblem
+from statsgd.running import stream_key
 
 type Part = str | tuple[str, Any]
 type Shapes = dict[str, tuple[int, ...]]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from statsgd.dynamics.store_identity import open_store
+from statsgd.running.store_identity import open_store
 from statsgd.sweeps.cells import Cell, Table
 from statsgd.sweeps.records import Failure, Group, Record, require_alike
 

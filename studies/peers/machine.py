@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from statsgd.dynamics import stream_key
+from statsgd.running import stream_key
 from studies.peers.race import seconds
 
 _WORDS = 2**14  # 64 kB: stays in the second-level cache

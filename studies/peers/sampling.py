@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from statsgd.dynamics import sampling, stream_key
+from statsgd.dynamics import sampling
+from statsgd.running import stream_key
 from studies.peers.race import Runner
 
 

@@ -1,10 +1,5 @@
 """Ensembles: what they return, and that nothing but the arguments decides it."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +16,7 @@ INPUTS = RNG.normal(size=(24, 3))
 TARGETS = INPUTS @ [1.0, -1.0, 0.5] + RNG.normal(size=24)
 PROBLEM = linear_regression(INPUTS, TARGETS)
 SGD = statsgd.SGD(0.05, Minibatch(4, "reshuffle"), momentum=0.5)
-ASKED = {
+OPTIONS = {
     "steps": 50,
     "replicas": 23,
     "seed": 3,
@@ -34,7 +29,7 @@ ASKED = {
 
 @pytest.fixture(scope="module")
 def reference():
-    return statsgd.simulate(PROBLEM, SGD, **ASKED)
+    return statsgd.simulate(PROBLEM, SGD, **OPTIONS)
 
 
 def test_groups_dims_and_coordinates(reference):
@@ -59,49 +54,22 @@ def test_groups_dims_and_coordinates(reference):
 
 @pytest.mark.parametrize("block_size", [2, 5, 64])
 def test_blocks_do_not_change_a_bit(reference, block_size):
-    assert statsgd.simulate(PROBLEM, SGD, block_size=block_size, **ASKED).identical(reference)
+    assert statsgd.simulate(PROBLEM, SGD, block_size=block_size, **OPTIONS).identical(reference)
 
 
 def test_blocks_of_one_may_round_differently_but_no_more(reference):
-    alone = statsgd.simulate(PROBLEM, SGD, block_size=1, **ASKED)
+    alone = statsgd.simulate(PROBLEM, SGD, block_size=1, **OPTIONS)
     np.testing.assert_allclose(alone["endpoints"].params, reference["endpoints"].params, rtol=1e-5)
 
 
 def test_replicas_do_not_depend_on_how_many_there_are(reference):
-    fewer = statsgd.simulate(PROBLEM, SGD, **(ASKED | {"replicas": 9}))
+    fewer = statsgd.simulate(PROBLEM, SGD, **(OPTIONS | {"replicas": 9}))
     assert fewer["endpoints"].equals(reference["endpoints"].isel(replica=slice(9)))
 
 
 def test_chunks_do_not_change_a_bit(reference, monkeypatch):
-    monkeypatch.setattr("statsgd.dynamics.advance._SECONDS_PER_CHUNK", 0.0)
-    assert statsgd.simulate(PROBLEM, SGD, **ASKED).identical(reference)
-
-
-DEVICES = """
-import sys
-import jax
-jax.config.update("jax_num_cpu_devices", 2)
-sys.path.insert(0, sys.argv[1])
-from test_ensemble import ASKED, PROBLEM, SGD
-import statsgd
-one = statsgd.simulate(PROBLEM, SGD, block_size=4, devices=jax.devices()[:1], **ASKED)
-two = statsgd.simulate(PROBLEM, SGD, block_size=4, devices=jax.devices(), **ASKED)
-assert len(jax.devices()) == 2
-print(one.identical(two))
-"""
-
-
-def test_two_devices_give_the_same_bits_as_one():
-    here = Path(__file__).parent
-    done = subprocess.run(
-        [sys.executable, "-c", DEVICES, str(here)],
-        capture_output=True,
-        text=True,
-        cwd=here.parents[1],
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        check=False,
-    )
-    assert done.stdout.strip() == "True", done.stderr
+    monkeypatch.setattr("statsgd.running.chunks._SECONDS_PER_CHUNK", 0.0)
+    assert statsgd.simulate(PROBLEM, SGD, **OPTIONS).identical(reference)
 
 
 def growing(params):

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from statsgd.dynamics import stream_key
 from statsgd.dynamics.noise import NOISES, noise_covariance
 from statsgd.noise import (
     Anisotropic,
@@ -18,6 +17,7 @@ from statsgd.noise import (
     TraceMatched,
 )
 from statsgd.problems import empirical_risk, landscape, linear_regression, population_risk
+from statsgd.running import stream_key
 
 RNG = np.random.default_rng(4)
 INPUTS = RNG.normal(size=(12, 2))

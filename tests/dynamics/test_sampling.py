@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from statsgd.dynamics import sampling, stream_key
+from statsgd.dynamics import sampling
 from statsgd.noise import Minibatch
 from statsgd.problems import landscape, linear_regression, population_risk
+from statsgd.running import stream_key
 
 X = np.array([1.0, -1.0, 2.0, 0.5, -0.5, 1.5])
 Y = np.array([1.0, 0.0, 1.0, 1.0, -1.0, 2.0])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from statsgd import SGD, noise, problems
-from statsgd.dynamics import stream_key
 from statsgd.dynamics.noise import GradientNoise
+from statsgd.running import stream_key
 
 TILTED = np.array([[2.0, 0.3], [0.3, 0.7]])
 

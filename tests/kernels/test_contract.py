@@ -11,7 +11,8 @@ import pytest
 from numpyro.infer import MCMC
 
 from statsgd import sample
-from statsgd.kernels import runner
+from statsgd.kernels import chains
+from statsgd.running import chunks
 from tests.kernels.settings import build
 from tests.kernels.test_battery import RUN, every_kernel, run, skewed
 
@@ -93,7 +94,7 @@ def test_one_compilation_serves_other_numbers_pickles_and_resumed_runs(name, tmp
     assert not np.any(np.isclose(other["x"], draws["x"]))
     assert len(TRACED) == once
     # Cut off by Ctrl-C between chunks, here of one step each after the first.
-    advance, calls = runner.advance, []
+    advance, calls = chains.advance, []
 
     def cut(*arguments, **options):
         calls.append(1)
@@ -102,9 +103,9 @@ def test_one_compilation_serves_other_numbers_pickles_and_resumed_runs(name, tmp
         return advance(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "advance", cut)
-        patch.setattr(runner, "_SECONDS_PER_CHUNK", 0.0)
-        patch.setattr(runner, "_FIRST_CHUNK", 1)
+        patch.setattr(chains, "advance", cut)
+        patch.setattr(chunks, "_SECONDS_PER_CHUNK", 0.0)
+        patch.setattr(chunks, "_FIRST_CHUNK", 1)
         with pytest.raises(KeyboardInterrupt):
             go(kernel, store=tmp_path / "draws")
     assert len(calls) == 25

@@ -118,7 +118,7 @@ def test_bad_input_is_named():
     for kernel, changes, message in (
         (MALA(**FIXED), {"grid": {"colour": [1.0]}}, "grid names must be .* got 'colour'"),
         (MALA(**FIXED), {"grid": {"law.colour": [1.0]}}, "known here: law.hessian"),
-        (MALA(**FIXED), {"grid": {"step_size": []}}, "grid 'step_size' must be a sequence"),
+        (MALA(**FIXED), {"grid": {"step_size": []}}, "grid 'step_size' must be a non-empty"),
         (MALA(**FIXED), {"grid": {"step_size": [-1.0]}}, "grid 'step_size' must be positive"),
         (MALA(), {"grid": {"step_size": [1.0]}}, "grid over step_size needs a kernel with"),
         (

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from statsgd.arguments import non_negative, positive, symmetric
 from statsgd.dynamics.noise.gradient_noise import GradientNoise, register, symmetric_root
-from statsgd.dynamics.random_stream import normal
 from statsgd.problems import Problem
+from statsgd.running.random_stream import normal
 
 
 class IsotropicNoise(GradientNoise):

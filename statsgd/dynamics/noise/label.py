@@ -10,8 +10,8 @@ from jaxtyping import Float, Int, PRNGKeyArray, PyTree
 from statsgd.arguments import positive
 from statsgd.dynamics.noise.gradient_noise import GradientNoise, register
 from statsgd.dynamics.noise.minibatch import Minibatch, all_examples
-from statsgd.dynamics.random_stream import normal
 from statsgd.problems import PopulationRisk, Problem
+from statsgd.running.random_stream import normal
 
 
 @register

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 import statsgd
-from statsgd.dynamics.processes import share_of
 from statsgd.kernels import MALA
 from statsgd.laws import Gibbs
 from statsgd.noise import Minibatch
 from statsgd.problems import linear_regression, quartic_wells
+from statsgd.running.processes import share_of
+from tests.running.cases import same
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,12 +43,6 @@ def draw():
     )  # fmt: skip
 
 
-def same(one, other):
-    return set(one.children) == set(other.children) and all(
-        one[group].to_dataset().equals(other[group].to_dataset()) for group in one.children
-    )
-
-
 TOGETHER = """
 import sys
 import jax
@@ -56,7 +51,7 @@ rank, port, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=rank)
 import tests.conftest  # the same type checker, so that functions are the same
-from tests.dynamics.test_processes import draw, run
+from tests.running.test_processes import draw, run
 assert jax.process_count() == 2
 for name, found in {
     "ensemble": run(folder + "/ensemble.zarr"),
@@ -90,11 +85,11 @@ def test_two_processes_equal_one(tmp_path):
         )
         for rank in range(2)
     ]  # fmt: skip
-    said = []
+    outputs = []
     for process in processes:
         with process:
-            said.append(process.communicate(timeout=300))
-        assert process.returncode == 0, said[-1][1]
+            outputs.append(process.communicate(timeout=300))
+        assert process.returncode == 0, outputs[-1][1]
     one = {"ensemble": run(), "draws": draw()}
     for name, tree in one.items():
         for group in tree.children:
@@ -107,13 +102,13 @@ def test_two_processes_equal_one(tmp_path):
     # What two processes wrote is a store like any other, and one process reads it.
     assert same(run(tmp_path / "ensemble.zarr"), one["ensemble"])
     # A store of another run is refused in both, and neither waits for the other.
-    assert "0 ValueError store" in said[0][0]
-    assert "seed is 3 there and 4 here" in said[0][0]
-    assert "1 RuntimeError the first process could not use the store" in said[1][0]
+    assert "0 ValueError store" in outputs[0][0]
+    assert "seed is 3 there and 4 here" in outputs[0][0]
+    assert "1 RuntimeError the first process could not use the store" in outputs[1][0]
     # Devices of one process make a run of its own.
     for rank in range(2):
         alone = float(run(seed=rank)["endpoints"].params.sum())
-        assert f"{rank} {alone}" in said[rank][0]
+        assert f"{rank} {alone}" in outputs[rank][0]
 
 
 def test_devices_are_of_one_process_or_of_all(monkeypatch):

@@ -1,9 +1,9 @@
 """Records on disk: a Zarr store that a run cut off at any moment can be resumed from.
 
-Records go to Zarr arrays as they come. The state of all lanes (replicas or chains) is the one chunk
-of one array, with a check sum, which Zarr replaces in one move after the records before it are
-written. A run that is cut off starts again from there and writes the same records once more, so
-that it does not matter what it had written since.
+Records go to Zarr arrays as they come. The state of all lanes is the one chunk of one array, with a
+check sum, which Zarr replaces in one move after the records before it are written. A run that is
+cut off starts again from there and writes the same records once more, so that it does not matter
+what it had written since.
 """
 
 import io
@@ -20,10 +20,10 @@ import numpy as np
 import xarray as xr
 from jaxtyping import PyTree
 
-from statsgd.dynamics.launch import Blocks
-from statsgd.dynamics.processes import agreed, first_does, is_first
-from statsgd.dynamics.records import Layout
-from statsgd.dynamics.store_identity import open_store
+from statsgd.running.blocks import Blocks
+from statsgd.running.processes import agreed, first_does, is_first
+from statsgd.running.records import Layout, Records
+from statsgd.running.store_identity import open_store
 
 _CHUNK_BYTES = 2**20
 _CHECKPOINT = "checkpoint"
@@ -32,6 +32,9 @@ _SHARE_OF_TIME = 0.05  # that writing checkpoints may take
 
 class ZarrStore:
     """Records and checkpoints of one run in the directory `path`.
+
+    `schedules` has, for every group, the labels of its records, and `templates` shape and dtype of
+    one record of one lane.
 
     Raises `ValueError` if `path` holds anything else: another configuration, by the name of the
     field that differs, or no such run at all. Nothing is overwritten then.
@@ -51,24 +54,23 @@ class ZarrStore:
         self.path = Path(path)
         self.layout = layout
         self.blocks = blocks
-        self.schedules = schedules
-        self.pending: dict[str, list[tuple[int, PyTree]]] = {group: [] for group in schedules}
+        self.pending: dict[str, list[Records]] = {group: [] for group in schedules}
         self.written, self.cost = -math.inf, 0.0
         self.processes = blocks.processes
         self.root: Any
 
         def make() -> None:
             self.root = open_store(self.path, attributes)
-            for group, steps in schedules.items():
+            for group, labels in schedules.items():
                 if not (self.path / group / "zarr.json").exists() or self._load() is None:
-                    self._create(group, templates[group], steps)
+                    self._create(group, templates[group], labels)
 
         first_does(make, self.processes)
         if not is_first(self.processes):
             self.root = zarr.open_group(str(self.path), mode="r")
 
-    def _create(self, group: str, template: PyTree, steps: Sequence[int]) -> None:
-        coords = {**self.layout.coords, self.layout.record: np.asarray(steps)}
+    def _create(self, group: str, template: PyTree, labels: Sequence[int]) -> None:
+        coords = {**self.layout.coords, self.layout.record: np.asarray(labels)}
         empty = xr.Dataset(coords=coords)
         empty.to_zarr(str(self.path), group=group, mode="w", consolidated=False, zarr_format=3)
         lanes = math.prod(self.layout.shape)
@@ -76,27 +78,24 @@ class ZarrStore:
         def one_record(leaf):
             return np.broadcast_to(np.zeros((), leaf.dtype), (lanes, 1, *leaf.shape))
 
-        variables = self.layout.variables(jax.tree.map(one_record, template), stepped=True)
+        variables = self.layout.variables(jax.tree.map(one_record, template), recorded=True)
         for name, (dims, array) in variables.items():
             axis = len(self.layout.shape)
-            length = min(len(steps), max(1, _CHUNK_BYTES // max(1, array.nbytes)))
+            length = min(len(labels), max(1, _CHUNK_BYTES // max(1, array.nbytes)))
             self.root[group].create_array(
                 name,
-                shape=(*array.shape[:axis], len(steps), *array.shape[axis + 1 :]),
+                shape=(*array.shape[:axis], len(labels), *array.shape[axis + 1 :]),
                 chunks=(*array.shape[:axis], length, *array.shape[axis + 1 :]),
                 dtype=array.dtype,
                 dimension_names=dims,
                 fill_value=np.nan if np.issubdtype(array.dtype, np.inexact) else 0,
             )
 
-    def record(self, group: str, index: int, tree: PyTree) -> None:
-        """Keep `tree` until the next checkpoint."""
-        self.extend(group, index, jax.tree.map(lambda leaf: np.asarray(leaf)[:, None], tree))
-
-    def extend(self, group: str, first: int, tree: PyTree) -> None:
-        """Keep several records, the second axis of `tree`, until the next checkpoint."""
+    def record(self, records: Mapping[str, Records]) -> None:
+        """Keep `records` until the next checkpoint."""
         if is_first(self.processes):
-            self.pending[group].append((first, tree))
+            for group, found in records.items():
+                self.pending[group].append(found)
 
     def checkpoint(self, step: int, state: PyTree, *, last: bool) -> None:
         """Write what is pending and then the state, unless that was done a moment ago."""
@@ -112,17 +111,16 @@ class ZarrStore:
         self.cost = self.written - begin
 
     def _flush(self) -> None:
-        for group, records in self.pending.items():
-            if not records:
+        lead = (slice(None),) * len(self.layout.shape)
+        for group, pending in self.pending.items():
+            if not pending:
                 continue
-            first, trees = records[0][0], [tree for _, tree in records]
-            joined = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *trees)
-            for name, (_, array) in self.layout.variables(joined, stepped=True).items():
-                axis = len(self.layout.shape)
-                lead = (slice(None),) * axis
-                place = (*lead, slice(first, first + array.shape[axis]))
-                self.root[group][name][place] = array
-            records.clear()
+            values = [records.values for records in pending]
+            joined = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *values)
+            there = slice(pending[0].first, pending[-1].first + pending[-1].number)
+            for name, (_, array) in self.layout.variables(joined, recorded=True).items():
+                self.root[group][name][(*lead, there)] = array
+            pending.clear()
 
     def _save(self, step: int, lanes: PyTree) -> None:
         from zarr.codecs import Crc32cCodec

@@ -1,6 +1,6 @@
-"""A counter-based random stream for ensembles, as a JAX PRNG implementation.
+"""A counter-based random stream for replicas and chains, as a JAX PRNG implementation.
 
-Every word is a function of (seed, replica, step, position): results do not depend on how replicas
+Every word is a function of (seed, lane, step, position): results do not depend on how lanes
 are blocked, chunked or sharded, and nothing is carried from step to step. `jax.random` works with
 these keys as with any others; `normal` is a faster Gaussian than `jax.random.normal`.
 
@@ -9,7 +9,7 @@ constants are those of the published low-bias search of C. Wellons, `hash-prospe
 position, keyed between and before the rounds. Folding in a number passes both key words through
 the finaliser. This costs about a fifth of JAX's threefry. It is a generator for simulation, not for
 cryptography; its uniformity, its independence between positions, steps and replicas and its
-Gaussian tails are tested in `tests/dynamics/test_random_stream.py`.
+Gaussian tails are tested in `tests/running/test_random_stream.py`.
 """
 
 import math

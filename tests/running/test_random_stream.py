@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from statsgd.dynamics import stream_key
-from statsgd.dynamics.random_stream import normal
+from statsgd.running import stream_key
+from statsgd.running.random_stream import normal
 
 WORDS = 2**20
 

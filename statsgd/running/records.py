@@ -1,0 +1,107 @@
+"""What lanes leave on their way, and how it becomes labelled groups."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+import xarray as xr
+from jaxtyping import PyTree
+
+from statsgd.problems.parameters import leaf_names
+
+
+class Layout:
+    """Axes that every array of records begins with: those of the grid, then the lanes.
+
+    `lane` and `record` are the dims of lanes and of their records.
+    """
+
+    def __init__(self, axes: Mapping[str, Any], lanes: int, *, lane: str, record: str):
+        self.coords: dict[str, Any] = {**axes, lane: np.arange(lanes)}
+        self.shape = (*(len(values) for values in axes.values()), lanes)
+        self.dims = tuple(self.coords)
+        self.record = record
+
+    def variables(self, tree: PyTree, *, recorded: bool = False) -> dict[str, tuple]:
+        """Name to (dims, array) for every leaf of `tree`, whose leading axis is one of lanes.
+
+        With `recorded` the second axis of every leaf is one of records.
+        """
+        lead = (*self.dims, self.record) if recorded else self.dims
+        found = {}
+        for name, leaf in zip(leaf_names(tree), jax.tree.leaves(tree), strict=True):
+            array = np.asarray(leaf)
+            array = array.reshape(*self.shape, *array.shape[1:])
+            rest = [f"{name}_dim_{i}" for i in range(array.ndim - len(lead))]
+            found[name] = ((*lead, *rest), array)
+        return found
+
+    def dataset(self, tree: PyTree, labels: Sequence[int] | None = None) -> xr.Dataset:
+        """A dataset of every leaf of `tree`; `labels` are those of its records, if it has any."""
+        coords = self.coords if labels is None else {**self.coords, self.record: np.asarray(labels)}
+        return xr.Dataset(self.variables(tree, recorded=labels is not None), coords=coords)
+
+
+class Records(NamedTuple):
+    """Consecutive records of one group."""
+
+    first: int
+    """Number of the first of them in the group."""
+    number: int
+    """How many there are."""
+    values: PyTree
+    """Leaves have leading axes (lane, record), or (block, lane, record) on devices."""
+
+
+@runtime_checkable
+class Recorder(Protocol):
+    """Where records go during a run."""
+
+    def resume(self, state: PyTree) -> tuple[int, PyTree]:
+        """Steps done and the state of the lanes then; −1 and `state` if none were."""
+
+    def record(self, records: Mapping[str, Records]) -> None:
+        """Keep records, by group."""
+
+    def checkpoint(self, step: int, state: PyTree, *, last: bool) -> None:
+        """Everything up to `step` has been recorded, and the blocks of lanes are in `state`."""
+
+    def finish(self, groups: Mapping[str, xr.Dataset], attributes: dict) -> xr.DataTree:
+        """The result: `groups`, and one group for each kind of record."""
+
+
+class InMemory:
+    """Records kept in memory, for runs without a store.
+
+    `schedules` has, for every group, the labels of its records.
+    """
+
+    def __init__(self, layout: Layout, schedules: Mapping[str, Sequence[int]]):
+        self.layout = layout
+        self.schedules = schedules
+        self.kept: list[Mapping[str, Records]] = []
+
+    def resume(self, state: PyTree) -> tuple[int, PyTree]:
+        """The beginning: what was in memory is lost with its process."""
+        return -1, state
+
+    def record(self, records: Mapping[str, Records]) -> None:
+        """Append `records`, all groups at once, so that Ctrl-C cannot come in between."""
+        self.kept.append(records)
+
+    def checkpoint(self, step: int, state: PyTree, *, last: bool) -> None:
+        """Nothing."""
+
+    def finish(self, groups: Mapping[str, xr.Dataset], attributes: dict) -> xr.DataTree:
+        """One tree with all groups; records that an interrupted run did not reach are not in it."""
+        recorded = {}
+        for group, labels in self.schedules.items():
+            values = [records[group].values for records in self.kept if group in records]
+            if values:
+                joined = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *values)
+                number = jax.tree.leaves(joined)[0].shape[1]
+                recorded[group] = self.layout.dataset(joined, labels[:number])
+        result = xr.DataTree.from_dict({**groups, **recorded})
+        result.attrs = attributes
+        return result

@@ -1,0 +1,98 @@
+"""Blocks: nothing is lost in them, and where they lie does not change a bit."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from statsgd import SGD, simulate
+from statsgd.noise import NoNoise
+from statsgd.problems import landscape
+from statsgd.running import blocks as blocks_module
+from statsgd.running.blocks import Blocks, over_blocks
+from tests.running.cases import start
+
+
+@pytest.mark.parametrize(
+    ("cells", "lanes", "size", "devices"),
+    list(itertools.product([1, 3], [1, 5, 8], [1, 4, 8], [1, 2, 3])),
+)
+def test_joining_inverts_splitting(cells, lanes, size, devices):
+    blocks = Blocks(cells, lanes, min(size, lanes), tuple(jax.devices()[:1]) * devices)
+    values = np.arange(cells * lanes * 2.0).reshape(cells * lanes, 2)
+    cell = np.repeat(np.arange(cells), lanes)
+    split = blocks.split({"values": values, "cell": cell})
+    assert split["values"].shape[1:] == (min(size, lanes), 2)
+    assert len(split["values"]) % devices == 0
+    # No block is of two cells.
+    assert np.all(split["cell"] == split["cell"][:, :1])
+    joined = blocks.join(split)
+    np.testing.assert_array_equal(joined["values"], values)
+    np.testing.assert_array_equal(joined["cell"], cell)
+
+
+def test_a_block_is_as_large_as_an_equal_share_allows():
+    def size(lanes, size=None):
+        return Blocks.over(jax.devices()[:1], cells=1, lanes=lanes, size=size).size
+
+    assert (size(5), size(1000), size(5, 64), size(1000, 100)) == (5, 64, 5, 100)
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """All blocks are done at once, as on a GPU."""
+    jax.clear_caches()
+    monkeypatch.setattr(blocks_module, "_one_by_one", lambda mesh: False)
+    yield
+    jax.clear_caches()
+
+
+def test_a_function_of_every_block(at_once):
+    blocks = Blocks.over(None, cells=1, lanes=6, size=2)
+    lanes = jnp.arange(6.0)
+    found = over_blocks(
+        lambda block, factor: factor * jnp.cumsum(block), blocks.place(lanes), 2.0, mesh=blocks.mesh
+    )
+    np.testing.assert_array_equal(blocks.join(found), [0, 2, 4, 10, 8, 18])
+
+
+@pytest.mark.parametrize("phases", [1, 10])
+def test_replicas_are_the_same_one_by_one_and_at_once(request, phases):
+    # Some diverge, in one of the blocks at a time: θ ← θ + ηθ³ overflows from θ > 0.
+    problem = landscape(lambda params: -0.25 * jnp.sum(params**4), np.zeros(1))
+    begin = np.array([[0.0], [1.0], [2.0], [0.0], [0.5], [0.01]], dtype=np.float32)
+    options = {"steps": 100, "replicas": 6, "seed": 0, "start": begin, "block_size": 2}
+
+    def run():
+        return simulate(problem, SGD(0.1, NoNoise()), phases=phases, progress=False, **options)
+
+    one_by_one = run()
+    request.getfixturevalue("at_once")
+    together = run()
+    for name in ("diverged_at", "steps"):
+        np.testing.assert_array_equal(one_by_one["run"][name], together["run"][name])
+    np.testing.assert_allclose(
+        one_by_one["endpoints"].params, together["endpoints"].params, rtol=1e-5
+    )
+
+
+DEVICES = """
+import sys
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+from tests.running.cases import CASES
+name, options = sys.argv[1], {"ensemble": {"replicas": 23, "block_size": 4}, "draws": {"chains": 5}}
+one, two = (
+    CASES[name].run(devices=jax.devices()[:number], **options[name]) for number in (1, 2)
+)
+assert len(jax.devices()) == 2
+assert one.identical(two)
+"""
+
+
+@pytest.mark.parametrize("name", ["ensemble", pytest.param("draws", marks=pytest.mark.slow)])
+def test_two_devices_give_the_same_bits_as_one(name):
+    with start(DEVICES, name) as process:
+        assert process.wait(timeout=300) == 0
