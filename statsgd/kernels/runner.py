@@ -4,11 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 import xarray as xr
-from numpyro.infer import Predictive
 
 from statsgd.arguments import count
 from statsgd.kernels.adapter import LangevinKernel
@@ -45,7 +43,7 @@ def sample(
 ) -> xr.DataTree:
     """Draw from `law`.
 
-    With `kernel=None` a law whose model is generative is drawn from exactly and independently;
+    With `kernel=None` a law that has `exact_draws` is drawn from exactly and independently;
     any other law by `MALA()`. A kernel is used as given; its own model, if any, is ignored.
 
     One compilation serves every law of the same type and shape and every value of the kernel's
@@ -151,7 +149,7 @@ def _kernel_for(law: Any, kernel: LangevinKernel | None) -> LangevinKernel | Non
         raise ValueError("law must be given where the kernel is None, got None for both")
     if isinstance(law, Law):
         law.require_proper()
-        if kernel is None and law.generative:
+        if kernel is None and law.exact_draws:
             return None
     return MALA() if kernel is None else kernel
 
@@ -166,7 +164,7 @@ def _exact_draws(
     cells: Sequence[Settings], layout: Layout, draws: int, seed: int, attributes: dict
 ) -> xr.DataTree:
     chains = layout.shape[-1]
-    by_cell = [_draw_exactly(cell.target, jax.random.key(seed), chains * draws) for cell in cells]
+    by_cell = [cell.target.draw_sites(jax.random.key(seed), chains * draws) for cell in cells]
     joined = jax.tree.map(
         lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves]).reshape(
             len(cells) * chains, draws, *leaves[0].shape[1:]
@@ -176,11 +174,6 @@ def _exact_draws(
     recorder = InMemory(layout, {"posterior": range(draws)})
     recorder.record({"posterior": Records(0, draws, joined)})
     return recorder.finish({}, attributes)
-
-
-@eqx.filter_jit
-def _draw_exactly(law: Law, key, number: int):
-    return Predictive(law.model, num_samples=number)(key)
 
 
 def _describe_target(law: Any) -> Any:
