@@ -15,7 +15,6 @@ from scipy.special import logsumexp
 from statsgd.arguments import (
     count,
     finite_array,
-    is_traced,
     non_negative,
     positive,
     symmetric,
@@ -41,7 +40,8 @@ class NoiseEquilibrium(Law):
     runs away. In general it is not the point of equal norms, and weight decay alone would lead
     elsewhere. Starts on one orbit all end here, whatever their charge.
 
-    A point mass: draws are copies of `mean()`, and `log_density` is 0 there and −∞ elsewhere.
+    A point mass: draws are copies of `mean()`, and `log_density`, which is none with respect to
+    Lebesgue measure, is 0 there and −∞ elsewhere.
 
     **Arguments:** `params` `(d,)` a point of the orbit, at a minimum of the loss;
     `noise_covariance` C `(d, d)` there; `generators` one `(d, d)` matrix or commuting ones
@@ -55,7 +55,6 @@ class NoiseEquilibrium(Law):
     setting: ClassVar[str] = "SGD on a loss with exponential symmetries, along their orbits"
     exactness: ClassVar[str] = "exact for the SDE where C is that of the minimum; O(η) off"
     citation: ClassVar[str] = "Ziyin, Wang, Li, Wu (2024), arXiv:2402.07193"
-    normalized: ClassVar[bool] = False
 
     point: Float[Any, " d"]
     orbit_parameters: Float[Any, " K"]
@@ -162,6 +161,11 @@ class NoiseEquilibrium(Law):
         """Number of parameters d."""
         return self.point.shape[-1]
 
+    @property
+    def normalized(self) -> bool:
+        """No: a point mass has no density."""
+        return False
+
     def require_proper(self) -> None:
         """Raise `ImproperLawError` where no unique equilibrium exists."""
         if self.conflict:
@@ -177,17 +181,13 @@ class NoiseEquilibrium(Law):
             with numpyro.plate("replica", obs.shape[0]):
                 numpyro.sample("params", point, obs=obs)
 
-    def log_density(self, params: Float[Any, " d"]) -> Float[Any, ""]:
-        """0 at the equilibrium (to single precision), −∞ elsewhere: a point mass has no density."""
-        self.require_proper()
-        xp = jnp if is_traced(self, params) else np
-        reach = 1e-5 * xp.max(xp.abs(self.point))
-        return xp.where(xp.all(xp.abs(params - self.point) <= reach, axis=-1), 0.0, -xp.inf)
+    def _log_density(self, params: Float[Any, " d"]) -> Float[Any, ""]:
+        # To single precision, in which draws are made.
+        reach = 1e-5 * jnp.max(jnp.abs(self.point))
+        return jnp.where(jnp.all(jnp.abs(params - self.point) <= reach), 0.0, -jnp.inf)
 
-    def mean(self) -> Float[Any, " d"]:
-        """The equilibrium."""
-        self.require_proper()
-        return self.point
+    def _quadrature(self) -> tuple[Float[Any, "1 d"], Float[Any, " 1"]]:
+        return self.point[None], np.ones(1)
 
 
 def linear_network_equilibrium(
