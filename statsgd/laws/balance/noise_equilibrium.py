@@ -1,6 +1,6 @@
 """Where SGD comes to rest on the orbit of a symmetry: the noise equilibrium."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Float, PyTree
+from jaxtyping import Float, PRNGKeyArray, PyTree
 from scipy.optimize import linprog, minimize
 from scipy.special import logsumexp
 
@@ -40,8 +40,7 @@ class NoiseEquilibrium(Law):
     runs away. In general it is not the point of equal norms, and weight decay alone would lead
     elsewhere. Starts on one orbit all end here, whatever their charge.
 
-    A point mass: draws are copies of `mean()`, and `log_density`, which is none with respect to
-    Lebesgue measure, is 0 there and −∞ elsewhere.
+    A point mass: draws are copies of `mean()`, and there is no density.
 
     **Arguments:** `params` `(d,)` a point of the orbit, at a minimum of the loss;
     `noise_covariance` C `(d, d)` there; `generators` one `(d, d)` matrix or commuting ones
@@ -181,10 +180,11 @@ class NoiseEquilibrium(Law):
             with numpyro.plate("replica", obs.shape[0]):
                 numpyro.sample("params", point, obs=obs)
 
-    def _log_density(self, params: Float[Any, " d"]) -> Float[Any, ""]:
-        # To single precision, in which draws are made.
-        reach = 1e-5 * jnp.max(jnp.abs(self.point))
-        return jnp.where(jnp.all(jnp.abs(params - self.point) <= reach), 0.0, -jnp.inf)
+    def _require_density(self, variables: tuple[str, ...]) -> None:
+        raise ImproperLawError("a point mass has no density: read its mean")
+
+    def _draw(self, key: PRNGKeyArray, number: int) -> Mapping[str, Float[Any, "number d"]]:
+        return {"params": np.tile(self.point, (number, 1))}
 
     def _quadrature(self) -> tuple[Float[Any, "1 d"], Float[Any, " 1"]]:
         return self.point[None], np.ones(1)

@@ -64,18 +64,18 @@ class SlopeLaw(Law):
         """Site `params` `(1,)`: a named distribution, or the quantile of a uniform `u`."""
         self.require_proper()
         named = self.exact_distribution()
-        if obs is not None and named is None:
-            density_model(self, dist.constraints.real_vector, obs)
-            return
+        site = None if named is None else named.expand([1]).to_event(1)
         if obs is not None:
+            if site is None:
+                density_model(self, dist.constraints.real_vector, obs)
+                return
             with numpyro.plate("replica", obs.shape[0]):
-                numpyro.sample("params", named.expand([1]).to_event(1), obs=obs)
+                numpyro.sample("params", site, obs=obs)
             return
-        if named is not None:
-            params = numpyro.sample("params", named.expand([1]).to_event(1))
+        if site is not None:
+            params = numpyro.sample("params", site)
         else:
-            u = numpyro.sample("u", dist.Uniform(0, 1))
-            coordinate = self.table.quantile(u)
+            coordinate = self.table.quantile(numpyro.sample("u", dist.Uniform(0, 1)))
             params = numpyro.deterministic("params", jnp.asarray(self.slope_at(coordinate))[None])
         self.push_forward(params[0])
 

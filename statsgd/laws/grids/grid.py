@@ -142,7 +142,7 @@ class Grid(eqx.Module):
         position = (jnp.asarray(params) - np.array(self.lower)) / self.spacing - 0.5
         floor = jnp.floor(position)
         weight = position - floor
-        total = 0.0
+        total: Any = 0.0
         for corner in itertools.product((0, 1), repeat=self.dimension):
             index, factor = [], 1.0
             for i, bit in enumerate(corner):

@@ -329,7 +329,7 @@ class DiagonalNetworkLaw(SlopeLaw):
         if self.num_layers == 1:
             center = self.coordinate_of(m.b2 / (m.b1 + self.weight_decay / 2))
             return center, 60.0, 60.0
-        left = 100.0
+        left: Any = 100.0
         if self.num_layers == 2:
             rate = (self.critical_noise_scale / self.noise_scale - 1) / 2
             left = left + 60 / jnp.clip(rate, 1e-6, None)
