@@ -45,7 +45,7 @@ class NormalLaw(Law):
 
         With `obs`, `params` are observed and `momentum_buffer` is left out.
         """
-        self.require_proper()
+        self.ensure_proper()
         d = self.dimension
         if obs is not None:
             tril = jnp.linalg.cholesky(self.joint[:d, :d])

@@ -62,7 +62,7 @@ class SlopeLaw(Law):
 
     def model(self, obs: Float[Any, "n 1"] | None = None) -> None:
         """Site `params` `(1,)`: a named distribution, or the quantile of a uniform `u`."""
-        self.require_proper()
+        self.ensure_proper()
         named = self.exact_distribution()
         site = None if named is None else named.expand([1]).to_event(1)
         if obs is not None:
@@ -102,7 +102,7 @@ class SlopeLaw(Law):
     def tabulated(self) -> LineTable:
         """The table over the `reach` of the mode; NaN where the law is improper."""
         try:
-            self.require_proper()
+            self.ensure_proper()
         except ImproperLawError:
             nothing, number = np.full(POINTS, np.nan), np.float64(np.nan)
             return LineTable(number, number, nothing, nothing, nothing, number)
