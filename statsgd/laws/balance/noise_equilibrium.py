@@ -172,7 +172,7 @@ class NoiseEquilibrium(Law):
 
     def model(self, obs: Float[Any, "n d"] | None = None) -> None:
         """Site `params`: a point mass."""
-        self.require_proper()
+        self.ensure_proper()
         point = dist.Delta(jnp.asarray(self.point), event_dim=1)
         if obs is None:
             numpyro.sample("params", point)

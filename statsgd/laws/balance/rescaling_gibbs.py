@@ -69,7 +69,7 @@ class RescalingGibbs(PotentialLaw):
 
     def require_proper(self) -> None:
         """Raise `ImproperLawError` without weight decay."""
-        if not is_traced(self.weight_decay) and float(self.weight_decay) == 0:
+        if float(self.weight_decay) == 0:
             raise ImproperLawError(
                 "weight_decay = 0 must be positive: Gibbs law improper along the rescaling orbit; "
                 "set weight_decay > 0 or use DiagonalNetworkLaw"
@@ -96,7 +96,7 @@ class RescalingGibbs(PotentialLaw):
 
     def slope_expectation(self, function: Callable[[float], float]) -> float:
         """E function(f), f = uw."""
-        self.require_proper()
+        self.ensure_proper()
         return self._integral(function) / self._integral(lambda f: 1.0)
 
     def charge_variance(self) -> float:

@@ -11,7 +11,7 @@ import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Bool, Float
 
-from statsgd.arguments import finite_array, is_traced
+from statsgd.arguments import finite_array
 from statsgd.laws.bases.potential import density_model
 from statsgd.laws.grids.grid import Grid, GridWarning, at_points
 from statsgd.laws.grids.markov import Generator
@@ -50,15 +50,13 @@ class GridLaw(Law):
 
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless the process has exactly one stationary law."""
-        if is_traced(self.masses):
-            return
         self.process.require_unique()
         if not np.all(np.isfinite(self.masses)):
             raise ImproperLawError("the stationary equations have no finite solution on this grid")
 
     def probabilities(self) -> Float[Any, "..."]:
         """Mass of every cell of `grid`."""
-        self.require_proper()
+        self.ensure_proper()
         return self._parameter_masses()
 
     def _parameter_masses(self) -> Float[Any, "..."]:
@@ -150,7 +148,7 @@ class GridLaw(Law):
         Zero where the law is in detailed balance, up to O(spacing²). The axes of the current are
         those of `states`.
         """
-        self.require_proper()
+        self.ensure_proper()
         entries = self.process.matrix.tocoo()
         flow = self.masses.ravel()[entries.row] * entries.data
         cells = np.array(self.states.cells)
@@ -190,7 +188,7 @@ class GridLaw(Law):
         return mask
 
     def _states_of(self, name: str, region: Region) -> Bool[Any, " n"]:
-        self.require_proper()
+        self.ensure_proper()
         mask = self._region(name, region)
         if not mask.any():
             raise ValueError(f"{name} must hold the midpoint of at least one cell, got none")

@@ -145,8 +145,6 @@ class DiagonalNetworkLaw(SlopeLaw):
     def require_proper(self) -> None:
         """Raise `ImproperLawError` with the condition that fails; see the class."""
         moments, layers = self.moments, self.num_layers
-        if is_traced(moments, self.noise_scale, self.weight_decay):
-            return
         delta = float(moments.delta)
         if not moments.pure_label_noise and delta <= 1e-12 * float(moments.a1 * moments.a3):
             raise ImproperLawError(
@@ -212,7 +210,7 @@ class DiagonalNetworkLaw(SlopeLaw):
         P ≥ 2: Var f/(1 − ηA(f*)b1), f* = b2/b1, for small T; raises `ImproperLawError` unless
         ηA(f*)b1 < 1, where the chain itself is unstable.
         """
-        self.require_proper()
+        self.ensure_proper()
         eta = positive("learning_rate", learning_rate)
         if self.num_layers == 1:
             return _regression_variance(self, eta)
@@ -225,7 +223,7 @@ class DiagonalNetworkLaw(SlopeLaw):
 
     def density_modes(self) -> Float[Any, " k"]:
         """Local maxima of p on the support, ascending; the divergence at 0 of P = 2 is not one."""
-        self.require_proper()
+        self.ensure_proper()
         if self.num_layers == 2:
             points = stationary_points(self.moments, self.noise_scale, self.weight_decay)
             # p falls for large f, so the largest stationary point is a maximum.

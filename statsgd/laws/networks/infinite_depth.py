@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from statsgd.arguments import is_traced, positive
+from statsgd.arguments import positive
 from statsgd.laws.bases.line import LineTable
 from statsgd.laws.bases.slope import SlopeLaw
 from statsgd.laws.law import ImproperLawError, register
@@ -63,8 +63,6 @@ class InfiniteDepthNetworkLaw(SlopeLaw):
 
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless b2 > 0 and Δ > 0."""
-        if is_traced(self.moments, self.width_per_depth, self.noise_scale):
-            return
         if float(self.moments.b2) <= 0:
             raise ImproperLawError(
                 f"b2 = E xy = {float(self.moments.b2):.6g} must be positive: flip the sign of y "

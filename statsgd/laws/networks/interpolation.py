@@ -10,7 +10,7 @@ from jax.scipy.special import expit
 from jaxtyping import Float
 from scipy.special import betainc, gammaln, hyperu
 
-from statsgd.arguments import is_traced, non_negative, positive
+from statsgd.arguments import non_negative, positive
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.bases.line import LineTable
 from statsgd.laws.bases.slope import SlopeLaw
@@ -116,8 +116,6 @@ class InterpolationLaw(SlopeLaw):
 
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless λ > 0 and T < (b1 − γ/κ)/(a1κ)."""
-        if is_traced(self.exponent, self.rate):
-            return
         if float(self.weight_decay) == 0:
             raise ImproperLawError(
                 "weight_decay = 0 must be positive: both f = 0 and f = κ absorb, see "
@@ -132,7 +130,7 @@ class InterpolationLaw(SlopeLaw):
 
     def exact_log_normalizer(self) -> float:
         """log Z of the density of r."""
-        self.require_proper()
+        self.ensure_proper()
         h, c = float(self.exponent), float(self.rate)
         return float(gammaln(h - 0.5) + np.log(hyperu(h - 0.5, h + 2, c)))
 
