@@ -48,7 +48,7 @@ def _balanced_chain(
         scale = jnp.exp((layers - 2) / layers * (log_slope - np.log(width)))
         return layers * jnp.log(jnp.abs(1 - step * gradient * scale))[:, None]
 
-    at = np.log(law.quantile(np.array([1e-5, 1e-3, 0.5, 1 - 1e-3, 1 - 1e-5])))
+    at = np.log(law.quantile(np.array([1e-5, 1e-3, 0.5, 1 - 1e-3, 1 - 1e-5]))[:, 0])
     middle, reach = at[2], np.maximum(1.5 * np.abs(at[[0, -1]] - at[2]), 4 * np.sqrt(step))
     kicks = [np.asarray(factor(place)).std() for place in at[1:4]]
     low, high = middle - reach[0], middle + reach[1]
@@ -66,7 +66,7 @@ def _balanced_chain(
 
 def _logarithmic(law: SlopeLaw, truth: Marginal) -> Marginal:
     """The law of ln f."""
-    return Marginal(lambda s: law.cdf(np.exp(s)), truth.lower, truth.upper)
+    return Marginal(lambda s: law.cdf(np.exp(s)[:, None])[:, 0], truth.lower, truth.upper)
 
 
 _BALANCED = "the chain's law on a grid, on the balanced set, where it ends up"
@@ -134,7 +134,7 @@ def interpolation(effort: Effort, step: float, decay: float) -> Cell:
     law = InterpolationLaw.from_sgd(problem, sgd)
     law.require_proper()
     levels = np.random.default_rng(effort.seed).random(effort.replicas)
-    start = np.sqrt(law.quantile(levels))[:, None, None] * np.ones((1, 2))
+    start = np.sqrt(law.quantile(levels))[:, :, None] * np.ones((1, 2))
     truth = simulated(
         problem, sgd, effort, int(np.ceil(10 / eta)),
         coordinate=lambda params: params[:, 0] * params[:, 1], start=start,

@@ -146,7 +146,7 @@ def slope_claims(
     )
     deep = slopes[3][1]
     shallow = slopes[1][-1]
-    low = float(laws[3, 1.5].quantile(0.05))
+    (low,) = laws[3, 1.5].quantile(0.05)
     above = share_of_runs(deep > low)
     gone = share_of_runs(shallow[:, -1] > low)
     depths = Claim(
@@ -196,7 +196,7 @@ def _shares(
     name: str, slopes: Float[Any, "n t"], law: DiagonalNetworkLaw, margin: float
 ) -> list[Quantity]:
     """Shares of runs below the law's median and between its quartiles: halves, if it is right."""
-    first, median, third = (float(law.quantile(share)) for share in (0.25, 0.5, 0.75))
+    first, median, third = law.quantile([0.25, 0.5, 0.75])[:, 0]
     below = share_of_runs(slopes < median)
     between = share_of_runs((slopes > first) & (slopes < third))
     return [
@@ -211,7 +211,7 @@ def _shares(
 def _histogram(
     depth: int, slopes: Float[Any, "n t"], law: DiagonalNetworkLaw, where: str = "at T_c/2"
 ) -> Chart:
-    low, high = (float(law.quantile(q)) for q in (0.004, 0.985))
+    low, high = law.quantile([0.004, 0.985])[:, 0]
     low = min(low, 0.0) if depth == 0 else 0.0
     edges = np.linspace(low, high, 33)
     counts = np.stack([np.histogram(column, edges)[0] for column in slopes.T])

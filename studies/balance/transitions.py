@@ -154,7 +154,7 @@ def regimes_claim() -> xr.DataTree:
             ),
             Quantity(
                 f"κ = 0.1, σ = 1: positive modes at T = {noise_scale:g} < T*",
-                float(len(law.modes())),
+                float(len(law.density_modes())),
                 0,
                 0.5,
                 ">",

@@ -1,6 +1,6 @@
 """Where SGD comes to rest on the orbit of a symmetry: the noise equilibrium."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -8,14 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Float, PyTree
+from jaxtyping import Float, PRNGKeyArray, PyTree
 from scipy.optimize import linprog, minimize
 from scipy.special import logsumexp
 
 from statsgd.arguments import (
     count,
     finite_array,
-    is_traced,
     non_negative,
     positive,
     symmetric,
@@ -41,7 +40,7 @@ class NoiseEquilibrium(Law):
     runs away. In general it is not the point of equal norms, and weight decay alone would lead
     elsewhere. Starts on one orbit all end here, whatever their charge.
 
-    A point mass: draws are copies of `mean()`, and `log_density` is 0 there and −∞ elsewhere.
+    A point mass: draws are copies of `mean()`, and there is no density.
 
     **Arguments:** `params` `(d,)` a point of the orbit, at a minimum of the loss;
     `noise_covariance` C `(d, d)` there; `generators` one `(d, d)` matrix or commuting ones
@@ -55,7 +54,6 @@ class NoiseEquilibrium(Law):
     setting: ClassVar[str] = "SGD on a loss with exponential symmetries, along their orbits"
     exactness: ClassVar[str] = "exact for the SDE where C is that of the minimum; O(η) off"
     citation: ClassVar[str] = "Ziyin, Wang, Li, Wu (2024), arXiv:2402.07193"
-    normalized: ClassVar[bool] = False
 
     point: Float[Any, " d"]
     orbit_parameters: Float[Any, " K"]
@@ -162,6 +160,11 @@ class NoiseEquilibrium(Law):
         """Number of parameters d."""
         return self.point.shape[-1]
 
+    @property
+    def normalized(self) -> bool:
+        """No: a point mass has no density."""
+        return False
+
     def require_proper(self) -> None:
         """Raise `ImproperLawError` where no unique equilibrium exists."""
         if self.conflict:
@@ -169,7 +172,7 @@ class NoiseEquilibrium(Law):
 
     def model(self, obs: Float[Any, "n d"] | None = None) -> None:
         """Site `params`: a point mass."""
-        self.require_proper()
+        self.ensure_proper()
         point = dist.Delta(jnp.asarray(self.point), event_dim=1)
         if obs is None:
             numpyro.sample("params", point)
@@ -177,17 +180,14 @@ class NoiseEquilibrium(Law):
             with numpyro.plate("replica", obs.shape[0]):
                 numpyro.sample("params", point, obs=obs)
 
-    def log_density(self, params: Float[Any, " d"]) -> Float[Any, ""]:
-        """0 at the equilibrium (to single precision), −∞ elsewhere: a point mass has no density."""
-        self.require_proper()
-        xp = jnp if is_traced(self, params) else np
-        reach = 1e-5 * xp.max(xp.abs(self.point))
-        return xp.where(xp.all(xp.abs(params - self.point) <= reach, axis=-1), 0.0, -xp.inf)
+    def _require_density(self, variables: tuple[str, ...]) -> None:
+        raise ImproperLawError("a point mass has no density: read its mean")
 
-    def mean(self) -> Float[Any, " d"]:
-        """The equilibrium."""
-        self.require_proper()
-        return self.point
+    def _draw(self, key: PRNGKeyArray, number: int) -> Mapping[str, Float[Any, "number d"]]:
+        return {"params": np.tile(self.point, (number, 1))}
+
+    def _quadrature(self) -> tuple[Float[Any, "1 d"], Float[Any, " 1"]]:
+        return self.point[None], np.ones(1)
 
 
 def linear_network_equilibrium(

@@ -32,7 +32,6 @@ class RescalingGibbs(PotentialLaw):
     setting: ClassVar[str] = "Langevin dynamics of (uw − y)² with weight decay"
     exactness: ClassVar[str] = "exact for Langevin dynamics in continuous time; not a law of SGD"
     citation: ClassVar[str] = "Ziyin, Li, Ueda (2023), arXiv:2308.06671"
-    normalized: ClassVar[bool] = True
 
     target: Float[Any, ""]
     temperature: Float[Any, ""]
@@ -63,30 +62,33 @@ class RescalingGibbs(PotentialLaw):
         """Two."""
         return 2
 
+    @property
+    def normalized(self) -> bool:
+        """Yes."""
+        return True
+
     def require_proper(self) -> None:
         """Raise `ImproperLawError` without weight decay."""
-        if not is_traced(self.weight_decay) and float(self.weight_decay) == 0:
+        if float(self.weight_decay) == 0:
             raise ImproperLawError(
                 "weight_decay = 0 must be positive: Gibbs law improper along the rescaling orbit; "
                 "set weight_decay > 0 or use DiagonalNetworkLaw"
             )
 
-    def potential(self, params: Float[Any, "... 2"]) -> Float[Any, "..."]:
+    def potential(self, params: Float[Any, " 2"]) -> Float[Any, ""]:
         """[(uw − y)² + (λ/2)(u² + w²)]/τ."""
-        u, w = params[..., 0], params[..., 1]
+        u, w = params
         square = (u * w - self.target) ** 2 + self.weight_decay / 2 * (u**2 + w**2)
         return square / self.temperature
 
-    def log_normalizer(self) -> Float[Any, ""]:
-        """log Z."""
+    def _log_normalizer(self) -> Float[Any, ""]:
         return self.log_partition
 
-    def mean(self) -> Float[Any, " 2"]:
-        """Zero: (u, w) and (−u, −w) weigh the same."""
-        self.require_proper()
+    def _mean(self, variable: str) -> Float[Any, " 2"]:
+        # (u, w) and (−u, −w) weigh the same.
         return np.zeros(2)
 
-    def covariance(self) -> Float[Any, "2 2"]:
+    def _covariance(self, variable: str, other: str) -> Float[Any, "2 2"]:
         """E u² = E w² = E |f| K₁(x)/K₀(x) on the diagonal, E f beside it."""
         square = self.slope_expectation(lambda f: np.abs(f) * self._bessel_ratio(f))
         product = self.slope_expectation(lambda f: f)
@@ -94,7 +96,7 @@ class RescalingGibbs(PotentialLaw):
 
     def slope_expectation(self, function: Callable[[float], float]) -> float:
         """E function(f), f = uw."""
-        self.require_proper()
+        self.ensure_proper()
         return self._integral(function) / self._integral(lambda f: 1.0)
 
     def charge_variance(self) -> float:

@@ -19,9 +19,10 @@ class SlopeLaw(Law):
     """A law of one number f; `params` has shape `(1,)` and holds f.
 
     A final class states log p up to a constant as a function of a coordinate s of f in which the
-    law has exponential tails or shorter ones (ln f, say), and fills `table` when it is built. The
-    table gives the normaliser, moments, distribution function and quantiles to about nine digits:
-    its rule is spectrally accurate for smooth laws that decay at both ends.
+    law has exponential tails or shorter ones (ln f, say), all of it in JAX, and sets `table` to
+    `tabulated()` at the end of its constructor. The table gives the normaliser, moments,
+    distribution function and quantiles to about nine digits: its rule is spectrally accurate for
+    smooth laws that decay at both ends.
     """
 
     table: LineTable
@@ -47,6 +48,14 @@ class SlopeLaw(Law):
     def log_mass(self, coordinate: Any) -> Any:
         """Log density with respect to s, up to a constant."""
 
+    @abc.abstractmethod
+    def reach(self) -> tuple[Any, Any, Any]:
+        """A guess of the mode of s, right to 60, and how far below and above it mass may lie."""
+
+    @abc.abstractmethod
+    def supports(self, slope: Any) -> Any:
+        """Whether f lies in the support."""
+
     def exact_distribution(self) -> dist.Distribution | None:
         """The law as a NumPyro distribution of f where it has a name."""
         return None
@@ -55,18 +64,18 @@ class SlopeLaw(Law):
         """Site `params` `(1,)`: a named distribution, or the quantile of a uniform `u`."""
         self.ensure_proper()
         named = self.exact_distribution()
-        if obs is not None and named is None:
-            density_model(self, dist.constraints.real_vector, obs)
-            return
+        site = None if named is None else named.expand([1]).to_event(1)
         if obs is not None:
+            if site is None:
+                density_model(self, dist.constraints.real_vector, obs)
+                return
             with numpyro.plate("replica", obs.shape[0]):
-                numpyro.sample("params", named.expand([1]).to_event(1), obs=obs)
+                numpyro.sample("params", site, obs=obs)
             return
-        if named is not None:
-            params = numpyro.sample("params", named.expand([1]).to_event(1))
+        if site is not None:
+            params = numpyro.sample("params", site)
         else:
-            u = numpyro.sample("u", dist.Uniform(0, 1))
-            coordinate = self.table.quantile(u)
+            coordinate = self.table.quantile(numpyro.sample("u", dist.Uniform(0, 1)))
             params = numpyro.deterministic("params", jnp.asarray(self.slope_at(coordinate))[None])
         self.push_forward(params[0])
 
@@ -80,10 +89,6 @@ class SlopeLaw(Law):
         value = self.log_mass(s) - self.log_jacobian(s) - self.table.log_normalizer
         return jnp.where(inside, value, -jnp.inf)
 
-    @abc.abstractmethod
-    def supports(self, slope: Any) -> Any:
-        """Whether f lies in the support."""
-
     def _quadrature(self) -> tuple[Float[Any, "n 1"], Float[Any, " n"]]:
         slope = in_double_precision(self.slope_at, self.table.points)
         return slope[:, None], self.table.weights
@@ -92,20 +97,16 @@ class SlopeLaw(Law):
         return in_double_precision(_distribution, params, self)
 
     def _quantile(self, probability: Float[Any, "..."]) -> Float[Any, "... 1"]:
-        coordinate = self.table.quantile(np.asarray(probability)[..., None])
-        return in_double_precision(self.slope_at, coordinate)
+        return in_double_precision(self.slope_at, self.table.quantile(probability[..., None]))
 
-    def tabulated(self, guess: Any, left: Any = 100.0, right: Any = 100.0) -> LineTable:
-        """The table, from s `left` below to `right` above the mode, which lies near `guess`.
-
-        NaN where the law is improper.
-        """
+    def tabulated(self) -> LineTable:
+        """The table over the `reach` of the mode; NaN where the law is improper."""
         try:
             self.ensure_proper()
         except ImproperLawError:
             nothing, number = np.full(POINTS, np.nan), np.float64(np.nan)
             return LineTable(number, number, nothing, nothing, nothing, number)
-        return in_double_precision(_table, self, guess, left, right)
+        return in_double_precision(_table, self)
 
 
 def _distribution(params: Float[Any, "..."], law: SlopeLaw) -> Float[Any, "..."]:
@@ -115,9 +116,9 @@ def _distribution(params: Float[Any, "..."], law: SlopeLaw) -> Float[Any, "..."]
     return jnp.where(inside, law.table.cdf(coordinate), (params >= high).astype(params.dtype))
 
 
-def _table(law: SlopeLaw, guess: Any, left: Any, right: Any) -> LineTable:
-    """The mode must lie within 60 of `guess`."""
-    center, half = guess, 60.0
+def _table(law: SlopeLaw) -> LineTable:
+    center, left, right = law.reach()
+    half = 60.0
     for _ in range(3):
         s = center + half * jnp.linspace(-1, 1, 2001)
         center, half = s[jnp.argmax(law.log_mass(s))], half / 500

@@ -167,7 +167,7 @@ class DiscreteChainLaw(GridLaw):
 
     def relaxation_rate(self) -> float:
         """−log of the second largest modulus of an eigenvalue of the chain: decay per step."""
-        self.require_proper()
+        self.ensure_proper()
         return -float(np.log(self.process.second_modulus()))
 
     def evolve(self, masses: Float[Any, "..."], steps: int) -> Float[Any, "..."]:
@@ -185,7 +185,7 @@ class DiscreteChainLaw(GridLaw):
 
         m = (θ_{k−1} − θ_k)/η also gives the step δ = −ηm. `ValueError` without momentum.
         """
-        self.require_proper()
+        self.ensure_proper()
         if self.states.dimension != 2 * self.num_params:
             raise ValueError("momentum must be positive for a law of the momentum buffer, got 0")
         points, masses = self.states.points(), self.masses.ravel()

@@ -141,7 +141,7 @@ class FokkerPlanckLaw(GridLaw):
 
     def spectral_gap(self) -> float:
         """Rate, per unit of time t = ηk, at which the slowest deviation from the law decays."""
-        self.require_proper()
+        self.ensure_proper()
         return -self.process.second_eigenvalue().real
 
     def evolve(self, masses: Float[Any, "..."], time: Any) -> Float[Any, "..."]:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from statsgd.arguments import count, finite_array
-from statsgd.precision import in_double_precision
+from statsgd.precision import over_points
 
 
 class GridWarning(UserWarning):
@@ -134,17 +134,15 @@ class Grid(eqx.Module):
         return max(0.0, float(1 - inside.sum()))
 
     def interpolate(self, values: Any, params: Any) -> Any:
-        """Multilinear interpolation of `values`, shape `cells`, at a point (or batch) `params`.
+        """Multilinear interpolation of `values`, shape `cells`, at points `(..., d)`, in JAX.
 
-        Values belong to the midpoints of cells. In JAX.
-
-        Constant over the outer half of a boundary cell and beyond. The integral over the box is
-        the sum of `values` times `cell_volume`.
+        Values belong to the midpoints of cells. Constant over the outer half of a boundary cell
+        and beyond. The integral over the box is the sum of `values` times `cell_volume`.
         """
         position = (jnp.asarray(params) - np.array(self.lower)) / self.spacing - 0.5
         floor = jnp.floor(position)
         weight = position - floor
-        total = 0.0
+        total: Any = 0.0
         for corner in itertools.product((0, 1), repeat=self.dimension):
             index, factor = [], 1.0
             for i, bit in enumerate(corner):
@@ -156,14 +154,14 @@ class Grid(eqx.Module):
         return total
 
     def inside(self, params: Any) -> Any:
-        """Whether a point (or each of a batch) is in the box; the whole line is on a circle."""
+        """Whether points `(..., d)` are in the box; the whole line is on a circle."""
         within = (params >= np.array(self.lower)) & (params <= np.array(self.upper))
-        return jnp.all(within | np.array(self.periodic), axis=-1)
+        return (within | np.array(self.periodic)).all(axis=-1)
 
     def push_forward(
         self, masses: Float[Any, "..."], uniforms: Float[Any, " d"]
     ) -> Float[Any, " d"]:
-        """The point that independent uniform numbers in [0, 1) map to: an exact draw.
+        """The point that independent uniform numbers in [0, 1) map to: an exact draw, in JAX.
 
         Inverts the distribution function of the first axis, then that of each next axis given the
         cells of those before.
@@ -194,18 +192,16 @@ type PointFunction = Callable[[Any], Any]
 def at_points(function: Any, shape: tuple[int, ...], name: str) -> PointFunction:
     """A constant, or a JAX or NumPy function of one `(d,)` point, for many points in float64.
 
-    JAX functions are vectorised and compiled; a function that JAX cannot trace is called point by
-    point. The result raises `ValueError` for values of another size than `shape` and for values
-    that are not finite.
+    A function that JAX cannot trace is called point by point. The result raises `ValueError` for
+    values of another size than `shape` and for values that are not finite.
     """
-    compiled = jax.jit(jax.vmap(function)) if callable(function) else None
 
     def values_at(points: np.ndarray) -> np.ndarray:
-        if compiled is None:
+        if not callable(function):
             values = np.broadcast_to(function, (len(points), *np.shape(function)))
         else:
             try:
-                values = in_double_precision(compiled, points)
+                values = over_points(function, points)
             except jax.errors.JAXTypeError:
                 values = np.stack([np.asarray(function(point)) for point in points])
         if values.size != len(points) * int(np.prod(shape)):

@@ -11,12 +11,12 @@ import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Bool, Float
 
-from statsgd.arguments import is_traced
+from statsgd.arguments import finite_array
 from statsgd.laws.bases.potential import density_model
-from statsgd.laws.grids.grid import Grid, GridWarning
+from statsgd.laws.grids.grid import Grid, GridWarning, at_points
 from statsgd.laws.grids.markov import Generator
 from statsgd.laws.law import ImproperLawError, Law
-from statsgd.precision import in_double_precision
+from statsgd.precision import formula, in_double_precision
 
 _WEIGHT_ERROR = 0.01
 
@@ -50,15 +50,13 @@ class GridLaw(Law):
 
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless the process has exactly one stationary law."""
-        if is_traced(self.masses):
-            return
         self.process.require_unique()
         if not np.all(np.isfinite(self.masses)):
             raise ImproperLawError("the stationary equations have no finite solution on this grid")
 
     def probabilities(self) -> Float[Any, "..."]:
         """Mass of every cell of `grid`."""
-        self.require_proper()
+        self.ensure_proper()
         return self._parameter_masses()
 
     def _parameter_masses(self) -> Float[Any, "..."]:
@@ -99,19 +97,15 @@ class GridLaw(Law):
         return masses.sum(axis=tuple(i for i in range(self.num_params) if i != axis))
 
     def _cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
-        tables = [self._distribution(axis) for axis in range(self.num_params)]
-        columns = [np.interp(params[..., axis], *table) for axis, table in enumerate(tables)]
-        return np.stack(columns, axis=-1)
+        return _marginal_cdf(params, *self._marginals())
 
     def _quantile(self, probability: Float[Any, "..."]) -> Float[Any, "... d"]:
-        tables = [self._distribution(axis) for axis in range(self.num_params)]
-        columns = [np.interp(probability, below, edges) for edges, below in tables]
-        return np.stack(columns, axis=-1)
+        return _marginal_quantile(probability, *self._marginals())
 
-    def _distribution(self, axis: int) -> tuple[Float[Any, " n"], Float[Any, " n"]]:
-        """Ends of the cells along an axis, and the probability below each."""
-        below = np.concatenate([[0.0], np.cumsum(self.marginal(axis))])
-        return self.grid.edges(axis), below
+    def _marginals(self) -> tuple[list[Float[Any, " ends"]], list[Float[Any, " n"]]]:
+        """Ends and masses of the cells along every axis."""
+        axes = range(self.num_params)
+        return [self.grid.edges(axis) for axis in axes], [self.marginal(axis) for axis in axes]
 
     def cell_masses(self, grid: Grid) -> Float[Any, "..."]:
         """Masses of the cells of another grid, over which each cell is spread evenly."""
@@ -154,7 +148,7 @@ class GridLaw(Law):
         Zero where the law is in detailed balance, up to O(spacing²). The axes of the current are
         those of `states`.
         """
-        self.require_proper()
+        self.ensure_proper()
         entries = self.process.matrix.tocoo()
         flow = self.masses.ravel()[entries.row] * entries.data
         cells = np.array(self.states.cells)
@@ -194,7 +188,7 @@ class GridLaw(Law):
         return mask
 
     def _states_of(self, name: str, region: Region) -> Bool[Any, " n"]:
-        self.require_proper()
+        self.ensure_proper()
         mask = self._region(name, region)
         if not mask.any():
             raise ValueError(f"{name} must hold the midpoint of at least one cell, got none")
@@ -215,3 +209,26 @@ class GridLaw(Law):
         if not self.grid.inside(point):
             raise ValueError(f"start must lie in the box, got {point}")
         return float(in_double_precision(self.grid.interpolate, table, point))
+
+
+@formula
+def _marginal_cdf(params: Any, edges: list[Any], masses: list[Any]) -> Any:
+    columns = [
+        jnp.interp(params[..., axis], ends, _below(mass))
+        for axis, (ends, mass) in enumerate(zip(edges, masses, strict=True))
+    ]
+    return jnp.stack(columns, axis=-1)
+
+
+@formula
+def _marginal_quantile(probability: Any, edges: list[Any], masses: list[Any]) -> Any:
+    columns = [
+        jnp.interp(probability, _below(mass), ends)
+        for ends, mass in zip(edges, masses, strict=True)
+    ]
+    return jnp.stack(columns, axis=-1)
+
+
+def _below(masses: Float[Any, " n"]) -> Float[Any, " ends"]:
+    """Probability below each end of a cell."""
+    return jnp.concatenate([jnp.zeros_like(masses[:1]), jnp.cumsum(masses)])

@@ -117,11 +117,8 @@ def _number(name: str, value: Any) -> Any:
 
 
 def log_noise(moments: DataMoments, log_slope: Any) -> Any:
-    """log g(f) at f = exp(`log_slope`), without overflow."""
-    xp = jnp if is_traced(moments, log_slope) else np
-    small = xp.exp(-xp.abs(log_slope))
-    first, last = (
-        xp.where(log_slope > 0, moments.a1, moments.a3),
-        xp.where(log_slope > 0, moments.a3, moments.a1),
-    )
-    return 2 * xp.maximum(log_slope, 0) + xp.log(first + small * (-2 * moments.a2 + small * last))
+    """log g(f) at f = exp(`log_slope`), without overflow, in JAX."""
+    small = jnp.exp(-jnp.abs(log_slope))
+    first = jnp.where(log_slope > 0, moments.a1, moments.a3)
+    last = jnp.where(log_slope > 0, moments.a3, moments.a1)
+    return 2 * jnp.maximum(log_slope, 0) + jnp.log(first + small * (small * last - 2 * moments.a2))

@@ -18,6 +18,7 @@ from statsgd.laws.bases.slope import SlopeLaw
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.laws.networks.data_moments import DataMoments, log_noise, noise_scale
 from statsgd.laws.networks.learning_regime import stationary_points
+from statsgd.precision import formula, in_double_precision
 from statsgd.problems import DiagonalLinearNetwork, Problem
 
 
@@ -87,7 +88,7 @@ class DiagonalNetworkLaw(SlopeLaw):
         self.ratios = positive("ratios", np.ones(width) if ratios is None else ratios)
         if self.ratios.shape != (width,):
             raise ValueError(f"ratios must have shape ({width},), got {self.ratios.shape}")
-        self.table = self.tabulated(*self._reach())
+        self.table = self.tabulated()
 
     @classmethod
     def from_sgd(cls, problem: Problem, sgd: SGD) -> Self:
@@ -144,8 +145,6 @@ class DiagonalNetworkLaw(SlopeLaw):
     def require_proper(self) -> None:
         """Raise `ImproperLawError` with the condition that fails; see the class."""
         moments, layers = self.moments, self.num_layers
-        if is_traced(moments, self.noise_scale, self.weight_decay):
-            return
         delta = float(moments.delta)
         if not moments.pure_label_noise and delta <= 1e-12 * float(moments.a1 * moments.a3):
             raise ImproperLawError(
@@ -174,6 +173,7 @@ class DiagonalNetworkLaw(SlopeLaw):
     def _above_critical(self) -> bool:
         return self.num_layers == 2 and bool(self.noise_scale >= self.critical_noise_scale)
 
+    @formula
     def weights(self, slope: Any) -> Any:
         """The balanced network `(M, P)` of slope f."""
         if self.num_layers == 1:
@@ -193,12 +193,15 @@ class DiagonalNetworkLaw(SlopeLaw):
         layers, width = self.num_layers, self.width
         return layers * width ** (2 / layers - 1) * slope ** (2 * (layers - 1) / layers)
 
-    def covariance(self) -> Float[Any, "1 1"]:
-        """Var f; infinite for one layer and T ≥ (b1 + λ/2)/a1."""
+    def _mean(self, variable: str) -> Float[Any, " 1"]:
         if self.num_layers > 1:
-            return SlopeLaw.covariance(self)
-        self.require_proper()
-        return self._regression_variance(0.0)[None, None]
+            return super()._mean(variable)
+        return (self.moments.b2 / (self.moments.b1 + self.weight_decay / 2))[None]
+
+    def _covariance(self, variable: str, other: str) -> Float[Any, "1 1"]:
+        if self.num_layers > 1:
+            return super()._covariance(variable, other)
+        return _regression_variance(self, 0.0)[None, None]
 
     def discrete_variance(self, learning_rate: Any) -> Float[Any, ""]:
         """Var f of the discrete chain at a learning rate η: exact for P = 1, else to first order.
@@ -207,10 +210,10 @@ class DiagonalNetworkLaw(SlopeLaw):
         P ≥ 2: Var f/(1 − ηA(f*)b1), f* = b2/b1, for small T; raises `ImproperLawError` unless
         ηA(f*)b1 < 1, where the chain itself is unstable.
         """
-        self.require_proper()
+        self.ensure_proper()
         eta = positive("learning_rate", learning_rate)
         if self.num_layers == 1:
-            return self._regression_variance(eta)
+            return _regression_variance(self, eta)
         step = eta * self.tangent_kernel(self.moments.b2 / self.moments.b1) * self.moments.b1
         if not step < 1:
             raise ImproperLawError(
@@ -218,28 +221,14 @@ class DiagonalNetworkLaw(SlopeLaw):
             )
         return self.covariance()[0, 0] / (1 - step)
 
-    def _regression_variance(self, eta: Any) -> Any:
-        b, t = self.moments.b1 + self.weight_decay / 2, self.noise_scale
-        rate = b - eta * b**2 - t * self.moments.a1
-        xp = jnp if is_traced(rate, self.moments) else np
-        variance = t * self.moments.noise(self.moments.b2 / b) / xp.where(rate > 0, rate, 1)
-        return xp.where(rate > 0, variance, xp.inf)
-
-    def mean(self) -> Float[Any, " 1"]:
-        """E f; b2/(b1 + λ/2) for one layer."""
-        if self.num_layers > 1:
-            return SlopeLaw.mean(self)
-        self.require_proper()
-        return (self.moments.b2 / (self.moments.b1 + self.weight_decay / 2))[None]
-
-    def modes(self) -> Float[Any, " k"]:
+    def density_modes(self) -> Float[Any, " k"]:
         """Local maxima of p on the support, ascending; the divergence at 0 of P = 2 is not one."""
-        self.require_proper()
+        self.ensure_proper()
         if self.num_layers == 2:
             points = stationary_points(self.moments, self.noise_scale, self.weight_decay)
             # p falls for large f, so the largest stationary point is a maximum.
             return points[-1:][points[-1:] > 0]
-        grid = self.slope_at(self._coordinate(self.table.grid))
+        grid = in_double_precision(self.slope_at, self.table.points)
         height = self.log_density(grid[:, None])
         best = int(np.argmax(height))
         result = minimize_scalar(
@@ -257,11 +246,11 @@ class DiagonalNetworkLaw(SlopeLaw):
             b = m.b1 + self.weight_decay / 2
             center = m.b2 / b
             if m.pure_label_noise:
-                return dist.Normal(center, jnp.sqrt(t * m.a3 / b))
+                return dist.Normal(center, (t * m.a3 / b) ** 0.5)
             if is_traced(m, t, self.weight_decay) or abs(m.a2 * b - m.a1 * m.b2) > 1e-12 * m.a1:
                 return None
             nu = 1 + b / (t * m.a1)
-            return dist.StudentT(nu, center, np.sqrt(m.noise(center) / (m.a1 * nu)))
+            return dist.StudentT(nu, center, (m.noise(center) / (m.a1 * nu)) ** 0.5)
         if self.num_layers == 2 and m.pure_label_noise:
             return dist.Gamma((self.critical_noise_scale / t - 1) / 2, m.b1 / (2 * t * m.a3))
         return None
@@ -272,49 +261,45 @@ class DiagonalNetworkLaw(SlopeLaw):
 
     def slope_at(self, coordinate: Any) -> Any:
         """exp s; for one layer (a2 + √Δ sinh s)/a1, or f* + s√(Ta3/b1λ) where a1 = 0."""
-        xp = jnp if self._traced(coordinate) else np
         if self.num_layers > 1:
-            return xp.exp(coordinate)
-        location, scale = self._regression_scale(xp)
-        stretched = coordinate if self.moments.pure_label_noise else xp.sinh(coordinate)
+            return jnp.exp(coordinate)
+        location, scale = self._regression_scale()
+        stretched = coordinate if self.moments.pure_label_noise else jnp.sinh(coordinate)
         return location + scale * stretched
 
     def coordinate_of(self, slope: Any) -> Any:
         """The inverse of `slope_at`."""
-        xp = jnp if self._traced(slope) else np
         if self.num_layers > 1:
-            return xp.log(slope)
-        location, scale = self._regression_scale(xp)
+            return jnp.log(slope)
+        location, scale = self._regression_scale()
         standard = (slope - location) / scale
-        return standard if self.moments.pure_label_noise else xp.arcsinh(standard)
+        return standard if self.moments.pure_label_noise else jnp.arcsinh(standard)
 
     def log_jacobian(self, coordinate: Any) -> Any:
         """ln df/ds."""
-        xp = jnp if self._traced(coordinate) else np
         if self.num_layers > 1:
             return coordinate
-        _, scale = self._regression_scale(xp)
+        _, scale = self._regression_scale()
         if self.moments.pure_label_noise:
-            return xp.log(scale) + 0 * coordinate
-        return xp.log(scale) + _log_cosh(xp, coordinate)
+            return jnp.log(scale) + 0 * coordinate
+        return jnp.log(scale) + _log_cosh(coordinate)
 
     def log_mass(self, coordinate: Any) -> Any:
         """ln p + ln df/ds, up to a constant."""
-        xp = jnp if self._traced(coordinate) else np
         m, t = self.moments, self.noise_scale
         if self.num_layers > 1:
             log_kernel = 2 * (self.num_layers - 1) / self.num_layers * coordinate
-            exponent = self._drift_integral(xp, coordinate) / t
+            exponent = self._drift_integral(coordinate) / t
             return coordinate - 1.5 * log_kernel - log_noise(m, coordinate) - exponent
         if m.pure_label_noise:
             return -0.5 * coordinate**2
         # Pearson IV in f = (a2 + √Δ sinh s)/a1: g = (Δ/a1) cosh² s, arctan sinh s = gd s.
         b = m.b1 + self.weight_decay / 2
-        skewness = (m.a2 * b - m.a1 * m.b2) / (t * m.a1 * xp.sqrt(m.delta))
+        skewness = (m.a2 * b - m.a1 * m.b2) / (t * m.a1 * jnp.sqrt(m.delta))
         decay = 1 + b / (t * m.a1)
-        return -decay * _log_cosh(xp, coordinate) - skewness * xp.arctan(xp.sinh(coordinate))
+        return -decay * _log_cosh(coordinate) - skewness * jnp.arctan(jnp.sinh(coordinate))
 
-    def _drift_integral(self, xp: Any, log_slope: Any) -> Any:
+    def _drift_integral(self, log_slope: Any) -> Any:
         """∫ (b1 f − b2)/(A g) df for P ≥ 2, in closed form.
 
         In u = (f/M)^(1/P) the integrand is −(b2/a3) u^(1−P), which is singular at 0, plus
@@ -324,54 +309,55 @@ class DiagonalNetworkLaw(SlopeLaw):
         m, layers, width = self.moments, self.num_layers, self.width
         b2 = m.b2 - self.weight_decay / 2 if layers == 2 else m.b2
         log_u = (log_slope - np.log(width)) / layers
-        singular = log_u if layers == 2 else xp.exp((2 - layers) * log_u) / (2 - layers)
+        singular = log_u if layers == 2 else jnp.exp((2 - layers) * log_u) / (2 - layers)
         if m.pure_label_noise:
-            regular = 0.5 * m.b1 * width / m.a3 * xp.exp(2 * log_u)
+            regular = 0.5 * m.b1 * width / m.a3 * jnp.exp(2 * log_u)
             return regular - b2 / m.a3 * singular
-        root = (m.a2 + 1j * xp.sqrt(m.delta)) / m.a1
+        root = (m.a2 + 1j * jnp.sqrt(m.delta)) / m.a1
         numerator = m.a3 * m.b1 - 2 * m.a2 * b2 + m.a1 * b2 * root
-        regular = 0.0
-        for branch in range(layers):
-            log_root = (xp.log(root / width) + 2j * np.pi * branch) / layers
-            residue = xp.exp(2 * log_root) * numerator
-            residue = residue / (2j * xp.sqrt(m.delta) * layers * root)
-            modulus, argument = _log_one_minus(xp, log_u - log_root.real, log_root.imag)
-            regular = regular + 2 * (residue.real * modulus - residue.imag * argument)
+        log_root = (jnp.log(root / width) + 2j * jnp.pi * jnp.arange(layers)) / layers
+        residue = jnp.exp(2 * log_root) * numerator / (2j * jnp.sqrt(m.delta) * layers * root)
+        modulus, argument = _log_one_minus(log_u[..., None] - log_root.real, log_root.imag)
+        regular = 2 * jnp.sum(residue.real * modulus - residue.imag * argument, axis=-1)
         return width / m.a3 * regular - b2 / m.a3 * singular
 
-    def _reach(self) -> tuple[Any, Any, Any]:
-        """Where the mode is looked for, and how far to the left and right mass is tabulated."""
+    def reach(self) -> tuple[Any, Any, Any]:
+        """About the best slope b2/b1; near T_c the left tail is long."""
         m = self.moments
-        xp = jnp if self._traced(m.b1) else np
         if self.num_layers == 1:
             center = self.coordinate_of(m.b2 / (m.b1 + self.weight_decay / 2))
-            return (0.0, 40.0, 40.0) if m.pure_label_noise else (center, 60.0, 60.0)
-        left = 100.0
+            return center, 60.0, 60.0
+        left: Any = 100.0
         if self.num_layers == 2:
-            rate = xp.clip((self.critical_noise_scale / self.noise_scale - 1) / 2, 1e-6, None)
-            left = left + 60 / rate
-        return xp.log(xp.abs(m.b2) / m.b1 + 1e-300), left, 100.0
+            rate = (self.critical_noise_scale / self.noise_scale - 1) / 2
+            left = left + 60 / jnp.clip(rate, 1e-6, None)
+        return jnp.log(m.b2 / m.b1), left, 100.0
 
-    def _regression_scale(self, xp: Any) -> tuple[Any, Any]:
+    def _regression_scale(self) -> tuple[Any, Any]:
         m = self.moments
         if not m.pure_label_noise:
-            return m.a2 / m.a1, xp.sqrt(m.delta) / m.a1
+            return m.a2 / m.a1, jnp.sqrt(m.delta) / m.a1
         b = m.b1 + self.weight_decay / 2
-        return m.b2 / b, xp.sqrt(self.noise_scale * m.a3 / b)
-
-    def _traced(self, value: Any) -> bool:
-        return is_traced(value, self.moments, self.noise_scale, self.weight_decay)
+        return m.b2 / b, jnp.sqrt(self.noise_scale * m.a3 / b)
 
 
-def _log_cosh(xp: Any, x: Any) -> Any:
-    return xp.abs(x) + xp.log1p(xp.exp(-2 * xp.abs(x))) - np.log(2)
+@formula
+def _regression_variance(law: DiagonalNetworkLaw, eta: Any) -> Any:
+    m, b, t = law.moments, law.moments.b1 + law.weight_decay / 2, law.noise_scale
+    rate = b - eta * b**2 - t * m.a1
+    variance = t * m.noise(m.b2 / b) / jnp.where(rate > 0, rate, 1)
+    return jnp.where(rate > 0, variance, jnp.inf)
 
 
-def _log_one_minus(xp: Any, log_ratio: Any, angle: Any) -> tuple[Any, Any]:
+def _log_cosh(x: Any) -> Any:
+    return jnp.abs(x) + jnp.log1p(jnp.exp(-2 * jnp.abs(x))) - np.log(2)
+
+
+def _log_one_minus(log_ratio: Any, angle: Any) -> tuple[Any, Any]:
     """ln|1 − z| and arg(1 − z) for z = exp(log_ratio − i angle), at any size of z."""
-    ratio = xp.exp(-xp.abs(log_ratio))
-    square = (1 - ratio) ** 2 + 4 * ratio * xp.sin(angle / 2) ** 2
-    large = xp.exp(xp.minimum(log_ratio, 0))
-    one = xp.exp(xp.minimum(-log_ratio, 0))
-    argument = xp.arctan2(large * xp.sin(angle), one - large * xp.cos(angle))
-    return xp.maximum(log_ratio, 0) + 0.5 * xp.log(square), argument
+    ratio = jnp.exp(-jnp.abs(log_ratio))
+    square = (1 - ratio) ** 2 + 4 * ratio * jnp.sin(angle / 2) ** 2
+    large = jnp.exp(jnp.minimum(log_ratio, 0))
+    one = jnp.exp(jnp.minimum(-log_ratio, 0))
+    argument = jnp.arctan2(large * jnp.sin(angle), one - large * jnp.cos(angle))
+    return jnp.maximum(log_ratio, 0) + 0.5 * jnp.log(square), argument

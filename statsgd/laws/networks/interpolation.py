@@ -5,10 +5,12 @@ from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
 import numpy as np
+from jax.nn import softplus
+from jax.scipy.special import expit
 from jaxtyping import Float
 from scipy.special import betainc, gammaln, hyperu
 
-from statsgd.arguments import is_traced, non_negative, positive
+from statsgd.arguments import non_negative, positive
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.bases.line import LineTable
 from statsgd.laws.bases.slope import SlopeLaw
@@ -60,12 +62,7 @@ class InterpolationLaw(SlopeLaw):
         self.teacher_slope = positive("teacher_slope", teacher_slope)
         self.noise_scale = positive("noise_scale", noise_scale)
         self.weight_decay = non_negative("weight_decay", weight_decay)
-        h, c = self.exponent, self.rate
-        xp = jnp if self._traced(h) else np
-        # The mode in ln r is near ln(h/c) when c is small; the left tail has rate h − 1/2.
-        guess = xp.log((xp.abs(h) + 0.01) / (c + 1e-30))
-        left = 100 + xp.abs(guess) + 60 / xp.clip(h - 0.5, 1e-6, None)
-        self.table = self.tabulated(guess, left, 100.0)
+        self.table = self.tabulated()
 
     @classmethod
     def from_sgd(cls, problem: Problem, sgd: SGD) -> Self:
@@ -119,8 +116,6 @@ class InterpolationLaw(SlopeLaw):
 
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless λ > 0 and T < (b1 − γ/κ)/(a1κ)."""
-        if self._traced(0.0):
-            return
         if float(self.weight_decay) == 0:
             raise ImproperLawError(
                 "weight_decay = 0 must be positive: both f = 0 and f = κ absorb, see "
@@ -135,7 +130,7 @@ class InterpolationLaw(SlopeLaw):
 
     def exact_log_normalizer(self) -> float:
         """log Z of the density of r."""
-        self.require_proper()
+        self.ensure_proper()
         h, c = float(self.exponent), float(self.rate)
         return float(gammaln(h - 0.5) + np.log(hyperu(h - 0.5, h + 2, c)))
 
@@ -145,31 +140,28 @@ class InterpolationLaw(SlopeLaw):
 
     def slope_at(self, coordinate: Any) -> Any:
         """f = κ/(1 + e^(−s)), s = ln r."""
-        xp = jnp if self._traced(coordinate) else np
-        small = xp.exp(-xp.abs(coordinate))
-        return self.teacher_slope * xp.where(coordinate > 0, 1, small) / (1 + small)
+        return self.teacher_slope * expit(coordinate)
 
     def coordinate_of(self, slope: Any) -> Any:
         """s = ln f/(κ − f)."""
-        xp = jnp if self._traced(slope) else np
-        return xp.log(slope / (self.teacher_slope - slope))
+        return jnp.log(slope / (self.teacher_slope - slope))
 
     def log_jacobian(self, coordinate: Any) -> Any:
         """ln df/ds = ln κ r/(1+r)²."""
-        xp = jnp if self._traced(coordinate) else np
-        distance = xp.abs(coordinate)
-        return xp.log(self.teacher_slope) - distance - 2 * xp.log1p(xp.exp(-distance))
+        return jnp.log(self.teacher_slope) - softplus(coordinate) - softplus(-coordinate)
 
     def log_mass(self, coordinate: Any) -> Any:
         """ln p(r) + s, up to a constant."""
-        xp = jnp if self._traced(coordinate) else np
-        log_one_plus = xp.maximum(coordinate, 0) + xp.log1p(xp.exp(-xp.abs(coordinate)))
-        growth = xp.exp(xp.minimum(coordinate, 300.0 if xp is np else 60.0))
-        return (self.exponent - 0.5) * coordinate + 1.5 * log_one_plus - self.rate * growth
+        # Overflow would give derivatives that are no numbers; mass ends long before.
+        largest = 0.7 * jnp.log(jnp.finfo(jnp.result_type(coordinate)).max)
+        decay = self.rate * jnp.exp(jnp.minimum(coordinate, largest))
+        return (self.exponent - 0.5) * coordinate + 1.5 * softplus(coordinate) - decay
 
-    def _traced(self, value: Any) -> bool:
-        numbers = (self.input_moment, self.input_variance, self.teacher_slope)
-        return is_traced(value, *numbers, self.noise_scale, self.weight_decay)
+    def reach(self) -> tuple[Any, Any, Any]:
+        """About ln(h/c), where the mode is for small c; the left tail has rate h − ½."""
+        guess = jnp.log(self.exponent / self.rate)
+        left = 100 + jnp.abs(guess) + 60 / jnp.clip(self.exponent - 0.5, 1e-6, None)
+        return guess, left, 100.0
 
 
 def absorption_probability(

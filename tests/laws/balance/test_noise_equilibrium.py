@@ -191,3 +191,12 @@ def test_arguments():
         NoiseEquilibrium.from_sgd(
             problem, SGD(0.1, noise.Minibatch(1)), np.diag([1.0, -1]), np.ones(2)
         )
+
+
+def test_point_mass():
+    law = NoiseEquilibrium(THETA, covariance(THETA), GENERATOR)
+    draws = law.draw(jax.random.key(0), (2, 3))
+    np.testing.assert_array_equal(draws, np.broadcast_to(law.point, (2, 3, 3)))
+    np.testing.assert_array_equal(law.covariance(), np.zeros((3, 3)))
+    with pytest.raises(ImproperLawError, match="point mass has no density"):
+        law.log_density(law.mean())
