@@ -12,7 +12,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Float
 
 from statsgd.arguments import is_traced
-from statsgd.laws.loss_noise.scalar_noise import READINGS
+from statsgd.laws.loss_noise.setting import READINGS
 from statsgd.laws.valleys.coordinate import Constant, ValleyCoordinate
 
 _PANELS = 32

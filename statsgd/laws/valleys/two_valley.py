@@ -17,7 +17,7 @@ from statsgd.arguments import is_traced, non_negative, one_of, positive, real
 from statsgd.dynamics.noise import Anisotropic, HessianScaled, Isotropic
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.law import ImproperLawError, Law, register
-from statsgd.laws.loss_noise.scalar_noise import READINGS
+from statsgd.laws.loss_noise.setting import READINGS
 from statsgd.problems import Problem
 from statsgd.problems.two_valley import FrozenTwoValley, TwoValleyLandscape
 

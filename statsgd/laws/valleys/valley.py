@@ -14,7 +14,7 @@ from scipy.special import ndtr
 from statsgd.arguments import fraction, is_traced, non_negative, one_of, positive, real
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.law import ImproperLawError, Law, register
-from statsgd.laws.loss_noise.scalar_noise import READINGS
+from statsgd.laws.loss_noise.setting import READINGS
 from statsgd.laws.valleys.averaging import AveragedValley, evaluate, tabulate
 from statsgd.laws.valleys.coordinate import (
     Constant,
