@@ -37,7 +37,8 @@ def in_double_precision(function: Callable[..., Any], *arguments: PyTree, **keyw
         return function(*arguments, **keywords)
     if isinstance(function, jax.stages.Wrapped):  # compiled once is enough
         function = function.__wrapped__
-    with jax.enable_x64(True):
+    # At once also where a caller is being traced: concrete arguments have a concrete result.
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
         found = _compiled(*_widened((function, arguments, keywords)))
         return jax.tree.map(_as_numpy, found)
 
@@ -65,14 +66,14 @@ def over_points(
             return function(points, *arguments)
         mapped = _at_each(function, points.reshape(-1, points.shape[-1]), arguments)
         lead = points.shape[:-1]
-        return jax.tree.map(lambda leaf: leaf.reshape(*lead, *leaf.shape[1:]), mapped)
+        return jax.tree.map(lambda leaf: leaf.reshape((*lead, *leaf.shape[1:])), mapped)
     array = np.asarray(points, dtype=np.float64)
     flat = array.reshape(-1, array.shape[-1])
     # No point is evaluated as one, for the shape of the result.
     turns = [_filled(function, flat[i : i + BATCHES[-1]], arguments) for i in _turns(len(flat))]
     found = jax.tree.map(lambda *leaves: np.concatenate(leaves), *turns)
     lead = array.shape[:-1]
-    return jax.tree.map(lambda leaf: leaf[: len(flat)].reshape(*lead, *leaf.shape[1:]), found)
+    return jax.tree.map(lambda leaf: leaf[: len(flat)].reshape((*lead, *leaf.shape[1:]))[()], found)
 
 
 def _turns(number: int) -> range:

@@ -14,6 +14,10 @@ def _cancelling(x, shift):
     return (x + shift) - shift
 
 
+def _total(x):
+    return jnp.sum(x)
+
+
 class _Scaled(eqx.Module):
     scale: jax.Array
 
@@ -49,6 +53,15 @@ def test_traced_arguments_run_in_the_precision_of_the_caller():
     np.testing.assert_allclose(jax.grad(_sum_of_squares)(jnp.ones(3)), 2.0)
 
 
+def test_concrete_arguments_give_concrete_results_inside_somebody_elses_trace():
+    def shifted(x):
+        assert float(_sum_of_squares(np.ones(3))) == 3
+        return x + 1
+
+    assert jax.jit(shifted)(1.0) == 2
+    assert jax.vmap(shifted)(jnp.ones(2)).shape == (2,)
+
+
 def test_second_calls_compile_nothing():
     _sum_of_squares(np.ones(5))
     in_double_precision(_Scaled(jnp.float32(0.1)).times, 2.0)
@@ -78,6 +91,9 @@ def test_points_may_have_any_leading_axes(lead):
     found = over_points(_cancelling, points, np.array([1.0, 2.0]))
     assert found.shape == (*lead, 2)
     np.testing.assert_allclose(found, points, atol=1e-15)
+    sums = over_points(_total, points)
+    assert sums.shape == lead
+    np.testing.assert_allclose(sums, points.sum(-1), atol=1e-15)
 
 
 def test_any_number_of_points_runs_one_of_a_few_programs():

@@ -10,11 +10,8 @@ from jaxtyping import Float
 from scipy.special import ndtr
 
 from statsgd.arguments import finite_array, positive
-from statsgd.laws import GaussianLaw, Law
-from statsgd.laws.bases.tabulated import TabulatedLaw
-from statsgd.laws.discrepancy import law_masses
+from statsgd.laws import IntractableError, Law
 from statsgd.laws.grids.grid import Grid, total_variation
-from statsgd.laws.grids.grid_law import GridLaw
 
 _CELLS = 800  # between exact marginals
 _COUNTED = 40  # where points are counted
@@ -66,33 +63,25 @@ class Marginal:
 
     @classmethod
     def of_law(cls, law: Law, axis: int = 0, grid: Grid | None = None) -> Self:
-        """A coordinate of a Gaussian law or a grid law, or a law of one parameter.
+        """A coordinate of a law that knows its distribution function and quantiles.
 
-        One that knows only its density is integrated over the cells of `grid`. Raises
-        `ValueError` for a law whose marginal is not known in one of these ways.
+        A law of one parameter that knows only its density is integrated over the cells of `grid`.
+        Raises `IntractableError` for any other law.
         """
-        law.require_proper()
-        known: Any = law
-        if isinstance(law, TabulatedLaw) and law.support is not None:
-            # A table is made once and not at every call of its distribution function.
-            known = law.density_table()
-        if isinstance(law, GaussianLaw):
-            return cls.of_normal(known.mean()[axis], known.covariance()[axis, axis])
-        if isinstance(law, GridLaw):
-            masses, edges = law.marginal(axis), law.grid.edges(axis)
-        elif law.dimension == 1 and hasattr(law, "cdf") and hasattr(law, "quantile"):
-            low, high = (
-                float(np.squeeze(known.quantile(np.full(1, p)))) for p in (_NOTHING, 1 - _NOTHING)
-            )
-            return cls(lambda x: np.asarray(known.cdf(x[:, None]))[:, 0], low, high)
-        elif grid is not None and law.dimension == 1:
-            masses, edges = law_masses(law, grid), grid.edges()
-        else:
-            raise ValueError(
-                f"a marginal of {type(law).__name__} needs a grid over one parameter, or points"
-            )
-        cumulative = np.concatenate([[0.0], np.cumsum(masses)])
-        return cls(lambda x: np.interp(x, edges, cumulative), float(edges[0]), float(edges[-1]))
+
+        def at(x: Float[Any, " n"]) -> Float[Any, "n d"]:
+            return np.stack([x if i == axis else 0 * x for i in range(law.dimension)], axis=-1)
+
+        try:
+            low, high = np.asarray(law.quantile([_NOTHING, 1 - _NOTHING]))[:, axis]
+            law.cdf(at(low[None]))
+        except IntractableError:
+            if grid is None or law.dimension > 1:
+                raise
+            cumulative = np.concatenate([[0.0], np.cumsum(law.cell_masses(grid))])
+            edges = grid.edges()
+            return cls(lambda x: np.interp(x, edges, cumulative), float(edges[0]), float(edges[-1]))
+        return cls(lambda x: np.asarray(law.cdf(at(x)))[:, axis], float(low), float(high))
 
     @functools.cached_property
     def places(self) -> Float[Any, " n"]:

@@ -3,17 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float, Int
 
 from statsgd.comparison.samples import Clusters
 from statsgd.comparison.statistics import cluster_mean
-from statsgd.laws import Law
-from statsgd.laws.bases.tabulated import TabulatedLaw
-from statsgd.laws.grids.grid_law import GridLaw
+from statsgd.laws import IntractableError, Law
 from statsgd.measures.measured import Measured
-from statsgd.precision import in_double_precision
+from statsgd.precision import over_points
 
 
 def shares_of_basins(clusters: Clusters, label: Callable, basins: int) -> Measured:
@@ -28,13 +25,12 @@ def shares_of_basins(clusters: Clusters, label: Callable, basins: int) -> Measur
 def predicted_shares(
     law: Law | None, reference: Clusters, label: Callable, basins: int
 ) -> Measured:
-    """The law's shares: by quadrature where it has masses or one parameter, else from draws."""
-    if isinstance(law, GridLaw):
-        points, masses = law.grid.points(), law.probabilities().ravel()
-    elif isinstance(law, TabulatedLaw) and law.dimension == 1 and not law.generative:
-        table = law.density_table()
-        points, masses = table.grid[:, None], table.weights
-    else:
+    """The law's shares: by quadrature where it has one, else from draws."""
+    if law is None:
+        return shares_of_basins(reference, label, basins)
+    try:
+        points, masses = law.quadrature()
+    except IntractableError:
         return shares_of_basins(reference, label, basins)
     index = basin_labels(points[:, None], label, basins)[:, 0]
     held = index >= 0
@@ -55,11 +51,9 @@ def basin_labels(clusters: Clusters, label: Callable, basins: int) -> Int[Any, "
 
 def at_each_point(function: Callable, clusters: Clusters, shape: tuple[int, ...]) -> Any:
     """`function` of one params at every point, in float64; `ValueError` for another shape."""
-    flat = clusters.reshape(-1, clusters.shape[2])
-    values = np.asarray(in_double_precision(jax.vmap(function), flat), dtype=np.float64)
-    wanted = (len(flat), *shape)
-    if values.size != np.prod(wanted):
-        raise ValueError(f"the function must return shape {shape}, got {values.shape[1:]}")
+    values = np.asarray(over_points(function, clusters), dtype=np.float64)
+    if values.size != clusters.shape[0] * clusters.shape[1] * np.prod(shape, dtype=int):
+        raise ValueError(f"the function must return shape {shape}, got {values.shape[2:]}")
     return values.reshape(*clusters.shape[:2], *shape)
 
 

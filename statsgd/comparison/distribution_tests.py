@@ -13,7 +13,7 @@ from statsgd.comparison import statistics
 from statsgd.comparison.multiplicity import holm
 from statsgd.comparison.reference import Reference
 from statsgd.comparison.samples import Clusters
-from statsgd.comparison.stein import kernel_stein_discrepancy, score_of
+from statsgd.comparison.stein import kernel_stein_discrepancy
 from statsgd.comparison.two_sample import TWO_SAMPLE_TESTS
 from statsgd.laws import Law
 
@@ -71,7 +71,7 @@ def distribution_tests(
                     )
                 points = samples[variable][:MAX_POINTS, -1]
                 # ∇ log p in the whitened coordinates: the covector of the inverse map.
-                score = score_of(source, points) @ np.linalg.pinv(whiten).T
+                score = np.asarray(source.score(points)) @ np.linalg.pinv(whiten).T
                 outcome = kernel_stein_discrepancy(x, score, of_test)
                 against, null = "the score of the law", "wild bootstrap"
             else:

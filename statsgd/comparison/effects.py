@@ -25,7 +25,7 @@ from statsgd.comparison.basin_shares import (
 from statsgd.comparison.samples import Clusters
 from statsgd.comparison.statistics import cluster_mean, normal_quantile
 from statsgd.comparison.verdicts import AGAINST_NONE
-from statsgd.laws import Law
+from statsgd.laws import IntractableError, Law
 
 
 class Sides(NamedTuple):
@@ -86,9 +86,9 @@ class TotalVariation(Effect):
         draws = sides.reference[:, -1]
         levels = np.arange(1, self.cells) / self.cells
         edges = np.quantile(draws, levels, axis=0)
-        if isinstance(sides.law, Law) and hasattr(sides.law, "cdf"):
-            below = np.asarray(sides.law.cdf(edges)).T
-            expected = np.diff(below, axis=1, prepend=0.0, append=1.0)
+        below = _distribution(sides.law, edges)
+        if below is not None:
+            expected = np.diff(below.T, axis=1, prepend=0.0, append=1.0)
         else:
             sizes.append(len(draws))
             expected = _shares(draws, edges)
@@ -117,8 +117,7 @@ class BasinProbabilities(Effect):
     `label` maps one flat params `(d,)` to the index of its basin, 0 ≤ index < `basins`, or to −1
     for none; a JAX function, such as `measures.BasinLabel`, which follows the gradient flow.
     Intervals are Wilson's, with the number of points that the scatter between clusters is worth. A
-    `GridLaw` and a law with one parameter give their masses by quadrature, any other law through
-    draws, whose error counts.
+    law with a quadrature gives its masses by it, any other law through draws, whose error counts.
     """
 
     label: Callable[[Any], Any]
@@ -292,6 +291,14 @@ def preference_slope(
         reach *= 2
     scaled = brentq(lambda slope: fitted(slope) @ centred, -reach, reach, xtol=1e-12)
     return scaled / np.ptp(log_curvatures), _variance(fitted(scaled), log_curvatures)
+
+
+def _distribution(law: Law | None, edges: Float[Any, "inner d"]) -> Float[Any, "inner d"] | None:
+    """What the law itself says, where it does."""
+    try:
+        return None if law is None else np.asarray(law.cdf(edges))
+    except IntractableError:
+        return None
 
 
 def _mean_error(clusters: Clusters, label: Callable, values: Float[Any, " basins"]) -> float:

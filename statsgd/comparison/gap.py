@@ -4,15 +4,12 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
 
 from statsgd.arguments import count
 from statsgd.comparison.dependence import thin_by_effective_size
 from statsgd.comparison.samples import read_chains, read_ensemble
 from statsgd.laws import DiscreteChainLaw, FokkerPlanckLaw, Law
-from statsgd.laws.discrepancy import law_masses
 from statsgd.laws.grids.grid import Grid, total_variation
-from statsgd.laws.grids.grid_law import GridLaw
 
 #: The parts, in order, and the whole.
 PARTS = ("Monte Carlo", "finite learning rate", "theory", "sampler", "all together")
@@ -72,7 +69,7 @@ def gap_decomposition(
     rng = np.random.default_rng(seed)
     points = samples[:, -1]
     seen = grid.histogram(points)
-    of_chain, of_sde, of_law = (masses_on(one, grid) for one in (chain, sde, law))
+    of_chain, of_sde, of_law = (one.cell_masses(grid) for one in (chain, sde, law))
     of_diffusion = float(np.nan_to_num(sde.error_estimate))
     # A law with a wrong variance r is off by r·φ(1) ≈ r/4 near a normal law.
     of_steps = chain.exit_probability + abs(chain.numerical_diffusion) / 4
@@ -112,21 +109,6 @@ def gap_decomposition(
         "seed": int(seed),
     }
     return result
-
-
-def masses_on(law: Law, grid: Grid) -> Float[Any, "..."]:
-    """Cell masses of any law on `grid`; those of a `GridLaw` are spread evenly over its cells."""
-    if not isinstance(law, GridLaw):
-        return law_masses(law, grid)
-    masses = law.probabilities()
-    for axis in range(grid.dimension):
-        fine, coarse = law.grid.edges(axis), grid.edges(axis).copy()
-        coarse[0], coarse[-1] = min(coarse[0], fine[0]), max(coarse[-1], fine[-1])
-        low = np.maximum(coarse[:-1, None], fine[:-1])
-        high = np.minimum(coarse[1:, None], fine[1:])
-        overlap = np.maximum(high - low, 0.0) / np.diff(fine)
-        masses = np.moveaxis(np.tensordot(overlap, masses, axes=(1, axis)), 0, axis)
-    return masses
 
 
 def finding(result: xr.Dataset, law: str, endpoints: int) -> str:

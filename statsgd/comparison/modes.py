@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from statsgd.comparison.samples import read_ensemble
 from statsgd.comparison.statistics import cluster_variance
-from statsgd.laws import GaussianLaw
+from statsgd.laws.minimum import MinimumGaussian
 from statsgd.provenance import provenance
 
 #: Endpoints kept per shown mode: enough for a histogram, few enough for a report.
@@ -18,7 +18,7 @@ MAX_POINTS = 4000
 
 def modes_in_phase_space(
     endpoints: xr.DataTree,
-    laws: Mapping[str, GaussianLaw],
+    laws: Mapping[str, MinimumGaussian],
     *,
     shown: Sequence[int] | None = None,
     include_snapshots: bool = False,

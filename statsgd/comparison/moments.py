@@ -10,7 +10,7 @@ from statsgd.comparison import statistics
 from statsgd.comparison.reference import Reference
 from statsgd.comparison.samples import Clusters
 from statsgd.comparison.verdicts import verdicts_on
-from statsgd.laws import GaussianLaw
+from statsgd.laws import Law
 
 
 def directions(
@@ -20,10 +20,9 @@ def directions(
     reference = references.get("params") or next(iter(references.values()))
     d = len(reference.mean)
     if modes is None:
-        if isinstance(source, GaussianLaw):
-            modes = source.modes().vectors
-        else:
-            modes = np.linalg.eigh(reference.covariance)[1]
+        modes = np.linalg.eigh(reference.covariance)[1]
+        if isinstance(source, Law) and reference.exact:
+            modes = source.directions()
     columns = np.asarray(modes, dtype=np.float64)
     if columns.ndim != 2 or columns.shape[0] != d:
         raise ValueError(f"modes must have shape ({d}, k), got {columns.shape}")

@@ -9,8 +9,7 @@ from jaxtyping import Float
 
 from statsgd.comparison.dependence import Thinned, thin_by_effective_size
 from statsgd.comparison.samples import Clusters, read_chains, stretches
-from statsgd.laws import Law
-from statsgd.laws.bases.tabulated import TabulatedLaw
+from statsgd.laws import IntractableError, Law
 
 #: Exact draws for the moments of a law that does not state them.
 _FOR_MOMENTS = 100_000
@@ -41,32 +40,31 @@ def references(
         if not chains:
             raise ValueError(f"the draws hold none of {', '.join(variables)}")
         return {name: _of_draws(values) for name, values in chains.items()}
-    if not (isinstance(source, Law) and _draws_exactly(source)):
+    if not (isinstance(source, Law) and source.exact_draws):
         raise ValueError(
             "law_or_draws must be a Law with exact draws or draws from statsgd.sample, got "
             f"{type(source).__name__}; draw from it first"
         )
-    source.require_proper()
-    known = hasattr(source, "covariance")
-    total = number if known else max(number, _FOR_MOMENTS)
+    known = {name: _moments(source, name) for name in variables if name in source.variables}
+    total = max(number, _FOR_MOMENTS) if None in known.values() else number
     exact = source.draw_variables(jax.random.key(seed), (total,))
     found = {}
-    for name in variables:
-        if name in source.variables:
-            points = np.asarray(exact[name], dtype=np.float64)
-            some = points[:number]
-            found[name] = Reference(
-                np.asarray(_moment(source, "mean", name), dtype=np.float64)
-                if known
-                else points.mean(axis=0),
-                np.asarray(_moment(source, "covariance", name), dtype=np.float64)
-                if known
-                else np.atleast_2d(np.cov(points.T)),
-                points[:, None],
-                Thinned(some, 1, len(some), float(len(some))),
-                known,
-            )
+    for name, moments in known.items():
+        points = np.asarray(exact[name], dtype=np.float64)
+        some = points[:number]
+        mean, covariance = moments or (points.mean(axis=0), np.atleast_2d(np.cov(points.T)))
+        thinned = Thinned(some, 1, len(some), float(len(some)))
+        found[name] = Reference(mean, covariance, points[:, None], thinned, moments is not None)
     return found
+
+
+def _moments(law: Law, variable: str) -> tuple[Float[Any, " d"], Float[Any, "d d"]] | None:
+    """Mean and covariance of a variable where the law states them."""
+    try:
+        mean, covariance = law.mean(variable), law.covariance(variable)
+    except IntractableError:
+        return None
+    return np.asarray(mean, dtype=np.float64), np.asarray(covariance, dtype=np.float64)
 
 
 def _of_draws(chains: Float[Any, "chain draw d"]) -> Reference:
@@ -74,14 +72,3 @@ def _of_draws(chains: Float[Any, "chain draw d"]) -> Reference:
     flat = clusters.reshape(-1, clusters.shape[2])
     covariance = np.atleast_2d(np.cov(flat.T))
     return Reference(flat.mean(axis=0), covariance, clusters, thin_by_effective_size(chains), False)
-
-
-def _draws_exactly(law: Law) -> bool:
-    # Quadrature inverts the distribution function of a law with one parameter.
-    return law.generative or (isinstance(law, TabulatedLaw) and law.dimension == 1)
-
-
-def _moment(law: Law, name: str, variable: str) -> Any:
-    # Laws of the parameters alone take no variable.
-    method = getattr(law, name)
-    return method() if variable == "params" else method(variable)

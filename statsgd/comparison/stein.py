@@ -10,8 +10,6 @@ from jaxtyping import Float, PRNGKeyArray
 from statsgd.arguments import count, finite_array
 from statsgd.comparison.permutation import Outcome, exceedance, sample_of
 from statsgd.comparison.two_sample import median_square, squared_distances
-from statsgd.laws import Law
-from statsgd.precision import in_double_precision
 
 
 def kernel_stein_discrepancy(
@@ -67,9 +65,3 @@ def stein_kernel(
     slope = base**-1.5 / unit
     curvature = x.shape[1] * slope - 3 * base**-2.5 * squares / unit**2
     return base**-0.5 * (score @ score.T) + slope * (along + along.T) + curvature
-
-
-def score_of(law: Law, params: Float[Any, "n d"]) -> Float[Any, "n d"]:
-    """∇log p of `law` at each of `params`, in float64."""
-    law.require_proper()
-    return in_double_precision(jax.vmap(jax.grad(law.log_density)), params)

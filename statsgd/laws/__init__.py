@@ -14,9 +14,10 @@ from statsgd.laws import (
 )
 from statsgd.laws.balance import NoiseEquilibrium, RescalingGibbs
 from statsgd.laws.bases import GaussianLaw
+from statsgd.laws.battery import check
 from statsgd.laws.gibbs import EffectivePotentialGibbs, Gibbs, KinkedWellsGibbs, TwoBasinGibbs
 from statsgd.laws.grids import DiscreteChainLaw, FokkerPlanckLaw
-from statsgd.laws.law import LAWS, ImproperLawError, Law, register
+from statsgd.laws.law import LAWS, ImproperLawError, IntractableError, Law, register
 from statsgd.laws.loss_noise import (
     FlooredLossScaledLaw,
     FlooredPowerOfLossLaw,
@@ -59,6 +60,7 @@ __all__ = [
     "ImproperLawError",
     "InfiniteDepthNetworkLaw",
     "InterpolationLaw",
+    "IntractableError",
     "KinkedWellsGibbs",
     "Law",
     "LinearRegressionGaussian",
@@ -88,6 +90,7 @@ __all__ = [
     "balance",
     "bases",
     "catalogue",
+    "check",
     "gibbs",
     "grids",
     "loss_noise",

@@ -34,7 +34,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import numpyro.handlers
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Float, Key, PRNGKeyArray
 
 from statsgd.arguments import is_traced, one_of, real
 from statsgd.precision import over_points
@@ -358,7 +358,7 @@ def _score_at(params: Float[Any, " d"], law: Law) -> Float[Any, " d"]:
 
 
 @eqx.filter_jit
-def _run_forward(law: Law, keys: PRNGKeyArray) -> Mapping[str, Any]:
+def _run_forward(law: Law, keys: Key[Any, " number"]) -> Mapping[str, Any]:
     def once(key):
         trace = numpyro.handlers.trace(numpyro.handlers.seed(law.model, key)).get_trace()
         sites = {name: site for name, site in trace.items() if site["type"] != "plate"}

@@ -12,13 +12,16 @@ from statsgd.problems import Problem
 
 
 def catalogue() -> pd.DataFrame:
-    """One row a law: name, setting, exactness, exact draws, what `from_sgd` needs, source."""
+    """One row a law: name, setting, exactness, exact draws, what `from_sgd` needs, source.
+
+    Exact draws are a property of the instance: "depends" where the law's examples differ.
+    """
     rows = [
         {
             "law": name,
             "setting": law.setting,
             "exactness": law.exactness,
-            "exact draws": "yes" if law.generative else "no",
+            "exact draws": _over_examples(law, "exact_draws"),
             "from_sgd": _needs(law),
             "source": law.citation,
         }
@@ -55,6 +58,12 @@ def applicable(problem: Problem, sgd: SGD) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _over_examples(law: type[Law], flag: str) -> str:
+    """What a flag of the instance is over a law's examples: yes, no, or that it depends."""
+    found = {bool(getattr(example, flag)) for example in law.examples()}
+    return "depends" if len(found) > 1 else "yes" if found == {True} else "no"
+
+
 def _needs(law: type[Law]) -> str:
     """The required arguments of `from_sgd`."""
     build: Any = getattr(law, "from_sgd", None)
@@ -64,5 +73,6 @@ def _needs(law: type[Law]) -> str:
         name
         for name, parameter in inspect.signature(build).parameters.items()
         if parameter.default is inspect.Parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
     return ", ".join(required)

@@ -3,6 +3,7 @@
 from statsgd.laws.minimum.anisotropic_quadratic import AnisotropicQuadraticLaw, escape_efficiency
 from statsgd.laws.minimum.currents import entropy_production_rate, phase_plane_area, stochastic_area
 from statsgd.laws.minimum.epoch_noise import EpochNoiseGaussian
+from statsgd.laws.minimum.gaussian import MinimumGaussian
 from statsgd.laws.minimum.heavy_ball import HeavyBallGaussian
 from statsgd.laws.minimum.linear_regression import (
     LinearRegressionGaussian,
@@ -35,6 +36,7 @@ __all__ = [
     "EpochNoiseGaussian",
     "HeavyBallGaussian",
     "LinearRegressionGaussian",
+    "MinimumGaussian",
     "OrnsteinUhlenbeckLaw",
     "OutlierPowerLaw",
     "PhaseSpaceGaussian",
