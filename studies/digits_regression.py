@@ -25,7 +25,7 @@ import xarray as xr
 from jaxtyping import Float
 
 import statsgd
-from statsgd.comparison import Comparison, modes_in_phase_space
+from statsgd.comparison import Comparison
 from statsgd.kernels import MALA
 from statsgd.laws import (
     GaussianLaw,
@@ -34,6 +34,7 @@ from statsgd.laws import (
     PhaseSpaceGaussian,
 )
 from statsgd.problems import LinearRegression
+from studies.digits.modes import modes_in_phase_space
 
 
 @dataclasses.dataclass(frozen=True)

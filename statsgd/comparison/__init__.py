@@ -28,9 +28,8 @@ from statsgd.comparison.model_comparison import (
     fitted_laws,
     parameter_verdicts,
 )
-from statsgd.comparison.modes import modes_in_phase_space
 from statsgd.comparison.multiplicity import holm
-from statsgd.comparison.permutation import Outcome
+from statsgd.comparison.permutation import HypothesisTest
 from statsgd.comparison.statistics import energy_distance
 from statsgd.comparison.stein import kernel_stein_discrepancy
 from statsgd.comparison.two_sample import (
@@ -53,9 +52,9 @@ __all__ = [
     "Effect",
     "Error",
     "FlatPreference",
+    "HypothesisTest",
     "Marginal",
     "MeanRatio",
-    "Outcome",
     "Quantity",
     "Setting",
     "Thinned",
@@ -76,7 +75,6 @@ __all__ = [
     "kernel_stein_discrepancy",
     "kolmogorov_smirnov",
     "maximum_mean_discrepancy",
-    "modes_in_phase_space",
     "normal_setting",
     "parameter_verdicts",
     "sliced_wasserstein",

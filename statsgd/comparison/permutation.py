@@ -18,7 +18,7 @@ type Statistic = Callable[[Any, Any, Any], Any]
 _ROUNDING = 1e-9
 
 
-class Outcome(NamedTuple):
+class HypothesisTest(NamedTuple):
     """A test's statistic, which grows with the difference, and its p-value."""
 
     statistic: Any
@@ -57,17 +57,17 @@ def permutation_outcome(
     y: Float[Any, "m d"],
     key: PRNGKeyArray,
     permutations: int,
-) -> Outcome:
+) -> HypothesisTest:
     """`statistic` with its permutation p-value; traceable, so that repeats can be vectorised."""
     of_labels, of_statistic = jax.random.split(key)
     members = relabellings(of_labels, x.shape[0], y.shape[0], permutations)
     values = statistic(jnp.concatenate([x, y]), members, of_statistic)
-    return Outcome(values[0], exceedance(values))
+    return HypothesisTest(values[0], exceedance(values))
 
 
 def run_in_double(
     statistic: Statistic, x: Any, y: Any, key: PRNGKeyArray, permutations: int
-) -> Outcome:
+) -> HypothesisTest:
     """`permutation_outcome` of NumPy or JAX samples in float64, as numbers.
 
     Raises `ValueError` for samples that are not `(n, d)` arrays of at least two finite points with
@@ -79,7 +79,7 @@ def run_in_double(
         raise ValueError(f"x and y must have the same number of columns, got {x.shape}, {y.shape}")
     with jax.enable_x64(True):
         outcome = _compiled(statistic, x, y, key, permutations)
-        return Outcome(float(outcome.statistic), float(outcome.p_value))
+        return HypothesisTest(float(outcome.statistic), float(outcome.p_value))
 
 
 _compiled = jax.jit(permutation_outcome, static_argnums=(0, 4))

@@ -8,13 +8,13 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from statsgd.arguments import count, finite_array
-from statsgd.comparison.permutation import Outcome, exceedance, sample_of
+from statsgd.comparison.permutation import HypothesisTest, exceedance, sample_of
 from statsgd.comparison.two_sample import median_square, squared_distances
 
 
 def kernel_stein_discrepancy(
     x: Float[Any, "n d"], score: Float[Any, "n d"], key: PRNGKeyArray, bootstraps: int = 999
-) -> Outcome:
+) -> HypothesisTest:
     """Squared kernel Stein discrepancy of independent points from a law with the given score.
 
         KSD² = (1/n²) Σ_ij u(x_i, x_j),  E u(x, X) = 0 for X from the law
@@ -35,19 +35,19 @@ def kernel_stein_discrepancy(
         raise ValueError(f"score must have the shape {x.shape} of x, got {score.shape}")
     with jax.enable_x64(True):
         outcome = _compiled(x, score, key, bootstraps)
-        return Outcome(float(outcome.statistic), float(outcome.p_value))
+        return HypothesisTest(float(outcome.statistic), float(outcome.p_value))
 
 
 def stein_outcome(
     x: Float[Any, "n d"], score: Float[Any, "n d"], key: PRNGKeyArray, bootstraps: int
-) -> Outcome:
+) -> HypothesisTest:
     """`kernel_stein_discrepancy`, traceable."""
     number = x.shape[0]
     kernel = stein_kernel(x, score)
     signs = 2.0 * jax.random.bernoulli(key, shape=(bootstraps, number)) - 1
     signs = jnp.concatenate([jnp.ones((1, number)), signs])
     values = jnp.sum(signs @ kernel * signs, axis=1) / number**2
-    return Outcome(values[0], exceedance(values))
+    return HypothesisTest(values[0], exceedance(values))
 
 
 _compiled = jax.jit(stein_outcome, static_argnums=3)

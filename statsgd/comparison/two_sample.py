@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, PRNGKeyArray
 
-from statsgd.comparison.permutation import Outcome, Statistic, contrasts, run_in_double
+from statsgd.comparison.permutation import HypothesisTest, Statistic, contrasts, run_in_double
 
 #: Random projections beside the coordinates.
 PROJECTIONS = 8
@@ -28,7 +28,7 @@ type Values = Float[Any, " relabellings"]
 
 def kolmogorov_smirnov(
     x: Float[Any, "n d"], y: Float[Any, "m d"], key: PRNGKeyArray, permutations: int = 999
-) -> Outcome:
+) -> HypothesisTest:
     """Largest gap max |F_x − F_y| over all coordinates and some random projections.
 
     The permutation null is that of the maximum over directions, so that their number is accounted
@@ -41,7 +41,7 @@ def kolmogorov_smirnov(
 
 def cramer_von_mises(
     x: Float[Any, "n d"], y: Float[Any, "m d"], key: PRNGKeyArray, permutations: int = 999
-) -> Outcome:
+) -> HypothesisTest:
     """nm/(n+m)² Σ (F_x − F_y)² over the pooled points, the largest over directions.
 
     Directions and errors as in `kolmogorov_smirnov`. Source: Anderson (1962).
@@ -51,7 +51,7 @@ def cramer_von_mises(
 
 def sliced_wasserstein(
     x: Float[Any, "n d"], y: Float[Any, "m d"], key: PRNGKeyArray, permutations: int = 999
-) -> Outcome:
+) -> HypothesisTest:
     """Mean over directions of the Wasserstein distance ∫|F_x − F_y|, in the unit of the samples.
 
     Directions and errors as in `kolmogorov_smirnov`. Source: Bonneel et al. (2015).
@@ -61,7 +61,7 @@ def sliced_wasserstein(
 
 def energy(
     x: Float[Any, "n d"], y: Float[Any, "m d"], key: PRNGKeyArray, permutations: int = 999
-) -> Outcome:
+) -> HypothesisTest:
     """Energy distance 2E|X−Y| − E|X−X'| − E|Y−Y'|. Memory (n + m)².
 
     Raises `ValueError` for samples that do not match. Source: Székely, Rizzo (2013).
@@ -71,7 +71,7 @@ def energy(
 
 def maximum_mean_discrepancy(
     x: Float[Any, "n d"], y: Float[Any, "m d"], key: PRNGKeyArray, permutations: int = 999
-) -> Outcome:
+) -> HypothesisTest:
     """Largest squared MMD over Gaussian kernels exp(−r²/2w²), each in units of its null.
 
     Bandwidths w are `BANDWIDTHS` times the median distance of the pooled sample, which no
@@ -86,7 +86,7 @@ def maximum_mean_discrepancy(
 
 def classifier(
     x: Float[Any, "n d"], y: Float[Any, "m d"], key: PRNGKeyArray, permutations: int = 999
-) -> Outcome:
+) -> HypothesisTest:
     """How well a classifier tells the samples apart on points that it was not fitted to.
 
     Ridge regression of the label on the coordinates and their products, cross-fitted over
@@ -170,7 +170,7 @@ def classifier_statistic(
 
 
 #: Two-sample tests by name: every public test of this module.
-TWO_SAMPLE_TESTS: dict[str, Callable[..., Outcome]] = {
+TWO_SAMPLE_TESTS: dict[str, Callable[..., HypothesisTest]] = {
     "kolmogorov_smirnov": kolmogorov_smirnov,
     "cramer_von_mises": cramer_von_mises,
     "energy": energy,

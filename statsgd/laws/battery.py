@@ -32,7 +32,7 @@ class DoesNotApply(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class Finding:
     """What one test found."""
 
     test: str
@@ -47,7 +47,7 @@ class LawCheck:
     """What the battery found on one law."""
 
     law: str
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[Finding, ...]
 
     @property
     def passed(self) -> bool:
@@ -149,17 +149,17 @@ def check(law: Law, *, draws: int = 40_000, seed: int = 0) -> LawCheck:
     return LawCheck(type(law).__name__, outcomes)
 
 
-def run_test(name: str, evidence: Evidence) -> Outcome:
+def run_test(name: str, evidence: Evidence) -> Finding:
     """One test of `TESTS` on a law."""
     try:
         words = TESTS[name](evidence)
     except DoesNotApply as reason:
-        return Outcome(name, None, str(reason))
+        return Finding(name, None, str(reason))
     except IntractableError as refusal:
-        return Outcome(name, None, f"the law does not say: {refusal}")
+        return Finding(name, None, f"the law does not say: {refusal}")
     except Exception as error:  # whatever somebody's law does wrong is a finding
-        return Outcome(name, False, f"raised {type(error).__name__}: {error}")
-    return Outcome(name, not words, words)
+        return Finding(name, False, f"raised {type(error).__name__}: {error}")
+    return Finding(name, not words, words)
 
 
 def _sites(evidence: Evidence) -> str:

@@ -222,7 +222,7 @@ class Law(eqx.Module):
         self.require_proper()
         return self._cdf(self._points("params", params))
 
-    def quantile(self, probability: Float[Any, "..."]) -> Float[Any, "... d"]:
+    def quantile(self, probability: Any) -> Float[Any, "... d"]:
         """Quantiles of every coordinate's marginal at probabilities in (0, 1).
 
         Raises `IntractableError` where the law does not know them.

@@ -33,6 +33,9 @@ class Section(NamedTuple):
 #: Section functions by the kind of tree they read.
 SECTIONS: dict[str, Callable[[str, xr.DataTree], Section]] = {}
 
+#: Kinds that are shown in another way: charts within sections, whole results by their parts.
+WITHOUT_SECTION = frozenset({"chart", "map", "study", "sweep"})
+
 
 def register(kind: str) -> Callable:
     """Make the decorated function the section of trees of this `kind`."""
@@ -47,9 +50,16 @@ def register(kind: str) -> Callable:
 def sections(results: xr.DataTree) -> Iterator[tuple[str, Section]]:
     """Path and section of every node of `results` that has a registered kind, depth first.
 
-    Charts and maps directly below such a node close its section.
+    Charts and maps directly below such a node close its section. Raises `ValueError` for a kind
+    that nobody registered: a name that is misspelt must not vanish from a report.
     """
-    function = SECTIONS.get(str(results.attrs.get("kind")))
+    kind = results.attrs.get("kind")
+    if kind is not None and kind not in SECTIONS.keys() | WITHOUT_SECTION:
+        raise ValueError(
+            f"{results.path} is of the kind {kind!r}, which has no section: known are "
+            f"{', '.join(sorted(SECTIONS.keys() | WITHOUT_SECTION))}; see reports.register"
+        )
+    function = SECTIONS.get(str(kind))
     if function is not None:
         section = function(results.name or "results", results)
         drawn = charts_of(results)
@@ -107,65 +117,6 @@ def comparison_section(name: str, node: xr.DataTree) -> Section:
     columns = ["variable", "direction", "statistic", "index", "measured", "predicted", "effect"]
     shown = table[[*columns, "standard_error", "low", "high", "verdict"]]
     return Section(law["name"], finding, tuple(pictures), shown, node.attrs["verdict"], source)
-
-
-@register("modes")
-def modes_section(name: str, node: xr.DataTree) -> Section:
-    """Variances, marginals and phase-space ellipses of Gaussian laws against endpoints."""
-    moments, points = node["moments"].to_dataset(), node["points"].to_dataset()
-    laws = [str(law) for law in moments["law"].values]
-    steep = [float(moments["curvature"][int(mode)]) for mode in points["shown"].values]
-    curvatures = " and ".join(f"{value:.3g}" for value in steep)
-    drawn = (
-        Figure(
-            figures.mode_variances(moments),
-            "Stationary variance of parameters and momentum buffer along each eigenmode of the "
-            "Hessian: SGD (points, one standard error) and laws (lines).",
-            "Measured and predicted variance against curvature, one line per law",
-        ),
-        Figure(
-            figures.marginals(moments, points),
-            f"Endpoints along the modes of curvature {curvatures}, in units of the standard "
-            f"deviation that {laws[0]} predicts, with the density of each law.",
-            "Histograms of endpoints along two modes with law densities",
-        ),
-        Figure(
-            figures.ellipses(moments, points),
-            "The same modes in phase space: endpoints, and the ellipse of two standard deviations "
-            "of each law. The tilt is the covariance of position and buffer, which the continuous "
-            "model does not have.",
-            "Phase-space scatter of endpoints with two-sigma ellipses",
-        ),
-    )
-    finding = (
-        f"Seen along the {moments.sizes['mode']} eigenmodes of the Hessian, curvature "
-        f"{float(moments['curvature'].min()):.3g} to {float(moments['curvature'].max()):.3g}."
-    )
-    return Section("Mode by mode", finding, drawn)
-
-
-@register("factors")
-def factors_section(name: str, node: xr.DataTree) -> Section:
-    """Why laws differ: the factor that each assumption costs, per mode."""
-    data = node.to_dataset()
-    rows = [
-        {
-            "assumption given up": str(step),
-            "smallest factor": float(data["factor"].sel(step=step).min()),
-            "median factor": float(data["factor"].sel(step=step).median()),
-            "largest factor": float(data["factor"].sel(step=step).max()),
-        }
-        for step in data["step"].values
-    ]
-    picture = Figure(
-        figures.factors(data),
-        "Factor by which the predicted variance of each mode changes as one assumption after the "
-        "other is given up. The product of the three leads from the first law to the last.",
-        "Factor per mode for each assumption",
-    )
-    return Section(
-        node.attrs["title"], node.attrs["finding"], (picture,), pd.DataFrame(rows).round(4)
-    )
 
 
 @register("draws")

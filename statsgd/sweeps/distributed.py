@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from statsgd.sweeps.records import Failure
-from statsgd.sweeps.work import Outcome, Task, Work
+from statsgd.sweeps.work import Task, TaskResult, Work
 from statsgd.sweeps.workers import prepare
 
 _TIMEOUT = "10s"  # for reaching a scheduler
@@ -26,8 +26,8 @@ class Distributed:
     def __init__(self, client: Any):
         self.client = client
 
-    def outcomes(self, work: Work, tasks: Sequence[Task], retries: int) -> Iterator[Outcome]:
-        """Outcomes as they come.
+    def outcomes(self, work: Work, tasks: Sequence[Task], retries: int) -> Iterator[TaskResult]:
+        """Results as they come.
 
         Raises `ConnectionError` if the scheduler cannot be reached, or is lost on the way.
         """
@@ -51,7 +51,7 @@ class Distributed:
             yield from _outcomes(client, work, tasks, retries)
 
 
-def _outcomes(client: Any, work: Work, tasks: Sequence[Task], retries: int) -> Iterator[Outcome]:
+def _outcomes(client: Any, work: Work, tasks: Sequence[Task], retries: int) -> Iterator[TaskResult]:
     from distributed import CancelledError, KilledWorker, as_completed
     from distributed.comm import CommClosedError
 
@@ -71,7 +71,7 @@ def _outcomes(client: Any, work: Work, tasks: Sequence[Task], retries: int) -> I
         for future in stream:
             number, attempt = attempts.pop(future)
             try:
-                yield Outcome(tasks[number], future.result())
+                yield TaskResult(tasks[number], future.result())
             except KilledWorker as error:
                 if attempt < retries:
                     again = start(number, attempt + 1)
@@ -79,7 +79,7 @@ def _outcomes(client: Any, work: Work, tasks: Sequence[Task], retries: int) -> I
                     stream.add(again)
                 else:
                     lost = Failure(f"worker died: {error}")
-                    yield Outcome(tasks[number], [lost] * len(tasks[number].cells))
+                    yield TaskResult(tasks[number], [lost] * len(tasks[number].cells))
     except (CancelledError, CommClosedError):
         raise ConnectionError(
             f"executor lost its dask scheduler, {address}; the same call goes on "

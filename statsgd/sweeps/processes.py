@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from statsgd.arguments import count
 from statsgd.sweeps.records import Failure
-from statsgd.sweeps.work import Outcome, Task, Work
+from statsgd.sweeps.work import Task, TaskResult, Work
 from statsgd.sweeps.workers import gpus, prepare
 
 
@@ -39,8 +39,8 @@ class Processes:
             if getattr(self, name) is not None:
                 count(name, getattr(self, name))
 
-    def outcomes(self, work: Work, tasks: Sequence[Task], retries: int) -> Iterator[Outcome]:
-        """Outcomes as they come. A worker that dies is replaced, and its task started again."""
+    def outcomes(self, work: Work, tasks: Sequence[Task], retries: int) -> Iterator[TaskResult]:
+        """Results as they come. A worker that dies is replaced, and its task started again."""
         number = self._number()
         threads = self.threads or max(1, _cores() // number)
         try:
@@ -64,7 +64,7 @@ class Processes:
                     answer = worker.answer()
                     if answer is not None:
                         idle.append(worker)
-                        yield Outcome(attempt.task, answer)
+                        yield TaskResult(attempt.task, answer)
                     elif attempt.retries:
                         waiting.append(_Attempt(attempt.task, attempt.retries - 1))
                     else:
@@ -72,7 +72,7 @@ class Processes:
                             f"worker died {retries + 1} times, the last with exit code "
                             f"{worker.process.exitcode} (negative for a signal)"
                         )
-                        yield Outcome(attempt.task, [lost] * len(attempt.task.cells))
+                        yield TaskResult(attempt.task, [lost] * len(attempt.task.cells))
         finally:
             for worker, _ in busy.values():
                 worker.process.terminate()

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
-from statsgd.sweeps.work import Outcome, Task, Work
+from statsgd.sweeps.work import Task, TaskResult, Work
 
 
 class Serial:
     """Runs cells where `sweep` was called, in order."""
 
-    def outcomes(self, work: Work, tasks: Sequence[Task], retries: int) -> Iterator[Outcome]:
-        """Outcomes in the order of `tasks`. `retries` has no meaning: the only worker is us."""
+    def outcomes(self, work: Work, tasks: Sequence[Task], retries: int) -> Iterator[TaskResult]:
+        """Results in the order of `tasks`. `retries` has no meaning: the only worker is us."""
         for task in tasks:
-            yield Outcome(task, work(task.cells))
+            yield TaskResult(task, work(task.cells))

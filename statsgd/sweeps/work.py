@@ -28,7 +28,7 @@ class Task(NamedTuple):
     cells: tuple[Cell, ...]
 
 
-class Outcome(NamedTuple):
+class TaskResult(NamedTuple):
     """What became of a task: one entry for each of its cells."""
 
     task: Task

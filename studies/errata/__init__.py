@@ -8,6 +8,6 @@ from studies.errata import large_steps as large_steps
 from studies.errata import loss_scaled_noise as loss_scaled_noise
 from studies.errata import phase_space as phase_space
 from studies.errata import valley as valley
-from studies.errata.erratum import ERRATA, Curves, Erratum, Shown
+from studies.errata.erratum import ERRATA, Curves, Demonstration, Erratum
 
-__all__ = ["ERRATA", "Curves", "Erratum", "Shown"]
+__all__ = ["ERRATA", "Curves", "Demonstration", "Erratum"]

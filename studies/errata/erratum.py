@@ -37,7 +37,7 @@ class Curves(NamedTuple):
     """What else the run shows."""
 
 
-class Shown(NamedTuple):
+class Demonstration(NamedTuple):
     """An erratum after its run."""
 
     claim: Claim
@@ -80,7 +80,7 @@ class Erratum:
     dense: bool = True
     """Whether the corrected formula is cheap enough to draw it between the places of the truth."""
 
-    def show(self, effort: Effort) -> Shown:
+    def show(self, effort: Effort) -> Demonstration:
         """The claim that the printed formula makes, and the chart that decides it."""
         curves = self.curves(effort)
         at, truth = (np.asarray(v, dtype=float) for v in (curves.at, curves.truth))
@@ -109,7 +109,7 @@ class Erratum:
         ]
         claim = Claim(self.printed, self.source, quantities, f"{why} {curves.remark}".strip())
         points = Series("truth", at, truth, error if np.any(error > 0) else None)
-        return Shown(claim, self._chart(curves, points, corrected), disagreement)
+        return Demonstration(claim, self._chart(curves, points, corrected), disagreement)
 
     def _chart(self, curves: Curves, truth: Series, corrected: Any) -> Chart:
         between = np.geomspace if "x" in self.log else np.linspace

@@ -9,9 +9,9 @@ import pytest
 import xarray as xr
 
 from statsgd import SGD, compare, noise, problems, report, sample, simulate
-from statsgd.comparison import modes_in_phase_space
 from statsgd.kernels import MALA
 from statsgd.laws import HeavyBallGaussian, PhaseSpaceGaussian
+from studies.digits.modes import modes_in_phase_space
 
 HESSIAN = np.diag([2.0, 0.5])
 
