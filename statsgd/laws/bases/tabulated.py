@@ -223,7 +223,8 @@ def _trimmed(potential: Potential, grid: Any, energy: Any, inside: Any) -> tuple
 
 
 def _width(potential: Potential, mode: float, lowest: float, span: float) -> float:
-    widths = span * 2.0 ** -np.arange(60)
+    # Tails that fall as a low power reach out to e³⁰⁰ widths.
+    widths = span * 2.0 ** -np.arange(500)
     rise = np.minimum(potential(mode + widths), potential(mode - widths)) - lowest
     narrow = np.flatnonzero(~(rise > 1.0))
     return float(widths[narrow[0]]) if len(narrow) else span

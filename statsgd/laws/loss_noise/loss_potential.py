@@ -1,19 +1,22 @@
 """Laws whose density is a function of the loss alone, and where such a density is integrable."""
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, PRNGKeyArray
 
 from statsgd.arguments import count, is_traced, positive
 from statsgd.laws.bases.line import LineTable
 from statsgd.laws.bases.tabulated import TabulatedLaw
 from statsgd.laws.law import ImproperLawError
 from statsgd.laws.loss_noise.setting import READINGS, loss_exponent
+
+#: Exponent at zero loss below which quadrature takes the density for a bounded one.
+_BOUNDED = 1e-6
 
 
 class LossPotentialLaw(TabulatedLaw):
@@ -69,20 +72,26 @@ class LossPotentialLaw(TabulatedLaw):
 
     def _complete(self, bounds: Any = None) -> None:
         """Fill in what quadrature knows, between `bounds` if given."""
-        known = self._tabulate(bounds)
-        if known[0] is None or is_traced(self):
-            self.support, self.table = known
-            return
-        ends = np.array([[known[0].low], [known[0].high]])
-        singular = self.codimension is not None and self.exponents()[0] > 0
-        # A loss that overflows before its tail has died away would cut the tail off.
-        if not singular and np.all(np.isfinite(self.potentials(ends))):
-            self.support, self.table = known
+        support, table = self._tabulate(bounds)
+        if support is not None and not is_traced(self):
+            singular = self.codimension is not None and self.exponents()[0] > _BOUNDED
+            # A loss that overflows before its tail has died away would cut the tail off.
+            ends = np.stack([support.low, support.high])
+            past = self.potentials((support.mode + 1.25 * (ends - support.mode))[:, None])
+            if singular or not np.all(np.isfinite(past)):
+                return
+        self.support, self.table = support, table
 
     def _line(self, what: str) -> LineTable:
         if self.table is None:
             self._cannot_say(what)
         return self.table
+
+    def starting_points(
+        self, key: PRNGKeyArray, number: int
+    ) -> Mapping[str, Float[Any, "number 1"]] | None:
+        """Exact draws where there are some."""
+        return super().starting_points(key, number) if self.exact_draws else None
 
     def _mean(self, variable: str) -> Float[Any, " d"]:
         mean = super()._mean(variable)

@@ -140,13 +140,15 @@ def _partition(law: SaturatedLoss) -> tuple[Any, Any]:
     On {L} the volume of y is 4π√(2L − s²) dL at distance s from the zero-loss set along z: Z is 4π
     times ∫ g √(2L) dL on the segment and ∫ g [πL + 2J(L)] dL elsewhere.
     """
-    log_loss = jnp.linspace(-42 / law.shape, jnp.log(80 / law.rate), _KNOTS)
+    low, high = -42 / law.shape, jnp.log(80 / law.rate)
+    log_loss = jnp.linspace(low, high, _KNOTS)
     # The first factors stay in logarithms: for small a the loss itself underflows.
     log_weight = law.log_profile(jnp.exp(log_loss), log_loss) + log_loss
     log_radius = (jnp.log(2) + log_loss) / 2
     segment = jnp.sum(jnp.exp(log_weight + log_radius))
     # J(L) = ∫₀^s √(2L − x²) dx with s = min(½, √(2L)) = √(2L) sin(angle)
-    angle = jnp.arcsin(jnp.exp(jnp.minimum(jnp.log(0.5) - log_radius, 0)))
-    caps = 2 * (angle + jnp.sin(angle) * jnp.cos(angle))
+    cut = log_radius > jnp.log(0.5)
+    angle = jnp.arcsin(jnp.where(cut, 0.5 * jnp.exp(-log_radius), 0.5))
+    caps = jnp.where(cut, 2 * angle + jnp.sin(2 * angle), jnp.pi)
     total = segment + jnp.sum(jnp.exp(log_weight + log_loss) * (jnp.pi + caps))
-    return jnp.log(4 * jnp.pi * (log_loss[1] - log_loss[0]) * total), segment / total
+    return jnp.log(4 * jnp.pi * (high - low) / (_KNOTS - 1) * total), segment / total

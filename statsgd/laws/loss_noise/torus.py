@@ -141,7 +141,7 @@ def _partition(alpha: Any, q: int) -> tuple[Any, Any]:
     """log Z and E L, by the trapezoidal rule in log t."""
     grid, log_weight = _concentrations(alpha, q, _KNOTS)
     total = logsumexp(log_weight)
-    log_z = q * jnp.log(2 * jnp.pi) + total + jnp.log(grid[1] - grid[0]) - gammaln(alpha)
+    log_z = q * jnp.log(2 * jnp.pi) + total + jnp.log((grid[-1] - grid[0]) / (_KNOTS - 1)) - gammaln(alpha)
     t = jnp.exp(jnp.minimum(grid, 8.0))
     inverse = jnp.exp(-jnp.maximum(grid, 8.0))
     away = jnp.where(grid > 8.0, inverse / 2 * (1 + inverse / 4), 1 - i1e(t) / i0e(t))

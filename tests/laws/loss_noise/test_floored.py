@@ -147,7 +147,7 @@ def test_bulk_of_real_regression_follows_the_law():
     x = tree["endpoints"]["params"].values[:, 0]
     law = FlooredLossScaledLaw.label_noise_regression(1.0, 0.05, 1)
     for q in (0.25, 0.75):
-        place = law.quantile(q)
+        place = law.quantile(np.array(q))
         # four standard errors (0.3 %) and the O(η) difference of chain and SDE, half of 3 % in sd
         assert abs(np.mean(x < place) - q) < 4 * np.sqrt(q * (1 - q) / n) + 0.008
     # The assumption broken: the Gaussian limit misses the bulk of a heavy-tailed chain.
