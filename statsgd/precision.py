@@ -38,7 +38,7 @@ def in_double_precision(function: Callable[..., Any], *arguments: PyTree, **keyw
     if isinstance(function, jax.stages.Wrapped):  # compiled once is enough
         function = function.__wrapped__
     # At once also where a caller is being traced: concrete arguments have a concrete result.
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+    with jax.core.eval_context(), jax.enable_x64(True):
         found = _compiled(*_widened((function, arguments, keywords)))
         return jax.tree.map(_as_numpy, found)
 
