@@ -19,7 +19,12 @@ from statsgd.laws.loss_noise.loss_potential import (
     unequal_wells,
 )
 from statsgd.laws.loss_noise.setting import READINGS, FlatLoss, loss_exponent, loss_scaled_noise
-from statsgd.laws.loss_noise.torus import ANGLES, TorusPowerOfLossLaw, cosine_loss
+from statsgd.laws.loss_noise.torus import (
+    ANGLES,
+    TorusPowerOfLossLaw,
+    are_angles,
+    cosine_loss,
+)
 from statsgd.problems import Problem
 
 
@@ -136,6 +141,10 @@ class LossScaledLaw(LossPotentialLaw):
     def potential(self, params: Float[Any, " d"]) -> Float[Any, ""]:
         """U = α log L."""
         return self.loss_exponent * jnp.log(self.loss(params))
+
+    def _log_density(self, params: Float[Any, " d"]) -> Float[Any, ""]:
+        value = super()._log_density(params)
+        return jnp.where(are_angles(params), value, -jnp.inf) if self.periodic else value
 
     @property
     def constraint(self) -> dist.constraints.Constraint:

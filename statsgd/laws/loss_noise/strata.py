@@ -37,8 +37,8 @@ class StrataLaw(PotentialLaw):
     setting: ClassVar[str] = "SGD, a segment and a point of zero loss, noise σL/(1 + L/L_sat)"
     exactness: ClassVar[str] = "exact for its SDE; O(learning rate) for the chain"
     citation: ClassVar[str] = "derived, for noise as in Wojtowytsch (2021), arXiv:2106.02588"
-    exact_draws: ClassVar[bool] = True  # type: ignore[assignment]
-    normalized: ClassVar[bool] = True  # type: ignore[assignment]
+    exact_draws: ClassVar[bool] = True
+    normalized: ClassVar[bool] = True
 
     noise_ratio: Float[Any, ""]
     saturation: Float[Any, ""]

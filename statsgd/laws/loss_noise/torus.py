@@ -9,7 +9,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax.scipy.special import gammaln, i0e, i1e, logsumexp
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from statsgd.arguments import count, one_of, positive
 from statsgd.laws.bases.potential import PotentialLaw
@@ -45,8 +45,8 @@ class TorusPowerOfLossLaw(PotentialLaw):
     setting: ClassVar[str] = "SGD on a cosine loss on the torus, noise proportional to the loss"
     exactness: ClassVar[str] = "exact for its SDE; E L is O(learning rate) high for the chain"
     citation: ClassVar[str] = "derived, for noise as in Wojtowytsch (2021), arXiv:2106.02588"
-    exact_draws: ClassVar[bool] = True  # type: ignore[assignment]
-    normalized: ClassVar[bool] = True  # type: ignore[assignment]
+    exact_draws: ClassVar[bool] = True
+    normalized: ClassVar[bool] = True
 
     codimension: int = eqx.field(static=True)
     noise_ratio: Float[Any, ""]
@@ -94,6 +94,9 @@ class TorusPowerOfLossLaw(PotentialLaw):
         """U = α log L."""
         return self.loss_exponent * jnp.log(cosine_loss(params))
 
+    def _log_density(self, params: Float[Any, " d"]) -> Float[Any, ""]:
+        return jnp.where(are_angles(params), super()._log_density(params), -jnp.inf)
+
     def _log_normalizer(self) -> Float[Any, ""]:
         return self.log_partition
 
@@ -131,6 +134,11 @@ class TorusPowerOfLossLaw(PotentialLaw):
         return ANGLES
 
 
+def are_angles(params: Float[Any, " d"]) -> Bool[Any, ""]:
+    """Whether all numbers lie in [−π, π], whose ends single precision rounds outwards."""
+    return jnp.all(jnp.abs(params) <= np.pi * (1 + 1e-6))
+
+
 def cosine_loss(params: Float[Any, " d"]) -> Float[Any, ""]:
     """Σ(1 − cos θ_i), in a form that keeps its digits near zero."""
     return 2 * jnp.sum(jnp.sin(params / 2) ** 2)
@@ -141,7 +149,12 @@ def _partition(alpha: Any, q: int) -> tuple[Any, Any]:
     """log Z and E L, by the trapezoidal rule in log t."""
     grid, log_weight = _concentrations(alpha, q, _KNOTS)
     total = logsumexp(log_weight)
-    log_z = q * jnp.log(2 * jnp.pi) + total + jnp.log((grid[-1] - grid[0]) / (_KNOTS - 1)) - gammaln(alpha)
+    log_z = (
+        q * jnp.log(2 * jnp.pi)
+        + total
+        + jnp.log((grid[-1] - grid[0]) / (_KNOTS - 1))
+        - gammaln(alpha)
+    )
     t = jnp.exp(jnp.minimum(grid, 8.0))
     inverse = jnp.exp(-jnp.maximum(grid, 8.0))
     away = jnp.where(grid > 8.0, inverse / 2 * (1 + inverse / 4), 1 - i1e(t) / i0e(t))

@@ -18,6 +18,7 @@ from statsgd.laws.law import Law, register
 from statsgd.laws.loss_noise.flatness_functionals import flatness_weight
 from statsgd.laws.loss_noise.loss_potential import require_above_critical_noise
 from statsgd.laws.loss_noise.saturated_loss import SaturatedLoss
+from statsgd.laws.loss_noise.torus import are_angles
 from statsgd.precision import formula
 
 
@@ -121,7 +122,8 @@ class ZeroLossCircleLaw(Law):
         loss = 0.5 * self.curvature(params[0]) * jnp.sum(params[1:] ** 2)
         kappa = jnp.abs(self.codimension * self.modulation / 2)
         log_circle = jnp.log(2 * jnp.pi * i0e(kappa)) + kappa
-        return self.loss_law.log_profile(loss) - log_circle - self.loss_law.log_mass()
+        value = self.loss_law.log_profile(loss) - log_circle - self.loss_law.log_mass()
+        return jnp.where(are_angles(params[:1]), value, -jnp.inf)
 
     def _mean(self, variable: str) -> Float[Any, " d"]:
         return np.zeros(self.dimension)  # by symmetry, also of the angle about 0

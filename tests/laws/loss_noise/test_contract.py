@@ -118,6 +118,7 @@ def test_draws_and_normaliser_on_a_circle():
     law = LossScaledLaw(lambda v: 1.2 - jnp.cos(v[0] - 1), 1, 1.5, codimension=None, periodic=True)
     mass = quad(lambda x: (1.2 - np.cos(x)) ** (-7 / 3), -np.pi, np.pi)[0]
     np.testing.assert_allclose(law.log_normalizer(), np.log(mass), rtol=1e-9)
+    assert law.log_density(np.array([3.5])) == -np.inf
     n = 20_000
     draws = law.draw(jax.random.key(0), (n,))
     assert np.all(np.abs(draws) <= np.pi)
