@@ -108,11 +108,11 @@ def symmetric(name: str, value: Any, *, dimension: int | None = None, definite: 
     return matrix
 
 
-def location_vector(location: Any, d: int) -> Any:
-    """`location` as a `(d,)` vector, zero by default; `ValueError` for another shape."""
+def location_vector(location: Any, d: int, *, name: str = "location") -> Any:
+    """`location` as a `(d,)` float64 vector, zero by default; `ValueError` for another shape."""
     if location is None:
         return np.zeros(d)
-    vector = finite_array("location", location, ndim=1)
+    vector = finite_array(name, location, ndim=1)
     if vector.shape != (d,):
-        raise ValueError(f"location must have shape ({d},), got {vector.shape}")
-    return vector
+        raise ValueError(f"{name} must have shape ({d},), got {vector.shape}")
+    return vector if is_traced(vector) else np.asarray(vector, dtype=np.float64)

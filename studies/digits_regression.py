@@ -27,12 +27,7 @@ from jaxtyping import Float
 import statsgd
 from statsgd.comparison import Comparison
 from statsgd.kernels import MALA
-from statsgd.laws import (
-    GaussianLaw,
-    HeavyBallGaussian,
-    LinearRegressionGaussian,
-    PhaseSpaceGaussian,
-)
+from statsgd.laws import HeavyBallGaussian, Law, LinearRegressionGaussian, PhaseSpaceGaussian
 from statsgd.problems import LinearRegression
 from studies.digits.modes import modes_in_phase_space
 
@@ -234,7 +229,7 @@ def why(
     return tree
 
 
-def along(law: GaussianLaw, vectors: Float[Any, "d k"]) -> Float[Any, " k"]:
+def along(law: Law, vectors: Float[Any, "d k"]) -> Float[Any, " k"]:
     """Variance of the parameters along each column of `vectors`."""
     return np.einsum("ik,ij,jk->k", vectors, law.covariance(), vectors)
 

@@ -13,8 +13,8 @@ buffer. What users call is stated once, here, with one rule of shapes:
     draw(key, shape)                  → (*shape, d)
 
 Concrete arguments give NumPy arrays in float64, traced ones are computed in the precision of the
-trace. Everything first calls `require_proper`, which raises `ImproperLawError`. What a law cannot
-say in closed form or by quadrature raises `IntractableError`. Whether draws are exact is
+trace. Everything first calls `ensure_proper`: `require_proper` raises `ImproperLawError`. What a
+law cannot say in closed form or by quadrature raises `IntractableError`. Whether draws are exact is
 `exact_draws`, and whether `log_density` integrates to one is `normalized`: properties of the
 instance, which all else reads.
 
@@ -65,15 +65,13 @@ class IntractableError(ValueError):
 class Law(eqx.Module):
     """A stationary law of SGD over flat parameters `(d,)`; the module states the contract.
 
-    A law can be built at any parameters; everything that reads it first calls `require_proper`.
+    A law can be built at any parameters; everything that reads it first calls `ensure_proper`.
     """
 
     #: One line each for the catalogue: where the law applies, how exact it is, who published it.
     setting: ClassVar[str] = ""
     exactness: ClassVar[str] = ""
     citation: ClassVar[str] = ""
-    #: Whether `model` has discrete latent sites; Markov chains then run on the density instead.
-    has_discrete_sites: ClassVar[bool] = False
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -84,6 +82,11 @@ class Law(eqx.Module):
     def exact_draws(self) -> bool:
         """Whether `draw` gives exact independent draws."""
         return True
+
+    @property
+    def has_discrete_sites(self) -> bool:
+        """Whether `model` has discrete latent sites; Markov chains then run on the density."""
+        return False
 
     @property
     def normalized(self) -> bool:
@@ -145,7 +148,7 @@ class Law(eqx.Module):
         """Points and weights, which sum to one, that integrate against the law; None for none."""
         return None
 
-    def _draw(self, key: PRNGKeyArray, number: int) -> Mapping[str, Float[Any, "number ..."]]:
+    def _draw(self, key: PRNGKeyArray, number: int) -> Mapping[str, Any]:
         """`number` independent draws of all `variables`, and what else the model makes of them.
 
         By default the model is run forward.
@@ -168,6 +171,15 @@ class Law(eqx.Module):
 
     # What users call.
 
+    def ensure_proper(self) -> None:
+        """`require_proper`, unless the law is traced: then there is nothing to look at.
+
+        Also where a caller is traced, whose operations on concrete arrays would be traced too.
+        """
+        if not is_traced(self):
+            with jax.core.eval_context():
+                self.require_proper()
+
     def log_density(
         self, params: Float[Any, "... d"], momentum_buffer: Float[Any, "... d"] | None = None
     ) -> Float[Any, "..."]:
@@ -177,7 +189,7 @@ class Law(eqx.Module):
         `ImproperLawError`, also where the law has no density, and `ValueError` for other shapes and
         for a buffer that is no part of the law.
         """
-        self.require_proper()
+        self.ensure_proper()
         points = self._points("params", params)
         if momentum_buffer is None:
             self._require_density(("params",))
@@ -193,7 +205,7 @@ class Law(eqx.Module):
 
     def score(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
         """∇ log p at `params`; leading axes are batch axes."""
-        self.require_proper()
+        self.ensure_proper()
         self._require_density(("params",))
         return over_points(_score_at, self._points("params", params), self)
 
@@ -202,7 +214,7 @@ class Law(eqx.Module):
 
         Raises `IntractableError` where the law does not know it.
         """
-        self.require_proper()
+        self.ensure_proper()
         return self._mean(one_of("variable", variable, self.variables))
 
     def covariance(self, variable: str = "params", other: str | None = None) -> Float[Any, "d d"]:
@@ -210,7 +222,7 @@ class Law(eqx.Module):
 
         Raises `IntractableError` where the law does not know it.
         """
-        self.require_proper()
+        self.ensure_proper()
         second = variable if other is None else one_of("other", other, self.variables)
         return self._covariance(one_of("variable", variable, self.variables), second)
 
@@ -219,7 +231,7 @@ class Law(eqx.Module):
 
         Raises `IntractableError` where the law does not know it.
         """
-        self.require_proper()
+        self.ensure_proper()
         return self._cdf(self._points("params", params))
 
     def quantile(self, probability: Any) -> Float[Any, "... d"]:
@@ -227,7 +239,7 @@ class Law(eqx.Module):
 
         Raises `IntractableError` where the law does not know them.
         """
-        self.require_proper()
+        self.ensure_proper()
         return self._quantile(
             real("probability", probability, allowed="in (0, 1)", valid=lambda p: (p > 0) & (p < 1))
         )
@@ -284,7 +296,7 @@ class Law(eqx.Module):
 
         Raises `IntractableError` unless `exact_draws`.
         """
-        self.require_proper()
+        self.ensure_proper()
         if not self.exact_draws:
             self._cannot_say("exact sampler")
         return self._draw(key, number)
@@ -331,7 +343,7 @@ class Law(eqx.Module):
         return points
 
     def _quadrature_for(self, what: str) -> tuple[Float[Any, "n d"], Float[Any, " n"]]:
-        self.require_proper()
+        self.ensure_proper()
         found = self._quadrature()
         if found is None:
             self._cannot_say(what)

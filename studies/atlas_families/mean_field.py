@@ -68,7 +68,7 @@ def mean_field_limit(effort: Effort, inverse_number: float, step: float) -> Cell
     limit = _limit()
     law = MeanFieldLaw(limit, round(1 / inverse_number))
     reach = float(np.max(limit.grid))
-    known = Marginal(limit.cdf, -reach, reach)
+    known = Marginal(lambda x: limit.cdf(x[:, None])[:, 0], -reach, reach)
     return Cell(_neurons(effort, law, step), known)
 
 

@@ -9,13 +9,9 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 import statsgd
-from statsgd.laws import (
-    GaussianLaw,
-    HeavyBallGaussian,
-    LinearRegressionGaussian,
-    PhaseSpaceGaussian,
-)
+from statsgd.laws import HeavyBallGaussian, Law, LinearRegressionGaussian, PhaseSpaceGaussian
 from statsgd.laws.minimum import (
+    MinimumGaussian,
     PhaseSpaceTransition,
     displacement_exponent,
     mean_squared_displacement,
@@ -109,7 +105,7 @@ class Ensemble(NamedTuple):
 def run_in_phase_space(
     problem: Any,
     sgd: statsgd.SGD,
-    law: GaussianLaw,
+    law: MinimumGaussian,
     *,
     burn_in: int,
     steps: Sequence[int],
@@ -140,7 +136,7 @@ def run_in_phase_space(
 
 def in_modes(
     tree: xr.DataTree,
-    law: GaussianLaw,
+    law: MinimumGaussian,
     burn_in: int,
     steps: Sequence[int],
     early: Sequence[int] = (),
@@ -163,7 +159,7 @@ def in_modes(
     )
 
 
-def stationary_starts(law: GaussianLaw, replicas: int, seed: int) -> Float[Any, "replica d"]:
+def stationary_starts(law: Law, replicas: int, seed: int) -> Float[Any, "replica d"]:
     """Exact draws of θ. Only the momentum, which starts at zero, is left to be forgotten.
 
     After K steps at most 1/(2eK(1−β)) of a mode's variance is still missing (K ≫ 1/(1−β)).

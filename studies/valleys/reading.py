@@ -54,7 +54,7 @@ def parts(settings: RingSettings) -> Mapping[str, xr.DataTree]:
             learning_rate=s.learning_rate,
             reading=reading,
         )
-        return law.expectation(lambda x: -np.cos(x))
+        return law.expectation_along(lambda x: -np.cos(x))
 
     readings = {name: predicted(name) for name in ("ito", "stratonovich", "anti_ito")}
 

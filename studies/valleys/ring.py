@@ -100,7 +100,7 @@ class Ring:
 
         def flat_side(**options):
             law = ValleyLaw.ring(H0, A, d, anisotropy, height, **options)
-            return law.expectation(lambda x: -np.cos(x))
+            return law.expectation_along(lambda x: -np.cos(x))
 
         return _with_shift(flat_side, eta)
 
@@ -175,8 +175,8 @@ def _effective_loss(ring: Ring, found: Mapping[float, tuple[Measured, Any]]) -> 
     def by_law(ratio: float) -> float:
         def log_odds(**options):
             law = ValleyLaw.ring(H0, A, s.diffusion, ratio, **options)
-            sharp = law.expectation(lambda x: np.cos(x) > 0.5**0.5)
-            flat = law.expectation(lambda x: np.cos(x) < -(0.5**0.5))
+            sharp = law.expectation_along(lambda x: np.cos(x) > 0.5**0.5)
+            flat = law.expectation_along(lambda x: np.cos(x) < -(0.5**0.5))
             return float(np.log(sharp / flat))
 
         return _with_shift(log_odds, s.learning_rate)
@@ -221,7 +221,7 @@ def _effective_loss(ring: Ring, found: Mapping[float, tuple[Measured, Any]]) -> 
 
 
 def _leading(settings: RingSettings, ratio: float) -> float:
-    return ValleyLaw.ring(H0, A, settings.diffusion, ratio).expectation(lambda x: -np.cos(x))
+    return ValleyLaw.ring(H0, A, settings.diffusion, ratio).expectation_along(lambda x: -np.cos(x))
 
 
 def _floor(ring: Ring) -> xr.DataTree:

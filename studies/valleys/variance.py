@@ -12,8 +12,8 @@ from jaxtyping import Float, PyTree
 
 import statsgd
 from statsgd.comparison import Claim, Quantity
-from statsgd.laws import EpochNoiseGaussian, GaussianLaw, HeavyBallGaussian
-from statsgd.laws.minimum import crossover_curvature
+from statsgd.laws import EpochNoiseGaussian, HeavyBallGaussian
+from statsgd.laws.minimum import MinimumGaussian, crossover_curvature
 from statsgd.laws.networks import log_loss_flatness
 from statsgd.measures import Measured, jackknife, mean_over_clusters, power_law_fit, trajectories
 from statsgd.noise import Minibatch
@@ -55,7 +55,7 @@ class Fluctuations:
         white = self._sgd("without_replacement")
         shuffled = self._sgd("reshuffle")
         iid_law = HeavyBallGaussian.from_sgd(self.problem, white, self.minimum)
-        laws: dict[str, GaussianLaw] = {
+        laws: dict[str, MinimumGaussian] = {
             IID: iid_law,
             RANDOM: EpochNoiseGaussian.from_sgd(self.problem, shuffled, self.minimum, "random"),
             END: EpochNoiseGaussian.from_sgd(self.problem, shuffled, self.minimum, 0),

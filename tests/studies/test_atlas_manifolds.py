@@ -89,7 +89,7 @@ def test_one_neuron_against_the_limit_of_many():
     weights /= weights.sum()
     mean = weights @ x
     np.testing.assert_allclose(
-        MeanFieldLaw(mean_field._limit(), 1).particle_expectation(lambda p: p[:, 0]),
+        MeanFieldLaw(mean_field._limit(), 1).particle_expectation(lambda p: p[0]),
         mean,
         rtol=1e-4,
     )

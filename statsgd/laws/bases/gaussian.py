@@ -11,7 +11,7 @@ from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Float
 
-from statsgd.arguments import finite_array, is_traced, symmetric
+from statsgd.arguments import is_traced, location_vector, symmetric
 from statsgd.laws.law import ImproperLawError, Law, register
 from statsgd.precision import formula
 
@@ -45,9 +45,10 @@ class NormalLaw(Law):
 
         With `obs`, `params` are observed and `momentum_buffer` is left out.
         """
-        self.require_proper()
+        self.ensure_proper()
         d = self.dimension
         if obs is not None:
+            self._require_density(("params",))
             tril = jnp.linalg.cholesky(self.joint[:d, :d])
             with numpyro.plate("replica", obs.shape[0]):
                 numpyro.sample(
@@ -63,8 +64,7 @@ class NormalLaw(Law):
     def _require_density(self, variables: tuple[str, ...]) -> None:
         """Raise `ImproperLawError` where the covariance is singular."""
         size = self.dimension * len(variables)
-        if not is_traced(self.joint):
-            require_positive_definite(self.joint[:size, :size])
+        require_positive_definite(self.joint[:size, :size])
 
     def _log_density(self, params: Float[Any, " d"]) -> Float[Any, ""]:
         d = self.dimension
@@ -87,7 +87,7 @@ class NormalLaw(Law):
         return self.joint[rows, columns]
 
     def _cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
-        return _normal_cdf(params, self.location, self._spread())
+        return normal_cdf(params - self.location, self._spread())
 
     def _quantile(self, probability: Float[Any, "..."]) -> Float[Any, "... d"]:
         return _normal_quantile(probability, self.location, self._spread())
@@ -111,10 +111,8 @@ class GaussianLaw(NormalLaw):
     citation: ClassVar[str] = "textbook"
 
     def __init__(self, mean: Any, covariance: Any):
-        self.location = finite_array("mean", mean, ndim=1)
-        self.joint = symmetric(
-            "covariance", covariance, dimension=self.location.shape[0], definite="semi"
-        )
+        self.joint = symmetric("covariance", covariance, definite="semi")
+        self.location = location_vector(mean, self.joint.shape[0], name="mean")
 
     @classmethod
     def examples(cls) -> Sequence[Self]:
@@ -126,15 +124,15 @@ class GaussianLaw(NormalLaw):
 
 
 @formula
-def square_root(covariance: Float[Any, "d d"]) -> Float[Any, "d d"]:
+def square_root(covariance: Float[Any, "... d d"]) -> Float[Any, "... d d"]:
     """A matrix R with R Rᵀ = covariance, also where that is singular.
 
     Rows are scaled to unit variance first: θ and m differ by orders of magnitude.
     """
-    scale = jnp.sqrt(jnp.diagonal(covariance))
+    scale = jnp.sqrt(jnp.diagonal(covariance, axis1=-2, axis2=-1))[..., None]
     scale = jnp.where(scale > 0, scale, 1.0)
-    values, vectors = jnp.linalg.eigh(covariance / scale[:, None] / scale)
-    return scale[:, None] * vectors * jnp.sqrt(jnp.clip(values, 0, None))
+    values, vectors = jnp.linalg.eigh(covariance / scale / jnp.swapaxes(scale, -2, -1))
+    return scale * vectors * jnp.sqrt(jnp.clip(values, 0, None))[..., None, :]
 
 
 def normal_log_density(
@@ -148,13 +146,15 @@ def normal_log_density(
     return -0.5 * (jnp.sum(white**2) + log_determinant + len(scale) * jnp.log(2 * jnp.pi))
 
 
-def require_positive_definite(covariance: Float[np.ndarray, "d d"]) -> None:
+def require_positive_definite(covariance: Float[Any, "... d d"]) -> None:
     """Raise `ImproperLawError` for a covariance that is singular after scaling its rows."""
-    scale = np.sqrt(np.diagonal(covariance))
+    if is_traced(covariance):
+        return
+    scale = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))[..., None]
     smallest = 0.0
     if np.all(scale > 0):
-        values = np.linalg.eigvalsh(covariance / scale[:, None] / scale)
-        smallest = values[0] / values[-1]
+        values = np.linalg.eigvalsh(covariance / scale / np.swapaxes(scale, -2, -1))
+        smallest = np.min(values[..., 0] / values[..., -1])
     if not smallest > 1e-13:
         raise ImproperLawError(
             "the covariance must be positive definite for a density, got a relative smallest "
@@ -163,8 +163,10 @@ def require_positive_definite(covariance: Float[np.ndarray, "d d"]) -> None:
 
 
 @formula
-def _normal_cdf(params: Any, location: Any, spread: Any) -> Any:
-    return ndtr((params - location) / spread)
+def normal_cdf(deviation: Any, spread: Any) -> Any:
+    """Distribution function of a centred normal number, a step where its `spread` is zero."""
+    certain = jnp.where(deviation >= 0, 1.0, 0.0)
+    return jnp.where(spread > 0, ndtr(deviation / jnp.where(spread > 0, spread, 1.0)), certain)
 
 
 @formula

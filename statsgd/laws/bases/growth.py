@@ -13,14 +13,15 @@ _RANDOM = 32
 _NEAR, _FAR = 30.0, 40.0  # log of the distances between which growth is measured
 
 
-def direction_names(dimension: int) -> list[str]:
-    """Names of the directions of `radial_growth`: signed axes, then random ones."""
+def slow_directions(growth: Float[Any, " directions"], dimension: int) -> list[str]:
+    """The directions of `radial_growth`, signed axes or random ones, where it is not above d."""
     axes = range(dimension) if dimension <= _AXES else range(0)
-    return [f"{sign}{i}" for sign in "+-" for i in axes] + ["random"] * _RANDOM
+    names = [f"{sign}{i}" for sign in "+-" for i in axes] + ["random"] * _RANDOM
+    return [name for name, rate in zip(names, growth, strict=True) if not rate > dimension]
 
 
 def radial_growth(potential: Potential, origin: Float[Any, " d"]) -> Float[Any, " directions"]:
-    """dU/dlog|θ| far from `origin`, in each of several directions (`direction_names`).
+    """dU/dlog|θ| far from `origin`, in each of several directions.
 
     exp(−U) is integrable only if this exceeds d in almost every direction. The axes are tried up
     to d = 64, and 32 fixed random directions: a necessary condition on these, not a proof.

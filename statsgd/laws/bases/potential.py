@@ -38,7 +38,7 @@ class PotentialLaw(Law):
 
     def log_normalizer(self) -> Float[Any, ""]:
         """log Z, Z = ∫exp(−U)dθ; `IntractableError` unless `normalized`."""
-        self.require_proper()
+        self.ensure_proper()
         if not self.normalized:
             self._cannot_say("normaliser")
         return self._log_normalizer()
@@ -55,7 +55,7 @@ class PotentialLaw(Law):
 
         Conditioning on `obs` needs a normalised law, else `ValueError`: Z depends on parameters.
         """
-        self.require_proper()
+        self.ensure_proper()
         if obs is not None and not self.normalized:
             raise ValueError(
                 f"{type(self).__name__} is not normalised: its parameters cannot be inferred "

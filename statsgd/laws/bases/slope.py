@@ -53,7 +53,7 @@ class SlopeLaw(Law):
 
     def model(self, obs: Float[Any, "n 1"] | None = None) -> None:
         """Site `params` `(1,)`: a named distribution, or the quantile of a uniform `u`."""
-        self.require_proper()
+        self.ensure_proper()
         named = self.exact_distribution()
         if obs is not None and named is None:
             density_model(self, dist.constraints.real_vector, obs)
@@ -101,7 +101,7 @@ class SlopeLaw(Law):
         NaN where the law is improper.
         """
         try:
-            self.require_proper()
+            self.ensure_proper()
         except ImproperLawError:
             nothing, number = np.full(POINTS, np.nan), np.float64(np.nan)
             return LineTable(number, number, nothing, nothing, nothing, number)

@@ -34,7 +34,7 @@ class StudentTLaw(Law):
 
     def model(self, obs: Float[Any, "n d"] | None = None) -> None:
         """Site `params`, a multivariate Student-t."""
-        self.require_proper()
+        self.ensure_proper()
         if obs is None:
             numpyro.sample("params", self._distribution())
             return

@@ -7,9 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from jaxtyping import Float, PRNGKeyArray
 
 from statsgd.arguments import finite_array, is_traced
+from statsgd.laws.bases.growth import radial_growth, slow_directions
 from statsgd.laws.bases.line import LineTable, tabulate
 from statsgd.laws.bases.potential import PotentialLaw
 from statsgd.laws.law import ImproperLawError
@@ -19,6 +21,7 @@ type Potential = Callable[[Float[Any, " n"]], Float[Any, " n"]]
 
 _RISE = 45.0  # the density left out beyond the support is e⁻⁴⁵ of its maximum
 _REACH = 300.0  # largest asinh|x| looked at, so that powers of x up to the second stay finite
+_SEARCHED = 512
 _FARTHEST_MODE = 40.0  # asinh of the largest |x| at which a mode is believed
 
 
@@ -35,14 +38,18 @@ class Support(NamedTuple):
 class TabulatedLaw(PotentialLaw):
     """A potential law with normaliser, distribution function and moments by quadrature if d = 1.
 
-    A final class calls `_tabulate` at the end of its constructor. In several dimensions
-    `log_density` is unnormalised, and what needs Z raises `IntractableError`. With one parameter,
-    infinite variances are not recognised.
+    A final class has `bounds`, a box outside which the density is zero, or None, and calls
+    `_tabulate` at the end of its constructor. In several dimensions `log_density` is unnormalised,
+    and what needs Z raises `IntractableError`. With one parameter, infinite variances are not
+    recognised.
     """
 
     #: Fields that are computed from the others.
-    derived: ClassVar[tuple[str, ...]] = ("support", "table")
+    derived: ClassVar[tuple[str, ...]] = ("growth", "support", "table")
 
+    bounds: Float[Any, "2 d"] | None
+    growth: Float[Any, " directions"] | None
+    """dU/dlog|θ| far out, where there are no bounds."""
     support: Support | None
     table: LineTable | None
 
@@ -56,65 +63,105 @@ class TabulatedLaw(PotentialLaw):
         """Whether log Z is known."""
         return self.table is not None
 
-    def _tabulate(self, bounds: Any) -> tuple[Support | None, LineTable | None]:
-        """Support and table where d = 1 and the law is proper; None where not known."""
-        if self.dimension != 1 or (bounds is None and is_traced(self)):
-            return None, None
-        if is_traced(self, bounds):
-            low, high = jnp.reshape(jnp.asarray(bounds), (2,))
-            support = Support(low, high, (low + high) / 2, (high - low) / 2)
-        else:
-            try:
-                support = find_support(self._on_line, bounds)
-            except ImproperLawError:
-                return None, None
-        return support, in_double_precision(_table, self._bare(), support)
+    @property
+    def constraint(self) -> dist.constraints.Constraint:
+        """The box, where there is one."""
+        if self.bounds is None:
+            return super().constraint
+        return dist.constraints.independent(dist.constraints.interval(*self.bounds), 1)
 
-    def _bare(self) -> Self:
-        """The law without what is derived: the same to the compiler whenever it is asked."""
-        return eqx.tree_at(
-            lambda tree: [getattr(tree, name) for name in self.derived],
-            self,
-            [None] * len(self.derived),
-            is_leaf=lambda leaf: leaf is None or isinstance(leaf, Support | LineTable),
-        )
+    def within(self, params: Float[Any, " d"], energy: Float[Any, ""]) -> Float[Any, ""]:
+        """`energy`, infinite outside `bounds`."""
+        if self.bounds is None:
+            return energy
+        low, high = (jnp.asarray(end, dtype=energy.dtype) for end in self.bounds)
+        return jnp.where(jnp.all((params >= low) & (params <= high)), energy, jnp.inf)
 
     def potentials(self, points: Float[Any, "... d"]) -> Float[Any, "..."]:
         """U at each of `points`, in float64."""
         return over_points(_potential_at, points, self._bare())
 
+    def origin(self) -> Float[Any, " d"]:
+        """The point about which growth is measured."""
+        return np.zeros(self.dimension)
+
+    def _tabulate(self) -> None:
+        """Fill in growth, support and table where d = 1 and the law is proper; None if unknown."""
+        self.growth = self.support = self.table = None
+        traced = is_traced(self)
+        if self.bounds is None and not traced:
+            self.growth = radial_growth(self.potentials, self.origin())
+        if self.dimension != 1:
+            return
+        if not traced:
+            try:
+                support = find_support(self._on_line, self.bounds)
+            except ImproperLawError:
+                return
+        elif self.bounds is not None:
+            low, high = self.bounds[0, 0], self.bounds[1, 0]
+            support = Support(low, high, (low + high) / 2, (high - low) / 2)
+        else:
+            return
+        table = in_double_precision(_table, self._bare(), support)
+        self.support, self.table = support, table
+
+    def _bare(self) -> Self:
+        """The law without what is derived: the same to the compiler whenever it is asked."""
+        parts = [getattr(self, name) for name in self.derived]
+        return eqx.tree_at(
+            lambda tree: [getattr(tree, name) for name in self.derived],
+            self,
+            [None] * len(parts),
+            is_leaf=lambda leaf: leaf is None or any(leaf is part for part in parts),
+        )
+
     def _on_line(self, x: Float[Any, " n"]) -> Float[Any, " n"]:
-        return self.potentials(x[:, None])
+        # Searches ask for few points at a time: all run the program for this number.
+        filled = np.resize(x, max(len(x), _SEARCHED))
+        return self.potentials(filled[:, None])[: len(x)]
+
+    def _slow_directions(self) -> tuple[list[str], float]:
+        """Directions in which U grows too slowly for exp(−U) to be integrable; least growth."""
+        if is_traced(self) or self.bounds is not None:
+            return [], np.inf
+        growth = self.growth
+        if growth is None:  # made where it was traced
+            growth = radial_growth(self.potentials, self.origin())
+        return slow_directions(growth, self.dimension), float(np.min(growth))
 
     def _line(self, what: str) -> LineTable:
-        if self.table is None and self.dimension == 1:
-            find_support(self._on_line)  # says why not
-        if self.table is None:
+        if self.table is not None:
+            return self.table
+        if self.dimension != 1 or is_traced(self):
             self._cannot_say(what)
-        return self.table
+        # Not tabulated when it was made, or for the reason that this raises.
+        support = find_support(self._on_line, self.bounds)
+        return in_double_precision(_table, self._bare(), support)
 
     def _log_normalizer(self) -> Any:
         return 0.0 if self.table is None else self.table.log_normalizer
 
-    def _quadrature(self) -> tuple[Float[Any, "n 1"], Float[Any, " n"]] | None:
-        if self.table is None:
+    def _quadrature(self) -> tuple[Float[Any, "n d"], Float[Any, " n"]] | None:
+        if self.dimension != 1:
             return None
-        return self.table.points[:, None], self.table.weights
+        table = self._line("quadrature")
+        return table.points[:, None], table.weights
 
     def _cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
         return self._line("distribution function").cdf(params)
 
     def _quantile(self, probability: Float[Any, "..."]) -> Float[Any, "... d"]:
-        return self._line("quantiles").quantile(np.asarray(probability)[..., None])
+        return self._line("quantiles").quantile(probability)[..., None]
 
-    def _draw(self, key: PRNGKeyArray, number: int) -> Mapping[str, Float[Any, "number 1"]]:
+    def _draw(self, key: PRNGKeyArray, number: int) -> Mapping[str, Float[Any, "number d"]]:
         with jax.enable_x64(True):
             uniform = np.asarray(jax.random.uniform(key, (number,), dtype=np.float64))
         return {"params": self._line("exact sampler").quantile(uniform)[:, None]}
 
     def starting_points(
         self, key: PRNGKeyArray, number: int
-    ) -> Mapping[str, Float[Any, "number 1"]] | None:
+    ) -> Mapping[str, Float[Any, "number d"]] | None:
         """Exact draws where d = 1, so that every well gets its share of chains; else None."""
         return self.draw_variables(key, (number,)) if self.dimension == 1 else None
 

@@ -13,9 +13,10 @@ from statsgd.arguments import is_traced, non_negative, positive
 from statsgd.dynamics.noise import GradientNoise
 from statsgd.dynamics.noise.injected import IsotropicNoise
 from statsgd.dynamics.sgd import SGD
-from statsgd.laws.bases.growth import direction_names, radial_growth
-from statsgd.laws.bases.tabulated import TabulatedLaw, check_bounds
+from statsgd.laws.bases.tabulated import check_bounds
+from statsgd.laws.gibbs.objective import ObjectiveLaw
 from statsgd.laws.law import ImproperLawError, register
+from statsgd.precision import in_double_precision, over_points
 from statsgd.problems import Problem, landscape
 from statsgd.problems.landscapes import quadratic, smooth_wells
 
@@ -42,7 +43,7 @@ class GradientVariance(eqx.Module):
 
 
 @register
-class EffectivePotentialGibbs(TabulatedLaw):
+class EffectivePotentialGibbs(ObjectiveLaw):
     """Stationary law of SGD when its gradient noise is isotropic but varies, C = c(θ)I.
 
     Where ∇c is parallel to ∇U (always if d = 1; in general if c is a function of the loss) the
@@ -71,15 +72,11 @@ class EffectivePotentialGibbs(TabulatedLaw):
     setting: ClassVar[str] = "SGD without momentum, isotropic noise that varies along the gradient"
     exactness: ClassVar[str] = "exact for its SDE; relative error of order ηh for the chain"
     citation: ClassVar[str] = "Dai, Zhu (2018), arXiv:1812.00542"
-    derived: ClassVar[tuple[str, ...]] = ("support", "log_z", "growth")
 
-    problem: Problem
     noise_variance: NoiseVariance
     learning_rate: Float[Any, ""]
-    weight_decay: Float[Any, ""]
-    bounds: Float[Any, "2 d"] | None
-    origin: Float[Any, " d"]
-    growth: Float[Any, " directions"] | None
+    start: Float[Any, " d"]
+    """Where Φ = 0."""
 
     def __init__(
         self,
@@ -97,15 +94,11 @@ class EffectivePotentialGibbs(TabulatedLaw):
         self.learning_rate = positive("learning_rate", learning_rate)
         self.weight_decay = non_negative("weight_decay", weight_decay)
         self.bounds = check_bounds(bounds, problem.dimension)
-        start = problem.initial_params(jax.random.key(0))
-        self.origin = np.asarray(problem.flatten(start), dtype=np.float64)
-        self.growth, self.support, self.log_z = None, None, None
-        if is_traced(self):
-            return
-        self._require_parallel()
-        if bounds is None:
-            self.growth = radial_growth(lambda points: self.potentials(points), self.origin)
-        self.support, self.log_z = self._tabulate(self.bounds)
+        self.start = self.origin()
+        self.growth = self.support = self.table = None
+        if not is_traced(self):
+            self._require_parallel()
+        self._tabulate()
 
     @classmethod
     def from_sgd(cls, problem: Problem, sgd: SGD, *, bounds: Any = None) -> Self:
@@ -145,52 +138,27 @@ class EffectivePotentialGibbs(TabulatedLaw):
         saturating = landscape(lambda params: jnp.log1p(params[0] ** 2), np.zeros(1))
         return (cls(saturating, lambda params: jnp.ones(()), 5.0),)
 
-    @property
-    def dimension(self) -> int:
-        """Number of parameters d."""
-        return self.problem.dimension
-
-    def objective(self, params: Float[Any, " d"]) -> Float[Any, ""]:
-        """U(θ) = L + (λ/2)|θ|², for flat params."""
-        loss = self.problem.loss(self.problem.unflatten(params))
-        return loss + 0.5 * self.weight_decay * jnp.sum(params**2)
-
     def variance(self, params: Float[Any, " d"]) -> Float[Any, ""]:
         """c(θ), for flat params."""
         return self.noise_variance(self.problem.unflatten(params))
 
     def effective_loss(self, params: Float[Any, " d"]) -> Float[Any, ""]:
-        """Φ(θ) with ∇Φ = ∇U/c, zero at the problem's initial params; dimension of params²/loss.
-
-        Concrete values give a float64 result.
-        """
-        if is_traced(params, self):
-            return _line_integral(self, params)
-        with jax.enable_x64(True):
-            return np.asarray(_effective_loss(self, np.asarray(params, dtype=np.float64)))
+        """Φ(θ) with ∇Φ = ∇U/c, zero at the problem's initial params; dimension of params²/loss."""
+        return in_double_precision(_line_integral, self._bare(), params)
 
     def potential(self, params: Float[Any, " d"]) -> Float[Any, ""]:
         """U_eff = log c + (2/η)Φ; infinite outside `bounds`."""
-        params = jnp.asarray(params)
         phi = _line_integral(self, params)
         energy = jnp.log(self.variance(params)) + 2 / self.learning_rate * phi
-        if self.bounds is None:
-            return energy
-        inside = jnp.all((params >= self.bounds[0]) & (params <= self.bounds[1]))
-        return jnp.where(inside, energy, jnp.inf)
+        return self.within(params, energy)
 
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless exp(−U_eff) can be normalised."""
-        if is_traced(self) or self.bounds is not None or self.growth is None:
-            return
-        d = self.dimension
-        names = direction_names(d)
-        flat = [name for name, rate in zip(names, self.growth, strict=True) if not rate > d]
-        if flat:
+        slow, least = self._slow_directions()
+        if slow:
             raise ImproperLawError(
-                f"exp(-U_eff) is not normalisable: in directions {flat[:8]} dU_eff/dlog|params| = "
-                f"{float(np.min(self.growth)):.4g} and must exceed d = {d}; weight_decay > 0 or "
-                "bounds help"
+                f"exp(-U_eff) is not normalisable: in directions {slow[:8]} dU_eff/dlog|params| = "
+                f"{least:.4g} and must exceed d = {self.dimension}; weight_decay > 0 or bounds help"
             )
 
     def _require_parallel(self) -> None:
@@ -198,9 +166,8 @@ class EffectivePotentialGibbs(TabulatedLaw):
             return
         cloud = np.random.default_rng(0).standard_normal((_PROBES, self.dimension))
         # Two scales: noise may be flat near the start and skew further out.
-        probes = self.origin + np.concatenate([cloud, 0.1 * cloud])
-        with jax.enable_x64(True):
-            curl, scale = (np.asarray(part) for part in _curl(self, probes))
+        probes = self.start + np.concatenate([cloud, 0.1 * cloud])
+        curl, scale = over_points(_curl, probes, self._bare())
         if np.max(curl) > _TOLERANCE * np.max(scale):
             raise ValueError(
                 "no closed-form law: grad c and grad L are not parallel (max |curl| = "
@@ -233,8 +200,8 @@ def _drift_over_variance(law: EffectivePotentialGibbs, params: Any) -> Any:
 def _line_integral(law: EffectivePotentialGibbs, params: Any) -> Any:
     """∫∇U/c along the straight line from the origin to `params`."""
     end = jax.lax.stop_gradient(params)
-    distance = jnp.sqrt(jnp.sum((end - law.origin) ** 2) + 1e-30)
-    direction = (end - law.origin) / distance
+    distance = jnp.sqrt(jnp.sum((end - law.start) ** 2) + 1e-30)
+    direction = (end - law.start) / distance
     # Points at distance sinh w: a far end does not starve the region near the origin of nodes.
     reach = jnp.arcsinh(distance)
     # Typed here: JAX 0.12 mixes up NumPy constants captured under both settings of enable_x64.
@@ -242,7 +209,7 @@ def _line_integral(law: EffectivePotentialGibbs, params: Any) -> Any:
     coordinate = reach * (1 + nodes) / 2
 
     def integrand(offset):
-        return _drift_over_variance(law, law.origin + offset * direction) @ direction
+        return _drift_over_variance(law, law.start + offset * direction) @ direction
 
     values = jax.vmap(integrand)(jnp.sinh(coordinate)) * jnp.cosh(coordinate)
     # A last stretch of length zero carries the derivatives: two nodes make them exact up to the
@@ -252,20 +219,10 @@ def _line_integral(law: EffectivePotentialGibbs, params: Any) -> Any:
     return reach / 2 * jnp.sum(weights * values) + last @ step / 2
 
 
-@eqx.filter_jit
-def _effective_loss(law: EffectivePotentialGibbs, params: Any) -> Any:
-    return _line_integral(law, params)
-
-
-@eqx.filter_jit
-def _curl(law: EffectivePotentialGibbs, probes: Any) -> tuple[Any, Any]:
-    """Largest entry of ∇(1/c) ∧ ∇U, and the size it would have at right angles, at each point."""
-
-    def at(params):
-        slope, rise = jax.grad(law.objective)(params), jax.grad(law.variance)(params)
-        wedge = jnp.outer(rise, slope) - jnp.outer(slope, rise)
-        size = jnp.linalg.norm(rise) * jnp.linalg.norm(slope)
-        unit = law.variance(params) ** 2
-        return jnp.max(jnp.abs(wedge)) / unit, size / unit
-
-    return jax.vmap(at)(probes)
+def _curl(params: Float[Any, " d"], law: EffectivePotentialGibbs) -> tuple[Any, Any]:
+    """Largest entry of ∇(1/c) ∧ ∇U, and the size it would have at right angles."""
+    slope, rise = jax.grad(law.objective)(params), jax.grad(law.variance)(params)
+    wedge = jnp.outer(rise, slope) - jnp.outer(slope, rise)
+    size = jnp.linalg.norm(rise) * jnp.linalg.norm(slope)
+    unit = law.variance(params) ** 2
+    return jnp.max(jnp.abs(wedge)) / unit, size / unit

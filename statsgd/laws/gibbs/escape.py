@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +12,7 @@ from jaxtyping import Float, PyTree
 from scipy.integrate import cumulative_simpson
 
 from statsgd.arguments import fraction, one_of, positive
-from statsgd.precision import in_double_precision
+from statsgd.precision import in_double_precision, over_points
 from statsgd.problems import Problem, hessian
 
 type DiffusionOnLine = Callable[[PyTree], Float[Any, ""]]
@@ -213,19 +212,15 @@ def derivatives_on_line(
     problem: Problem, x: Float[Any, " n"]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """L, L' and L'' of a problem with one parameter at every x, in float64."""
-    with jax.enable_x64(True):
-        parts = _derivatives(problem, np.asarray(x, dtype=np.float64))
-        loss, slope, curvature = (np.asarray(part) for part in parts)
-    return loss, slope, curvature
+    return over_points(_derivatives, np.asarray(x)[:, None], problem)
 
 
-@eqx.filter_jit
-def _derivatives(problem: Problem, x: Any) -> tuple[Any, Any, Any]:
+def _derivatives(params: Float[Any, " 1"], problem: Problem) -> tuple[Any, Any, Any]:
     def loss(value):
         return problem.loss(problem.unflatten(value[None]))
 
     slope = jax.grad(loss)
-    return jax.vmap(loss)(x), jax.vmap(slope)(x), jax.vmap(jax.grad(slope))(x)
+    return loss(params[0]), slope(params[0]), jax.grad(slope)(params[0])
 
 
 def diffusion_on_line(diffusion: Any) -> Callable[[np.ndarray], np.ndarray]:
@@ -233,17 +228,11 @@ def diffusion_on_line(diffusion: Any) -> Callable[[np.ndarray], np.ndarray]:
     if not callable(diffusion):
         constant = float(positive("diffusion", diffusion))
         return lambda x: np.full(len(x), constant)
-
-    def evaluate(x):
-        with jax.enable_x64(True):
-            return np.asarray(_diffusions(diffusion, np.asarray(x, dtype=np.float64)))
-
-    return evaluate
+    return lambda x: over_points(_diffusion, np.asarray(x)[:, None], diffusion)
 
 
-@eqx.filter_jit
-def _diffusions(diffusion: DiffusionOnLine, x: Any) -> Any:
-    return jax.vmap(lambda value: jnp.reshape(diffusion(value[None]), ()))(x)
+def _diffusion(params: Float[Any, " 1"], diffusion: DiffusionOnLine) -> Float[Any, ""]:
+    return jnp.reshape(diffusion(params), ())
 
 
 def _require_positive(d: np.ndarray, x: np.ndarray, spread: Callable) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +15,7 @@ from scipy.special import expi
 
 from statsgd.arguments import count, finite_array, non_negative, positive
 from statsgd.laws.gibbs.escape import OVERSHOOT, derivatives_on_line, diffusion_on_line
+from statsgd.precision import over_points
 from statsgd.problems import Problem
 
 _POINTS = 8001
@@ -134,8 +134,7 @@ def mean_exit_time_box(
     axes = [np.linspace(lower[i], upper[i], n) for i in range(2)]
     steps = (upper - lower) / (n - 1)
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-    with jax.enable_x64(True):
-        slope, d = (np.asarray(part) for part in _coefficients(problem, diffusion, grid))
+    slope, d = over_points(_coefficients, grid, problem, diffusion)
     for axis in range(2):
         for edge in (0, -1):
             if np.max(np.take(d[..., axis, axis], edge, axis=axis)) <= 0:
@@ -147,13 +146,11 @@ def mean_exit_time_box(
     return float(RectBivariateSpline(*axes, times)(*place)[0, 0])
 
 
-@eqx.filter_jit
-def _coefficients(problem: Problem, diffusion: Callable, grid: Any) -> tuple[Any, Any]:
+def _coefficients(
+    params: Float[Any, " 2"], problem: Problem, diffusion: Callable
+) -> tuple[Any, Any]:
     slope = jax.grad(lambda vector: problem.loss(problem.unflatten(vector)))
-    return (
-        jax.vmap(jax.vmap(slope))(grid),
-        jax.vmap(jax.vmap(lambda vector: jnp.asarray(diffusion(vector))))(grid),
-    )
+    return slope(params), jnp.asarray(diffusion(params))
 
 
 def _solve_exit_problem(

@@ -9,20 +9,21 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Float, PRNGKeyArray, PyTree
-from scipy.special import ndtr, ndtri
 
-from statsgd.arguments import fraction, is_traced, non_negative, one_of, positive
+from statsgd.arguments import fraction, is_traced, non_negative, positive
 from statsgd.dynamics.noise import Isotropic, noise_covariance
 from statsgd.dynamics.sgd import SGD
-from statsgd.laws.bases.growth import direction_names, radial_growth
-from statsgd.laws.bases.tabulated import TabulatedLaw, check_bounds
-from statsgd.laws.law import ImproperLawError, register
+from statsgd.laws.bases.gaussian import PAIR, GaussianLaw
+from statsgd.laws.bases.tabulated import check_bounds
+from statsgd.laws.gibbs.objective import ObjectiveLaw
+from statsgd.laws.law import ImproperLawError, Law, register
+from statsgd.precision import in_double_precision
 from statsgd.problems import Problem, landscapes
 from statsgd.problems.landscapes import Quadratic, quadratic_form, smooth_wells
 
 
 @register
-class Gibbs(TabulatedLaw):
+class Gibbs(ObjectiveLaw):
     """Stationary law of SGD on any loss when its gradient noise is isotropic and constant.
 
     Noise covariance C = cI and weight decay λ give, for the SDE and exactly,
@@ -56,23 +57,17 @@ class Gibbs(TabulatedLaw):
     setting: ClassVar[str] = "SGD on any loss, constant isotropic noise, any momentum"
     exactness: ClassVar[str] = "exact for its SDE; relative error about ηh/4 for the chain"
     citation: ClassVar[str] = "Dai, Zhu (2018), arXiv:1812.00542"
-    generative: ClassVar[Any] = property(lambda self: self.form is not None)
-    variables: ClassVar[Any] = property(
-        lambda self: ("params",) if self.learning_rate is None else ("params", "momentum_buffer")
-    )
 
-    derived: ClassVar[tuple[str, ...]] = ("support", "log_z", "growth")
+    derived: ClassVar[tuple[str, ...]] = (*ObjectiveLaw.derived, "normal", "normal_log_z")
 
-    problem: Problem
     temperature: Float[Any, ""]
-    weight_decay: Float[Any, ""]
     discrete_step: Float[Any, ""] | None
-    bounds: Float[Any, "2 d"] | None
     learning_rate: Float[Any, ""] | None
     form: Quadratic | None
     """Hessian and minimiser of L, where L is known to be quadratic."""
-    growth: Float[Any, " directions"] | None
-    """dU/dlog|θ| far out."""
+    normal: GaussianLaw | None
+    """The law of `params` on a quadratic."""
+    normal_log_z: Float[Any, ""] | None
 
     def __init__(
         self,
@@ -97,12 +92,11 @@ class Gibbs(TabulatedLaw):
             None if learning_rate is None else positive("learning_rate", learning_rate)
         )
         self.form = None if bounds is not None else quadratic_form(problem)
-        self.growth, self.support, self.log_z = None, None, None
-        if self.form is not None:
-            self.log_z = self._normal_log_normalizer(self.form)
+        self.growth = self.support = self.table = self.normal = self.normal_log_z = None
+        if self.form is None:
+            self._tabulate()
         else:
-            self.growth = self._growth()
-            self.support, self.log_z = self._tabulate(self.bounds)
+            self.normal, self.normal_log_z = self._normal(self.form)
 
     @classmethod
     def quadratic(
@@ -202,25 +196,22 @@ class Gibbs(TabulatedLaw):
         )
 
     @property
-    def dimension(self) -> int:
-        """Number of parameters d."""
-        return self.problem.dimension
+    def variables(self) -> tuple[str, ...]:
+        """`params`, and `momentum_buffer` where the learning rate is given."""
+        return PAIR[: 1 if self.learning_rate is None else 2]
 
     @property
-    def constraint(self) -> dist.constraints.Constraint:
-        """The box, where there is one."""
-        if self.bounds is None:
-            return super().constraint
-        return dist.constraints.independent(dist.constraints.interval(*self.bounds), 1)
+    def exact_draws(self) -> bool:
+        """On quadratics and with one parameter."""
+        return self.form is not None or super().exact_draws
 
-    def objective(self, params: Float[Any, " d"]) -> Float[Any, ""]:
-        """U(θ) = L + (λ/2)|θ|², for flat params."""
-        loss = self.problem.loss(self.problem.unflatten(params))
-        return loss + 0.5 * self.weight_decay * jnp.sum(params**2)
+    @property
+    def normalized(self) -> bool:
+        """On quadratics and with one parameter."""
+        return self.normal is not None or super().normalized
 
     def potential(self, params: Float[Any, " d"]) -> Float[Any, ""]:
         """U/τ, with the discrete correction where that is on; infinite outside `bounds`."""
-        params = jnp.asarray(params)
         if self.discrete_step is None:
             energy = self.objective(params) / self.temperature
         else:
@@ -228,22 +219,15 @@ class Gibbs(TabulatedLaw):
             corrected = value - self.discrete_step / 4 * jnp.sum(slope**2)
             curvature = jnp.trace(jax.hessian(self.objective)(params))
             energy = corrected / self.temperature + self.discrete_step / 2 * curvature
-        if self.bounds is None:
-            return energy
-        inside = jnp.all((params >= self.bounds[0]) & (params <= self.bounds[1]))
-        return jnp.where(inside, energy, jnp.inf)
+        return self.within(params, energy)
 
-    def log_density(
-        self, params: Float[Any, "... d"], momentum_buffer: Float[Any, "... d"] | None = None
-    ) -> Float[Any, "..."]:
-        """Log density of `params`, or of the pair with `momentum_buffer` (if part of the law)."""
-        density = super().log_density(params)
-        if momentum_buffer is None:
-            return density
-        xp = jnp if is_traced(momentum_buffer, self) else np
-        white = momentum_buffer / xp.sqrt(self._buffer_variance())
-        constant = 0.5 * self.dimension * xp.log(2 * np.pi * self._buffer_variance())
-        return density - 0.5 * xp.sum(white**2, axis=-1) - constant
+    def _log_normalizer(self) -> Any:
+        return super()._log_normalizer() if self.normal is None else self.normal_log_z
+
+    def _joint_log_density(
+        self, params: Float[Any, " d"], momentum_buffer: Float[Any, " d"]
+    ) -> Float[Any, ""]:
+        return self._log_density(params) + self._buffer().log_prob(momentum_buffer)
 
     def model(self, obs: Float[Any, "n d"] | None = None) -> None:
         """Site `params`, and `momentum_buffer` if that is part of the law and nothing observed.
@@ -251,10 +235,10 @@ class Gibbs(TabulatedLaw):
         Multivariate normal for a quadratic, else a flat prior with the factor exp(−U/τ).
         """
         self.require_proper()
-        if self.form is None:
+        if self.normal is None:
             super().model(obs)
         else:
-            normal = dist.MultivariateNormal(self.mean(), self.covariance())
+            normal = dist.MultivariateNormal(self.normal.location, self.normal.joint)
             if obs is None:
                 numpyro.sample("params", normal)
             else:
@@ -263,48 +247,42 @@ class Gibbs(TabulatedLaw):
         if self.learning_rate is not None and obs is None:
             numpyro.sample("momentum_buffer", self._buffer())
 
-    def mean(self, variable: str = "params") -> Float[Any, " d"]:
-        """Mean of a variable; of `params` for a quadratic or in one dimension."""
-        self.require_proper()
-        if one_of("variable", variable, self.variables) == "momentum_buffer":
+    def _mean(self, variable: str) -> Float[Any, " d"]:
+        if variable == "momentum_buffer":
             return np.zeros(self.dimension)
-        if self.form is None:
-            return super().mean(variable)
-        xp = self._numbers()
-        curvature = self.form.hessian + self.weight_decay * np.eye(self.dimension)
-        return xp.linalg.solve(curvature, self.form.hessian @ self.form.minimiser)
+        return super()._mean(variable) if self.normal is None else self.normal._mean(variable)
 
-    def covariance(self, variable: str = "params") -> Float[Any, "d d"]:
-        """Covariance of a variable; of `params` for a quadratic or in one dimension."""
-        self.require_proper()
-        if one_of("variable", variable, self.variables) == "momentum_buffer":
-            return self._buffer_variance() * np.eye(self.dimension)
-        if self.form is None:
-            return super().covariance(variable)
-        return self._numbers().linalg.inv(self._precision(self.form))
+    def _covariance(self, variable: str, other: str) -> Float[Any, "d d"]:
+        identity = np.eye(self.dimension)
+        if variable != other:
+            return 0 * identity
+        if variable == "momentum_buffer":
+            return self._buffer_variance() * identity
+        if self.normal is None:
+            return super()._covariance(variable, other)
+        return self.normal._covariance(variable, other)
 
-    def cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
-        """Marginal distribution functions, for a quadratic or in one dimension."""
-        if self.form is None:
-            return super().cdf(params)
-        deviation = np.asarray(params, dtype=np.float64) - self.mean()
-        return ndtr(deviation / np.sqrt(np.diagonal(self.covariance())))
+    def _cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
+        return super()._cdf(params) if self.normal is None else self.normal._cdf(params)
 
-    def quantile(self, probability: Any) -> Float[Any, "..."]:
-        """Marginal quantiles, for a quadratic (trailing axis d) or in one dimension."""
-        if self.form is None:
-            return super().quantile(probability)
-        spread = np.sqrt(np.diagonal(self.covariance()))
-        return self.mean() + ndtri(np.asarray(probability))[..., None] * spread
+    def _quantile(self, probability: Float[Any, "..."]) -> Float[Any, "... d"]:
+        if self.normal is None:
+            return super()._quantile(probability)
+        return self.normal._quantile(probability)
 
-    def draw_variables(
-        self, key: PRNGKeyArray, shape: tuple[int, ...] = ()
-    ) -> Mapping[str, Float[Any, "*shape d"]]:
-        """Independent draws of all variables, for a quadratic or in one dimension."""
-        draws = dict(super().draw_variables(key, shape))
-        if "momentum_buffer" in self.variables and not self.generative:
-            draws["momentum_buffer"] = self._buffer().sample(jax.random.fold_in(key, 1), shape)
+    def _draw(self, key: PRNGKeyArray, number: int) -> Mapping[str, Float[Any, "number d"]]:
+        if self.normal is not None:
+            return Law._draw(self, key, number)
+        draws = dict(super()._draw(key, number))
+        if self.learning_rate is not None:
+            draws["momentum_buffer"] = self._buffer().sample(jax.random.fold_in(key, 1), (number,))
         return draws
+
+    def starting_points(
+        self, key: PRNGKeyArray, number: int
+    ) -> Mapping[str, Float[Any, "number d"]] | None:
+        """Exact draws where d = 1, in every well; None on a quadratic and in several dimensions."""
+        return None if self.normal is not None else super().starting_points(key, number)
 
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless exp(−U/τ) can be normalised."""
@@ -316,17 +294,13 @@ class Gibbs(TabulatedLaw):
         if self.form is not None:
             self._require_positive_precision(self.form)
             return
-        d = self.dimension
-        growth = self._growth() if self.growth is None else self.growth
-        names = direction_names(d)
-        flat = [name for name, rate in zip(names, growth, strict=True) if not rate > d]
-        if flat:
-            worst = float(np.min(growth))
+        slow, least = self._slow_directions()
+        if slow:
             cause = "" if self.discrete_step is None else " (the discrete correction counts)"
             raise ImproperLawError(
-                f"exp(-L/tau) is not normalisable: flat directions {flat[:8]} need "
-                f"weight_decay > 0 or bounds{cause}; d(U/tau)/dlog|params| = {worst:.4g} there "
-                f"and must exceed d = {d}"
+                f"exp(-L/tau) is not normalisable: flat directions {slow[:8]} need "
+                f"weight_decay > 0 or bounds{cause}; d(U/tau)/dlog|params| = {least:.4g} there "
+                f"and must exceed d = {self.dimension}"
             )
 
     def _require_mode_within_bounds(self) -> None:
@@ -355,43 +329,34 @@ class Gibbs(TabulatedLaw):
                 f"unstable: discrete_step*h = {reach:.6g} >= 2: learning_rate*h >= 2(1+momentum)"
             )
 
-    def _numbers(self) -> Any:
-        return jnp if is_traced(self.form, self.temperature, self.weight_decay) else np
-
-    def _precision(self, form: Quadratic) -> Any:
-        curvature = form.hessian + self.weight_decay * np.eye(self.dimension)
-        if self.discrete_step is not None:
-            curvature = curvature - self.discrete_step / 2 * curvature @ curvature
-        return curvature / self.temperature
-
-    def _normal_log_normalizer(self, form: Quadratic) -> Any:
-        """log ∫exp(−potential), from the potential at the mean and the precision."""
+    def _normal(self, form: Quadratic) -> tuple[GaussianLaw | None, Any]:
+        """The normal law on a quadratic and log Z; None where it does not exist."""
         try:
-            centre = self.mean()
+            self.require_proper()
         except ImproperLawError:
-            return None
-        xp = self._numbers()
-        lowest = self.potential(centre) if xp is jnp else self.potentials(centre[None])[0]
-        determinant = xp.linalg.slogdet(self._precision(form))[1]
-        return 0.5 * self.dimension * np.log(2 * np.pi) - 0.5 * determinant - lowest
-
-    def _growth(self) -> Any:
-        if is_traced(self) or self.bounds is not None:
-            return None
-        return radial_growth(lambda points: self.potentials(points), self._origin())
-
-    def _origin(self) -> Any:
-        start = self.problem.initial_params(jax.random.key(0))
-        return np.asarray(self.problem.flatten(start), dtype=np.float64)
+            return None, None
+        mean, covariance, log_z = in_double_precision(_normal_moments, form, self._bare())
+        return GaussianLaw(mean, covariance), log_z
 
     def _buffer_variance(self) -> Any:
-        if self.learning_rate is None:
-            raise ValueError("the momentum buffer is part of the law made by Gibbs.phase_space")
         return self.temperature / self.learning_rate
 
     def _buffer(self) -> dist.Distribution:
         normal = dist.Normal(0.0, jnp.sqrt(self._buffer_variance()))
         return normal.expand([self.dimension]).to_event(1)
+
+
+def _normal_moments(form: Quadratic, law: Gibbs) -> tuple[Any, Any, Any]:
+    """Mean, covariance and log ∫exp(−potential) on a quadratic."""
+    d = law.dimension
+    curvature = form.hessian + law.weight_decay * jnp.eye(d)
+    mean = jnp.linalg.solve(curvature, form.hessian @ form.minimiser)
+    precision = curvature / law.temperature
+    if law.discrete_step is not None:
+        precision = precision - law.discrete_step / 2 * curvature @ precision
+    determinant = jnp.linalg.slogdet(precision)[1]
+    log_z = 0.5 * d * jnp.log(2 * jnp.pi) - 0.5 * determinant - law.potential(mean)
+    return mean, jnp.linalg.inv(precision), log_z
 
 
 def gibbs_temperature(learning_rate: Any, noise_variance: Any, momentum: Any = 0.0) -> Any:

@@ -4,16 +4,15 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
-import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jax.scipy.special import log_ndtr
+from jax.scipy.special import log_ndtr, ndtr, ndtri
 from jaxtyping import Float
-from scipy.special import log_ndtr as log_ndtr64
-from scipy.special import ndtr
 
-from statsgd.arguments import is_traced, positive
+from statsgd.arguments import positive
+from statsgd.laws.bases.potential import density_model
 from statsgd.laws.law import Law, register
+from statsgd.precision import formula
 from statsgd.problems.landscapes import KinkedWells, kinked_loss
 
 
@@ -58,107 +57,114 @@ class KinkedWellsGibbs(Law):
         """One."""
         return 1
 
+    def require_proper(self) -> None:
+        """Every instance is proper."""
+
     def flat_probability(self) -> Float[Any, ""]:
         """P(flat): the mass left of `split`."""
-        xp = self._numbers()
-        left, right = self._log_weights()
-        return 1 / (1 + xp.exp(right - left))
+        return _flat_probability(self)
 
     def log_normalizer(self) -> Float[Any, ""]:
         """log ∫exp(−L/τ)dx."""
-        return self._numbers().logaddexp(*self._log_weights())
-
-    def log_density(self, params: Float[Any, "... 1"]) -> Float[Any, "..."]:
-        """Log density, normalised; leading axes are batch axes."""
-        self.require_proper()
-        xp = jnp if is_traced(params, self) else np
-        x = xp.asarray(params)[..., 0]
-        left = self.loss.flat * (x + 1) ** 2 / 2 + self.loss.height
-        right = self.loss.sharp * (x - 1) ** 2 / 2
-        energy = xp.where(x < self.loss.split(), left, right)
-        return -energy / self.temperature - self.log_normalizer()
+        return _log_normalizer(self)
 
     def model(self, obs: Float[Any, "n 1"] | None = None) -> None:
         """Site `flat_well` (Bernoulli), a truncated normal for each well, and `params`."""
         self.require_proper()
         if obs is not None:
-            with numpyro.plate("replica", obs.shape[0]):
-                flat = dist.ImproperUniform(dist.constraints.real_vector, (), (1,))
-                numpyro.sample("params", flat, obs=obs)
-                numpyro.factor("stationary_law", self.log_density(jnp.asarray(obs)))
+            density_model(self, dist.constraints.real_vector, obs)
             return
         in_flat = numpyro.sample("flat_well", dist.Bernoulli(self.flat_probability()))
         split = self.loss.split()
-        left = numpyro.sample(
-            "left",
-            dist.TruncatedNormal(-1.0, jnp.sqrt(self.temperature / self.loss.flat), high=split),
-        )
-        right = numpyro.sample(
-            "right",
-            dist.TruncatedNormal(1.0, jnp.sqrt(self.temperature / self.loss.sharp), low=split),
-        )
+        widths = _widths(self)
+        left = numpyro.sample("left", dist.TruncatedNormal(-1.0, widths[0], high=split))
+        right = numpyro.sample("right", dist.TruncatedNormal(1.0, widths[1], low=split))
         numpyro.deterministic("params", jnp.where(in_flat, left, right)[None])
 
-    def cdf(self, params: Float[Any, "... 1"]) -> Float[Any, "... 1"]:
-        """Distribution function."""
-        x = np.asarray(params, dtype=np.float64)
-        flat, split = self.flat_probability(), self.loss.split()
-        left, at_split = self._standardised(np.minimum(x, split))[0], self._standardised(split)
-        right = self._standardised(np.maximum(x, split))[1]
-        below = flat * ndtr(left) / ndtr(at_split[0])
-        # From the right end, so that no digits are lost where the split is far in the tail.
-        return below + (1 - flat) * (1 - ndtr(-right) / ndtr(-at_split[1]))
+    def _log_density(self, params: Float[Any, " 1"]) -> Float[Any, ""]:
+        return -self.loss(params) / self.temperature - _log_normalizer(self)
 
-    def mean(self) -> Float[Any, " 1"]:
-        """Mean, shape (1,)."""
-        flat, (left, right), _ = self._parts()
-        return np.array([flat * left + (1 - flat) * right])
+    def _mean(self, variable: str) -> Float[Any, " 1"]:
+        return _moments(self)[0]
 
-    def covariance(self) -> Float[Any, "1 1"]:
-        """Variance, shape (1, 1)."""
-        flat, (left, right), (spread_left, spread_right) = self._parts()
-        within = flat * spread_left + (1 - flat) * spread_right
-        return np.array([[within + flat * (1 - flat) * (left - right) ** 2]])
+    def _covariance(self, variable: str, other: str) -> Float[Any, "1 1"]:
+        return _moments(self)[1]
 
-    def require_proper(self) -> None:
-        """Every instance is proper."""
+    def _cdf(self, params: Float[Any, "... 1"]) -> Float[Any, "... 1"]:
+        return _distribution(self, params)
 
-    def _numbers(self) -> Any:
-        return jnp if is_traced(self) else np
+    def _quantile(self, probability: Float[Any, "..."]) -> Float[Any, "... 1"]:
+        return _quantile(self, probability)[..., None]
 
-    def _standardised(self, x: Any) -> tuple[Any, Any]:
-        """(x − minimum)/√(τ/h) for both wells."""
-        xp = self._numbers()
-        scale = xp.sqrt(self.temperature)
-        return (x + 1) * xp.sqrt(self.loss.flat) / scale, (x - 1) * xp.sqrt(self.loss.sharp) / scale
 
-    def _log_weights(self) -> tuple[Any, Any]:
-        """log of ∫exp(−L/τ) over each side of the split."""
-        xp = self._numbers()
-        log_cdf = log_ndtr if xp is jnp else log_ndtr64
-        left, right = self._standardised(self.loss.split())
-        gauss = 0.5 * xp.log(2 * np.pi * self.temperature)
-        return (
-            gauss
-            - 0.5 * xp.log(self.loss.flat)
-            - self.loss.height / self.temperature
-            + log_cdf(left),
-            gauss - 0.5 * xp.log(self.loss.sharp) + log_cdf(-right),
-        )
+def _widths(law: KinkedWellsGibbs) -> tuple[Any, Any]:
+    """Standard deviations of the normal laws of the left and the right well."""
+    return (law.temperature / law.loss.flat) ** 0.5, (law.temperature / law.loss.sharp) ** 0.5
 
-    def _parts(self) -> tuple[Any, tuple[Any, Any], tuple[Any, Any]]:
-        """P(flat), and means and variances of the two truncated normals."""
-        a, b = self._standardised(self.loss.split())
-        # Hazards of the standard normal cut above at a, and below at b.
-        above = np.exp(-0.5 * a**2 - log_ndtr64(a)) / np.sqrt(2 * np.pi)
-        below = np.exp(-0.5 * b**2 - log_ndtr64(-b)) / np.sqrt(2 * np.pi)
-        scales = (
-            np.sqrt(self.temperature / self.loss.flat),
-            np.sqrt(self.temperature / self.loss.sharp),
-        )
-        means = -1 - scales[0] * above, 1 + scales[1] * below
-        spreads = (
-            scales[0] ** 2 * (1 - a * above - above**2),
-            scales[1] ** 2 * (1 + b * below - below**2),
-        )
-        return self.flat_probability(), means, spreads
+
+def _standardised(law: KinkedWellsGibbs, x: Any) -> tuple[Any, Any]:
+    """Distances from both minima, in those."""
+    left, right = _widths(law)
+    return (x + 1) / left, (x - 1) / right
+
+
+def _log_weights(law: KinkedWellsGibbs) -> tuple[Any, Any]:
+    """log of ∫exp(−L/τ) over each side of the split."""
+    left, right = _standardised(law, law.loss.split())
+    gauss = [0.5 * jnp.log(2 * jnp.pi) + jnp.log(width) for width in _widths(law)]
+    raised = law.loss.height / law.temperature
+    return gauss[0] - raised + log_ndtr(left), gauss[1] + log_ndtr(-right)
+
+
+@formula
+def _flat_probability(law: KinkedWellsGibbs) -> Any:
+    left, right = _log_weights(law)
+    return 1 / (1 + jnp.exp(right - left))
+
+
+@formula
+def _log_normalizer(law: KinkedWellsGibbs) -> Any:
+    return jnp.logaddexp(*_log_weights(law))
+
+
+@formula
+def _distribution(law: KinkedWellsGibbs, x: Any) -> Any:
+    flat, split = _flat_probability(law), law.loss.split()
+    a, b = _standardised(law, split)
+    left, right = (
+        _standardised(law, clip(x, split))[side]
+        for side, clip in enumerate((jnp.minimum, jnp.maximum))
+    )
+    # From the right end, so that no digits are lost where the split is far in the tail.
+    above = ndtr(-right) / ndtr(-b)
+    return flat * ndtr(left) / ndtr(a) + (1 - flat) * (1 - above)
+
+
+@formula
+def _quantile(law: KinkedWellsGibbs, probability: Any) -> Any:
+    flat = _flat_probability(law)
+    a, b = _standardised(law, law.loss.split())
+    left, right = _widths(law)
+    below = jnp.clip(probability / flat, 0, 1)
+    above = jnp.clip((1 - probability) / (1 - flat), 0, 1)
+    return jnp.where(
+        probability < flat,
+        -1 + left * ndtri(below * ndtr(a)),
+        1 - right * ndtri(above * ndtr(-b)),
+    )
+
+
+@formula
+def _moments(law: KinkedWellsGibbs) -> tuple[Any, Any]:
+    """Mean and covariance, from those of the two truncated normals."""
+    a, b = _standardised(law, law.loss.split())
+    # Hazards of the standard normal cut above at a, and below at b.
+    above = jnp.exp(-0.5 * a**2 - log_ndtr(a)) / jnp.sqrt(2 * jnp.pi)
+    below = jnp.exp(-0.5 * b**2 - log_ndtr(-b)) / jnp.sqrt(2 * jnp.pi)
+    widths, flat = _widths(law), _flat_probability(law)
+    left, right = -1 - widths[0] * above, 1 + widths[1] * below
+    within = flat * widths[0] ** 2 * (1 - a * above - above**2)
+    within += (1 - flat) * widths[1] ** 2 * (1 + b * below - below**2)
+    mean = flat * left + (1 - flat) * right
+    between = flat * (1 - flat) * (left - right) ** 2
+    return jnp.reshape(mean, (1,)), jnp.reshape(within + between, (1, 1))

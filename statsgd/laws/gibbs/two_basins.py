@@ -9,12 +9,18 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 from scipy.special import ndtr
 
-from statsgd.arguments import count, is_traced, non_negative, positive
+from statsgd.arguments import count, non_negative, positive
 from statsgd.laws.bases.potential import PotentialLaw
 from statsgd.laws.law import register
+from statsgd.precision import formula
 from statsgd.problems.two_basins import TwoBasinLoss
 
-_CELLS, _REACH = 1600, 9.0  # quadrature: midpoints, and standard deviations of the flat basin
+#: Rotation into the axes u, v of the sharp basin, and the curvatures along them; the flat has 2.
+_TURN = np.array([[1.0, -1.0], [1.0, 1.0]]) / np.sqrt(2)
+_CURVATURES = np.array([20.0, 200.0])
+# Quadrature by midpoints in standard deviations of a basin. Integrands with jumps need many in the
+# flat one, which holds nearly all the mass.
+_REACH, _SHARP_CELLS, _FLAT_CELLS = 7.0, 280, 1050
 
 
 @register
@@ -33,15 +39,16 @@ class TwoBasinGibbs(PotentialLaw):
     Source: landscape of Zhu et al. (2019), arXiv:1803.00195; law and sampler are derived.
     """
 
-    normalized: ClassVar[bool] = True
     setting: ClassVar[str] = "SGD in a sharp and a flat basin of the plane, isotropic noise"
     exactness: ClassVar[str] = "exact for its SDE; the chain overheats the sharp basin"
     citation: ClassVar[str] = "Zhu, Wu, Yu, Wu, Ma (2019), arXiv:1803.00195; law derived"
 
     temperature: Float[Any, ""]
+    log_z: Float[Any, ""]
 
     def __init__(self, temperature: Any):
         self.temperature = positive("temperature", temperature)
+        self.log_z = _log_normalizer(self.temperature)
 
     @classmethod
     def examples(cls) -> Sequence[Self]:
@@ -53,80 +60,58 @@ class TwoBasinGibbs(PotentialLaw):
         """Two."""
         return 2
 
+    @property
+    def exact_draws(self) -> bool:
+        """Yes, by rejection."""
+        return True
+
+    @property
+    def normalized(self) -> bool:
+        """Yes, by quadrature."""
+        return True
+
+    def require_proper(self) -> None:
+        """Every instance is proper."""
+
     def potential(self, params: Float[Any, " 2"]) -> Float[Any, ""]:
         """L/τ."""
         return jnp.minimum(*_branches(params)) / self.temperature
 
-    def log_normalizer(self) -> Float[Any, ""]:
-        """log ∫exp(−L/τ), by quadrature: the basins' Gaussians overlap a little."""
-        # Z = Z_A + Z_B − ∫min(p_A, p_B), of which only the last is not elementary.
-        xp = jnp if is_traced(self) else np
-        x, y, area = _grid(float(self.temperature) if xp is np else 1.0)
-        sharp, flat = _branches(np.stack([x, y]))
-        overlap = area * xp.sum(xp.exp(-np.maximum(sharp, flat) / self.temperature))
-        return xp.log(xp.pi * self.temperature * (1 / np.sqrt(1000) + 1) - overlap)
-
     def flat_probability(self) -> float:
         """Mass of the region where the flat parabola is the lower one."""
-        return self.expectation(lambda w: np.subtract(*_branches(w)) > 0)
+        points, weights = self.quadrature()
+        return float(weights @ (np.subtract(*_branches(points.T)) > 0))
 
-    def expectation(self, function: Any) -> float:
-        """E of `function`, which takes points `(2, …)` and returns an array `(…)`."""
-        x, y, area = _grid(float(self.temperature))
-        points = np.stack([x, y])
-        weights = np.exp(-np.minimum(*_branches(points)) / self.temperature)
-        return float(np.sum(weights * function(points)) * area / np.exp(self.log_normalizer()))
+    def _log_normalizer(self) -> Any:
+        return self.log_z
 
-    def mean(self) -> Float[Any, " 2"]:
-        """Mean, by quadrature."""
-        return np.array([self.expectation(lambda w, i=i: w[i]) for i in range(2)])
+    def _quadrature(self) -> tuple[Float[Any, "n 2"], Float[Any, " n"]]:
+        points, weights = _midpoints(self.temperature)
+        return points, weights / np.sum(weights)
 
-    def covariance(self) -> Float[Any, "2 2"]:
-        """Covariance, by quadrature."""
-        center = self.mean()[:, None, None]
-        return np.array(
-            [
-                [
-                    self.expectation(lambda w, i=i, j=j: (w - center)[i] * (w - center)[j])
-                    for j in range(2)
-                ]
-                for i in range(2)
-            ]
-        )
-
-    def draw_variables(
-        self, key: PRNGKeyArray, shape: tuple[int, ...] = ()
-    ) -> Mapping[str, Float[Any, "*shape 2"]]:
-        """Exact independent draws, by rejection."""
-        number = int(np.prod(shape, dtype=int))
+    def _draw(self, key: PRNGKeyArray, number: int) -> Mapping[str, Float[Any, "number 2"]]:
         found = np.empty((0, 2))
         for round_key in (jax.random.fold_in(key, i) for i in range(64)):
             found = np.concatenate([found, self._propose(round_key, number + 16)])
             if len(found) >= number:
                 break
-        return {"params": jnp.asarray(found[:number].reshape(*shape, 2), dtype=float)}
+        return {"params": found[:number]}
 
-    def require_proper(self) -> None:
-        """Every instance is proper."""
-
-    def starting_points(self, key: PRNGKeyArray, number: int) -> dict[str, Any]:
+    def starting_points(
+        self, key: PRNGKeyArray, number: int
+    ) -> Mapping[str, Float[Any, "number 2"]]:
         """Exact draws: local kernels do not cross the barrier."""
-        return dict(self.draw_variables(key, (number,)))
+        return self.draw_variables(key, (number,))
 
     def _propose(self, key: PRNGKeyArray, number: int) -> Float[Any, "n 2"]:
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
         tau = float(self.temperature)
         sharp = rng.random(number) < 1 / (1 + np.sqrt(1000))
-        u, v = rng.normal(size=(2, number))
-        turned = np.stack(
-            [
-                u * np.sqrt(tau / 20) + v * np.sqrt(tau / 200),
-                -u * np.sqrt(tau / 20) + v * np.sqrt(tau / 200),
-            ],
-            axis=1,
-        ) / np.sqrt(2)
+        standard = rng.normal(size=(number, 2))
         proposed = np.where(
-            sharp[:, None], 1 + turned, -1 + np.sqrt(tau / 2) * np.stack([u, v], axis=1)
+            sharp[:, None],
+            1 + standard * np.sqrt(tau / _CURVATURES) @ _TURN,
+            -1 + standard * np.sqrt(tau / 2),
         )
         a, b = (branch / tau for branch in _branches(proposed.T))
         return proposed[rng.random(number) < 1 / (1 + np.exp(-np.abs(a - b)))]
@@ -171,9 +156,30 @@ def _branches(points: Any) -> tuple[Any, Any]:
     return TwoBasinLoss(np.pi / 4).branches(points, (0.0, 0.0))
 
 
-def _grid(temperature: float) -> tuple[Any, Any, float]:
-    reach = 1 + _REACH * np.sqrt(temperature / 2)
-    edges = np.linspace(-reach, reach, _CELLS + 1)
+def _standard_grid(cells: int) -> Float[np.ndarray, "n 2"]:
+    edges = np.linspace(-_REACH, _REACH, cells + 1)
     middle = (edges[1:] + edges[:-1]) / 2
-    x, y = np.meshgrid(middle, middle, indexing="ij")
-    return x, y, float(edges[1] - edges[0]) ** 2
+    return np.stack(np.meshgrid(middle, middle, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+@formula
+def _midpoints(temperature: Any) -> tuple[Any, Any]:
+    """Points and weights that integrate against exp(−L/τ), a sum of two smooth functions.
+
+    exp(−min) = exp(−flat) + (exp(−sharp) − exp(−flat))₊, each on a grid made for its basin.
+    """
+    sharp_scale, flat_scale = jnp.sqrt(temperature / _CURVATURES), jnp.sqrt(temperature / 2)
+    sharp = 1 + (_standard_grid(_SHARP_CELLS) * sharp_scale) @ _TURN
+    flat = -1 + _standard_grid(_FLAT_CELLS) * flat_scale
+    above, below = (jnp.exp(-branch / temperature) for branch in _branches(sharp.T))
+    steps = [2 * _REACH / cells for cells in (_SHARP_CELLS, _FLAT_CELLS)]
+    weights = (
+        jnp.prod(sharp_scale) * steps[0] ** 2 * jnp.clip(above - below, 0, None),
+        (flat_scale * steps[1]) ** 2 * jnp.exp(-_branches(flat.T)[1] / temperature),
+    )
+    return jnp.concatenate([sharp, flat]), jnp.concatenate(weights)
+
+
+@formula
+def _log_normalizer(temperature: Any) -> Any:
+    return jnp.log(jnp.sum(_midpoints(temperature)[1]))

@@ -44,10 +44,14 @@ def require_zero_flux(problem: Problem, diffusion: Diffusion, params: Any) -> No
 def _residual(problem: Problem, diffusion: Diffusion, params: Any) -> tuple[np.ndarray, float]:
     flat = np.asarray(finite_array("params", params, ndim=1), dtype=np.float64)
 
+    jacobian = in_double_precision(_score_jacobian, flat, problem, diffusion)
+    return jacobian - jacobian.T, float(np.max(np.abs(jacobian)))
+
+
+def _score_jacobian(params: Any, problem: Problem, diffusion: Diffusion) -> Any:
     def score(vector):
         slope = jax.grad(lambda v: problem.loss(problem.unflatten(v)))(vector)
         divergence = jnp.einsum("ijj->i", jax.jacfwd(diffusion)(vector))
         return -jnp.linalg.solve(diffusion(vector), slope + divergence)
 
-    jacobian = in_double_precision(jax.jacfwd(score), flat)
-    return jacobian - jacobian.T, float(np.max(np.abs(jacobian)))
+    return jax.jacfwd(score)(params)

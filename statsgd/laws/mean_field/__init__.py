@@ -1,13 +1,15 @@
 """Many interacting particles: their Gibbs law and its mean-field limit."""
 
 from statsgd.laws.mean_field.limit import MeanFieldLimit, log_sobolev_bound, tanh_features
+from statsgd.laws.mean_field.minibatches import (
+    shared_minibatch_variance,
+    variance_reduced_variance,
+)
 from statsgd.laws.mean_field.particles import MeanFieldLaw, particle_sgd, two_layer_mean_field
 from statsgd.laws.mean_field.quadratic import (
     EntropySandwich,
     QuadraticMeanField,
     entropy_sandwich,
-    shared_minibatch_variance,
-    variance_reduced_variance,
 )
 
 __all__ = [

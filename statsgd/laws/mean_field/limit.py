@@ -13,10 +13,13 @@ from jaxtyping import Float
 from scipy.special import logsumexp
 
 from statsgd.arguments import count, finite_array, is_traced, positive
+from statsgd.laws.bases.line import LineTable, tabulate
+from statsgd.laws.bases.potential import density_model
+from statsgd.laws.grids.grid import Grid
 from statsgd.laws.law import ImproperLawError, Law, register
-from statsgd.precision import in_double_precision
+from statsgd.precision import in_double_precision, over_points
 
-_POINTS = {1: 16001, 2: 401}
+_CELLS = 401  # of each axis of a plane
 _TOLERANCE = 1e-11
 
 
@@ -35,7 +38,8 @@ class MeanFieldLimit(Law):
     `particle_dimension` d, 1 or 2; `radius`, half-width of the grid, by default twelve prior
     standard deviations and ten more.
 
-    Draws and moments are exact to the grid (16001 points, or 401² cells).
+    Draws and moments are exact to the grid: a table on the line, or 401² cells, on which there are
+    no distribution function and quantiles.
 
     Source: Suzuki, Wu, Nitanda (2023), arXiv:2306.07221, for the dynamics; Nitanda, Wu, Suzuki
     (2022), arXiv:2201.10469, for the fixed point; the dual solution is derived.
@@ -53,8 +57,12 @@ class MeanFieldLimit(Law):
     particle_dimension: int = eqx.field(static=True)
     grid: Float[Any, "g d"]
     grid_features: Float[Any, "g n"]
+    #: Log of the length or area that each grid point stands for.
+    log_volume: Float[Any, " g"]
     #: Probability of each grid point or cell.
     probabilities: Float[Any, " g"]
+    #: The law on the line; None on a plane.
+    table: LineTable | None
     dual: Float[Any, " n"]
     log_partition: Float[Any, ""]
     #: |gradient of the dual| that Newton's method reached.
@@ -77,15 +85,19 @@ class MeanFieldLimit(Law):
         self.temperature = positive("temperature", temperature)
         self.strength = positive("strength", strength)
         self.particle_dimension = count("particle_dimension", particle_dimension)
-        if self.particle_dimension not in _POINTS:
+        if self.particle_dimension > 2:
             raise ValueError(f"particle_dimension must be 1 or 2, got {particle_dimension}")
-        spread = float(np.sqrt(self.temperature / self.weight_decay))
-        half = 12 * spread + 10 if radius is None else float(positive("radius", radius))
-        axis = np.linspace(-half, half, _POINTS[self.particle_dimension])
-        mesh = np.meshgrid(*[axis] * self.particle_dimension, indexing="ij")
-        grid: Any = np.stack([part.ravel() for part in mesh], axis=1)
-        self.grid = grid
-        self.grid_features = self._tabulate_features()
+        spread = np.sqrt(self.temperature / self.weight_decay)
+        half = 12 * spread + 10 if radius is None else positive("radius", radius)
+        if self.particle_dimension == 1:
+            # The table of a constant is Simpson's rule on the points of the table of μ*.
+            even = in_double_precision(_even_table, spread, half)
+            grid, volume = even.points[:, None], np.log(even.weights) + even.log_normalizer
+        else:
+            plane = _plane(float(half))
+            grid, volume = plane.points(), np.full(plane.size, np.log(plane.cell_volume))
+        self.grid, self.log_volume = grid, volume
+        self.grid_features = over_points(_features_at, grid, features)
         if self.grid_features.shape != (len(self.grid), len(self.targets)):
             raise ValueError(
                 f"features must map a particle ({self.particle_dimension},) to "
@@ -94,10 +106,12 @@ class MeanFieldLimit(Law):
             )
         self.dual, self.residual = self._solve()
         log_weights = self._log_weights(self.dual)
-        total = logsumexp(log_weights)
-        self.probabilities = np.exp(log_weights - total)
-        cell = (axis[1] - axis[0]) ** self.particle_dimension
-        self.log_partition = total + np.log(cell)
+        self.log_partition = logsumexp(log_weights)
+        self.probabilities = np.exp(log_weights - self.log_partition)
+        self.table = None
+        if self.particle_dimension == 1:
+            energy = _Energy(self.features, self.dual, self.weight_decay, self.temperature)
+            self.table = in_double_precision(_table, energy, spread, half)
 
     @classmethod
     def examples(cls) -> Sequence[Self]:
@@ -131,73 +145,45 @@ class MeanFieldLimit(Law):
                 "1e-12: enlarge radius or weight_decay"
             )
 
-    def log_density(self, params: Float[Any, " d"]) -> Float[Any, ""]:
-        """log μ*(x), normalised."""
-        self.require_proper()
-        if is_traced(self, params):
-            return self._log_density(params)
-        return in_double_precision(self._log_density, np.asarray(params, dtype=np.float64))
-
-    def _log_density(self, x: Any) -> Any:
-        fit = jnp.asarray(self.dual) @ jnp.atleast_1d(self.features(x))
-        energy = 0.5 * self.weight_decay * jnp.sum(x**2) + fit
-        return -energy / self.temperature - self.log_partition
+    def _log_density(self, params: Float[Any, " d"]) -> Float[Any, ""]:
+        energy = _Energy(self.features, self.dual, self.weight_decay, self.temperature)
+        return -energy(params) - self.log_partition
 
     def model(self, obs: Float[Any, "n d"] | None = None) -> None:
         """Site `params`: the inverse distribution function of a uniform `u`, or a grid cell."""
         self.require_proper()
         if obs is not None:
-            flat = dist.ImproperUniform(dist.constraints.real_vector, (), (self.dimension,))
-            with numpyro.plate("replica", obs.shape[0]):
-                params = numpyro.sample("params", flat, obs=obs)
-                numpyro.factor("stationary_law", jax.vmap(self.log_density)(params))
+            density_model(self, dist.constraints.real_vector, obs)
             return
         uniform = dist.Uniform(0, 1).expand([self.dimension]).to_event(1)
         numpyro.deterministic("params", self.push_forward(numpyro.sample("u", uniform)))
 
     def push_forward(self, u: Float[Any, " d"]) -> Float[Any, " d"]:
         """A particle with law μ* from uniform numbers: a monotone map, coordinate by coordinate."""
-        side = _POINTS[self.dimension]
-        table = jnp.asarray(self.probabilities).reshape((side,) * self.dimension)
-        axis = jnp.asarray(self.grid[:: side ** (self.dimension - 1), 0])
-        coordinates = []
-        for level in range(self.dimension):
-            last = level == self.dimension - 1
-            mass = table if last else table.sum(-1)
-            # Mass of a point lies half to either side of it: centred cumulative sums.
-            middle = (jnp.cumsum(mass) - 0.5 * mass) / jnp.sum(mass)
-            coordinates.append(jnp.interp(u[level], middle, axis))
-            if not last:
-                nearest = jnp.round((coordinates[-1] - axis[0]) / (axis[1] - axis[0]))
-                table = table[nearest.astype(int)]
-        return jnp.stack(coordinates)
+        if self.table is not None:
+            return self.table.quantile(u)
+        masses = jnp.reshape(self.probabilities, (_CELLS,) * self.dimension)
+        # A grid is made of numbers: the unit one is stretched, so that this can be traced.
+        half = self.grid[-1, 0] * _CELLS / (_CELLS - 1)
+        return half * _plane(1.0).push_forward(masses, u)
 
-    def expectation(self, function: Callable[[Any], Any]) -> Any:
-        """E function(x) under μ*; `function` maps grid points `(g, d)` to `(g, …)`."""
-        self.require_proper()
-        return np.tensordot(self.probabilities, function(self.grid), axes=1)
+    def _quadrature(self) -> tuple[Float[Any, "g d"], Float[Any, " g"]]:
+        return self.grid, self.probabilities
 
-    def mean(self) -> Float[Any, " d"]:
-        """E x."""
-        return self.expectation(lambda x: x)
+    def _cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
+        if self.table is None:
+            self._cannot_say("distribution function")
+        return self.table.cdf(params)
 
-    def covariance(self) -> Float[Any, "d d"]:
-        """Cov x."""
-        center = self.mean()
-        return self.expectation(lambda x: (x - center)[:, :, None] * (x - center)[:, None, :])
-
-    def cdf(self, params: Any) -> Float[Any, "..."]:
-        """Distribution function, elementwise; for one dimension."""
-        self.require_proper()
-        if self.dimension != 1:
-            raise ValueError("cdf is of one-dimensional particles")
-        x, step = self.grid[:, 0], self.grid[1, 0] - self.grid[0, 0]
-        edges = np.concatenate([[x[0] - step / 2], x + step / 2])
-        return np.interp(params, edges, np.concatenate([[0], np.cumsum(self.probabilities)]))
+    def _quantile(self, probability: Float[Any, "..."]) -> Float[Any, "... d"]:
+        if self.table is None:
+            self._cannot_say("quantiles")
+        return self.table.quantile(probability)[..., None]
 
     def feature_mean(self) -> Float[Any, " n"]:
         """M* = E h."""
-        return self.expectation(lambda _: self.grid_features)
+        self.require_proper()
+        return self.probabilities @ self.grid_features
 
     def feature_covariance(self) -> Float[Any, "n n"]:
         """Cov h."""
@@ -218,14 +204,9 @@ class MeanFieldLimit(Law):
         energy = self.grid_features @ self.dual
         return log_sobolev_bound(self.weight_decay, self.temperature, np.ptp(energy))
 
-    def _tabulate_features(self) -> Any:
-        with jax.enable_x64(True):
-            rows = jax.vmap(lambda x: jnp.atleast_1d(self.features(x)))(jnp.asarray(self.grid))
-            return np.asarray(rows, dtype=np.float64)
-
     def _log_weights(self, dual: Any) -> Any:
         energy = 0.5 * self.weight_decay * np.sum(self.grid**2, axis=1) + self.grid_features @ dual
-        return -energy / self.temperature
+        return self.log_volume - energy / self.temperature
 
     def _solve(self) -> tuple[Any, Any]:
         """Damped Newton on the dual."""
@@ -256,6 +237,38 @@ class MeanFieldLimit(Law):
                 length /= 2
             c, level, p = c - length * move, trial, weights
         return c, np.float64(norm)
+
+
+class _Energy(eqx.Module):
+    """((λ/2)|x|² + c·h(x))/τ."""
+
+    features: Callable[[Any], Any] = eqx.field(static=True)
+    dual: Float[Any, " n"]
+    weight_decay: Float[Any, ""]
+    temperature: Float[Any, ""]
+
+    def __call__(self, x: Float[Any, " d"]) -> Float[Any, ""]:
+        fit = jnp.asarray(self.dual) @ _features_at(x, self.features)
+        return (0.5 * self.weight_decay * jnp.sum(x**2) + fit) / self.temperature
+
+
+def _features_at(x: Float[Any, " d"], features: Callable[[Any], Any]) -> Float[Any, " n"]:
+    return jnp.atleast_1d(features(x))
+
+
+def _plane(half: float) -> Grid:
+    return Grid(-half, half, (_CELLS, _CELLS))
+
+
+def _even_table(spread: Any, half: Any) -> LineTable:
+    return tabulate(jnp.zeros_like, jnp.zeros_like(spread), spread, -half, half)
+
+
+def _table(energy: _Energy, spread: Any, half: Any) -> LineTable:
+    def log_mass(x: Float[Any, " g"]) -> Float[Any, " g"]:
+        return -jax.vmap(energy)(x[:, None])
+
+    return tabulate(log_mass, jnp.zeros_like(spread), spread, -half, half)
 
 
 class TanhFeatures(eqx.Module):

@@ -11,12 +11,12 @@ import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from statsgd.arguments import count, fraction, is_traced, positive
+from statsgd.arguments import count, fraction, positive
 from statsgd.dynamics.noise import Isotropic
 from statsgd.dynamics.sgd import SGD
-from statsgd.laws.law import Law, register
+from statsgd.laws.law import IntractableError, Law, register
 from statsgd.laws.mean_field.limit import MeanFieldLimit, tanh_features
-from statsgd.precision import in_double_precision
+from statsgd.precision import over_points
 from statsgd.problems import Landscape, landscape
 
 _FREQUENCIES = 401
@@ -47,7 +47,6 @@ class MeanFieldLaw(Law):
     exactness: ClassVar[str] = "exact as learning rate → 0; bias O(η)"
     citation: ClassVar[str] = "Suzuki, Wu, Nitanda (2023), arXiv:2306.07221"
     normalized: ClassVar[bool] = False
-    generative: ClassVar[bool] = False
 
     limit: MeanFieldLimit
     num_particles: int = eqx.field(static=True)
@@ -93,16 +92,8 @@ class MeanFieldLaw(Law):
         """The loss L(θ) = F(μ_X) of the particles, weight decay included, from the origin."""
         return landscape(self.functional, np.zeros(self.dimension))
 
-    def log_density(self, params: Float[Any, " nd"]) -> Float[Any, ""]:
-        """−(N/τ) F(μ_X), unnormalised."""
-        self.require_proper()
-
-        def density(x: Any) -> Any:
-            return -self.num_particles / self.limit.temperature * self.functional(x)
-
-        if is_traced(self, params):
-            return density(params)
-        return in_double_precision(density, np.asarray(params, dtype=np.float64))
+    def _log_density(self, params: Float[Any, " nd"]) -> Float[Any, ""]:
+        return -self.num_particles / self.limit.temperature * self.functional(params)
 
     def model(self, obs: Float[Any, "n nd"] | None = None) -> None:
         """Weight decay as a Gaussian prior on `params`, the fit as a factor.
@@ -117,33 +108,10 @@ class MeanFieldLaw(Law):
         x = self.particles(numpyro.sample("params", prior))
         numpyro.factor("fit", -self.num_particles / self.limit.temperature * self._fit(x))
 
-    def draw_variables(
-        self, key: PRNGKeyArray, shape: tuple[int, ...] = ()
-    ) -> Mapping[str, Float[Any, "*shape nd"]]:
-        """Exact independent draws, by rejection from independent particles of law μ*."""
-        self.require_proper()
-        weight = self._weight()
+    def _draw(self, key: PRNGKeyArray, number: int) -> Mapping[str, Float[Any, "number nd"]]:
+        """By rejection from independent particles of law μ*."""
         center = jnp.asarray(self.limit.feature_mean())
-
-        def propose(key: PRNGKeyArray) -> tuple[Array, Array]:
-            inner, outer = jax.random.split(key)
-            u = jax.random.uniform(inner, (self.num_particles, self.limit.dimension))
-            x = jax.vmap(self.limit.push_forward)(u)
-            gap = jnp.mean(self._features(x), axis=0) - center
-            accepted = jnp.log(jax.random.uniform(outer)) < -weight * jnp.sum(gap**2)
-            return x.reshape(-1), accepted
-
-        def once(key: PRNGKeyArray) -> Array:
-            def again(state):
-                following, now = jax.random.split(state[0])
-                return (following, *propose(now))
-
-            start = (key, jnp.zeros(self.dimension), jnp.array(False))
-            return jax.lax.while_loop(lambda state: ~state[2], again, start)[1]
-
-        number = int(np.prod(shape, dtype=int))
-        draws = jax.jit(jax.vmap(once))(jax.random.split(key, number))
-        return {"params": draws.reshape(*shape, self.dimension)}
+        return {"params": _accepted(self, center, jax.random.split(key, number))}
 
     def starting_points(
         self, key: PRNGKeyArray, number: int
@@ -168,21 +136,16 @@ class MeanFieldLaw(Law):
         """(1/N) 𝓛_N(μ_N) − 𝓛(μ*) = −(τ/N) ln Z_N, for one example."""
         return float(-self.limit.temperature / self.num_particles * np.log(self.acceptance()))
 
-    def particle_expectation(self, function: Callable[[Any], Any]) -> float:
-        """E function(x) of one of the N particles, for one example; maps `(g, d)` to `(g,)`."""
-        limit, kept = self.limit, self._support()
-        values = np.asarray(function(limit.grid), dtype=np.float64)[kept]
-        values = values * limit.probabilities[kept]
-        total = self._frequency_average(
-            lambda phase, chi: (phase @ values) * chi ** (self.num_particles - 1)
-        )
-        return float(total.real / self.acceptance())
+    def particle_expectation(self, function: Callable[[Float[Any, " d"]], Any]) -> float:
+        """E f of one of the N particles, for one example; f a JAX function of one point `(d,)`."""
+        self.limit.require_proper()
+        return self._particle_average(over_points(function, self.limit.grid))
 
     def feature_moments(self) -> "FeatureMoments":
         """Mean and variance of h̄ = (1/N)Σ h(xᵢ), for one example."""
         n, h = self.num_particles, self.limit.grid_features[:, 0]
-        mean = self.particle_expectation(lambda _: h)
-        own = self.particle_expectation(lambda _: (h - mean) ** 2)
+        mean = self._particle_average(h)
+        own = self._particle_average((h - mean) ** 2)
         values = ((h - mean) * self.limit.probabilities)[self._support()]
         pair = 0.0
         if n > 1:
@@ -191,6 +154,15 @@ class MeanFieldLaw(Law):
             )
             pair = float(product.real / self.acceptance())
         return FeatureMoments(mean, own / n + (1 - 1 / n) * pair)
+
+    def _particle_average(self, values: Float[Any, " g"]) -> float:
+        """The mean of a function of one particle, given its values on the grid of the limit."""
+        kept = self._support()
+        weighted = values[kept] * self.limit.probabilities[kept]
+        total = self._frequency_average(
+            lambda phase, chi: (phase @ weighted) * chi ** (self.num_particles - 1)
+        )
+        return float(total.real / self.acceptance())
 
     def _features(self, particles: Float[Any, "n d"]) -> Float[Any, "n m"]:
         return jax.vmap(lambda x: jnp.atleast_1d(self.limit.features(x)))(particles)
@@ -208,7 +180,7 @@ class MeanFieldLaw(Law):
         """E function(e^{iφ(h − M*)/N}, χ(φ/N)) over φ ~ Normal(0, Nb/τ)."""
         self.require_proper()
         if len(self.limit.targets) != 1:
-            raise ValueError(
+            raise IntractableError(
                 f"quadrature needs one example, got {len(self.limit.targets)}: draw instead"
             )
         spread = np.sqrt(2 * self._weight())
@@ -222,6 +194,27 @@ class MeanFieldLaw(Law):
     def _support(self) -> Any:
         """Which grid points carry any probability."""
         return self.limit.probabilities > 1e-20
+
+
+@eqx.filter_jit
+def _accepted(law: MeanFieldLaw, center: Float[Any, " m"], keys: Any) -> Float[Any, "number nd"]:
+    def propose(key: PRNGKeyArray) -> tuple[Array, Array]:
+        inner, outer = jax.random.split(key)
+        u = jax.random.uniform(inner, (law.num_particles, law.limit.dimension))
+        x = jax.vmap(law.limit.push_forward)(u)
+        gap = jnp.mean(law._features(x), axis=0) - center
+        accepted = jnp.log(jax.random.uniform(outer)) < -law._weight() * jnp.sum(gap**2)
+        return x.reshape(-1), accepted
+
+    def once(key: PRNGKeyArray) -> Array:
+        def again(state):
+            following, now = jax.random.split(state[0])
+            return (following, *propose(now))
+
+        start = (key, jnp.zeros(law.dimension), jnp.array(False))
+        return jax.lax.while_loop(lambda state: ~state[2], again, start)[1]
+
+    return jax.vmap(once)(keys)
 
 
 class FeatureMoments(NamedTuple):

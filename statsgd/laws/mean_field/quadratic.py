@@ -6,8 +6,6 @@ from typing import Any, ClassVar, NamedTuple, Self
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 from jaxtyping import Float
 
 from statsgd.arguments import (
@@ -16,16 +14,16 @@ from statsgd.arguments import (
     fraction,
     is_traced,
     non_negative,
-    one_of,
     positive,
     symmetric,
 )
-from statsgd.laws.bases.gaussian import normal_log_density, square_root
-from statsgd.laws.law import ImproperLawError, Law, register
+from statsgd.laws.bases.gaussian import NormalLaw
+from statsgd.laws.law import ImproperLawError, register
+from statsgd.precision import formula
 
 
 @register
-class QuadraticMeanField(Law):
+class QuadraticMeanField(NormalLaw):
     """N particles under F(μ) = ½E xᵀAx + ½|B E x − y|²: law of the discrete chain or its limit.
 
     With K = A + BᵀB and m* = K⁻¹Bᵀy, X̄ and the cloud about it are independent Gaussians,
@@ -58,6 +56,8 @@ class QuadraticMeanField(Law):
     learning_rate: Float[Any, ""]
     momentum: Float[Any, ""]
     target_covariance: Float[Any, "k k"]
+    center: Float[Any, "d d"]
+    cloud: Float[Any, "d d"]
 
     def __init__(
         self,
@@ -86,6 +86,7 @@ class QuadraticMeanField(Law):
         self.target_covariance = symmetric(
             "target_covariance", covariance, dimension=k, definite="semi"
         )
+        self.location, self.center, self.cloud, self.joint = self._moments()
 
     @classmethod
     def scalar(
@@ -126,11 +127,6 @@ class QuadraticMeanField(Law):
         return cls.scalar(1, 4, 2, 0.5, 3, 0.4), cls.scalar(5, 0.1, 2, 0.5, 3, 0.41)
 
     @property
-    def dimension(self) -> int:
-        """N d."""
-        return self.num_particles * len(self.decay)
-
-    @property
     def stiffness(self) -> Any:
         """K = A + BᵀB."""
         return self.decay + self.features.T @ self.features
@@ -151,65 +147,21 @@ class QuadraticMeanField(Law):
     def particle_mean(self) -> Float[Any, " d"]:
         """m*, the mean of every particle."""
         self.require_proper()
-        xp = jnp if is_traced(self) else np
-        return xp.linalg.solve(self.stiffness, self.features.T @ self.targets)
+        return self.location[: len(self.decay)]
 
     def center_covariance(self) -> Float[Any, "d d"]:
         """Cov X̄."""
         self.require_proper()
-        shared = self.features.T @ self.target_covariance @ self.features
-        return self._stationary(self.stiffness, self.temperature / self.num_particles, shared)
+        return self.center
 
     def cloud_covariance(self) -> Float[Any, "d d"]:
         """V: deviations from X̄ have covariance (1 − 1/N) V."""
         self.require_proper()
-        return self._stationary(self.decay, self.temperature, 0 * self.decay)
+        return self.cloud
 
     def particle_covariance(self) -> Float[Any, "d d"]:
         """Cov of one particle."""
-        return self.center_covariance() + (1 - 1 / self.num_particles) * self.cloud_covariance()
-
-    def mean(self) -> Float[Any, " nd"]:
-        """Mean of `params`."""
-        xp = jnp if is_traced(self) else np
-        return xp.tile(self.particle_mean(), self.num_particles)
-
-    def covariance(self) -> Float[Any, "nd nd"]:
-        """Covariance of `params`."""
-        xp, n = (jnp if is_traced(self) else np), self.num_particles
-        together = xp.kron(xp.ones((n, n)), self.center_covariance())
-        return together + xp.kron(xp.eye(n) - xp.ones((n, n)) / n, self.cloud_covariance())
-
-    def model(self, obs: Float[Any, "r nd"] | None = None) -> None:
-        """Site `params`, pushed forward from `center` X̄ and a cloud of standard normals."""
-        self.require_proper()
-        if obs is not None:
-            flat = dist.ImproperUniform(dist.constraints.real_vector, (), (self.dimension,))
-            with numpyro.plate("replica", obs.shape[0]):
-                params = numpyro.sample("params", flat, obs=obs)
-                numpyro.factor("stationary_law", self.log_density(params))
-            return
-        d, n = len(self.decay), self.num_particles
-        white = dist.Normal(0, 1).expand([d]).to_event(1)
-        shift = square_root(self.center_covariance()) @ numpyro.sample("center", white)
-        z = numpyro.sample("cloud", dist.Normal(0, 1).expand([n, d]).to_event(2))
-        cloud = (z - jnp.mean(z, axis=0)) @ square_root(self.cloud_covariance()).T
-        numpyro.deterministic("params", (self.particle_mean() + shift + cloud).reshape(-1))
-
-    def log_density(self, params: Float[Any, "... nd"]) -> Float[Any, "..."]:
-        """Log density of `params`; leading axes are batch axes."""
-        self.require_proper()
-        xp = jnp if is_traced(self, params) else np
-        n, d = self.num_particles, len(self.decay)
-        x = xp.asarray(params).reshape(*params.shape[:-1], n, d)
-        center = x.mean(-2)
-        root = np.sqrt(n)
-        deviation = root * (center - self.particle_mean())
-        middle = normal_log_density(deviation, n * self.center_covariance())
-        # The cloud has N − 1 free vectors: a sum over N counts a density at the origin too many.
-        cloud = self.cloud_covariance()
-        spread = normal_log_density(x - center[..., None, :], cloud).sum(-1)
-        return middle + spread - normal_log_density(xp.zeros(d), cloud)
+        return self.center_covariance() + (1 - 1 / self.num_particles) * self.cloud
 
     def free_energy_gap(self) -> float:
         """(1/N)𝓛_N(μ_N) − 𝓛(μ*) = (τ/2N) ln det(I + A⁻¹BᵀB) of the limit η → 0."""
@@ -236,16 +188,62 @@ class QuadraticMeanField(Law):
             (1 - 1 / self.num_particles) * (v - cloud @ v @ cloud),
         )
 
-    def _stationary(self, stiffness: Any, temperature: Any, shared: Any) -> Any:
-        xp = jnp if is_traced(self) else np
-        eta, beta = self.learning_rate, self.momentum
-        h, q = xp.linalg.eigh(stiffness)
-        total, difference, product = h[:, None] + h, h[:, None] - h, h[:, None] * h
-        # The heavy-ball moments of HeavyBallGaussian with noise 2τ(1−β)/η, multiplied out so that
-        # η = 0 is the limit.
-        noise = 2 * temperature * (1 - beta) * xp.eye(len(h)) + eta * q.T @ shared @ q
-        damping = (1 - beta) * total - eta * (1 - beta) * product / (1 + beta)
-        return q @ (noise / (damping + eta * beta * difference**2 / (1 - beta**2))) @ q.T
+    def _moments(self) -> "_Moments":
+        try:
+            self.require_proper()
+        except ImproperLawError:
+            d = len(self.decay)
+            size = self.num_particles * d
+            shapes = ((size,), (d, d), (d, d), (size, size))
+            return _Moments(*(np.full(shape, np.nan) for shape in shapes))
+        return _moments(
+            self.decay,
+            self.features,
+            self.targets,
+            self.target_covariance,
+            self.temperature,
+            self.learning_rate,
+            self.momentum,
+            self.num_particles,
+        )
+
+
+class _Moments(NamedTuple):
+    location: Any
+    center: Any
+    cloud: Any
+    joint: Any
+
+
+@formula
+def _moments(
+    decay: Any,
+    features: Any,
+    targets: Any,
+    target_covariance: Any,
+    temperature: Any,
+    eta: Any,
+    beta: Any,
+    number: int,
+) -> _Moments:
+    stiffness = decay + features.T @ features
+    shared = features.T @ target_covariance @ features
+    center = _stationary(stiffness, temperature / number, shared, eta, beta)
+    cloud = _stationary(decay, temperature, 0 * decay, eta, beta)
+    mean = jnp.linalg.solve(stiffness, features.T @ targets)
+    ones = jnp.ones((number, number))
+    joint = jnp.kron(ones, center) + jnp.kron(jnp.eye(number) - ones / number, cloud)
+    return _Moments(jnp.tile(mean, number), center, cloud, joint)
+
+
+def _stationary(stiffness: Any, temperature: Any, shared: Any, eta: Any, beta: Any) -> Any:
+    h, q = jnp.linalg.eigh(stiffness)
+    total, difference, product = h[:, None] + h, h[:, None] - h, h[:, None] * h
+    # The heavy-ball moments of HeavyBallGaussian with noise 2τ(1−β)/η, multiplied out so that
+    # η = 0 is the limit.
+    noise = 2 * temperature * (1 - beta) * jnp.eye(len(h)) + eta * q.T @ shared @ q
+    damping = (1 - beta) * total - eta * (1 - beta) * product / (1 + beta)
+    return q @ (noise / (damping + eta * beta * difference**2 / (1 - beta**2))) @ q.T
 
 
 class Transient(NamedTuple):
@@ -282,109 +280,3 @@ def entropy_sandwich(
     shape = a / 2 * (v - tau / a) - tau / 2 * np.log(v * a / tau)
     squares = (a * (m - center) ** 2, (a + b) * (m - center) ** 2, a * (m - proximal) ** 2)
     return EntropySandwich(*(float(square / 2 + shape) for square in squares))
-
-
-def shared_minibatch_variance(
-    inputs: Any,
-    targets: Any,
-    decay: Any,
-    temperature: Any,
-    num_particles: int,
-    learning_rate: Any,
-    batch_size: int,
-    sampling: str = "with_replacement",
-) -> float:
-    """Var X̄ when one minibatch a step is shared by all particles, on the mean of ½(z E x − y)².
-
-        [2τη/N + (η²/S) Var_j(z_j²m* − z_jy_j)] / [1 − (1 − η(a+b))² − (η²/S) Var_j(z_j²)]
-
-    b = mean z², m* = mean(zy)/(a+b); without replacement both variances times (n−S)/(n−1). The
-    part of the gradient noise does not shrink with N; the cloud's variance is unchanged. Exact;
-    Gaussian only if z² is constant.
-
-    Raises `ImproperLawError` if the denominator is not positive. Source: *derived*.
-    """
-    z = np.asarray(finite_array("inputs", inputs, ndim=1), dtype=np.float64)
-    y = np.asarray(finite_array("targets", targets, ndim=1), dtype=np.float64)
-    if z.shape != y.shape or len(z) == 0:
-        raise ValueError(f"inputs and targets must have one shape (n,), got {z.shape}, {y.shape}")
-    one_of("sampling", sampling, ("with_replacement", "without_replacement"))
-    eta, size = float(positive("learning_rate", learning_rate)), count("batch_size", batch_size)
-    factor = 1 / size
-    if sampling == "without_replacement":
-        factor *= (len(z) - size) / max(len(z) - 1, 1)
-    curvature = float(positive("decay", decay)) + np.mean(z**2)
-    center = np.mean(z * y) / curvature
-    injected = (
-        2
-        * float(positive("temperature", temperature))
-        * eta
-        / count("num_particles", num_particles)
-    )
-    noise = injected + eta**2 * factor * np.var(z**2 * center - z * y)
-    denominator = 1 - (1 - eta * curvature) ** 2 - eta**2 * factor * np.var(z**2)
-    if denominator <= 0:
-        raise ImproperLawError(
-            "minibatch curvature noise destabilises the mean: reduce learning_rate or enlarge "
-            f"batch_size (1 - (1 - ηk)² - η²φ Var z² = {denominator:.6g} must be positive)"
-        )
-    return float(noise / denominator)
-
-
-class ReducedVariance(NamedTuple):
-    """Var X̄ under variance-reduced minibatches."""
-
-    at_refresh: float
-    """When a snapshot is taken."""
-    average: float
-    """At a random step."""
-
-
-def variance_reduced_variance(
-    inputs: Any,
-    decay: Any,
-    temperature: Any,
-    num_particles: int,
-    learning_rate: Any,
-    batch_size: int,
-    refresh_every: int,
-    sampling: str = "with_replacement",
-) -> ReducedVariance:
-    """Var X̄ with SVRG gradients g_B(X) − g_B(X₀) + g(X₀), snapshot X₀ every m steps.
-
-    As `shared_minibatch_variance`, whose additive part vanishes: targets do not matter. With
-    e = X̄₀ − m*, κ = a+b, ρ = 1 − ηκ, the motion u = X̄ − X̄₀ has, k steps after the snapshot,
-
-        E u = (ρᵏ−1) e,   E u² = α_k e² + β_k,   ρ₂ = ρ² + (η²/S) Var_j z_j²
-        α_{k+1} = ρ₂ α_k − 2ηκρ(ρᵏ−1) + η²κ²,    β_{k+1} = ρ₂ β_k + 2τη/N
-        Var X̄₀ = β_m/(2 − 2ρᵐ − α_m),           Var X̄_k = (2ρᵏ − 1 + α_k) Var X̄₀ + β_k
-
-    exactly. Raises `ImproperLawError` if the denominator is not positive. Source: *derived*.
-    """
-    z = np.asarray(finite_array("inputs", inputs, ndim=1), dtype=np.float64)
-    one_of("sampling", sampling, ("with_replacement", "without_replacement"))
-    eta, size = float(positive("learning_rate", learning_rate)), count("batch_size", batch_size)
-    factor = 1 / size
-    if sampling == "without_replacement":
-        factor *= (len(z) - size) / max(len(z) - 1, 1)
-    reach = eta * float(positive("decay", decay) + np.mean(z**2))
-    injected = float(2 * positive("temperature", temperature) * eta)
-    injected /= count("num_particles", num_particles)
-    second = (1 - reach) ** 2 + eta**2 * factor * np.var(z**2)
-    alpha, beta = 0.0, 0.0
-    phases = []
-    for k in range(count("refresh_every", refresh_every) + 1):
-        power = (1 - reach) ** k
-        phases.append((2 * power - 1 + alpha, beta))
-        alpha = second * alpha - 2 * reach * (1 - reach) * (power - 1) + reach**2
-        beta = second * beta + injected
-    gain, noise = phases.pop()
-    if not gain < 1:
-        raise ImproperLawError(
-            "minibatch curvature noise destabilises the mean: reduce learning_rate or "
-            f"refresh_every (1 - (2ρᵐ - 1 + α_m) = {1 - gain:.6g} must be positive)"
-        )
-    start = noise / (1 - gain)
-    return ReducedVariance(
-        float(start), float(np.mean([share * start + rest for share, rest in phases]))
-    )

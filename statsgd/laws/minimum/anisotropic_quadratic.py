@@ -3,21 +3,24 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
+import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import is_traced, location_vector, non_negative, one_of, positive, symmetric
+from statsgd.arguments import is_traced, non_negative, one_of
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.law import ImproperLawError, register
-from statsgd.laws.minimum.gaussian import MinimumGaussian, eigenmodes
+from statsgd.laws.minimum.gaussian import ConstantNoiseGaussian, eigenmodes
 from statsgd.laws.minimum.local_quadratic import local_quadratic
+from statsgd.precision import formula
 from statsgd.problems import Problem
 
 _FLAT = 1e-12  # of the largest curvature or noise: what counts as none
 
 
 @register
-class AnisotropicQuadraticLaw(MinimumGaussian):
+class AnisotropicQuadraticLaw(ConstantNoiseGaussian):
     """Law of SGD k steps after it starts at the minimum of a quadratic, constant noise C.
 
     In the eigenbasis of H ⪰ 0, eigenvalues h, Cov θ_k is
@@ -41,9 +44,8 @@ class AnisotropicQuadraticLaw(MinimumGaussian):
     exactness: ClassVar[str] = "exact at any learning rate (chain), exact for the SDE (continuous)"
     citation: ClassVar[str] = "Zhu, Wu, Yu, Wu, Ma (2019), arXiv:1803.00195"
 
-    noise_covariance: Float[Any, "d d"]
     steps: Float[Any, ""]
-    continuous: bool
+    continuous: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -54,20 +56,13 @@ class AnisotropicQuadraticLaw(MinimumGaussian):
         location: Any = None,
         time: str = "discrete",
     ):
-        self.hessian = symmetric("hessian", hessian)
-        d = self.hessian.shape[0]
-        self.noise_covariance = symmetric(
-            "noise_covariance", noise_covariance, dimension=d, definite="semi"
-        )
-        self.learning_rate = positive("learning_rate", learning_rate)
-        self.momentum, self.weight_decay = np.asarray(0.0), np.asarray(0.0)
-        forever = np.ndim(steps) == 0 and steps == np.inf
+        super().__init__(hessian, noise_covariance, learning_rate, location=location)
+        forever = not is_traced(steps) and np.ndim(steps) == 0 and steps == np.inf
         self.steps = np.asarray(np.inf) if forever else non_negative("steps", steps)
         self.continuous = one_of("time", time, ("discrete", "continuous")) == "continuous"
-        if not self.continuous and not forever and float(self.steps) % 1:
+        if not (self.continuous or forever or is_traced(steps)) and float(self.steps) % 1:
             raise ValueError(f"steps must be a whole number in discrete time, got {steps}")
-        self.location = location_vector(location, d)
-        self.joint = self._joint()
+        self.joint = self._where_proper(_covariance, self.steps, self.continuous)
 
     @classmethod
     def from_sgd(
@@ -126,31 +121,24 @@ class AnisotropicQuadraticLaw(MinimumGaussian):
                 "not normalisable"
             )
 
-    def _joint(self) -> Any:
-        d = self.hessian.shape[0]
-        try:
-            self.require_proper()
-        except ImproperLawError:
-            return np.full((d, d), np.nan)
-        h, q = eigenmodes(self.hessian, 0.0)
-        eta, k = float(self.learning_rate), float(self.steps)
-        c = q.T @ self.noise_covariance @ q
-        total = h[:, None] + h
-        rate = total if self.continuous else total - eta * h[:, None] * h
-        # 1 − (product)^k = −expm1(k log product), without cancellation in flat directions.
-        if np.isfinite(k):
-            if self.continuous:
-                grown = -np.expm1(-eta * k * total)
-            else:
-                kept = (1 - eta * h[:, None]) * (1 - eta * h)
-                grown = np.where(kept > 0, -np.expm1(k * np.log(np.where(kept > 0, kept, 1))), 0)
-                grown = np.where(kept > 0, grown, 1 - kept**k)
-        else:
-            grown = np.ones_like(total)
-        flat = np.abs(rate) <= _FLAT * max(float(h[-1]), np.finfo(float).tiny)
-        still = 0.0 if np.isinf(k) else k * eta  # of the stationary law C vanishes there
-        factor = np.where(flat, still, grown / np.where(flat, 1, rate))
-        return q @ (eta * c * factor) @ q.T
+
+@formula
+def _covariance(
+    hessian: Any, noise: Any, eta: Any, _beta: Any, decay: Any, steps: Any, continuous: bool
+) -> Any:
+    h, q = eigenmodes(hessian, decay)
+    rate = h[:, None] + h - (0.0 if continuous else eta * h[:, None] * h)
+    kept = 1 - eta * rate  # of an element in one step of the chain
+    # 1 − kept^k = −expm1(k log kept), without cancellation in flat directions.
+    log_kept = -eta * rate if continuous else jnp.log1p(-eta * jnp.where(kept > 0, rate, 0.0))
+    grown = -jnp.expm1(steps * log_kept)
+    if not continuous:
+        grown = jnp.where(kept > 0, grown, 1 - kept**steps)
+    forever = jnp.isinf(steps)
+    flat = jnp.abs(rate) <= _FLAT * jnp.maximum(h[-1], np.finfo(float).tiny)
+    still = jnp.where(forever, 0.0, steps * eta)  # of the stationary law C vanishes there
+    factor = jnp.where(flat, still, jnp.where(forever, 1.0, grown) / jnp.where(flat, 1.0, rate))
+    return q @ (eta * (q.T @ noise @ q) * factor) @ q.T
 
 
 def escape_efficiency(

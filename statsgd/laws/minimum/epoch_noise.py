@@ -9,30 +9,29 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from jax.scipy.special import ndtri
 from jaxtyping import Float, PyTree
-from scipy.special import logsumexp, ndtr
 
-from statsgd.arguments import (
-    count,
-    fraction,
-    is_traced,
-    location_vector,
-    non_negative,
-    positive,
-    symmetric,
-)
+from statsgd.arguments import count
 from statsgd.dynamics.noise import Minibatch
 from statsgd.dynamics.sgd import SGD
-from statsgd.laws.bases.gaussian import normal_log_density, square_root
-from statsgd.laws.law import ImproperLawError, register
-from statsgd.laws.minimum.gaussian import MinimumGaussian
-from statsgd.laws.minimum.heavy_ball import require_stable_mean
+from statsgd.laws.bases.gaussian import (
+    normal_cdf,
+    normal_log_density,
+    require_positive_definite,
+    square_root,
+)
+from statsgd.laws.bases.potential import density_model
+from statsgd.laws.law import register
+from statsgd.laws.minimum.gaussian import ConstantNoiseGaussian
+from statsgd.laws.minimum.heavy_ball import require_settled_chain
 from statsgd.laws.minimum.local_quadratic import local_quadratic
+from statsgd.precision import formula
 from statsgd.problems import EmpiricalRisk, Problem
 
 
 @register
-class EpochNoiseGaussian(MinimumGaussian):
+class EpochNoiseGaussian(ConstantNoiseGaussian):
     """Stationary law of heavy-ball SGD on a quadratic under reshuffled epochs.
 
     Each epoch visits M batches once, so its M noise vectors sum to zero: they have covariance C
@@ -62,9 +61,7 @@ class EpochNoiseGaussian(MinimumGaussian):
     setting: ClassVar[str] = "heavy-ball SGD, quadratic loss, constant noise, reshuffled epochs"
     exactness: ClassVar[str] = "exact first two moments at any learning rate and phase"
     citation: ClassVar[str] = "Kühn, Rosenow (2023), arXiv:2306.05300"
-    has_discrete_sites: ClassVar[Any] = property(lambda self: self.phase == "random")
 
-    noise_covariance: Float[Any, "d d"]
     num_batches: int = eqx.field(static=True)
     phase: int | str = eqx.field(static=True)
     #: P_j for every phase j `(M, 2d, 2d)` of a random phase, else one of them.
@@ -81,18 +78,10 @@ class EpochNoiseGaussian(MinimumGaussian):
         location: Any = None,
         phase: int | str = 0,
     ):
-        self.hessian = symmetric("hessian", hessian)
-        d = self.hessian.shape[0]
-        self.noise_covariance = symmetric(
-            "noise_covariance", noise_covariance, dimension=d, definite="semi"
-        )
-        self.learning_rate = positive("learning_rate", learning_rate)
+        super().__init__(hessian, noise_covariance, learning_rate, momentum, weight_decay, location)
         self.num_batches = count("num_batches", num_batches, at_least=2)
-        self.momentum = fraction("momentum", momentum)
-        self.weight_decay = non_negative("weight_decay", weight_decay)
-        self.location = location_vector(location, d)
         self.phase = _phase(phase, self.num_batches)
-        self.phase_covariances = self._phase_covariances()
+        self.phase_covariances = self._where_proper(epoch_covariances, self.num_batches, self.phase)
         self.joint = self.phase_covariances.mean(0)
 
     @classmethod
@@ -119,16 +108,7 @@ class EpochNoiseGaussian(MinimumGaussian):
         one_batch = Minibatch(s, "without_replacement")
         white = SGD(sgd.learning_rate, one_batch, sgd.momentum, sgd.weight_decay)
         local = local_quadratic(problem, white, at)
-        return cls(
-            local.hessian,
-            local.noise_covariance,
-            sgd.learning_rate,
-            n // s,
-            sgd.momentum,
-            sgd.weight_decay,
-            local.location,
-            phase,
-        )
+        return cls._near(local, sgd, num_batches=n // s, phase=phase)
 
     @classmethod
     def examples(cls) -> Sequence[Self]:
@@ -145,81 +125,86 @@ class EpochNoiseGaussian(MinimumGaussian):
         """A learning rate above the threshold, and a flat direction."""
         return cls([[2.0]], [[0.3]], 2.0, 4, 0.5), cls(np.diag([1.0, 0.0]), np.eye(2), 0.1, 4)
 
+    @property
+    def has_discrete_sites(self) -> bool:
+        """Whether the phase is drawn."""
+        return self.phase == "random"
+
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless 0 < ηh < 2(1+β) in every mode."""
-        if not is_traced(self.hessian, self.learning_rate, self.momentum, self.weight_decay):
-            require_stable_mean(
-                self.modes().curvatures, float(self.learning_rate), float(self.momentum)
-            )
+        require_settled_chain(self)
 
     def model(self, obs: Float[Any, "n d"] | None = None) -> None:
         """Sites `params` and `momentum_buffer`; at a random phase also `phase`."""
         if self.phase != "random":
-            MinimumGaussian.model(self, obs)
+            ConstantNoiseGaussian.model(self, obs)
             return
         self.require_proper()
-        d, phases = self.dimension, jnp.asarray(self.phase_covariances)
         if obs is not None:
-            flat = dist.ImproperUniform(dist.constraints.real_vector, (), (d,))
-            with numpyro.plate("replica", obs.shape[0]):
-                params = numpyro.sample("params", flat, obs=obs)
-                numpyro.factor("stationary_law", self.log_density(params))
+            density_model(self, dist.constraints.real_vector, obs)
             return
+        d = self.dimension
         phase = numpyro.sample("phase", dist.Categorical(logits=jnp.zeros(self.num_batches)))
         z = numpyro.sample("z", dist.Normal(0, 1).expand([2 * d]).to_event(1))
-        traced = is_traced(self.phase_covariances)
-        roots = (
-            jax.vmap(square_root)(phases)
-            if traced
-            else jnp.asarray(np.stack([square_root(p) for p in self.phase_covariances]))
-        )
-        state = roots[phase] @ z
+        state = jnp.asarray(square_root(self.phase_covariances))[phase] @ z
         numpyro.deterministic("params", self.location + state[:d])
         numpyro.deterministic("momentum_buffer", state[d:])
 
-    def log_density(
-        self, params: Float[Any, "... d"], momentum_buffer: Float[Any, "... d"] | None = None
-    ) -> Float[Any, "..."]:
-        """Log density of `params`, or of the pair with the buffer m."""
-        if self.phase != "random":
-            return MinimumGaussian.log_density(self, params, momentum_buffer)
-        self.require_proper()
-        traced = is_traced(params, momentum_buffer, self.phase_covariances)
-        xp, total = (jnp, jax.nn.logsumexp) if traced else (np, logsumexp)
-        state, size = params - self.location, self.dimension
-        if momentum_buffer is not None:
-            state, size = xp.concatenate([state, xp.asarray(momentum_buffer)], axis=-1), 2 * size
-        covariances = self.phase_covariances[:, :size, :size]
-        if traced:
-            densities = jax.vmap(lambda c: normal_log_density(state, c))(jnp.asarray(covariances))
-        else:
-            densities = np.stack([normal_log_density(state, c) for c in covariances])
-        return total(densities, axis=0) - np.log(self.num_batches)
+    def _require_density(self, variables: tuple[str, ...]) -> None:
+        """Raise `ImproperLawError` where the covariance is singular at some phase."""
+        require_positive_definite(self._phase_covariances(variables))
 
-    def cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
-        """Marginal distribution function of each coordinate of θ."""
-        self.require_proper()
-        deviation = np.asarray(params, dtype=np.float64) - self.location
-        variances = np.diagonal(self.phase_covariances, axis1=1, axis2=2)[:, : self.dimension]
-        return np.mean([ndtr(deviation / np.sqrt(v)) for v in variances], axis=0)
+    def _phase_covariances(self, variables: tuple[str, ...]) -> Float[Any, "k size size"]:
+        size = self.dimension * len(variables)
+        return self.phase_covariances[:, :size, :size]
 
-    def _phase_covariances(self) -> Any:
-        d = self.hessian.shape[0]
-        try:
-            self.require_proper()
-        except ImproperLawError:
-            return np.full((1, 2 * d, 2 * d), np.nan)
-        return epoch_covariances(
-            self.hessian,
-            self.noise_covariance,
-            self.learning_rate,
-            self.momentum,
-            self.weight_decay,
-            self.num_batches,
-            self.phase,
-        )
+    def _log_density(self, params: Float[Any, " d"]) -> Float[Any, ""]:
+        return _mixture(params - self.location, self._phase_covariances(("params",)))
+
+    def _joint_log_density(
+        self, params: Float[Any, " d"], momentum_buffer: Float[Any, " d"]
+    ) -> Float[Any, ""]:
+        state = jnp.concatenate([params - self.location, momentum_buffer])
+        return _mixture(state, self.phase_covariances)
+
+    def _cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
+        return _mixture_cdf(params - self.location, self._spreads())
+
+    def _quantile(self, probability: Float[Any, "..."]) -> Float[Any, "... d"]:
+        return self.location + _mixture_quantile(probability, self._spreads())
+
+    def _spreads(self) -> Float[Any, "k d"]:
+        """Standard deviation of every parameter at every phase."""
+        return self.phase_covariances.diagonal(axis1=1, axis2=2)[:, : self.dimension] ** 0.5
 
 
+def _mixture(state: Float[Any, " size"], covariances: Float[Any, "k size size"]) -> Any:
+    densities = jax.vmap(normal_log_density, (None, 0))(state, jnp.asarray(covariances))
+    return jax.nn.logsumexp(densities) - jnp.log(len(covariances))
+
+
+@formula
+def _mixture_cdf(deviation: Any, spreads: Any) -> Any:
+    return jnp.mean(normal_cdf(jnp.asarray(deviation)[..., None, :], spreads), axis=-2)
+
+
+@formula
+def _mixture_quantile(probability: Any, spreads: Any) -> Any:
+    # By bisection between the quantiles of the narrowest and of the widest phase.
+    probability = jnp.asarray(probability)[..., None]
+    ends = [ndtri(probability) * width for width in (spreads.min(0), spreads.max(0))]
+
+    def halve(_, ends):
+        low, high = ends
+        middle = (low + high) / 2
+        below = _mixture_cdf(middle, spreads) < probability
+        return jnp.where(below, middle, low), jnp.where(below, high, middle)
+
+    low, high = jax.lax.fori_loop(0, 60, halve, (jnp.minimum(*ends), jnp.maximum(*ends)))
+    return (low + high) / 2
+
+
+@formula
 def epoch_covariances(
     hessian: Any,
     noise_covariance: Any,
@@ -230,18 +215,15 @@ def epoch_covariances(
     phase: int | str,
 ) -> Float[Any, "k n n"]:
     """Covariance of (θ, m) at one phase, or at all M phases if `phase` is "random"."""
-    traced = is_traced(hessian, noise_covariance, learning_rate, momentum, weight_decay)
-    xp, loop = (jnp, jax.lax.scan) if traced else (np, _scan)
-    d = hessian.shape[0]
-    eye = xp.eye(d)
+    eye = jnp.eye(hessian.shape[0])
     stiffness = hessian + weight_decay * eye
-    transition = xp.block(
+    transition = jnp.block(
         [
             [eye - learning_rate * stiffness, -learning_rate * momentum * eye],
             [stiffness, momentum * eye],
         ]
     )
-    entry = xp.concatenate([-learning_rate * eye, eye])
+    entry = jnp.concatenate([-learning_rate * eye, eye])
     noise = entry @ noise_covariance @ entry.T
 
     def advance(carry, j):
@@ -256,33 +238,25 @@ def epoch_covariances(
         carry = (transition @ power, mean, spread, gathered)
         return carry, (carry[0], gathered) if phase == "random" else None
 
-    nothing = xp.zeros((2 * d, 2 * d))
-    start = (xp.eye(2 * d), nothing, nothing, nothing)
-    counts = xp.arange(1, num_batches + 1) * 1.0
-    (power, _, _, gathered), phases = loop(advance, start, counts)
+    nothing = jnp.zeros_like(transition)
+    start = (jnp.eye(len(transition)), nothing, nothing, nothing)
+    counts = jnp.arange(1, num_batches + 1) * 1.0
+    (power, _, _, gathered), phases = jax.lax.scan(advance, start, counts)
+
+    def double(_, carry):
+        boundary, power = carry
+        return boundary + power @ boundary @ power.T, power @ power
+
     # P = Σ (F^M)^k Q (F^M)^kᵀ: each round doubles the terms, 60 reach any spectral radius below 1.
-    boundary = gathered
-    for _ in range(60):
-        boundary, power = boundary + power @ boundary @ power.T, power @ power
+    boundary, _ = jax.lax.fori_loop(0, 60, double, (gathered, power))
     if phase == "random":
         powers, noises = phases
-        inner = powers[:-1] @ boundary @ xp.swapaxes(powers[:-1], 1, 2) + noises[:-1]
-        return xp.concatenate([boundary[None], inner])
+        inner = powers[:-1] @ boundary @ jnp.swapaxes(powers[:-1], 1, 2) + noises[:-1]
+        return jnp.concatenate([boundary[None], inner])
     if phase == 0:
         return boundary[None]
-    (power, _, _, gathered), _ = loop(advance, start, counts[:phase])
+    (power, _, _, gathered), _ = jax.lax.scan(advance, start, counts[:phase])
     return (power @ boundary @ power.T + gathered)[None]
-
-
-def _scan(advance: Any, carry: Any, counts: Any) -> tuple[Any, Any]:
-    """`jax.lax.scan` on concrete numbers, in float64 and without a compilation."""
-    outputs = []
-    for j in counts:
-        carry, output = advance(carry, j)
-        outputs.append(output)
-    if outputs[-1] is None:
-        return carry, None
-    return carry, tuple(np.stack(parts) for parts in zip(*outputs, strict=True))
 
 
 def _phase(phase: int | str, num_batches: int) -> int | str:

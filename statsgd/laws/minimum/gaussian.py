@@ -1,13 +1,25 @@
 """Normal laws near a minimum with Hessian H, whose modes are eigenvectors of H + λI."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 
+from statsgd.arguments import (
+    fraction,
+    location_vector,
+    non_negative,
+    positive,
+    symmetric,
+)
+from statsgd.dynamics.sgd import SGD
 from statsgd.laws.bases.gaussian import NormalLaw
+from statsgd.laws.law import ImproperLawError
+from statsgd.laws.minimum.local_quadratic import LocalQuadratic, local_quadratic
 from statsgd.precision import formula
+from statsgd.problems import Problem
 
 
 class Modes(NamedTuple):
@@ -34,6 +46,73 @@ class MinimumGaussian(NormalLaw):
         return np.asarray(self.modes().vectors)
 
 
+class ConstantNoiseGaussian(MinimumGaussian):
+    """A normal law near a minimum where gradient noise has the same covariance C everywhere.
+
+    A final class hands on these arguments, computes `joint` and states `require_proper`.
+
+    **Arguments:** `hessian` H `(d, d)`, loss/params²; `noise_covariance` C `(d, d)`; η, β, λ as in
+    `SGD`; `location` `(d,)`, the minimiser of L + (λ/2)|θ|², zero by default.
+    """
+
+    noise_covariance: Float[Any, "d d"]
+
+    def __init__(
+        self,
+        hessian: Any,
+        noise_covariance: Any,
+        learning_rate: Any,
+        momentum: Any = 0.0,
+        weight_decay: Any = 0.0,
+        location: Any = None,
+    ):
+        self.hessian = symmetric("hessian", hessian)
+        d = self.hessian.shape[0]
+        self.noise_covariance = symmetric(
+            "noise_covariance", noise_covariance, dimension=d, definite="semi"
+        )
+        self.learning_rate = positive("learning_rate", learning_rate)
+        self.momentum = fraction("momentum", momentum)
+        self.weight_decay = non_negative("weight_decay", weight_decay)
+        self.location = location_vector(location, d)
+
+    def _where_proper(self, covariance: Callable[..., Any], *others: Any) -> Any:
+        """`covariance(H, C, η, β, λ, *others)`, or NaN in its place where no law exists."""
+        computed = covariance(
+            self.hessian,
+            self.noise_covariance,
+            self.learning_rate,
+            self.momentum,
+            self.weight_decay,
+            *others,
+        )
+        try:
+            self.require_proper()
+        except ImproperLawError:
+            return np.full_like(computed, np.nan)
+        return computed
+
+    @classmethod
+    def from_sgd(cls, problem: Problem, sgd: SGD, at: PyTree | None = None) -> Self:
+        """The law for `sgd` near a minimum of `problem`: H and C are those at the minimum.
+
+        `at` gives the minimum; by default it is found. Raises as `local_quadratic`.
+        """
+        return cls._near(local_quadratic(problem, sgd, at), sgd)
+
+    @classmethod
+    def _near(cls, local: LocalQuadratic, sgd: SGD, **other: Any) -> Self:
+        return cls(
+            local.hessian,
+            local.noise_covariance,
+            learning_rate=sgd.learning_rate,
+            momentum=sgd.momentum,
+            weight_decay=sgd.weight_decay,
+            location=local.location,
+            **other,
+        )
+
+
 @formula
 def eigenmodes(hessian: Any, weight_decay: Any) -> Modes:
     """Eigenvalues (ascending) and eigenvectors of H + λI."""
@@ -41,6 +120,10 @@ def eigenmodes(hessian: Any, weight_decay: Any) -> Modes:
     return Modes(values + weight_decay, vectors)
 
 
-def join_blocks(params: Any, cross: Any, buffer: Any) -> Any:
-    """The joint covariance from Cov θ, Cov(θ, m) and Cov m, in JAX."""
+@formula
+def joint_covariance(vectors: Any, params: Any, cross: Any, buffer: Any) -> Any:
+    """The covariance of (θ, m) from Cov θ, Cov(θ, m) and Cov m in the basis `vectors`."""
+    params, cross, buffer = (
+        vectors @ block @ vectors.T for block in map(jnp.asarray, (params, cross, buffer))
+    )
     return jnp.block([[params, cross], [cross.T, buffer]])

@@ -4,30 +4,20 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from jaxtyping import Float, PyTree
 
-from statsgd.arguments import (
-    fraction,
-    is_traced,
-    location_vector,
-    non_negative,
-    positive,
-    symmetric,
-)
-from statsgd.dynamics.sgd import SGD
+from statsgd.arguments import is_traced
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.laws.minimum.gaussian import (
+    ConstantNoiseGaussian,
     MinimumGaussian,
     eigenmodes,
-    join_blocks,
+    joint_covariance,
 )
-from statsgd.laws.minimum.local_quadratic import local_quadratic
 from statsgd.precision import formula
-from statsgd.problems import Problem
 
 
 @register
-class HeavyBallGaussian(MinimumGaussian):
+class HeavyBallGaussian(ConstantNoiseGaussian):
     """Stationary law of heavy-ball SGD on a quadratic when the gradient noise is constant.
 
     L = ½(θ−θ*)ᵀH(θ−θ*), Cov ĝ = C at every θ; H and C need not commute. In the eigenbasis of
@@ -51,8 +41,6 @@ class HeavyBallGaussian(MinimumGaussian):
     exactness: ClassVar[str] = "exact first two moments at any learning rate"
     citation: ClassVar[str] = "Liu, Ziyin, Ueda (2021), arXiv:2012.03636"
 
-    noise_covariance: Float[Any, "d d"]
-
     def __init__(
         self,
         hessian: Any,
@@ -62,32 +50,8 @@ class HeavyBallGaussian(MinimumGaussian):
         weight_decay: Any = 0.0,
         location: Any = None,
     ):
-        self.hessian = symmetric("hessian", hessian)
-        d = self.hessian.shape[0]
-        self.noise_covariance = symmetric(
-            "noise_covariance", noise_covariance, dimension=d, definite="semi"
-        )
-        self.learning_rate = positive("learning_rate", learning_rate)
-        self.momentum = fraction("momentum", momentum)
-        self.weight_decay = non_negative("weight_decay", weight_decay)
-        self.location = location_vector(location, d)
-        self.joint = self._joint()
-
-    @classmethod
-    def from_sgd(cls, problem: Problem, sgd: SGD, at: PyTree | None = None) -> Self:
-        """The law for `sgd` near a minimum of `problem`: H and C are those at the minimum.
-
-        `at` gives the minimum; by default it is found. Raises as `local_quadratic`.
-        """
-        local = local_quadratic(problem, sgd, at)
-        return cls(
-            local.hessian,
-            local.noise_covariance,
-            sgd.learning_rate,
-            sgd.momentum,
-            sgd.weight_decay,
-            local.location,
-        )
+        super().__init__(hessian, noise_covariance, learning_rate, momentum, weight_decay, location)
+        self.joint = self._where_proper(_joint_covariance)
 
     @classmethod
     def examples(cls) -> Sequence[Self]:
@@ -105,30 +69,13 @@ class HeavyBallGaussian(MinimumGaussian):
 
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless 0 < ηh < 2(1+β) in every mode."""
-        if not is_traced(self.hessian, self.learning_rate, self.momentum, self.weight_decay):
-            require_stable_mean(
-                self.modes().curvatures, float(self.learning_rate), float(self.momentum)
-            )
-
-    def _joint(self) -> Any:
-        try:
-            self.require_proper()
-        except ImproperLawError:
-            return np.full((2 * self.dimension, 2 * self.dimension), np.nan)
-        return _joint_covariance(
-            self.hessian,
-            self.noise_covariance,
-            self.learning_rate,
-            self.momentum,
-            self.weight_decay,
-        )
+        require_settled_chain(self)
 
 
 @formula
 def _joint_covariance(hessian: Any, noise: Any, eta: Any, beta: Any, decay: Any) -> Any:
     h, q = eigenmodes(hessian, decay)
-    moments = heavy_ball_moments(h, q.T @ noise @ q, eta, beta)
-    return join_blocks(*(q @ block @ q.T for block in moments))
+    return joint_covariance(q, *heavy_ball_moments(h, q.T @ noise @ q, eta, beta))
 
 
 def heavy_ball_moments(h: Any, c: Any, eta: Any, beta: Any) -> tuple[Any, Any, Any]:
@@ -147,6 +94,12 @@ def heavy_ball_moments(h: Any, c: Any, eta: Any, beta: Any) -> tuple[Any, Any, A
     buffer = total * params / (eta * (1 + beta))
     cross = -0.5 * (total / (1 + beta) + difference / (1 - beta)) * params
     return params, cross, buffer
+
+
+def require_settled_chain(law: MinimumGaussian) -> None:
+    """Raise `ImproperLawError` unless 0 < ηh < 2(1+β) in every mode of heavy-ball SGD."""
+    if not is_traced(law.hessian, law.learning_rate, law.momentum, law.weight_decay):
+        require_stable_mean(law.modes().curvatures, float(law.learning_rate), float(law.momentum))
 
 
 def require_stable_mean(h: Any, eta: float, beta: float) -> None:

@@ -7,15 +7,22 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import brentq
 
-from statsgd.arguments import count, fraction, is_traced, positive, symmetric
+from statsgd.arguments import (
+    count,
+    fraction,
+    is_traced,
+    location_vector,
+    positive,
+    symmetric,
+)
 from statsgd.dynamics.noise import Minibatch
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.law import ImproperLawError, register
-from statsgd.laws.minimum.gaussian import MinimumGaussian, eigenmodes, join_blocks
+from statsgd.laws.minimum.gaussian import MinimumGaussian, eigenmodes, joint_covariance
 from statsgd.laws.minimum.heavy_ball import (
     HeavyBallGaussian,
     heavy_ball_moments,
-    location_vector,
+    require_settled_chain,
     require_stable_mean,
 )
 from statsgd.problems import LinearRegression, Problem, linear_regression
@@ -106,7 +113,7 @@ class LinearRegressionGaussian(MinimumGaussian):
             params = sigma2 / s * eta / g / (1 - gain)
             buffer = 2 * eigenvalues * params / (eta * (1 + beta))
             blocks = (params, -eta / 2 * buffer, buffer)
-            joint = join_blocks(*(q * block @ q.T for block in blocks))
+            joint = joint_covariance(q, *(np.diag(block) for block in blocks))
         place = location_vector(location, d)
         return cls(
             place,
@@ -163,9 +170,7 @@ class LinearRegressionGaussian(MinimumGaussian):
         """Raise `ImproperLawError` unless 0 < ηh < 2(1+β) and the feedback gain is below 1."""
         if is_traced(self.hessian, self.learning_rate, self.feedback_gain):
             return
-        require_stable_mean(
-            self.modes().curvatures, float(self.learning_rate), float(self.momentum)
-        )
+        require_settled_chain(self)
         if not self.feedback_gain < 1:
             raise ImproperLawError(
                 f"the variance of SGD is infinite: the noise feedback has gain "
@@ -287,9 +292,8 @@ def _solve(data: _FiniteData, eta: float, beta: float) -> tuple[np.ndarray, floa
     if not gain < 1:
         return np.full((2 * d, 2 * d), np.nan), gain
     noise = data.noise + data.state_dependent_noise(params)
-    q = data.vectors
     moments = heavy_ball_moments(data.curvatures, noise, eta, beta)
-    return join_blocks(*(q @ block @ q.T for block in moments)), gain
+    return joint_covariance(data.vectors, *moments), gain
 
 
 def _g(a: np.ndarray, eta: float, beta: float, s: int) -> np.ndarray:

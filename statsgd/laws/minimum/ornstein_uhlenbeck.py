@@ -4,26 +4,16 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from jaxtyping import Float, PyTree
+from jaxtyping import Float
 
-from statsgd.arguments import (
-    count,
-    fraction,
-    is_traced,
-    location_vector,
-    non_negative,
-    positive,
-    symmetric,
-)
-from statsgd.dynamics.sgd import SGD
+from statsgd.arguments import count, fraction, is_traced, positive, symmetric
 from statsgd.laws.law import ImproperLawError, register
-from statsgd.laws.minimum.gaussian import MinimumGaussian
-from statsgd.laws.minimum.local_quadratic import local_quadratic
-from statsgd.problems import Problem
+from statsgd.laws.minimum.gaussian import ConstantNoiseGaussian, MinimumGaussian, eigenmodes
+from statsgd.precision import formula
 
 
 @register
-class OrnsteinUhlenbeckLaw(MinimumGaussian):
+class OrnsteinUhlenbeckLaw(ConstantNoiseGaussian):
     """Stationary law of the first-order SDE of SGD on a quadratic with constant noise.
 
     (1−β) dθ = −(H+λI)(θ−location) dt + √(ηC) dW is stationary with Cov θ = V,
@@ -44,8 +34,6 @@ class OrnsteinUhlenbeckLaw(MinimumGaussian):
     exactness: ClassVar[str] = "exact for its SDE; relative error about ηh/(2(1+β)) for the chain"
     citation: ClassVar[str] = "Mandt, Hoffman, Blei (2017), arXiv:1704.04289"
 
-    noise_covariance: Float[Any, "d d"]
-
     def __init__(
         self,
         hessian: Any,
@@ -55,36 +43,8 @@ class OrnsteinUhlenbeckLaw(MinimumGaussian):
         weight_decay: Any = 0.0,
         location: Any = None,
     ):
-        self.hessian = symmetric("hessian", hessian)
-        d = self.hessian.shape[0]
-        self.noise_covariance = symmetric(
-            "noise_covariance", noise_covariance, dimension=d, definite="semi"
-        )
-        self.learning_rate = positive("learning_rate", learning_rate)
-        self.momentum = fraction("momentum", momentum)
-        self.weight_decay = non_negative("weight_decay", weight_decay)
-        self.location = location_vector(location, d)
-        h, q = self.modes()
-        c = q.T @ self.noise_covariance @ q
-        proper = is_traced(h) or h[0] > 0
-        total = (1 - self.momentum) * (h[:, None] + h) if proper else np.full((d, d), np.nan)
-        self.joint = q @ (self.learning_rate * c / total) @ q.T
-
-    @classmethod
-    def from_sgd(cls, problem: Problem, sgd: SGD, at: PyTree | None = None) -> Self:
-        """The law for `sgd` near a minimum of `problem`: H and C are those at the minimum.
-
-        `at` gives the minimum; by default it is found. Raises as `local_quadratic`.
-        """
-        local = local_quadratic(problem, sgd, at)
-        return cls(
-            local.hessian,
-            local.noise_covariance,
-            sgd.learning_rate,
-            sgd.momentum,
-            sgd.weight_decay,
-            local.location,
-        )
+        super().__init__(hessian, noise_covariance, learning_rate, momentum, weight_decay, location)
+        self.joint = self._where_proper(_covariance)
 
     @classmethod
     def examples(cls) -> Sequence[Self]:
@@ -102,14 +62,25 @@ class OrnsteinUhlenbeckLaw(MinimumGaussian):
 
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless H + λI is positive definite."""
-        if is_traced(self.hessian, self.weight_decay):
-            return
-        smallest = float(self.modes().curvatures[0])
-        if smallest <= 0:
-            raise ImproperLawError(
-                f"hessian + weight_decay*I has eigenvalue {smallest:.6g} ≤ 0 (mode 0): the "
-                "position does not settle"
-            )
+        require_settled_position(self)
+
+
+@formula
+def _covariance(hessian: Any, noise: Any, eta: Any, beta: Any, decay: Any) -> Any:
+    h, q = eigenmodes(hessian, decay)
+    return q @ (eta * (q.T @ noise @ q) / ((1 - beta) * (h[:, None] + h))) @ q.T
+
+
+def require_settled_position(law: MinimumGaussian) -> None:
+    """Raise `ImproperLawError` unless H + λI is positive definite."""
+    if is_traced(law.hessian, law.weight_decay):
+        return
+    smallest = float(law.modes().curvatures[0])
+    if smallest <= 0:
+        raise ImproperLawError(
+            f"hessian + weight_decay*I has eigenvalue {smallest:.6g} ≤ 0 (mode 0): the "
+            "position does not settle"
+        )
 
 
 def optimal_learning_rate(

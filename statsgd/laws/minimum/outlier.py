@@ -14,6 +14,7 @@ from statsgd.dynamics.noise import Minibatch
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.bases.student_t import StudentTLaw
 from statsgd.laws.law import ImproperLawError, register
+from statsgd.precision import formula
 from statsgd.problems import LinearRegression, Problem
 
 
@@ -64,9 +65,9 @@ class OutlierPowerLaw(StudentTLaw):
         self.outliers = count("outliers", outliers)
         self.degrees_of_freedom = 2 * self.escape_exponent - self.outliers
         self.location = location_vector(location, self.outliers)
-        xp = jnp if is_traced(self.degrees_of_freedom) else np
-        nu = xp.where(self.degrees_of_freedom == 0, xp.nan, self.degrees_of_freedom)
-        self.scale = 2 * self.minimum_loss / (self.curvature * nu) * np.eye(self.outliers)
+        self.scale = _scale(
+            self.minimum_loss, self.curvature, self.degrees_of_freedom, self.outliers
+        )
 
     @classmethod
     def from_sgd(cls, problem: Problem, sgd: SGD) -> Self:
@@ -165,6 +166,12 @@ class OutlierPowerLaw(StudentTLaw):
         inner = (unit ** (n - 1) * (1 + x**2) ** (-beta - 1)) @ half
         outer = np.sum(half * np.sqrt(c - 1) * y * (1 + y**2) ** beta * inner)
         return float(2 * beta * outer / float(self.curvature))
+
+
+@formula
+def _scale(minimum_loss: Any, curvature: Any, nu: Any, outliers: int) -> Any:
+    nu = jnp.where(nu > 0, nu, jnp.nan)
+    return 2 * minimum_loss / (curvature * nu) * jnp.eye(outliers)
 
 
 def regression_second_moment(

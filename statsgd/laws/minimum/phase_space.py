@@ -3,28 +3,21 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import (
-    fraction,
-    is_traced,
-    location_vector,
-    non_negative,
-    one_of,
-    positive,
-    symmetric,
-)
+from statsgd.arguments import one_of, positive, symmetric
 from statsgd.dynamics.sgd import SGD
-from statsgd.laws.law import ImproperLawError, register
-from statsgd.laws.minimum.gaussian import MinimumGaussian, join_blocks
+from statsgd.laws.law import register
+from statsgd.laws.minimum.gaussian import ConstantNoiseGaussian, eigenmodes, joint_covariance
 from statsgd.laws.minimum.local_quadratic import local_quadratic
+from statsgd.laws.minimum.ornstein_uhlenbeck import require_settled_position
+from statsgd.precision import formula
 from statsgd.problems import Problem
 
 
 @register
-class PhaseSpaceGaussian(MinimumGaussian):
+class PhaseSpaceGaussian(ConstantNoiseGaussian):
     """Stationary law of the continuous model of heavy-ball SGD, positions and velocities.
 
     With a = 2/(η(1+β)), ζ = a(1−β) and Dv = 2C/(η(1+β)²) the model is
@@ -50,8 +43,6 @@ class PhaseSpaceGaussian(MinimumGaussian):
     exactness: ClassVar[str] = "exact for its SDE; relative error about ηh/(2(1+β)) for the chain"
     citation: ClassVar[str] = "Kunin et al. (2021), arXiv:2107.09133"
 
-    noise_covariance: Float[Any, "d d"]
-
     def __init__(
         self,
         hessian: Any,
@@ -61,14 +52,8 @@ class PhaseSpaceGaussian(MinimumGaussian):
         weight_decay: Any = 0.0,
         location: Any = None,
     ):
-        self.hessian = symmetric("hessian", hessian)
-        d = self.hessian.shape[0]
-        self.noise_covariance = symmetric("noise_covariance", noise_covariance, dimension=d)
-        self.learning_rate = positive("learning_rate", learning_rate)
-        self.momentum = fraction("momentum", momentum)
-        self.weight_decay = non_negative("weight_decay", weight_decay)
-        self.location = location_vector(location, d)
-        self.joint = self._joint()
+        super().__init__(hessian, noise_covariance, learning_rate, momentum, weight_decay, location)
+        self.joint = self._where_proper(_joint_covariance)
 
     @classmethod
     def hessian_noise(
@@ -101,17 +86,10 @@ class PhaseSpaceGaussian(MinimumGaussian):
         """
         one_of("noise", noise, ("hessian", "measured"))
         local = local_quadratic(problem, sgd, at)
-        covariance = local.noise_covariance
         if noise == "hessian":
-            covariance = local.hessian * np.trace(covariance) / np.trace(local.hessian)
-        return cls(
-            local.hessian,
-            covariance,
-            sgd.learning_rate,
-            sgd.momentum,
-            sgd.weight_decay,
-            local.location,
-        )
+            scale = np.trace(local.noise_covariance) / np.trace(local.hessian)
+            local = local._replace(noise_covariance=scale * local.hessian)
+        return cls._near(local, sgd)
 
     @classmethod
     def examples(cls) -> Sequence[Self]:
@@ -124,8 +102,8 @@ class PhaseSpaceGaussian(MinimumGaussian):
 
     @classmethod
     def improper_examples(cls) -> Sequence[Self]:
-        """A maximum, and a covariance that is not one."""
-        return cls(np.diag([1.0, -1.0]), np.eye(2), 0.1), cls(np.eye(2), -np.eye(2), 0.1)
+        """A saddle."""
+        return (cls(np.diag([1.0, -1.0]), np.eye(2), 0.1),)
 
     @property
     def force_factor(self) -> Any:
@@ -140,24 +118,14 @@ class PhaseSpaceGaussian(MinimumGaussian):
     def frequencies(self) -> Float[Any, " d"]:
         """ω = √(ah) of each mode, 1/time; a mode oscillates iff ω > ζ/2."""
         self.require_proper()
-        xp = jnp if is_traced(self.joint) else np
-        return xp.sqrt(self.force_factor * self.modes().curvatures)
+        return (self.force_factor * self.modes().curvatures) ** 0.5
 
-    def log_density(
-        self,
-        params: Float[Any, " d"],
-        momentum_buffer: Float[Any, " d"] | None = None,
-        *,
-        velocity: Float[Any, " d"] | None = None,
-    ) -> Float[Any, ""]:
-        """Log density of `params`, or of the pair with `momentum_buffer` m or `velocity` v = −m."""
-        buffer = momentum_buffer if velocity is None else -jnp_or_np(velocity)
-        return MinimumGaussian.log_density(self, params, buffer)
-
-    def modified_loss(self, params: Float[Any, " d"], velocity: Float[Any, " d"]) -> Float[Any, ""]:
+    def modified_loss(
+        self, params: Float[Any, "... d"], velocity: Float[Any, "... d"]
+    ) -> Float[Any, "..."]:
         """κΨ = −log p(θ, v) + log p(location, 0): dimensionless, zero at rest at the minimum."""
-        at_rest = self.log_density(self.location, velocity=0 * self.location)
-        return at_rest - self.log_density(params, velocity=velocity)
+        at_rest = self.log_density(self.location, 0 * self.location)
+        return at_rest - self.log_density(params, -velocity)
 
     def current_velocity(
         self, params: Float[Any, " d"], velocity: Float[Any, " d"]
@@ -180,38 +148,16 @@ class PhaseSpaceGaussian(MinimumGaussian):
         return v, force - diffusion @ score[d:]
 
     def require_proper(self) -> None:
-        """Raise `ImproperLawError` unless H + λI > 0 and C is positive semi-definite."""
-        if is_traced(self.hessian, self.noise_covariance, self.weight_decay):
-            return
-        smallest = float(self.modes().curvatures[0])
-        if smallest <= 0:
-            raise ImproperLawError(
-                f"hessian + weight_decay*I has eigenvalue {smallest:.6g} ≤ 0 (mode 0): the "
-                "position does not settle"
-            )
-        noise = np.linalg.eigvalsh(self.noise_covariance)
-        if noise[0] < -1e-10 * abs(noise[-1]):
-            raise ImproperLawError(
-                "noise_covariance must be positive semi-definite, got smallest eigenvalue "
-                f"{noise[0]:.6g} < 0"
-            )
-
-    def _joint(self) -> Any:
-        d = self.hessian.shape[0]
-        try:
-            self.require_proper()
-        except ImproperLawError:
-            return np.full((2 * d, 2 * d), np.nan)
-        h, q = self.modes()
-        c = q.T @ self.noise_covariance @ q
-        eta, beta, a, zeta = self.learning_rate, self.momentum, self.force_factor, self.friction
-        total, difference = h[:, None] + h, h[:, None] - h
-        s = eta * c / ((1 - beta) * total + eta * (1 + beta) * difference**2 / (4 * (1 - beta)))
-        velocity = a / 2 * total * s
-        cross = -a * difference * s / (2 * zeta)  # with m = −v
-        return join_blocks(*(q @ block @ q.T for block in (s, cross, velocity)))
+        """Raise `ImproperLawError` unless H + λI is positive definite."""
+        require_settled_position(self)
 
 
-def jnp_or_np(value: Any) -> Any:
-    """`value` as an array of the library it comes from."""
-    return jnp.asarray(value) if is_traced(value) else np.asarray(value)
+@formula
+def _joint_covariance(hessian: Any, noise: Any, eta: Any, beta: Any, decay: Any) -> Any:
+    h, q = eigenmodes(hessian, decay)
+    c = q.T @ noise @ q
+    total, difference = h[:, None] + h, h[:, None] - h
+    s = eta * c / ((1 - beta) * total + eta * (1 + beta) * difference**2 / (4 * (1 - beta)))
+    velocity = total * s / (eta * (1 + beta))
+    cross = -difference * s / (2 * (1 - beta))  # with m = −v
+    return joint_covariance(q, s, cross, velocity)

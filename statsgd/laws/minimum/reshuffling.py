@@ -9,7 +9,7 @@ from jaxtyping import Float, PyTree
 
 from statsgd.arguments import count, fraction, non_negative, positive
 from statsgd.laws.minimum.heavy_ball import require_stable_mean
-from statsgd.precision import in_double_precision
+from statsgd.precision import formula
 from statsgd.problems import EmpiricalRisk, Landscape, hessian, landscape
 
 
@@ -111,10 +111,7 @@ def reshuffle_mean_shift(
     n, s = problem.num_examples, count("batch_size", batch_size)
     if n % s or n == s:
         raise ValueError(f"reshuffle law needs S | N and S < N: N = {n}, S = {s}")
-    # mean[(H_i − H) g_i] = ½ ∇ tr Σ₁.
-    force = in_double_precision(
-        lambda p: problem.flatten(jax.grad(lambda q: 0.5 * _noise_trace(problem, q))(p)), at
-    )
+    force = _mean_curvature_noise(problem, at)
     stiffness = np.asarray(hessian(problem, at)) + decay * np.eye(problem.dimension)
     weight = eta / 2 * momentum_shift_factor(n // s, beta) * _batch_factor(n, s)
     return -weight * np.linalg.solve(stiffness, force)
@@ -133,6 +130,12 @@ def _batch_factor(num_examples: int, batch_size: int) -> float:
     if size > num_examples:
         raise ValueError(f"batch_size must be at most num_examples = {num_examples}, got {size}")
     return (num_examples - size) / (size * max(num_examples - 1, 1))
+
+
+@formula
+def _mean_curvature_noise(problem: EmpiricalRisk, params: PyTree) -> Float[Any, " d"]:
+    """mean[(H_i − H) g_i] = ½ ∇ tr Σ₁ at `params`."""
+    return 0.5 * problem.flatten(jax.grad(_noise_trace, 1)(problem, params))
 
 
 def _noise_trace(problem: EmpiricalRisk, params: PyTree) -> Any:

@@ -1,6 +1,5 @@
 """A valley averaged over its fast directions: drift, diffusion and density along it."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +11,10 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Float
 
 from statsgd.arguments import is_traced
+from statsgd.laws.bases.line import LineTable, tabulate
 from statsgd.laws.loss_noise.setting import READINGS
 from statsgd.laws.valleys.coordinate import Constant, ValleyCoordinate
+from statsgd.precision import over_points
 
 _PANELS = 32
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(6)
@@ -92,6 +93,10 @@ class AveragedValley(eqx.Module):
         logs = jnp.log(self.curvatures(x)) - jnp.log(jnp.where(soft > 0, soft, 0.0))
         return -(self.floor(x) + jnp.sum(self.across(x) * logs) / 2) / self.along(x)
 
+    def log_along(self, x: Any) -> Any:
+        """`log_shape` on the support, −∞ beyond."""
+        return jnp.where(self.coordinate.holds(x), self.log_shape(x), -jnp.inf)
+
     @property
     def _integrates(self) -> bool:
         """Whether log p has to be integrated: its integral is known for constant diffusion."""
@@ -130,7 +135,7 @@ class AveragedValley(eqx.Module):
         """log p(x) + log p(y | x) up to a constant, at (x, y)."""
         variance = self.variance(params[0])
         squares = params[1:] ** 2 / variance + jnp.log(2 * jnp.pi * variance)
-        return self.log_shape(params[0]) - jnp.sum(squares) / 2
+        return self.log_along(params[0]) - jnp.sum(squares) / 2
 
     def anisotropy(self, x: Any) -> Any:
         """κ = D_i/D_x, `(m,)`."""
@@ -159,78 +164,66 @@ class AveragedValley(eqx.Module):
             self.coordinate.log_stretch(v)
         )
 
-    def _log_shape_at_knots(self, v: Any) -> Any:
-        """`log_shape` at all knots, the integral summed from one to the next."""
-        x = self.coordinate.place(v)
-        if not self._integrates:
-            return jax.vmap(self.log_shape)(x)
-        step = v[1] - v[0]
-        inside = (v[:-1, None] + step * (1 + _NODES) / 2).ravel()
-        pieces = step / 2 * self._rate_in_v(inside).reshape(-1, len(_NODES)) @ _WEIGHTS
-        integral = jnp.concatenate([jnp.zeros(1), jnp.cumsum(pieces)])
-        return integral - integral[len(v) // 2] - jax.vmap(self.log_prefactor)(x)
+    def log_mass(self, v: Float[Any, " n"]) -> Float[Any, " n"]:
+        """Log density of v up to a constant, at ascending points symmetric about zero.
 
-    def tables(self) -> tuple[Any, Any, Any, Any]:
-        """log of the integral of exp(log_shape); density and distribution function of v at the
-        knots; and max ηh/s, where it is, and the power with which p falls at the ends of a line.
+        The integral is summed from one to the next.
         """
-        v = jnp.asarray(self.coordinate.knots)
-        x = self.coordinate.place(v)
-        log_shape = self._log_shape_at_knots(v)
-        logs = log_shape + self.coordinate.log_stretch(v)
-        ends = jnp.ones_like(v).at[jnp.array([0, -1])].set(0.5)
-        log_mass = logsumexp(logs + jnp.log(ends)) + jnp.log(v[1] - v[0])
-        density = jnp.exp(logs - log_mass)
-        steps = (density[1:] + density[:-1]) / 2 * (v[1] - v[0])
-        cumulative = jnp.concatenate([jnp.zeros(1), jnp.cumsum(steps)])
+        x, stretch = self.coordinate.place(v), self.coordinate.log_stretch(v)
+        if not self._integrates:
+            return jax.vmap(self.log_shape)(x) + stretch
+        half = (v[1:] - v[:-1]) / 2
+        inside = v[:-1, None] + half[:, None] * (1 + _NODES)
+        rates = self._rate_in_v(inside.ravel()).reshape(inside.shape)
+        integral = jnp.concatenate([jnp.zeros(1), jnp.cumsum(half * (rates @ _WEIGHTS))])
+        return integral - integral[len(v) // 2] - jax.vmap(self.log_prefactor)(x) + stretch
+
+    def table(self) -> LineTable:
+        """The density of v. Its normaliser is that of exp(log_shape)."""
+        reach = self.coordinate.reach
+        return tabulate(self.log_mass, jnp.zeros(()), jnp.asarray(reach), -reach, reach)
+
+    def limits(self, x: Float[Any, " n"]) -> Float[Any, "3"]:
+        """max ηh/s over `x`, where it is, and the power with which p falls at the ends of a line.
+
+        The power is −d log p/d log|x| over the last unit of log|x|, the lesser of the two ends.
+        """
         h = jax.vmap(lambda place: jnp.max(self.curvatures(place)))(x)
         sharpest = jnp.argmax(h)
+        excess = self.learning_rate * h[sharpest] / self.stability_limit
         tail = jnp.asarray(jnp.inf)
         if not self.coordinate.bounded:
-            # −d log p/d log|x| over the last unit of log|x|, the lesser of the two ends
-            unit = round(1 / float(self.coordinate.knots[1] - self.coordinate.knots[0]))
-            falls = [log_shape[unit] - log_shape[0], log_shape[-1 - unit] - log_shape[-1]]
-            spans = [jnp.log(x[0] / x[unit]), jnp.log(x[-1] / x[-1 - unit])]
-            tail = jnp.minimum(falls[0] / spans[0], falls[1] / spans[1])
-        excess = self.learning_rate * h[sharpest] / self.stability_limit
-        return (
-            log_mass,
-            density,
-            cumulative / cumulative[-1],
-            jnp.stack([excess, x[sharpest], tail]),
-        )
+            reach = self.coordinate.reach
+            far = self.coordinate.place(jnp.array([-reach, reach, 1 - reach, reach - 1]))
+            end, before = jnp.split(jax.vmap(self.log_shape)(far), 2)
+            tail = jnp.min((before - end) / jnp.log(far[:2] / far[2:]))
+        return jnp.stack([excess, x[sharpest], tail])
 
 
-@eqx.filter_jit
-def _tabulate(valley: AveragedValley) -> tuple[Any, Any, Any, Any]:
-    return valley.tables()
+def tabulated(valley: AveragedValley) -> tuple[LineTable, Float[Any, "3"]]:
+    """The table along the valley, and its `limits`."""
+    table = valley.table()
+    return table, valley.limits(valley.coordinate.place(table.points))
 
 
-@eqx.filter_jit
-def _map(function: Callable, valley: AveragedValley, points: Any) -> Any:
-    return jax.vmap(lambda point: function(valley, point))(points)
+def across_table(widths: Float[Any, " n"], masses: Float[Any, " n"]) -> LineTable:
+    """The mixture of centred normal laws with the deviations `widths` and weights `masses`."""
+
+    def log_density(y: Float[Any, ""]) -> Float[Any, ""]:
+        return logsumexp(-((y / widths) ** 2) / 2 - jnp.log(widths), b=masses)
+
+    def log_mass(y: Float[Any, " k"]) -> Float[Any, " k"]:
+        return jax.lax.map(log_density, y, batch_size=64)
+
+    reach = 12 * jnp.max(jnp.where(masses > 1e-16, widths, 0))
+    return tabulate(log_mass, jnp.zeros(()), 1 / jnp.sum(masses / widths), -reach, reach)
 
 
-def tabulate(valley: AveragedValley) -> tuple[Any, Any, Any, Any]:
-    """`valley.tables()`, in double precision unless something is traced."""
-    if is_traced(valley):
-        return valley.tables()
-    with jax.enable_x64(True):
-        return jax.tree.map(np.asarray, _tabulate(valley))
+def along_valley(function: Callable, valley: AveragedValley, x: Any) -> Any:
+    """A method of `AveragedValley` at every place x."""
+    places = jnp.asarray(x) if is_traced(x, valley) else np.asarray(x, dtype=np.float64)
+    return over_points(_at_place, places[..., None], function, valley)
 
 
-def evaluate(function: Callable, valley: AveragedValley, points: Any, event: int = 0) -> Any:
-    """A method of `AveragedValley` at every point, in double precision unless something is traced.
-
-    `event` is the number of trailing axes that make one point.
-    """
-    if is_traced(points, valley):
-        traced = functools.partial(function, valley)
-        for _ in range(jnp.ndim(points) - event):
-            traced = jax.vmap(traced)
-        return traced(jnp.asarray(points))
-    places = np.asarray(points, dtype=np.float64)
-    lead, trail = places.shape[: places.ndim - event], places.shape[places.ndim - event :]
-    with jax.enable_x64(True):
-        values = np.asarray(_map(function, valley, places.reshape(-1, *trail)))
-    return values.reshape(lead + values.shape[1:])
+def _at_place(place: Float[Any, " 1"], function: Callable, valley: AveragedValley) -> Any:
+    return function(valley, place[0])

@@ -1,4 +1,4 @@
-"""The coordinate along a valley: where it runs, and a uniform grid that integrates over it."""
+"""The coordinate along a valley: where it runs, and how it is stretched to be integrated over."""
 
 from typing import Any
 
@@ -8,12 +8,14 @@ import numpy as np
 from jaxtyping import Float
 
 from statsgd.arguments import is_traced, positive, real
+from statsgd.precision import formula
 
-_KNOTS = 8192
+#: Half-lengths in v.
+_REACH = {"ring": np.pi, "interval": 18.0, "line": 30.0}
 
 
 class ValleyCoordinate(eqx.Module):
-    """A ring (−π, π], an interval, or a line, with x = x(v) so that trapezoids in v converge fast.
+    """A ring (−π, π], an interval, or a line, with x = x(v) so that sums in v converge fast.
 
     On the line x = `scale`·sinh v, on an interval x runs through tanh v, on the ring x = v.
     """
@@ -46,21 +48,23 @@ class ValleyCoordinate(eqx.Module):
         """Whether x stays finite."""
         return self.shape != "line"
 
-    @property
-    def knots(self) -> Float[Any, " n"]:
-        """The grid in v."""
-        if self.shape == "ring":
-            return np.linspace(-np.pi, np.pi, _KNOTS + 1)
-        reach = 18.0 if self.shape == "interval" else 30.0
-        return np.linspace(-reach, reach, _KNOTS + 1)
+    def holds(self, x: Any) -> Any:
+        """Whether x lies on the valley."""
+        return (x >= self.low) & (x <= self.high) if self.bounded else jnp.isfinite(x)
 
-    def place(self, v: Any, xp: Any = jnp) -> Any:
+    @property
+    def reach(self) -> float:
+        """v runs from minus this to this."""
+        return _REACH[self.shape]
+
+    @formula
+    def place(self, v: Any) -> Any:
         """x(v)."""
         if self.shape == "ring":
             return v
         if self.shape == "line":
-            return self.high * xp.sinh(v)
-        return (self.low + self.high) / 2 + (self.high - self.low) / 2 * xp.tanh(v)
+            return self.high * jnp.sinh(v)
+        return (self.low + self.high) / 2 + (self.high - self.low) / 2 * jnp.tanh(v)
 
     def log_stretch(self, v: Any) -> Any:
         """log dx/dv."""
@@ -71,6 +75,7 @@ class ValleyCoordinate(eqx.Module):
             return jnp.log(self.high) + log_cosh
         return jnp.log((self.high - self.low) / 2) - 2 * log_cosh
 
+    @formula
     def parameter(self, x: Any) -> Any:
         """v(x)."""
         if self.shape == "ring":

@@ -1,6 +1,6 @@
 """Laws on a curve of minimisers: what isotropic noise and label-like noise settle to there."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Float
+from jaxtyping import Float, PRNGKeyArray
 
 from statsgd.arguments import is_traced, positive, real
-from statsgd.laws.bases.growth import radial_growth
 from statsgd.laws.bases.tabulated import TabulatedLaw, check_bounds
 from statsgd.laws.law import ImproperLawError, register
+from statsgd.precision import over_points
 
 #: The Hessian across the valley: a positive number, or an (r, r) matrix for r normal directions.
 type NormalHessian = Callable[[Float[Any, " 1"]], Float[Any, "..."]]
@@ -50,43 +50,26 @@ class ValleyCurveLaw(TabulatedLaw):
     """
 
     normal_hessian: NormalHessian
-    bounds: Float[Any, "2 1"] | None
 
     @property
     def dimension(self) -> int:
         """One, the coordinate along the curve."""
         return 1
 
-    @property
-    def constraint(self) -> dist.constraints.Constraint:
-        """Between the ends."""
-        if self.bounds is None:
-            return super().constraint
-        return dist.constraints.independent(dist.constraints.interval(*self.bounds), 1)
-
     def across(self, params: Float[Any, " 1"]) -> Float[Any, "r r"]:
         """The Hessian across the valley as a matrix."""
         value = jnp.asarray(self.normal_hessian(params))
         return value if value.ndim == 2 else jnp.reshape(value, (1, 1))
 
-    def within(self, params: Float[Any, " 1"], energy: Float[Any, ""]) -> Float[Any, ""]:
-        """`energy`, infinite beyond the ends."""
-        if self.bounds is None:
-            return energy
-        low, high = (jnp.asarray(end, dtype=energy.dtype) for end in self.bounds)
-        return jnp.where(jnp.all((params >= low) & (params <= high)), energy, jnp.inf)
-
     def require_proper(self) -> None:
         """Raise `ImproperLawError` on an endless curve along which the density does not decay."""
-        if is_traced(self) or self.bounds is not None:
-            return
-        growth = radial_growth(lambda points: self.potentials(points), np.zeros(1))[:2]
-        for side, rate in zip(("positive", "negative"), growth, strict=True):
-            if not rate > 1:
-                raise ImproperLawError(
-                    f"law on the valley not normalisable: tr H bounded along the {side} side, "
-                    f"-dlog p/dlog|x| = {rate:.4g} and must exceed 1"
-                )
+        slow, least = self._slow_directions()
+        if slow:
+            side = "positive" if "+0" in slow else "negative"
+            raise ImproperLawError(
+                f"law on the valley not normalisable: tr H bounded along the {side} side, "
+                f"-dlog p/dlog|x| = {least:.4g} and must exceed 1"
+            )
 
 
 @register
@@ -111,8 +94,7 @@ class ValleyEntropyLaw(ValleyCurveLaw):
     def __init__(self, normal_hessian: NormalHessian, bounds: Any = CIRCLE):
         self.normal_hessian = normal_hessian
         self.bounds = check_bounds(bounds, 1)
-        self.support, self.log_z = None, None
-        self.support, self.log_z = self._tabulate(self.bounds)
+        self._tabulate()
 
     @classmethod
     def examples(cls) -> Sequence[Self]:
@@ -150,15 +132,12 @@ class ValleySharpnessLaw(ValleyCurveLaw):
     setting: ClassVar[str] = "SGD after zero loss on a curve of minimisers, noise cH + w along it"
     exactness: ClassVar[str] = "leading order in the learning rate"
     citation: ClassVar[str] = "derived; Li, Wang, Arora (2022), arXiv:2110.06914"
-    generative: ClassVar[Any] = property(
-        lambda self: isinstance(self.normal_hessian, CosineCurvature) and self.closed_form
-    )
 
     normal_noise: Float[Any, ""]
     tangential_noise: Float[Any, ""]
     learning_rate: Float[Any, ""] | None
-    closed_form: bool = eqx.field(static=True)
-    """Whether the coordinate is an angle and the learning rate is not corrected for."""
+    von_mises: bool = eqx.field(static=True)
+    """Whether that is the law: a cosine around a circle, not corrected for the learning rate."""
 
     def __init__(
         self,
@@ -176,9 +155,9 @@ class ValleySharpnessLaw(ValleyCurveLaw):
             None if learning_rate is None else positive("learning_rate", learning_rate)
         )
         self.bounds = check_bounds(bounds, 1)
-        self.closed_form = bounds is CIRCLE and learning_rate is None
-        self.support, self.log_z = None, None
-        self.support, self.log_z = self._tabulate(self.bounds)
+        cosine = isinstance(normal_hessian, CosineCurvature)
+        self.von_mises = cosine and bounds is CIRCLE and learning_rate is None
+        self._tabulate()
 
     @classmethod
     def examples(cls) -> Sequence[Self]:
@@ -209,7 +188,7 @@ class ValleySharpnessLaw(ValleyCurveLaw):
     def model(self, obs: Float[Any, "n 1"] | None = None) -> None:
         """Site `params`; on a cosine valley pushed forward from a von Mises `angle`."""
         valley = self.normal_hessian
-        if not (isinstance(valley, CosineCurvature) and self.closed_form) or obs is not None:
+        if not (self.von_mises and isinstance(valley, CosineCurvature)) or obs is not None:
             super().model(obs)
             return
         self.require_proper()
@@ -219,19 +198,29 @@ class ValleySharpnessLaw(ValleyCurveLaw):
         angle = numpyro.sample("angle", dist.VonMises(centre, jnp.abs(concentration)))
         numpyro.deterministic("params", angle[None])
 
+    def starting_points(
+        self, key: PRNGKeyArray, number: int
+    ) -> Mapping[str, Float[Any, "number 1"]] | None:
+        """Exact draws, unless the site of the model is the `angle`."""
+        return None if self.von_mises else super().starting_points(key, number)
+
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless the law decays and, where corrected, ηh < 2."""
         super().require_proper()
         if self.learning_rate is None or self.bounds is None or is_traced(self):
             return
-        low, high = self.bounds[:, 0]
-        grid = np.linspace(low, high, 201)[:, None]
-        sharpest = max(float(jnp.trace(self.across(x))) for x in jnp.asarray(grid))
+        low, high = self.bounds
+        grid = np.linspace(low, high, 201)
+        sharpest = float(np.max(over_points(_trace_across, grid, self._bare())))
         if self.learning_rate * sharpest >= 2:
             raise ImproperLawError(
                 f"learning_rate*h = {float(self.learning_rate) * sharpest:.6g} must be below 2 "
                 "everywhere on the valley: the walls throw SGD out"
             )
+
+
+def _trace_across(params: Float[Any, " 1"], law: ValleyCurveLaw) -> Float[Any, ""]:
+    return jnp.trace(law.across(params))
 
 
 def _widening(params: Float[Any, " 1"]) -> Float[Any, "2 2"]:

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from statsgd.arguments import count, finite_array, positive, symmetric
+from statsgd.precision import in_double_precision
 from statsgd.problems import Problem
 
 
@@ -142,12 +142,10 @@ def return_to_valley(problem: Problem, params: Any, rank: int) -> Float[Any, " d
 
 
 def _slope_and_hessian(problem: Problem, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    with jax.enable_x64(True):
-        slope, matrix = (np.asarray(part) for part in _derivatives(problem, point))
+    slope, matrix = in_double_precision(_derivatives, problem, point)
     return slope, (matrix + matrix.T) / 2
 
 
-@eqx.filter_jit
 def _derivatives(problem: Problem, point: Any) -> tuple[Any, Any]:
     slope = jax.grad(lambda vector: problem.loss(problem.unflatten(vector)))
     return slope(point), jax.jacfwd(slope)(point)
@@ -172,11 +170,9 @@ def _normal_frame(problem: Problem, point: np.ndarray, rank: int) -> tuple[np.nd
 
 def _third_derivative(problem: Problem, point: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """(∇³L[B])_i = Σ_jk ∂_ijk L B_jk for a matrix B that need not be symmetric."""
-    with jax.enable_x64(True):
-        return np.asarray(_contraction(problem, point, matrix))
+    return in_double_precision(_contraction, problem, point, matrix)
 
 
-@eqx.filter_jit
 def _contraction(problem: Problem, point: Any, matrix: Any) -> Any:
     def contracted(vector):
         loss = jax.hessian(lambda v: problem.loss(problem.unflatten(v)))

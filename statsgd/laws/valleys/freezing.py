@@ -3,14 +3,17 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse
 from jaxtyping import Float
 from scipy.integrate import cumulative_trapezoid, solve_ivp
 
 from statsgd.arguments import count, positive
 from statsgd.laws.law import ImproperLawError
 from statsgd.laws.valleys.two_valley import TwoValleyLaw, Wells
-from statsgd.laws.valleys.two_valley_hopping import TwoValleyHopping, committed_start
+from statsgd.laws.valleys.two_valley_hopping import (
+    TwoValleyHopping,
+    committed_start,
+    transition_matrix,
+)
 from statsgd.problems.two_valley import TwoValleyLandscape
 
 _POINTS = 400
@@ -49,16 +52,9 @@ def valley_drift(
 ) -> float:
     """dy/dt = −⟨∂_y L⟩ over the frozen law at y = `along`, with the occupation P_flat = `flat`."""
     means, deviations = law.well_moments()
-    wells, y_b = law.wells, float(landscape.branching_length)
-    sign = np.array([1.0, -1.0])
-    stretch = 2 * (1 / (along + float(landscape.softening_length)) - 1 / (along + y_b))
-    widening = np.array([float(landscape.flat_width), float(landscape.sharp_width)])
-    widening = 2 * widening * y_b / (along + y_b) ** 2
-    height = deviations**2 + means**2 - sign * means * wells.width
-    force = height * stretch / wells.flatness + sign * means * widening / wells.flatness
-    decay = float(landscape.descent_height) / float(landscape.descent_length)
-    descent = decay * np.exp(-along / float(landscape.descent_length))
-    return float(descent + flat * force[0] + (1 - flat) * force[1])
+    sides = np.arange(2)
+    force = _force(landscape, along, law.wells, sides, np.abs(means), deviations**2 + means**2)
+    return float(flat * force[0] + (1 - flat) * force[1])
 
 
 def freezing_prediction(
@@ -172,7 +168,8 @@ def freezing_chain(
     times, along, occupation = [0.0], [y], [float(vector @ flat)]
     for done in range(0, number, every):
         wells = Wells.of(landscape, y, eta * sigma, 1.0)
-        matrix, force = _transition(wells, nodes, eta), _force(landscape, y, wells, nodes)
+        matrix, distance = transition_matrix(wells, eta, nodes), np.abs(nodes)
+        force = _force(landscape, y, wells, np.where(flat, 0, 1), distance, distance**2)
         chunk = min(every, number - done)
         for _ in range(chunk):
             y += eta * float(force @ vector)
@@ -254,33 +251,15 @@ def _reach(landscape: TwoValleyLandscape, eta: float, level: float, steps: int) 
     return start + 1.3 * (float(path.y[0, -1]) - start)
 
 
-def _transition(wells: Wells, nodes: np.ndarray, eta: float) -> scipy.sparse.csr_array:
-    flat = nodes > 0
-    step = nodes[1] - nodes[0]
-    f = np.where(flat, wells.flatness[0], wells.flatness[1])
-    bottom = np.where(flat, wells.width[0], -wells.width[1]) / 2
-    spread = np.sqrt(2 * eta * np.where(flat, wells.diffusion[0], wells.diffusion[1]))
-    mean = nodes - 2 * eta * (nodes - bottom) / f
-    width = int(np.ceil(7 * np.max(spread) / step))
-    centre = np.rint((mean - nodes[0]) / step).astype(int)
-    rows = centre + np.arange(-width, width + 1)[:, None]
-    weight = np.exp(-((((nodes[0] + rows * step) - mean) / spread) ** 2) / 2)
-    weight[(rows < 0) | (rows >= len(nodes))] = 0.0
-    weight /= np.sum(weight, axis=0)
-    columns = np.broadcast_to(np.arange(len(nodes)), rows.shape)
-    entries = (weight.ravel(), (np.clip(rows, 0, len(nodes) - 1).ravel(), columns.ravel()))
-    return scipy.sparse.coo_array(entries, shape=(len(nodes), len(nodes))).tocsr()
-
-
-def _force(landscape: TwoValleyLandscape, y: float, wells: Wells, nodes: np.ndarray) -> np.ndarray:
-    """−∂_y L at every node."""
+def _force(
+    landscape: TwoValleyLandscape, y: float, wells: Wells, side: Any, distance: Any, square: Any
+) -> np.ndarray:
+    """−∂_y L from |x| and x², or their means, in the flat (`side` 0) or the sharp well (1)."""
     y_b = float(landscape.branching_length)
-    flat = nodes > 0
-    f = np.where(flat, wells.flatness[0], wells.flatness[1])
-    g = np.where(flat, wells.width[0], wells.width[1])
-    width = np.where(flat, float(landscape.flat_width), float(landscape.sharp_width))
+    f, g = wells.flatness[side], wells.width[side]
+    width = np.array([float(landscape.flat_width), float(landscape.sharp_width)])[side]
     stretch = 2 * (1 / (y + float(landscape.softening_length)) - 1 / (y + y_b))
-    distance = np.abs(nodes)
-    pull = distance * (distance - g) * stretch / f + distance * 2 * width * y_b / (y + y_b) ** 2 / f
+    widening = 2 * width * y_b / (y + y_b) ** 2
     decay = float(landscape.descent_height) / float(landscape.descent_length)
-    return pull + decay * np.exp(-y / float(landscape.descent_length))
+    descent = decay * np.exp(-y / float(landscape.descent_length))
+    return descent + ((square - distance * g) * stretch + distance * widening) / f

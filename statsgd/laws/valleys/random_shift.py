@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +11,7 @@ from scipy.integrate import solve_ivp
 
 from statsgd.arguments import non_negative, positive
 from statsgd.laws.law import ImproperLawError
+from statsgd.precision import over_points
 
 
 def random_shift_noise(
@@ -30,17 +30,16 @@ def random_shift_noise(
     setting of Yang, Tang, Tu (2023), arXiv:2206.01246.
     """
     eta, s = float(positive("learning_rate", learning_rate)), float(non_negative("shift", shift))
-    places = np.atleast_1d(np.asarray(x, dtype=np.float64))
-    with jax.enable_x64(True):
-        h, slope = (np.asarray(value) for value in _value_and_slope(curvature, places))
+    places = np.asarray(x, dtype=np.float64)
+    h, slope = over_points(_value_and_slope, places[..., None], curvature)
     if np.max(eta * h) >= 2:
         raise ImproperLawError(
             f"edge of stability inside the valley: eta*h = {np.max(eta * h):.6g} at x = "
-            f"{places[np.argmax(h)]:.6g} must be below 2"
+            f"{places.flat[np.argmax(h)]:.6g} must be below 2"
         )
     variance = eta * s**2 * h / (2 - eta * h)
     drift = -eta * s**2 / 4 * h * slope / (1 - eta * h / 2)
-    return variance.reshape(np.shape(x)), drift.reshape(np.shape(x))
+    return variance, drift
 
 
 def random_shift_path(
@@ -97,6 +96,5 @@ def shift_noise_covariance(
     return covariance
 
 
-@eqx.filter_jit
-def _value_and_slope(function: Callable[[Any], Any], places: Any) -> tuple[Any, Any]:
-    return jax.vmap(jax.value_and_grad(function))(places)
+def _value_and_slope(place: Float[Any, " 1"], curvature: Callable[[Any], Any]) -> tuple[Any, Any]:
+    return jax.value_and_grad(curvature)(place[0])

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.loss_noise.setting import FlatLoss
 from statsgd.laws.valleys.coordinate import Constant, ValleyCoordinate
-from statsgd.precision import in_double_precision
+from statsgd.precision import over_points
 from statsgd.problems import Problem
 
 _PROBES = 65
@@ -82,17 +82,9 @@ def valley_setting(problem: Problem, sgd: SGD, coordinate: ValleyCoordinate) -> 
             "a valley has one coordinate along and at least one across: the problem must have "
             f"dimension 2 or more, got {problem.dimension}"
         )
-    reach = np.linspace(-3, 3, _PROBES) if coordinate.shape == "line" else coordinate.knots
-    v = np.interp(np.linspace(0.02, 0.98, _PROBES), np.linspace(0, 1, len(reach)), reach)
-    x = coordinate.place(v, np)
-    loss = FlatLoss(problem)
-
-    def probe(place):
-        point = floor_point(problem, place)
-        covariance = sgd.noise.covariance(problem, problem.unflatten(point))
-        return jax.grad(loss)(point), jax.hessian(loss)(point), covariance
-
-    gradient, hessian, covariance = in_double_precision(jax.vmap(probe), x)
+    reach = 3.0 if coordinate.shape == "line" else coordinate.reach
+    x = coordinate.place(np.linspace(-0.96 * reach, 0.96 * reach, _PROBES))
+    gradient, hessian, covariance = over_points(_probe, x[:, None], problem, sgd)
     scale = np.max(np.abs(hessian))
     if np.max(np.abs(gradient[:, 1:])) > 1e-5 * scale:
         raise ValueError(
@@ -132,3 +124,10 @@ def valley_setting(problem: Problem, sgd: SGD, coordinate: ValleyCoordinate) -> 
 def floor_point(problem: Problem, x: Float[Any, ""]) -> Float[Any, " d"]:
     """(x, 0, …, 0)."""
     return jnp.zeros(problem.dimension).at[0].set(x)
+
+
+def _probe(place: Float[Any, " 1"], problem: Problem, sgd: SGD) -> tuple[Any, Any, Any]:
+    """Gradient and Hessian of the loss and noise covariance on the floor."""
+    loss, point = FlatLoss(problem), floor_point(problem, place[0])
+    covariance = sgd.noise.covariance(problem, problem.unflatten(point))
+    return jax.grad(loss)(point), jax.hessian(loss)(point), covariance

@@ -8,19 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jax.scipy.special import log_ndtr as traced_log_ndtr
+from jax.scipy.special import expit, log_ndtr, ndtr, ndtri
 from jaxtyping import Float
-from scipy.special import erfi, log_ndtr
-from scipy.stats import truncnorm
 
 from statsgd.arguments import is_traced, non_negative, one_of, positive, real
 from statsgd.dynamics.noise import Anisotropic, HessianScaled, Isotropic
 from statsgd.dynamics.sgd import SGD
+from statsgd.laws.bases.potential import density_model
 from statsgd.laws.law import ImproperLawError, Law, register
 from statsgd.laws.loss_noise.setting import READINGS
+from statsgd.precision import formula, in_double_precision
 from statsgd.problems import Problem
 from statsgd.problems.two_valley import FrozenTwoValley, TwoValleyLandscape
 
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 _READINGS = (*READINGS, "published_rates")
 
 
@@ -39,10 +40,7 @@ class Wells(eqx.Module):
         cls, landscape: TwoValleyLandscape, along: Any, noise_level: Any, noise_power: Any
     ) -> "Wells":
         """D = Δ_S h^p with h = 2/f and C = 2σH^p, Δ_S = ησ."""
-        xp = jnp if is_traced(landscape, along, noise_level, noise_power) else np
-        flatness = xp.stack([xp.asarray(f) for f in landscape.flatness(along)])
-        width = xp.stack([xp.asarray(g) for g in landscape.widths(along)])
-        return cls(width, flatness, noise_level * (2 / flatness) ** noise_power)
+        return _wells(landscape, along, noise_level, noise_power)
 
     @property
     def variance(self) -> Any:
@@ -72,6 +70,12 @@ class Wells(eqx.Module):
     def ridge_length(self) -> Any:
         """δ = Df/g on each side; 2Δ_S/g where D ∝ H."""
         return self.diffusion * self.flatness / self.width
+
+
+@formula
+def _wells(landscape: TwoValleyLandscape, along: Any, level: Any, power: Any) -> Wells:
+    flatness, width = jnp.stack(landscape.flatness(along)), jnp.stack(landscape.widths(along))
+    return Wells(width, flatness, level * (2 / flatness) ** power)
 
 
 @register
@@ -223,44 +227,23 @@ class TwoValleyLaw(Law):
     def log_odds(self) -> Any:
         """log(P_flat/P_sharp)."""
         self.require_proper()
-        wells = self.wells
-        traced = is_traced(wells, self.learning_rate)
-        xp, log_phi = (jnp, traced_log_ndtr) if traced else (np, log_ndtr)
-        if self.reading == "published_rates":
-            ratio = wells.flatness[0] / wells.flatness[1]
-            return xp.log(ratio) + _log_erfi_ratio(xp.sqrt(wells.barrier_height), traced)
-        d, v = wells.diffusion, wells.variance
-        shares = log_phi(wells.width / (2 * xp.sqrt(v)))
-        odds = (
-            READINGS[self.reading] * xp.log(d[1] / d[0])
-            + xp.log(v[0] / v[1]) / 2
-            + wells.barrier[0] * (1 / d[0] - 1 / d[1])
-            + shares[0]
-            - shares[1]
-        )
-        root = xp.sqrt(wells.flatness[0] / wells.flatness[1])
-        steps = xp.sqrt(wells.barrier[0] * self.learning_rate / self.noise_level)
-        return odds - 0.5826 * (root - 1 / root) * 2 * steps
+        return in_double_precision(_log_odds, self)
 
     def flat_probability(self) -> Any:
         """P_flat, the probability of x > 0."""
-        odds = self.log_odds()
-        return 1 / (1 + (jnp if is_traced(odds) else np).exp(-odds))
+        self.require_proper()
+        return in_double_precision(_flat_probability, self)
 
     def scales(self) -> Any:
         """Standard deviations (flat, sharp) of the wells before they are cut at the ridge."""
         wells = self.wells
-        xp = jnp if is_traced(wells, self.learning_rate) else np
-        return xp.sqrt(wells.variance / (1 - self.learning_rate / wells.flatness))
+        return (wells.variance / (1 - self.learning_rate / wells.flatness)) ** 0.5
 
     def model(self, obs: Float[Any, "n 1"] | None = None) -> None:
         """Sites `flat`, `x_flat` and `x_sharp`; `params` = (x,). With `obs` the density itself."""
         self.require_proper()
         if obs is not None:
-            flat_prior = dist.ImproperUniform(dist.constraints.real_vector, (), (1,))
-            with numpyro.plate("replica", obs.shape[0]):
-                params = numpyro.sample("params", flat_prior, obs=obs)
-                numpyro.factor("stationary_law", self.log_density(params))
+            density_model(self, dist.constraints.real_vector, obs)
             return
         g, scales = self.wells.width, self.scales()
         side = numpyro.sample("flat", dist.Bernoulli(self.flat_probability()))
@@ -268,53 +251,95 @@ class TwoValleyLaw(Law):
         left = numpyro.sample("x_sharp", dist.TruncatedNormal(-g[1] / 2, scales[1], high=0.0))
         numpyro.deterministic("params", jnp.where(side == 1, right, left)[None])
 
-    def log_density(self, params: Float[Any, "... 1"]) -> Float[Any, "..."]:
-        """Log density of (x,); leading axes are batch axes. Concrete values give float64."""
-        self.require_proper()
-        wells = self.wells
-        traced = is_traced(params, wells, self.learning_rate)
-        xp, log_phi = (jnp, traced_log_ndtr) if traced else (np, log_ndtr)
-        x = (params if traced else np.asarray(params, dtype=np.float64))[..., 0]
-        centre, scale = wells.width / 2, self.scales()
-        log_mass = -xp.log(scale) - log_phi(centre / scale) - np.log(2 * np.pi) / 2
-        odds = self.log_odds()
-        flat = log_mass[0] - ((x - centre[0]) / scale[0]) ** 2 / 2 - xp.logaddexp(0.0, -odds)
-        sharp = log_mass[1] - ((x + centre[1]) / scale[1]) ** 2 / 2 - xp.logaddexp(0.0, odds)
-        return xp.where(x >= 0, flat, sharp)
+    def _log_density(self, params: Float[Any, " 1"]) -> Float[Any, ""]:
+        x, odds, (centre, scale) = params[0], self.log_odds(), self._shape()
+        sign = jnp.array([1.0, -1.0])
+        logs = -(((x - sign * centre) / scale) ** 2) / 2 - jnp.logaddexp(0.0, -sign * odds)
+        logs = logs - jnp.log(scale) - log_ndtr(centre / scale) - jnp.log(2 * jnp.pi) / 2
+        return jnp.where(x >= 0, logs[0], logs[1])
 
     def well_moments(self) -> tuple[Float[Any, "2"], Float[Any, "2"]]:
         """Means and standard deviations of x given (flat, sharp)."""
         self.require_proper()
-        centre, scale = self.wells.width / 2, self.scales()
-        depth = centre / scale
-        # The inverse Mills ratio: how far the cut at the ridge pushes the mean outwards.
-        push = np.exp(-(depth**2) / 2 - log_ndtr(depth)) / np.sqrt(2 * np.pi)
-        means = (centre + scale * push) * np.array([1.0, -1.0])
-        return means, scale * np.sqrt(1 - depth * push - push**2)
+        return in_double_precision(_well_moments, self)
 
-    def mean(self) -> Float[Any, "1"]:
-        """E x."""
-        p, (means, _) = float(self.flat_probability()), self.well_moments()
-        return np.array([p * means[0] + (1 - p) * means[1]])
+    def _mean(self, variable: str) -> Float[Any, "1"]:
+        p, (means, _) = self.flat_probability(), self.well_moments()
+        return (p * means[:1]) + (1 - p) * means[1:]
 
-    def covariance(self) -> Float[Any, "1 1"]:
-        """Var x."""
-        p, (means, deviations) = float(self.flat_probability()), self.well_moments()
-        second = deviations**2 + means**2
-        return np.array([[p * second[0] + (1 - p) * second[1] - self.mean()[0] ** 2]])
+    def _covariance(self, variable: str, other: str) -> Float[Any, "1 1"]:
+        p, (means, deviations) = self.flat_probability(), self.well_moments()
+        within = p * deviations[:1] ** 2 + (1 - p) * deviations[1:] ** 2
+        return (within + p * (1 - p) * (means[:1] - means[1:]) ** 2)[:, None]
 
-    def cdf(self, params: Float[Any, "... 1"]) -> Float[Any, "... 1"]:
-        """Distribution function of x."""
-        self.require_proper()
-        p, (flat, sharp) = float(self.flat_probability()), self._truncated()
-        return p * flat.cdf(params) + (1 - p) * sharp.cdf(params)
+    def _cdf(self, params: Float[Any, "... 1"]) -> Float[Any, "... 1"]:
+        return in_double_precision(_distribution, self, params)
 
-    def _truncated(self) -> tuple[Any, Any]:
-        centre, scale = self.wells.width / 2, self.scales()
-        return (
-            truncnorm(-centre[0] / scale[0], np.inf, centre[0], scale[0]),
-            truncnorm(-np.inf, centre[1] / scale[1], -centre[1], scale[1]),
-        )
+    def _quantile(self, probability: Float[Any, "..."]) -> Float[Any, "... 1"]:
+        return in_double_precision(_quantile, self, probability)[..., None]
+
+    def _quadrature(self) -> tuple[Float[Any, "n 1"], Float[Any, " n"]]:
+        """Gauss–Legendre in each well, to nine deviations beyond its minimum."""
+        centre, scale = self._shape()
+        reach = np.array([1.0, -1.0]) * (centre + 9 * scale) / 2
+        points = (reach * (1 + _NODES[:, None])).reshape(-1, 1)
+        masses = (np.abs(reach) * _WEIGHTS[:, None]).ravel() * np.exp(self.log_density(points))
+        return points, masses / masses.sum()
+
+    def _shape(self) -> tuple[Any, Any]:
+        """Distances of the minima from the ridge, and `scales`."""
+        return self.wells.width / 2, self.scales()
+
+
+def _log_odds(law: TwoValleyLaw) -> Any:
+    wells = law.wells
+    if law.reading == "published_rates":
+        squares = wells.barrier_height
+        # erfi(z) ∝ e^(z²) z ∫₀¹ e^(−z²(1−u²)) du
+        gaps = squares[:, None] * (1 - ((1 + _NODES) / 2) ** 2)
+        erfi = squares + jnp.log(squares) / 2 + jnp.log(jnp.exp(-gaps) @ _WEIGHTS)
+        return jnp.log(wells.flatness[0] / wells.flatness[1]) + erfi[0] - erfi[1]
+    d, v = wells.diffusion, wells.variance
+    shares = log_ndtr(wells.width / (2 * jnp.sqrt(v)))
+    odds = (
+        READINGS[law.reading] * jnp.log(d[1] / d[0])
+        + jnp.log(v[0] / v[1]) / 2
+        + wells.barrier[0] * (1 / d[0] - 1 / d[1])
+        + shares[0]
+        - shares[1]
+    )
+    root = jnp.sqrt(wells.flatness[0] / wells.flatness[1])
+    steps = jnp.sqrt(wells.barrier[0] * law.learning_rate / law.noise_level)
+    return odds - 0.5826 * (root - 1 / root) * 2 * steps
+
+
+def _flat_probability(law: TwoValleyLaw) -> Any:
+    return expit(_log_odds(law))
+
+
+def _well_moments(law: TwoValleyLaw) -> tuple[Any, Any]:
+    centre, scale = law._shape()
+    depth = centre / scale
+    # The inverse Mills ratio: how far the cut at the ridge pushes the mean outwards.
+    push = jnp.exp(-(depth**2) / 2 - log_ndtr(depth)) / jnp.sqrt(2 * jnp.pi)
+    means = (centre + scale * push) * jnp.array([1.0, -1.0])
+    return means, scale * jnp.sqrt(1 - depth * push - push**2)
+
+
+def _distribution(law: TwoValleyLaw, x: Any) -> Any:
+    p, (centre, scale) = _flat_probability(law), law._shape()
+    share = ndtr(centre / scale)
+    above = p * ndtr((centre[0] - x) / scale[0]) / share[0]
+    below = (1 - p) * ndtr((centre[1] + x) / scale[1]) / share[1]
+    return jnp.where(x >= 0, 1 - above, below)
+
+
+def _quantile(law: TwoValleyLaw, probability: Any) -> Any:
+    p, (centre, scale) = _flat_probability(law), law._shape()
+    share = ndtr(centre / scale)
+    flat = centre[0] - scale[0] * ndtri((1 - probability) * share[0] / p)
+    sharp = scale[1] * ndtri(probability * share[1] / (1 - p)) - centre[1]
+    return jnp.where(probability >= 1 - p, flat, sharp)
 
 
 def two_valley_noise(landscape: TwoValleyLandscape, strength: Any) -> Anisotropic:
@@ -324,14 +349,3 @@ def two_valley_noise(landscape: TwoValleyLandscape, strength: Any) -> Anisotropi
     """
     sigma = positive("strength", strength)
     return Anisotropic(lambda params: 2 * sigma * landscape.clipped_hessian(params))
-
-
-def _log_erfi_ratio(z: Any, traced: bool) -> Any:
-    """log erfi(z₁) − log erfi(z₂)."""
-    if not traced:
-        return np.log(erfi(z[0]) / erfi(z[1]))
-    nodes, weights = np.polynomial.legendre.leggauss(64)
-    # erfi(z) ∝ e^(z²) z ∫₀¹ e^(−z²(1−u²)) du
-    squares = z[:, None] ** 2 * (1 - ((1 + nodes) / 2) ** 2)
-    logs = z**2 + jnp.log(z) + jnp.log(jnp.exp(-squares) @ weights)
-    return logs[0] - logs[1]

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse
 from jaxtyping import Float
 from scipy.linalg import eigh_tridiagonal, solve_banded
 from scipy.special import erfi, log_ndtr
@@ -122,10 +123,15 @@ def two_valley_chain_law(law: TwoValleyLaw, learning_rate: Any, resolution: int 
 
 
 def _stationary_vector(wells: Wells, eta: float, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-    nodes, band = transition_band(wells, eta, resolution)
-    width, size = band.shape[0] // 2, len(nodes)
-    # (Pᵀ − I)π = 0 with π = 1 at the mode of the flat well; `band` holds P by rows of destination.
-    system = band.copy()
+    step = float(np.min(np.sqrt(2 * eta * wells.diffusion))) / resolution
+    span = _edges(wells, 2, eta)
+    nodes = (np.arange(np.floor(span[0] / step), np.ceil(span[-1] / step)) + 0.5) * step
+    entries, size = transition_matrix(wells, eta, nodes).tocoo(), len(nodes)
+    # (P − I)π = 0 with π = 1 at the mode of the flat well, by bands: entry (i, j) in row w + i − j.
+    band = entries.row - entries.col
+    width = int(np.max(np.abs(band)))
+    system = np.zeros((2 * width + 1, size))
+    system[width + band, entries.col] = entries.data
     system[width] -= 1
     pinned = int(np.argmin(np.abs(nodes - float(wells.width[0]) / 2)))
     for offset in range(-width, width + 1):
@@ -138,26 +144,25 @@ def _stationary_vector(wells: Wells, eta: float, resolution: int) -> tuple[np.nd
     return nodes, vector / np.sum(vector)
 
 
-def transition_band(
-    wells: Wells, eta: float, resolution: int
-) -> tuple[Float[Any, " n"], Float[Any, "b n"]]:
-    """Grid and transition matrix of one step, as bands: entry [w + i − j, j] is P(j → i)."""
-    deviation = np.sqrt(2 * eta * wells.diffusion)
-    step = float(np.min(deviation)) / resolution
-    span = _edges(wells, 2, eta)
-    low, high = int(np.floor(span[0] / step)), int(np.ceil(span[-1] / step))
-    nodes = (np.arange(low, high) + 0.5) * step
-    flat = nodes > 0
+def transition_matrix(wells: Wells, eta: float, nodes: Float[Any, " n"]) -> scipy.sparse.csr_array:
+    """P(j → i) of one step on a uniform grid, in row i and column j.
+
+    Noise beyond eight deviations is left out.
+    """
+    flat, step = nodes > 0, nodes[1] - nodes[0]
     f = np.where(flat, wells.flatness[0], wells.flatness[1])
     bottom = np.where(flat, wells.width[0], -wells.width[1]) / 2
-    mean = nodes - eta * 2 * (nodes - bottom) / f
-    spread = np.where(flat, deviation[0], deviation[1])
-    width = int(np.ceil((np.max(np.abs(mean - nodes)) + 8 * np.max(spread)) / step))
-    offsets = np.arange(-width, width + 1)
-    destination = nodes + offsets[:, None] * step
-    band = np.exp(-(((destination - mean) / spread) ** 2) / 2)
-    band[(destination < nodes[0] - step / 2) | (destination > nodes[-1] + step / 2)] = 0.0
-    return nodes, band / np.sum(band, axis=0)
+    spread = np.sqrt(2 * eta * np.where(flat, wells.diffusion[0], wells.diffusion[1]))
+    mean = nodes - 2 * eta * (nodes - bottom) / f
+    width = int(np.ceil(8 * np.max(spread) / step))
+    centre = np.rint((mean - nodes[0]) / step).astype(int)
+    rows = centre + np.arange(-width, width + 1)[:, None]
+    weight = np.exp(-((((nodes[0] + rows * step) - mean) / spread) ** 2) / 2)
+    weight[(rows < 0) | (rows >= len(nodes))] = 0.0
+    weight /= np.sum(weight, axis=0)
+    columns = np.broadcast_to(np.arange(len(nodes)), rows.shape)
+    entries = (weight.ravel(), (np.clip(rows, 0, len(nodes) - 1).ravel(), columns.ravel()))
+    return scipy.sparse.coo_array(entries, shape=(len(nodes), len(nodes))).tocsr()
 
 
 def committed_start(wells: Wells, offset: float) -> tuple[float, float]:

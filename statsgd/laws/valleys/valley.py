@@ -3,19 +3,24 @@
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Float
-from scipy.special import ndtr
 
 from statsgd.arguments import fraction, is_traced, non_negative, one_of, positive, real
 from statsgd.dynamics.sgd import SGD
+from statsgd.laws.bases.line import LineTable
+from statsgd.laws.bases.potential import density_model
 from statsgd.laws.law import ImproperLawError, Law, register
 from statsgd.laws.loss_noise.setting import READINGS
-from statsgd.laws.valleys.averaging import AveragedValley, evaluate, tabulate
+from statsgd.laws.valleys.averaging import (
+    AveragedValley,
+    across_table,
+    along_valley,
+    tabulated,
+)
 from statsgd.laws.valleys.coordinate import (
     Constant,
     CosineFloor,
@@ -25,8 +30,10 @@ from statsgd.laws.valleys.coordinate import (
     ValleyCoordinate,
 )
 from statsgd.laws.valleys.setting import valley_setting
-from statsgd.precision import in_double_precision
+from statsgd.precision import formula, in_double_precision
 from statsgd.problems import Problem
+
+_ACROSS = 16  # nodes of Gauss–Hermite rules
 
 
 @register
@@ -73,11 +80,10 @@ class ValleyLaw(Law):
     citation: ClassVar[str] = "Yang, Tang, Tu (2023), arXiv:2206.01246"
 
     valley: AveragedValley
-    #: Over the knots of the coordinate: see `AveragedValley.tables`.
-    log_mass: Float[Any, ""]
-    density: Float[Any, " n"]
-    cumulative: Float[Any, " n"]
-    reach: Float[Any, "3"]
+    #: Of the coordinate v along the valley.
+    table: LineTable
+    #: See `AveragedValley.limits`.
+    limits: Float[Any, "3"]
 
     def __init__(
         self,
@@ -113,7 +119,7 @@ class ValleyLaw(Law):
                 "second_order needs constant diffusion, one transverse direction and "
                 "learning_rate = 0: add the finite-step shift to its expectations"
             )
-        self.log_mass, self.density, self.cumulative, self.reach = tabulate(self.valley)
+        self.table, self.limits = in_double_precision(tabulated, self.valley)
 
     @classmethod
     def from_sgd(
@@ -187,9 +193,7 @@ class ValleyLaw(Law):
         h0, size = positive("base_curvature", base_curvature), positive("length", length)
         support: Any = "line"
         if is_traced(learning_rate) or float(learning_rate) > 0:
-            room = 2 * (1 + momentum) / (learning_rate * h0) - 1
-            xp = jnp if is_traced(room) else np
-            edge = size * xp.sqrt(xp.where(room > 0, room, 1.0))
+            edge = _stable_reach(h0, size, learning_rate, momentum)
             support = (-edge, edge)
         return cls(
             LineCurvature(h0, size),
@@ -204,12 +208,15 @@ class ValleyLaw(Law):
 
     @classmethod
     def examples(cls) -> Sequence[Self]:
-        """A ring, a line with a step, and a ring whose diffusion follows its curvature."""
-        curvature = RingCurvature(np.float64(2.0), np.float64(0.5))
+        """A ring, a line with a step, and a ring whose diffusion follows its curvature.
+
+        Rings are flat at zero, so that few draws lie where the angle jumps.
+        """
+        rings = (RingCurvature(np.float64(base), np.float64(-0.5)) for base in (2.0, 0.02, 0.005))
         return (
-            cls.ring(2.0, 0.5, 0.02, 4.0, learning_rate=0.05),
+            cls.ring(2.0, -0.5, 0.02, 4.0, learning_rate=0.05),
             cls.line(1.0, 1.0, 0.05, 9.0, learning_rate=0.05),
-            cls(curvature, lambda x: 0.01 * curvature(x), lambda x: 0.0025 * curvature(x)),
+            cls(*rings),
         )
 
     @classmethod
@@ -227,9 +234,9 @@ class ValleyLaw(Law):
 
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless ηh < 2(1+β) on the support and p is normalisable."""
-        if is_traced(self.reach, self.valley):
+        if is_traced(self.limits, self.valley):
             return
-        excess, where, tail = (float(value) for value in self.reach)
+        excess, where, tail = (float(value) for value in self.limits)
         limit = float(self.valley.stability_limit)
         if excess > 1 + 1e-9:
             raise ImproperLawError(
@@ -241,7 +248,7 @@ class ValleyLaw(Law):
                 f"valley marginal not normalisable: kappa*r = {tail:.4g} must exceed 1, where it "
                 "falls as |x|^(-kappa*r)"
             )
-        if not np.isfinite(self.log_mass):
+        if not np.isfinite(self.table.log_normalizer):
             raise ImproperLawError(
                 "valley marginal not normalisable: its integral is not finite (curvature and "
                 "diffusion must be positive and finite on the support)"
@@ -250,18 +257,16 @@ class ValleyLaw(Law):
     def conditional_variance(self, x: Any) -> Any:
         """Var(y | x) = D_i/[h_i(1 − ηh_i/s)], with D_i/(1−β) under momentum; shape `(..., m)`."""
         self.require_proper()
-        return evaluate(AveragedValley.variance, self.valley, x)
+        return along_valley(AveragedValley.variance, self.valley, x)
 
     def log_marginal(self, x: Any) -> Any:
-        """Log density of x, normalised."""
+        """Log density of x, normalised; −∞ off the support."""
         self.require_proper()
-        return evaluate(AveragedValley.log_shape, self.valley, x) - self.log_mass
+        shape = along_valley(AveragedValley.log_along, self.valley, x)
+        return shape - self.table.log_normalizer
 
-    def log_density(self, params: Float[Any, "... d"]) -> Float[Any, "..."]:
-        """log p(x) + log p(y | x); leading axes are batch axes. Concrete values give float64."""
-        self.require_proper()
-        joint = evaluate(AveragedValley.log_joint, self.valley, params, event=1)
-        return joint - self.log_mass
+    def _log_density(self, params: Float[Any, " d"]) -> Float[Any, ""]:
+        return self.valley.log_joint(params) - self.table.log_normalizer
 
     def model(self, obs: Float[Any, "n d"] | None = None) -> None:
         """Sites `level` (uniform; x is its quantile) and `across`; `params` = (x, y).
@@ -270,65 +275,81 @@ class ValleyLaw(Law):
         """
         self.require_proper()
         if obs is not None:
-            flat = dist.ImproperUniform(dist.constraints.real_vector, (), (self.dimension,))
-            with numpyro.plate("replica", obs.shape[0]):
-                params = numpyro.sample("params", flat, obs=obs)
-                numpyro.factor("stationary_law", jax.vmap(self.log_density)(params))
+            density_model(self, dist.constraints.real_vector, obs)
             return
         level = numpyro.sample("level", dist.Uniform(0.0, 1.0))
-        x = self.valley.coordinate.place(
-            jnp.interp(level, self.cumulative, self.valley.coordinate.knots)
-        )
+        x = self.valley.coordinate.place(self.table.quantile(level))
         scale = jnp.sqrt(self.valley.variance(x))
         y = numpyro.sample("across", dist.Normal(0.0, scale).to_event(1))
         numpyro.deterministic("params", jnp.concatenate([x[None], y]))
 
-    def expectation(self, function: Callable[[Any], Any]) -> float:
+    def expectation_along(self, function: Callable[[Any], Any]) -> float:
         """E f(x), f a NumPy function of x; infinite where the tail of the integrand grows."""
         self.require_proper()
-        x = self.valley.coordinate.place(self.valley.coordinate.knots, np)
-        values = np.asarray(function(x)) * self._weights()
-        # The end knots carry half a weight; compare their neighbours with knots further in.
+        x = self.valley.coordinate.place(self.table.points)
+        # Far out the curvature may overflow or vanish, with no mass there.
+        with np.errstate(invalid="ignore"):
+            values = np.asarray(function(x)) * self.table.weights
+        values = np.where(self.table.weights > 0, values, 0.0)
+        # Points of equal weight in Simpson's rule.
         grows = (abs(values[1]) > abs(values[41]), abs(values[-2]) > abs(values[-42]))
         if not self.valley.coordinate.bounded and any(grows):
             return np.inf
         return float(np.sum(values))
 
-    def mean(self) -> Float[Any, " d"]:
-        """(E x, 0)."""
-        return np.concatenate([[self.expectation(lambda x: x)], np.zeros(self.valley.transverse)])
+    def _mean(self, variable: str) -> Float[Any, " d"]:
+        along = self.expectation_along(lambda x: x)
+        exists = np.isfinite(self.expectation_along(np.abs))
+        return np.concatenate([[along if exists else np.nan], np.zeros(self.valley.transverse)])
 
-    def covariance(self) -> Float[Any, "d d"]:
+    def _covariance(self, variable: str, other: str) -> Float[Any, "d d"]:
         """Diagonal: Var x and E Var(y | x)."""
-        center = self.mean()[0]
-        along = self.expectation(lambda x: (x - center) ** 2)
+        center = np.nan_to_num(self._mean("params")[0])
+        along = self.expectation_along(lambda x: (x - center) ** 2)
 
         def across(index: int) -> float:
-            return self.expectation(lambda x: self.conditional_variance(x)[:, index])
+            return self.expectation_along(lambda x: self.conditional_variance(x)[:, index])
 
         variances = [across(index) for index in range(self.valley.transverse)]
         return np.diag([along, *variances])
 
-    def cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
-        """Marginal distribution function of x and of each y_i."""
-        self.require_proper()
-        state = np.asarray(params, dtype=np.float64)
-        v = in_double_precision(self.valley.coordinate.parameter, state[..., 0])
-        along = np.interp(v, self.valley.coordinate.knots, self.cumulative)
-        x = self.valley.coordinate.place(self.valley.coordinate.knots, np)
-        width = np.sqrt(self.conditional_variance(x))
-        across = np.einsum("...nm,n->...m", ndtr(state[..., None, 1:] / width), self._weights())
-        return np.concatenate([along[..., None], across], axis=-1)
+    def _quadrature(self) -> tuple[Float[Any, "n d"], Float[Any, " n"]] | None:
+        """Gauss–Hermite across, at every point along; for one direction across."""
+        if self.valley.transverse > 1:
+            return None
+        nodes, weights = np.polynomial.hermite_e.hermegauss(_ACROSS)
+        kept = self.table.weights > 0
+        x = self.valley.coordinate.place(self.table.points)[kept]
+        y = np.sqrt(self.conditional_variance(x)) * nodes
+        points = np.stack([np.broadcast_to(x[:, None], y.shape), y], axis=-1).reshape(-1, 2)
+        return points, np.outer(self.table.weights[kept], weights / weights.sum()).ravel()
 
-    def quantile(self, probability: Any) -> Float[Any, "..."]:
-        """Quantile of x."""
-        self.require_proper()
-        v = np.interp(probability, self.cumulative, self.valley.coordinate.knots)
-        return self.valley.coordinate.place(v, np)
+    def _cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
+        along = self.table.cdf(self.valley.coordinate.parameter(params[..., 0]))
+        across = [
+            table.cdf(params[..., 1 + index]) for index, table in enumerate(self._across_tables())
+        ]
+        return np.stack([along, *across], axis=-1)
+
+    def _quantile(self, probability: Float[Any, "..."]) -> Float[Any, "... d"]:
+        along = self.valley.coordinate.place(self.table.quantile(probability))
+        across = [table.quantile(probability) for table in self._across_tables()]
+        return np.stack([along, *across], axis=-1)
+
+    def _across_tables(self) -> list[LineTable]:
+        """The marginal laws of y_i."""
+        # Every fourth point will do for a smooth mixture; an end stands for half an interval.
+        masses = np.array(self.table.density[::4])
+        masses[[0, -1]] /= 2
+        kept = masses > 0
+        x = self.valley.coordinate.place(self.table.points)[::4]
+        widths = np.sqrt(self.conditional_variance(np.where(kept, x, x[np.argmax(masses)])))
+        shares = masses / masses.sum()
+        return [in_double_precision(across_table, width, shares) for width in widths.T]
 
     def anisotropy(self, x: Any) -> Any:
         """κ = D_y/D_x; shape `(..., m)`."""
-        return evaluate(AveragedValley.anisotropy, self.valley, x)
+        return along_valley(AveragedValley.anisotropy, self.valley, x)
 
     def effective_loss(self, x: Any) -> Any:
         """L_SGD = (κ−1)[L₀ − D_y ln F], ln F = −½ Σ ln h_i: what the noise adds to the loss.
@@ -336,13 +357,13 @@ class ValleyLaw(Law):
         For constant, equal diffusion across; else `ValueError`.
         """
         constant = self.valley.constant_diffusion
-        if not constant or np.ptp(np.asarray(self.valley.across_diffusion(jnp.zeros(())))) != 0:
+        if not constant or np.ptp(along_valley(AveragedValley.across, self.valley, 0.0)) != 0:
             raise ValueError("effective_loss needs constant and equal diffusion across the valley")
-        return evaluate(AveragedValley.effective_loss, self.valley, x)
+        return along_valley(AveragedValley.effective_loss, self.valley, x)
 
     def drift(self, x: Any) -> Any:
         """dx/dt = −L₀' − ½ Σ h_i' D_i/(h_i(1 − ηh_i/s)), per unit t = ηk."""
-        return evaluate(AveragedValley.drift, self.valley, x)
+        return along_valley(AveragedValley.drift, self.valley, x)
 
     def slide_time(self, start: float, end: float) -> float:
         """Time t = ηk that the mean drift takes from `start` to `end`, without diffusion along.
@@ -361,16 +382,16 @@ class ValleyLaw(Law):
 
     def adiabatic_parameter(self) -> float:
         """max over the support of κ D_y h'²/(4h³): the adiabatic law wants it well below one."""
-        x = self.valley.coordinate.place(self.valley.coordinate.knots, np)
-        return float(np.nanmax(evaluate(AveragedValley.adiabaticity, self.valley, x)))
-
-    def _weights(self) -> Float[Any, " n"]:
-        """Mass that the trapezoidal rule gives to each knot."""
-        knots = self.valley.coordinate.knots
-        ends = np.ones_like(knots)
-        ends[[0, -1]] = 0.5
-        return np.asarray(self.density) * ends * (knots[1] - knots[0])
+        x = self.valley.coordinate.place(self.table.points)
+        return float(np.nanmax(along_valley(AveragedValley.adiabaticity, self.valley, x)))
 
 
 def _diffusion(name: str, value: Any) -> Callable:
     return value if callable(value) else Constant(positive(name, value))
+
+
+@formula
+def _stable_reach(base: Any, length: Any, learning_rate: Any, momentum: Any) -> Any:
+    """|x| where ηh₀(1 + x²/l²) = 2(1+β); the length where there is no such place."""
+    room = 2 * (1 + momentum) / (learning_rate * base) - 1
+    return length * jnp.sqrt(jnp.where(room > 0, room, 1.0))

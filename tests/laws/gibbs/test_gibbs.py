@@ -140,7 +140,7 @@ def test_joint_law_with_the_momentum_buffer():
         numpyro.handlers.seed(Gibbs.phase_space(quadratic([[2.0]]), 0.1, 0.1, 0.9).model, 0)
     ).get_trace()
     assert {"params", "momentum_buffer"} <= set(trace)
-    with pytest.raises(ValueError, match=r"Gibbs\.phase_space"):
+    with pytest.raises(ValueError, match="a law of params alone"):
         Gibbs(smooth_wells(), 0.1).log_density(np.zeros(1), np.zeros(1))
 
 

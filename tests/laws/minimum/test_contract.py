@@ -1,0 +1,102 @@
+"""Laws near a minimum over batches of points, and what improper arguments leave in them."""
+
+import jax
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from statsgd.laws import LAWS, EpochNoiseGaussian, HeavyBallGaussian, IntractableError
+from tests.compilation import compilations
+
+FAMILY = {
+    name: law
+    for name, law in LAWS.items()
+    if law.__module__.startswith(("statsgd.laws.minimum.", "statsgd.laws.bases.gaussian"))
+}
+EXAMPLES = [
+    pytest.param(law, id=f"{name}-{i}")
+    for name, kind in FAMILY.items()
+    for i, law in enumerate(kind.examples())
+]
+IMPROPER = [
+    pytest.param(law, id=f"{name}-{i}")
+    for name, kind in FAMILY.items()
+    for i, law in enumerate(kind.improper_examples())
+]
+
+
+def known(function, *arguments):
+    try:
+        return function(*arguments)
+    except IntractableError as refusal:
+        pytest.skip(str(refusal))
+
+
+def near(law, *lead):
+    width = np.sqrt(np.diagonal(law.covariance()))
+    noise = np.random.default_rng(0).normal(size=(*lead, law.dimension))
+    return law.mean() + width * noise
+
+
+@pytest.mark.parametrize("law", EXAMPLES)
+@pytest.mark.parametrize("name", ["log_density", "score", "cdf"])
+def test_leading_axes_are_batch_axes(law, name):
+    points, read = near(law, 2, 3), getattr(law, name)
+    values = known(read, points)
+    assert values.shape == (points.shape[:2] if name == "log_density" else points.shape)
+    assert values.dtype == np.float64
+    rows = read(points.reshape(6, -1))
+    np.testing.assert_allclose(rows.reshape(values.shape), values, rtol=1e-12, atol=1e-14)
+    each = np.array([read(point) for point in points.reshape(6, -1)])
+    np.testing.assert_allclose(each.reshape(values.shape), values, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("law", EXAMPLES)
+def test_quantiles_invert_the_distribution_function(law):
+    levels = np.array([[0.001, 0.2, 0.5], [0.7, 0.9, 0.999]])
+    places = known(law.quantile, levels)
+    assert places.shape == (2, 3, law.dimension)
+    expected = np.broadcast_to(levels[..., None], places.shape)
+    np.testing.assert_allclose(law.cdf(places), expected, rtol=1e-10)
+    np.testing.assert_allclose(law.quantile(0.7), places[1, 0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("law", [law for law in EXAMPLES if len(law.values[0].variables) == 2])
+def test_pairs_with_the_buffer_are_batches_too(law):
+    buffer = 0.1 * near(law, 2, 3)
+    values = law.log_density(near(law, 2, 3), buffer)
+    assert values.shape == (2, 3)
+    one = law.log_density(near(law, 2, 3)[1, 2], buffer[1, 2])
+    np.testing.assert_allclose(one, values[1, 2], rtol=1e-12)
+
+
+@pytest.mark.parametrize("law", IMPROPER)
+def test_improper_laws_hold_nan(law):
+    computed = law.joint if hasattr(law, "joint") else law.scale @ np.ones(law.dimension)
+    assert np.all(np.isnan(computed))
+
+
+def test_a_random_phase_mixes_the_phases():
+    law = EpochNoiseGaussian([[0.2]], [[1.0]], 0.1, 20, 0.5, phase="random")
+    spread = np.sqrt(law.phase_covariances[:, 0, 0])
+    x = np.array([[-0.4], [0.1], [1.0]])
+    np.testing.assert_allclose(law.cdf(x), norm.cdf(x / spread).mean(1, keepdims=True), rtol=1e-12)
+    np.testing.assert_allclose(
+        np.exp(law.log_density(x)), norm.pdf(x, scale=spread).mean(1), rtol=1e-12
+    )
+    # The hundredth part lies further out than that of the normal law with the same variance.
+    assert law.quantile(0.99)[0] > 1.02 * norm.ppf(0.99, scale=law.covariance()[0, 0] ** 0.5)
+
+
+def test_other_arguments_compile_nothing_new():
+    def use(rate, key):
+        law = HeavyBallGaussian(np.diag([2.0, 0.5]), np.eye(2), rate, 0.5)
+        law.log_density(np.zeros((5, 2)))
+        law.score(np.zeros(2))
+        law.quantile(np.array([0.1, 0.5]))
+        return law.draw(key, (3,))
+
+    use(0.1, jax.random.key(0))
+    with compilations() as number:
+        use(0.2, jax.random.key(1))
+    assert number() == 0

@@ -1,0 +1,40 @@
+"""Second calls compile nothing: neither of the same law nor of one that is built again."""
+
+import jax
+import numpy as np
+import pytest
+
+from statsgd.laws import LAWS, ImproperLawError, IntractableError
+from tests.compilation import compilations
+
+
+def use(law):
+    """Every method of the contract, as far as the law knows it."""
+    point = np.asarray(law.draw(jax.random.key(0))) if law.exact_draws else None
+    points = np.full((5, law.dimension), 0.3) if point is None else np.tile(point, (5, 1))
+    methods = [
+        lambda: law.log_density(points),
+        lambda: law.score(points),
+        lambda: law.cdf(points),
+        lambda: law.quantile([0.2, 0.7]),
+        law.mean,
+        law.covariance,
+        law.quadrature,
+        lambda: law.draw_variables(jax.random.key(1), (5,)) if law.exact_draws else None,
+    ]
+    known = 0
+    for method in methods:
+        try:
+            method()
+            known += 1
+        except (IntractableError, ImproperLawError):
+            continue
+    return known
+
+
+@pytest.mark.parametrize("name", sorted(LAWS))
+def test_second_calls_compile_nothing(name):
+    assert use(LAWS[name].examples()[0]) > 1
+    with compilations() as count:
+        use(LAWS[name].examples()[0])
+    assert count() == 0
