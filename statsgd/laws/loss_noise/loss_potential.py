@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -11,9 +11,10 @@ from jaxtyping import Float, PRNGKeyArray
 
 from statsgd.arguments import count, is_traced, positive
 from statsgd.laws.bases.line import LineTable
-from statsgd.laws.bases.tabulated import TabulatedLaw
+from statsgd.laws.bases.tabulated import Support, TabulatedLaw, find_support, table_of
 from statsgd.laws.law import ImproperLawError
 from statsgd.laws.loss_noise.setting import READINGS, loss_exponent
+from statsgd.precision import in_double_precision
 
 #: Exponent at zero loss below which quadrature takes the density for a bounded one.
 _BOUNDED = 1e-6
@@ -36,6 +37,9 @@ class LossPotentialLaw(TabulatedLaw):
     at infinity.
     """
 
+    #: Here `growth` is given, and not measured.
+    derived: ClassVar[tuple[str, ...]] = ("support", "table")
+
     loss: Callable[[Float[Any, " d"]], Float[Any, ""]]
     num_params: int = eqx.field(static=True)
     noise_ratio: Float[Any, ""]
@@ -50,7 +54,7 @@ class LossPotentialLaw(TabulatedLaw):
         self.noise_ratio = positive("noise_ratio", noise_ratio)
         self.codimension = None if codimension is None else count("codimension", codimension)
         self.growth = positive("growth", growth)
-        self.support, self.table = None, None
+        self.bounds, self.support, self.table = None, None, None
 
     @property
     def dimension(self) -> int:
@@ -72,14 +76,23 @@ class LossPotentialLaw(TabulatedLaw):
 
     def _complete(self, bounds: Any = None) -> None:
         """Fill in what quadrature knows, between `bounds` if given."""
-        support, table = self._tabulate(bounds)
-        if support is not None and not is_traced(self):
+        if self.dimension != 1 or (bounds is None and is_traced(self)):
+            return
+        if is_traced(self):
+            low, high = bounds
+            support = Support(*map(np.asarray, (low, high, (low + high) / 2, (high - low) / 2)))
+        else:
+            try:
+                support = find_support(self._on_line, bounds)
+            except ImproperLawError:
+                return
             singular = self.codimension is not None and self.exponents()[0] > _BOUNDED
             # A loss that overflows before its tail has died away would cut the tail off.
             ends = np.stack([support.low, support.high])
             past = self.potentials((support.mode + 1.25 * (ends - support.mode))[:, None])
             if singular or not np.all(np.isfinite(past)):
                 return
+        table = in_double_precision(table_of, self._bare(), support)
         self.support, self.table = support, table
 
     def _line(self, what: str) -> LineTable:
