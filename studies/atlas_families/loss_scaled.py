@@ -44,9 +44,16 @@ def _raised_wells(params: Float[Any, " 1"]) -> Float[Any, ""]:
     return _LEAST + growing_wells(params)
 
 
+#: Where L' = 0 between the wells of a circle, on both sides of the sharp one.
+_TOP = np.arccos((np.sqrt(1 + 3 * _SWING**2) - 1) / (3 * _SWING))
+
+
 def _circle(params: Float[Any, " 1"]) -> Float[Any, ""]:
-    """Wells of equal height above 0 on a circle, of curvatures 1 at 0 and 1/9 at π."""
-    angle = params[0]
+    """Wells of equal height above 0 on a circle, of curvatures 1 and, half a turn away, 1/9.
+
+    The sharp one is at top − π: the circle is then cut at a maximum.
+    """
+    angle = params[0] + np.pi - _TOP
     return _LEAST + jnp.sin(angle) ** 2 * (1 + _SWING * jnp.cos(angle)) / (2 + 2 * _SWING)
 
 
@@ -90,12 +97,10 @@ def loss_scaled(effort: Effort, step: float, strength: float) -> Cell:
     problem = landscape(_circle, np.zeros(1))
     sgd = SGD(step, noise.LossScaled(strength / step))
     law = LossScaledLaw.from_sgd(problem, sgd, codimension=None, periodic=True)
-    # The basin of the sharp well lies between two maxima, ± the angle where L' = 0.
-    top = np.arccos((np.sqrt(1 + 3 * _SWING**2) - 1) / (3 * _SWING))
     cells = int(np.clip(4 * np.pi / np.sqrt(step * strength * _LEAST), 400, 8000))
-    box = Grid(-top, 2 * np.pi - top, cells, periodic=True)
-    chain = DiscreteChainLaw.from_sgd(problem, sgd, box)
-    return against_chain(problem, sgd, law, chain=chain, threshold=float(top))
+    chain = DiscreteChainLaw.from_sgd(problem, sgd, Grid(-np.pi, np.pi, cells, periodic=True))
+    threshold = float(2 * _TOP - np.pi)
+    return against_chain(problem, sgd, law, chain=chain, threshold=threshold)
 
 
 _WELLS: dict[str, Any] = {"coordinate": "the parameter; basins on both sides of the saddle"}

@@ -27,7 +27,7 @@ def _chain(problem: Problem, sgd: SGD, strength: float) -> DiscreteChainLaw:
     The box search of the chain would not end: each larger box holds still more mass.
     """
     law: Any = FlooredLossScaledLaw.from_sgd(problem, sgd)
-    reach = float(np.squeeze(law.quantile(np.full(1, 1 - 1e-6))))
+    reach = float(law.quantile(1 - 1e-6)[0])
     # Half the standard deviation of a step at the minimum, where it is smallest.
     cells = int(np.ceil(4 * reach / np.sqrt(float(sgd.learning_rate) * strength)))
     with warnings.catch_warnings():

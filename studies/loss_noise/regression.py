@@ -87,7 +87,7 @@ def label_noise_claims(
     for rate, row, law, exact, variance in zip(
         rates, weights, student, chain, variances, strict=True
     ):
-        quartile = float(law.quantile(np.array([0.75]))[0])
+        quartile = float(law.quantile(0.75)[0])
         inside = share_of_runs(np.abs(row) < quartile)
         bulk.append(
             claimed(

@@ -103,7 +103,7 @@ class TabulatedLaw(PotentialLaw):
             support = Support(low, high, (low + high) / 2, (high - low) / 2)
         else:
             return
-        table = in_double_precision(_table, self._bare(), support)
+        table = in_double_precision(table_of, self._bare(), support)
         self.support, self.table = support, table
 
     def _bare(self) -> Self:
@@ -137,7 +137,7 @@ class TabulatedLaw(PotentialLaw):
             self._cannot_say(what)
         # Not tabulated when it was made, or for the reason that this raises.
         support = find_support(self._on_line, self.bounds)
-        return in_double_precision(_table, self._bare(), support)
+        return in_double_precision(table_of, self._bare(), support)
 
     def _log_normalizer(self) -> Any:
         return 0.0 if self.table is None else self.table.log_normalizer
@@ -170,7 +170,8 @@ def _potential_at(params: Float[Any, " d"], law: PotentialLaw) -> Float[Any, ""]
     return law.potential(params)
 
 
-def _table(law: PotentialLaw, support: Support) -> LineTable:
+def table_of(law: PotentialLaw, support: Support) -> LineTable:
+    """exp(−U) tabulated on its support."""
     def log_mass(x: Float[Any, " n"]) -> Float[Any, " n"]:
         return -jax.lax.map(law.potential, x[:, None], batch_size=1024)
 
@@ -270,7 +271,8 @@ def _trimmed(potential: Potential, grid: Any, energy: Any, inside: Any) -> tuple
 
 
 def _width(potential: Potential, mode: float, lowest: float, span: float) -> float:
-    widths = span * 2.0 ** -np.arange(60)
+    # Tails that fall as a low power reach out to e³⁰⁰ widths.
+    widths = span * 2.0 ** -np.arange(500)
     rise = np.minimum(potential(mode + widths), potential(mode - widths)) - lowest
     narrow = np.flatnonzero(~(rise > 1.0))
     return float(widths[narrow[0]]) if len(narrow) else span

@@ -25,7 +25,7 @@ from statsgd.laws.loss_noise.floor_moments import (
     regression_tail_index,
 )
 from statsgd.laws.loss_noise.floored import FlooredLossScaledLaw, FlooredPowerOfLossLaw
-from statsgd.laws.loss_noise.loss_scaled import LossScaledLaw, TorusPowerOfLossLaw
+from statsgd.laws.loss_noise.loss_scaled import LossScaledLaw
 from statsgd.laws.loss_noise.multiplicative_walk import (
     LogMultiplicativeWalk,
     batch_curvature,
@@ -44,6 +44,7 @@ from statsgd.laws.loss_noise.saturating import SaturatedPowerOfLossLaw, Saturati
 from statsgd.laws.loss_noise.scalar_noise import ScalarNoiseLaw
 from statsgd.laws.loss_noise.setting import effective_noise_ratio
 from statsgd.laws.loss_noise.strata import StrataLaw
+from statsgd.laws.loss_noise.torus import TorusPowerOfLossLaw
 from statsgd.laws.loss_noise.zero_loss_circle import ZeroLossCircleLaw
 
 __all__ = [

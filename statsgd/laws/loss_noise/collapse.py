@@ -11,7 +11,7 @@ from scipy.special import digamma, gammaln
 
 from statsgd.arguments import count, positive
 from statsgd.laws.loss_noise.flatness_functionals import flatness_weight
-from statsgd.laws.loss_noise.regime import loss_exponent
+from statsgd.laws.loss_noise.setting import loss_exponent
 
 
 def collapse_probability(

@@ -7,7 +7,8 @@ import numpy as np
 from scipy.special import comb, gammaln, logsumexp
 
 from statsgd.arguments import count, positive, real
-from statsgd.laws.loss_noise.regime import critical_noise_ratio, loss_exponent
+from statsgd.laws.loss_noise.regime import critical_noise_ratio
+from statsgd.laws.loss_noise.setting import loss_exponent
 
 _STEP = 0.05  # of the trapezoidal rule in log u, whose error is e^(−2π²/step)
 

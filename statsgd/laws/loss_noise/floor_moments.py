@@ -12,7 +12,7 @@ from scipy.stats import chi2
 
 from statsgd.arguments import count, fraction, non_negative, positive, real, symmetric
 from statsgd.laws.law import ImproperLawError
-from statsgd.laws.loss_noise.regime import loss_exponent
+from statsgd.laws.loss_noise.setting import loss_exponent
 
 
 class FloorMoments(NamedTuple):

@@ -12,10 +12,19 @@ from statsgd.arguments import count, is_traced, location_vector, positive, symme
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.bases.student_t import StudentTLaw
 from statsgd.laws.law import ImproperLawError, Law, register
-from statsgd.laws.loss_noise.loss_scaled import require_tail, unequal_wells
-from statsgd.laws.loss_noise.regime import loss_exponent
-from statsgd.laws.loss_noise.scalar_noise import LossPotentialLaw, half_square
-from statsgd.laws.loss_noise.setting import FlatLoss, loss_scaled_noise, quadratic_loss
+from statsgd.laws.loss_noise.loss_potential import (
+    LossPotentialLaw,
+    half_square,
+    require_tail,
+    unequal_wells,
+)
+from statsgd.laws.loss_noise.setting import (
+    FlatLoss,
+    loss_exponent,
+    loss_scaled_noise,
+    quadratic_loss,
+)
+from statsgd.precision import formula
 from statsgd.problems import Problem
 
 
@@ -55,9 +64,7 @@ class FlooredLossScaledLaw(StudentTLaw):
         self.floor = positive("floor", floor)
         self.location = location_vector(location, d)
         self.degrees_of_freedom = 2 * self.loss_exponent - d
-        xp = jnp if is_traced(self.hessian, self.noise_ratio, self.floor) else np
-        nu = xp.where(self.degrees_of_freedom == 0, xp.nan, self.degrees_of_freedom)
-        self.scale = 2 * self.floor / nu * xp.linalg.inv(self.hessian)
+        self.scale = _scale_matrix(self.hessian, self.floor, self.degrees_of_freedom)
 
     @classmethod
     def from_sgd(
@@ -153,6 +160,11 @@ class FlooredLossScaledLaw(StudentTLaw):
         return law.cdf(np.asarray(loss, dtype=np.float64) / float(self.floor))
 
 
+@formula
+def _scale_matrix(hessian: Any, floor: Any, nu: Any) -> Any:
+    return 2 * floor / jnp.where(nu > 0, nu, jnp.nan) * jnp.linalg.inv(jnp.asarray(hessian))
+
+
 @register
 class FlooredPowerOfLossLaw(LossPotentialLaw):
     """Stationary law of SGD with noise C = σ(L + c₀)I on any loss L ≥ 0, c₀ > 0.
@@ -179,12 +191,9 @@ class FlooredPowerOfLossLaw(LossPotentialLaw):
     def __init__(
         self, loss: Callable, dimension: int, noise_ratio: Any, floor: Any, *, growth: Any = 2.0
     ):
-        self.loss = loss
-        self.num_params = count("dimension", dimension)
-        self.codimension = None
-        self.noise_ratio = positive("noise_ratio", noise_ratio)
+        super().__init__(loss, dimension, noise_ratio, None, growth)
         self.floor = positive("floor", floor)
-        self.growth = positive("growth", growth)
+        self._complete()
 
     @classmethod
     def examples(cls) -> Sequence[Self]:
@@ -204,9 +213,9 @@ class FlooredPowerOfLossLaw(LossPotentialLaw):
         """α = 1 + 2/ε."""
         return loss_exponent(self.noise_ratio)
 
-    def exponents(self) -> tuple[float, float]:
+    def exponents(self) -> tuple[Any, Any]:
         """0 at zero loss, α at infinity."""
-        return 0.0, float(self.loss_exponent)
+        return 0.0, self.loss_exponent
 
     def potential(self, params: Float[Any, " d"]) -> Float[Any, ""]:
         """U = α log(L + c₀)."""
@@ -214,5 +223,4 @@ class FlooredPowerOfLossLaw(LossPotentialLaw):
 
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless the tail is normalisable and not explosive."""
-        if not is_traced(self.noise_ratio, self.growth):
-            require_tail(float(self.loss_exponent), float(self.growth), self.dimension)
+        require_tail(self.loss_exponent, self.growth, self.dimension)

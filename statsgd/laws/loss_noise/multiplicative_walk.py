@@ -10,7 +10,6 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Float
-from scipy.special import ndtr, ndtri
 
 from statsgd.arguments import (
     count,
@@ -22,8 +21,9 @@ from statsgd.arguments import (
     positive,
     real,
 )
-from statsgd.laws.bases.gaussian import normal_log_density
-from statsgd.laws.law import ImproperLawError, Law, register
+from statsgd.laws.bases.gaussian import NormalLaw
+from statsgd.laws.law import ImproperLawError, register
+from statsgd.precision import formula
 
 _MAX_BATCHES = 200_000
 
@@ -72,7 +72,7 @@ def batch_curvature(
 
 
 @register
-class LogMultiplicativeWalk(Law):
+class LogMultiplicativeWalk(NormalLaw):
     """Law of log|w| after k steps of SGD near a stationary point common to all examples.
 
     Example losses h w²/2 with random h give w ← (1 − ηλ − η mean_B h) w, so that log|w| is a
@@ -104,6 +104,8 @@ class LogMultiplicativeWalk(Law):
     steps: Float[Any, ""]
     weight_decay: Float[Any, ""]
     start: Float[Any, ""]
+    step_mean: Float[Any, ""]
+    step_spread: Float[Any, ""]
 
     def __init__(
         self,
@@ -131,6 +133,14 @@ class LogMultiplicativeWalk(Law):
         self.steps = positive("steps", steps)
         self.weight_decay = non_negative("weight_decay", weight_decay)
         self.start = positive("start", start)
+        factors = self._factors()
+        try:
+            _require_spread(factors, self.probabilities)
+            moments = _moments(factors, self.probabilities, self.steps, self.start)
+        except ImproperLawError:
+            nan = np.full((1, 1), np.nan)
+            moments = nan[0, 0], nan[0, 0], nan[0], nan
+        self.step_mean, self.step_spread, self.location, self.joint = moments
 
     @classmethod
     def of_batches(
@@ -161,53 +171,25 @@ class LogMultiplicativeWalk(Law):
         """A batch that annihilates the weight."""
         return (cls([1.0, -1.2], 1.0, 100),)
 
-    @property
-    def dimension(self) -> int:
-        """One."""
-        return 1
-
     def growth_rate(self) -> Float[Any, ""]:
         """Λ per step; negative where SGD collapses onto the point."""
         self.require_proper()
-        return self._logs() @ self.probabilities
+        return self.step_mean
 
     def step_variance(self) -> Float[Any, ""]:
         """V per step."""
         self.require_proper()
-        return (self._logs() - self.growth_rate()) ** 2 @ self.probabilities
+        return self.step_spread
 
     def probability_below(self, fraction_of_start: Any) -> Float[Any, "..."]:
         """P(|w_k| < e|w₀|) for e = `fraction_of_start`."""
         level = np.log(positive("fraction_of_start", fraction_of_start) * self.start)
-        return self.cdf(level)
-
-    def mean(self) -> Float[Any, " 1"]:
-        """log|w₀| + kΛ, shape (1,)."""
-        xp = jnp if is_traced(self) else np
-        return xp.reshape(xp.log(self.start) + self.steps * self.growth_rate(), (1,))
-
-    def covariance(self) -> Float[Any, "1 1"]:
-        """kV, shape (1, 1)."""
-        xp = jnp if is_traced(self) else np
-        return xp.reshape(self.steps * self.step_variance(), (1, 1))
-
-    def cdf(self, params: Any) -> Float[Any, "..."]:
-        """P(log|w_k| < params)."""
-        deviation = np.asarray(params, dtype=np.float64) - self.mean()[0]
-        return ndtr(deviation / np.sqrt(self.covariance()[0, 0]))
-
-    def quantile(self, probability: Any) -> Float[Any, "..."]:
-        """Quantile of log|w_k|."""
-        return self.mean()[0] + np.sqrt(self.covariance()[0, 0]) * ndtri(probability)
-
-    def log_density(self, params: Float[Any, "... 1"]) -> Float[Any, "..."]:
-        """Log density of log|w_k|."""
-        return normal_log_density(params - self.mean(), self.covariance())
+        return self.cdf(level[..., None])[..., 0]
 
     def model(self, obs: Float[Any, "n 1"] | None = None) -> None:
         """Site `params`, log|w_k|, and its push-forward `magnitude` |w_k|."""
         self.require_proper()
-        normal = dist.Normal(self.mean(), jnp.sqrt(self.covariance()[0])).to_event(1)
+        normal = dist.Normal(self.location, jnp.sqrt(self.joint[0])).to_event(1)
         if obs is not None:
             with numpyro.plate("replica", obs.shape[0]):
                 numpyro.sample("params", normal, obs=obs)
@@ -217,28 +199,37 @@ class LogMultiplicativeWalk(Law):
 
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless every factor is non-zero and they differ."""
-        if is_traced(self):
-            return
-        factors = np.abs(self._factors())[self.probabilities > 0]
-        if np.min(factors) < 1e-12:
-            raise ImproperLawError(
-                "exact annihilation in one step: learning_rate*(h + weight_decay) = 1 has positive "
-                "probability, so the growth rate is minus infinity"
-            )
-        if np.max(factors) - np.min(factors) < 1e-12 * np.max(factors):
-            raise ImproperLawError(
-                "the walk does not spread: every batch has |1 - learning_rate*(h + weight_decay)| "
-                f"= {factors[0]:.6g}, variance 0 and must exceed 0"
-            )
+        _require_spread(self._factors(), self.probabilities)
 
-    def _factors(self) -> Any:
+    def _factors(self) -> Float[Any, " n"]:
         return 1 - self.learning_rate * (self.weight_decay + self.curvatures)
 
-    def _logs(self) -> Any:
-        xp = jnp if is_traced(self) else np
-        magnitude = xp.abs(self._factors())
-        # Values that cannot occur may be zero: they weigh nothing.
-        return xp.log(xp.where(self.probabilities > 0, magnitude, 1.0))
+
+def _require_spread(factors: Float[Any, " n"], probabilities: Float[Any, " n"]) -> None:
+    if is_traced(factors, probabilities):
+        return
+    sizes = np.abs(factors)[probabilities > 0]
+    if np.min(sizes) < 1e-12:
+        raise ImproperLawError(
+            "exact annihilation in one step: learning_rate*(h + weight_decay) = 1 has positive "
+            "probability, so the growth rate is minus infinity"
+        )
+    if np.max(sizes) - np.min(sizes) < 1e-12 * np.max(sizes):
+        raise ImproperLawError(
+            "the walk does not spread: every batch has |1 - learning_rate*(h + weight_decay)| "
+            f"= {sizes[0]:.6g}, variance 0 and must exceed 0"
+        )
+
+
+@formula
+def _moments(factors: Any, probabilities: Any, steps: Any, start: Any) -> tuple[Any, ...]:
+    """Λ, V, and mean `(1,)` and covariance `(1, 1)` of log|w_k|."""
+    # Values that cannot occur may be zero: they weigh nothing.
+    logs = jnp.log(jnp.where(probabilities > 0, jnp.abs(factors), 1.0))
+    rate = logs @ probabilities
+    variance = (logs - rate) ** 2 @ probabilities
+    mean = jnp.log(start) + steps * rate
+    return rate, variance, jnp.reshape(mean, (1,)), jnp.reshape(steps * variance, (1, 1))
 
 
 def collapse_window(a: Any) -> tuple[float, float]:

@@ -5,11 +5,7 @@ from typing import Any
 import numpy as np
 
 from statsgd.arguments import count, non_negative, positive
-
-
-def loss_exponent(noise_ratio: Any) -> Any:
-    """α = 1 + 2/ε of the law L^(−α), where ε = ησ is the noise ratio."""
-    return 1 + 2 / noise_ratio
+from statsgd.laws.loss_noise.setting import loss_exponent
 
 
 def critical_noise_ratio(codimension: int) -> float:

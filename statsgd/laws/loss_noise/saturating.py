@@ -1,102 +1,33 @@
 """Loss-scaled noise that saturates at large loss: proper without a floor, with exact draws."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jax.scipy.special import gammaln as traced_gammaln
 from jaxtyping import Float, PyTree
-from scipy.optimize import brentq
-from scipy.special import gammainc, gammaln
 
-from statsgd.arguments import count, is_traced, location_vector, positive, symmetric
+from statsgd.arguments import location_vector, positive, symmetric
 from statsgd.dynamics.noise import LossScaled
 from statsgd.dynamics.sgd import SGD
+from statsgd.laws.bases.potential import density_model
 from statsgd.laws.law import Law, register
-from statsgd.laws.loss_noise.loss_scaled import require_above_critical_noise
-from statsgd.laws.loss_noise.regime import loss_exponent
-from statsgd.laws.loss_noise.scalar_noise import LossPotentialLaw, half_square
-from statsgd.laws.loss_noise.setting import FlatLoss, loss_scaled_noise, quadratic_loss
+from statsgd.laws.loss_noise.loss_potential import (
+    LossPotentialLaw,
+    half_square,
+    require_above_critical_noise,
+)
+from statsgd.laws.loss_noise.saturated_loss import SaturatedLoss
+from statsgd.laws.loss_noise.setting import (
+    FlatLoss,
+    loss_exponent,
+    loss_scaled_noise,
+    quadratic_loss,
+)
+from statsgd.precision import formula
 from statsgd.problems import Problem
-
-
-class SaturatedLoss(NamedTuple):
-    """The law of the loss in q normal directions: a mixture of two Gamma laws.
-
-    g(L) = (1 + L/L_sat) L^(−α) e^(−bL),    b = (α−1)/L_sat,    a = q/2 − α,    w = a/(q/2−1)
-    L ~ (1−w) Gamma(a, rate b) + w Gamma(a+1, rate b)
-    """
-
-    codimension: int
-    noise_ratio: Any
-    saturation: Any
-
-    @property
-    def loss_exponent(self) -> Any:
-        """α = 1 + 2/ε."""
-        return loss_exponent(self.noise_ratio)
-
-    @property
-    def shape(self) -> Any:
-        """a = q/2 − α > 0; the mass concentrates on zero loss as it vanishes."""
-        return self.codimension / 2 - self.loss_exponent
-
-    @property
-    def rate(self) -> Any:
-        """b, 1/loss."""
-        return (self.loss_exponent - 1) / self.saturation
-
-    @property
-    def weight(self) -> Any:
-        """w, the weight of the Gamma law with the larger shape."""
-        return self.shape / (self.codimension / 2 - 1)
-
-    def distribution(self) -> dist.Distribution:
-        """The mixture as a NumPyro distribution."""
-        weights = jnp.stack([1 - self.weight, jnp.asarray(self.weight)])
-        shapes = jnp.stack([jnp.asarray(self.shape), jnp.asarray(self.shape + 1)])
-        return dist.MixtureSameFamily(dist.Categorical(weights), dist.Gamma(shapes, self.rate))
-
-    def sample(self, rng: np.random.Generator, number: int) -> Float[Any, " n"]:
-        """Independent losses, in double precision; of concrete parameters."""
-        shapes = self.shape + (rng.random(number) < self.weight)
-        return rng.gamma(shapes) / self.rate
-
-    def mean(self) -> Any:
-        """E L = (a + w)/b."""
-        return (self.shape + self.weight) / self.rate
-
-    def cdf(self, loss: Any) -> Float[Any, "..."]:
-        """P(L ≤ loss)."""
-        x = self.rate * np.asarray(loss, dtype=np.float64)
-        w = self.weight
-        return (1 - w) * gammainc(self.shape, x) + w * gammainc(self.shape + 1, x)
-
-    def quantile(self, probability: float) -> float:
-        """The loss below which the mass is `probability`."""
-
-        def excess(log_loss: float) -> float:
-            return float(self.cdf(np.exp(log_loss))) - probability
-
-        high = float(np.log(50 * (self.shape + 1) / self.rate))
-        return float(np.exp(brentq(excess, high - 700, high, xtol=1e-13)))
-
-    def log_profile(self, loss: Any, xp: Any, log_loss: Any = None) -> Any:
-        """log g(L); `log_loss` may be given where the loss underflows."""
-        logs = xp.log(loss) if log_loss is None else log_loss
-        return xp.log1p(loss / self.saturation) - self.loss_exponent * logs - self.rate * loss
-
-    def log_mass(self) -> Any:
-        """log of ∫ g(½|z|²) dz over ℝ^q."""
-        q, a, b = self.codimension, self.shape, self.rate
-        xp = jnp if is_traced(a, b) else np
-        # The two terms of g integrate to Γ(a)b^(−a) and w/(1−w) of it.
-        gamma = traced_gammaln(a) if xp is jnp else gammaln(a)
-        total = gamma - a * xp.log(b) - xp.log1p(-self.weight)
-        return q / 2 * np.log(2 * np.pi) - gammaln(q / 2) + total
 
 
 @register
@@ -206,9 +137,7 @@ class SaturatingLossScaledLaw(Law):
 
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless ε > 4/(q−2)."""
-        if not is_traced(self.noise_ratio):
-            alpha = float(self.loss_law.loss_exponent)
-            require_above_critical_noise(float(self.noise_ratio), alpha, self.dimension)
+        require_above_critical_noise(self.noise_ratio, self.dimension)
 
     def model(self, obs: Float[Any, "n d"] | None = None) -> None:
         """Sites `loss` (the Gamma mixture) and `direction` (normal, then normalised); `params`.
@@ -218,10 +147,7 @@ class SaturatingLossScaledLaw(Law):
         self.require_proper()
         q = self.dimension
         if obs is not None:
-            flat = dist.ImproperUniform(dist.constraints.real_vector, (), (q,))
-            with numpyro.plate("replica", obs.shape[0]):
-                params = numpyro.sample("params", flat, obs=obs)
-                numpyro.factor("stationary_law", self.log_density(params))
+            density_model(self, dist.constraints.real_vector, obs)
             return
         loss = numpyro.sample("loss", self.loss_law.distribution())
         normal = numpyro.sample("direction", dist.Normal(0, 1).expand([q]).to_event(1))
@@ -230,26 +156,22 @@ class SaturatingLossScaledLaw(Law):
         offset = jnp.linalg.solve(root.T, jnp.sqrt(2 * loss) * unit)
         numpyro.deterministic("params", self.location + offset)
 
-    def log_density(self, params: Float[Any, "... q"]) -> Float[Any, "..."]:
-        """Log density of `params`; leading axes are batch axes. Concrete values give float64."""
-        self.require_proper()
-        traced = is_traced(params, self.hessian, self.noise_ratio, self.saturation)
-        xp = jnp if traced else np
-        deviation = (params if traced else np.asarray(params, np.float64)) - self.location
-        loss = 0.5 * xp.sum(deviation * (deviation @ self.hessian), -1)
-        log_volume = xp.linalg.slogdet(self.hessian)[1] / 2
-        return self.loss_law.log_profile(loss, xp) + log_volume - self.loss_law.log_mass()
+    def _log_density(self, params: Float[Any, " q"]) -> Float[Any, ""]:
+        deviation = params - self.location
+        loss = 0.5 * deviation @ jnp.asarray(self.hessian) @ deviation
+        log_volume = jnp.linalg.slogdet(jnp.asarray(self.hessian))[1] / 2
+        return self.loss_law.log_profile(loss) + log_volume - self.loss_law.log_mass()
 
-    def mean(self) -> Float[Any, " q"]:
-        """θ*."""
-        self.require_proper()
+    def _mean(self, variable: str) -> Float[Any, " q"]:
         return self.location
 
-    def covariance(self) -> Float[Any, "q q"]:
-        """(2 E L/q) H⁻¹."""
-        self.require_proper()
-        xp = jnp if is_traced(self.hessian) else np
-        return 2 * self.loss_law.mean() / self.dimension * xp.linalg.inv(self.hessian)
+    def _covariance(self, variable: str, other: str) -> Float[Any, "q q"]:
+        return _covariance(self.hessian, self.loss_law.mean())
+
+
+@formula
+def _covariance(hessian: Any, mean_loss: Any) -> Any:
+    return 2 * mean_loss / len(hessian) * jnp.linalg.inv(jnp.asarray(hessian))
 
 
 @register
@@ -283,12 +205,9 @@ class SaturatedPowerOfLossLaw(LossPotentialLaw):
         codimension: int | None,
         growth: Any = 2.0,
     ):
-        self.loss = loss
-        self.num_params = count("dimension", dimension)
-        self.noise_ratio = positive("noise_ratio", noise_ratio)
+        super().__init__(loss, dimension, noise_ratio, codimension, growth)
         self.saturation = positive("saturation", saturation)
-        self.codimension = None if codimension is None else count("codimension", codimension)
-        self.growth = positive("growth", growth)
+        self._complete()
 
     @classmethod
     def examples(cls) -> Sequence[Self]:
@@ -311,9 +230,9 @@ class SaturatedPowerOfLossLaw(LossPotentialLaw):
         """α = 1 + 2/ε."""
         return loss_exponent(self.noise_ratio)
 
-    def exponents(self) -> tuple[float, float]:
+    def exponents(self) -> tuple[Any, Any]:
         """α at zero loss; faster than any power at infinity."""
-        return float(self.loss_exponent), np.inf
+        return self.loss_exponent, np.inf
 
     def potential(self, params: Float[Any, " d"]) -> Float[Any, ""]:
         """U = α log L + bL − log(1 + L/L_sat)."""
@@ -326,9 +245,7 @@ class SaturatedPowerOfLossLaw(LossPotentialLaw):
 
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless α < q/2."""
-        if not is_traced(self.noise_ratio) and self.codimension is not None:
-            alpha = float(self.loss_exponent)
-            require_above_critical_noise(float(self.noise_ratio), alpha, self.codimension)
+        require_above_critical_noise(self.noise_ratio, self.codimension)
 
 
 def raised_half_square(params: Float[Any, " d"]) -> Float[Any, ""]:

@@ -1,7 +1,5 @@
 """Laws of SGD whose noise is isotropic and depends on the loss alone, C = σ φ(L) I."""
 
-import abc
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
@@ -11,69 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from statsgd.arguments import count, is_traced, one_of, positive
+from statsgd.arguments import is_traced, one_of, positive
 from statsgd.dynamics.sgd import SGD
-from statsgd.laws.bases.potential import PotentialLaw
 from statsgd.laws.law import ImproperLawError, register
-from statsgd.laws.loss_noise.setting import FlatLoss, loss_scaled_noise
-from statsgd.precision import in_double_precision
+from statsgd.laws.loss_noise.loss_potential import (
+    LossPotentialLaw,
+    half_square,
+    require_integrable_at_zero,
+)
+from statsgd.laws.loss_noise.setting import READINGS, FlatLoss, loss_scaled_noise
+from statsgd.precision import formula
 from statsgd.problems import Problem
 
-#: Power of 1/D(θ) that each reading of a stochastic integral puts into the density.
-READINGS = {"ito": 1.0, "stratonovich": 0.5, "anti_ito": 0.0}
-
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
-
-
-class LossPotentialLaw(PotentialLaw):
-    """A law whose density is a function of the loss alone, p(θ) = g(L(θ)).
-
-    Near the zero-loss set 𝓜 the mass of {L < s} goes as s^(q/2), q the codimension of 𝓜; far out,
-    where L ~ |θ|^p, as s^(d/p). So g ~ L^(−a) is integrable at 𝓜 iff a < q/2 and at infinity iff
-    a > d/p. A final class gives `potential` and the two exponents.
-
-    **Fields:** `loss`, a JAX function of flat parameters; `num_params` d; `codimension` q (None if
-    the loss has no zero); `growth` p, the power with which the loss grows at infinity;
-    `noise_ratio` ε = ησ.
-    """
-
-    loss: Callable[[Float[Any, " d"]], Float[Any, ""]]
-    num_params: int = eqx.field(static=True)
-    codimension: int | None = eqx.field(static=True)
-    growth: Float[Any, ""]
-    noise_ratio: Float[Any, ""]
-
-    @property
-    def dimension(self) -> int:
-        """Number of parameters d."""
-        return self.num_params
-
-    @abc.abstractmethod
-    def exponents(self) -> tuple[float, float]:
-        """The power a of g ~ L^(−a) at L → 0 and at L → ∞ (infinite: faster than any power)."""
-
-    def require_proper(self) -> None:
-        """Raise `ImproperLawError` unless the density is integrable at 𝓜 and at infinity."""
-        if is_traced(self.noise_ratio, self.growth):
-            return
-        at_zero, at_infinity = self.exponents()
-        if self.codimension is not None:
-            require_integrable_at_zero(at_zero, self.codimension)
-        tail, d = at_infinity * float(self.growth), self.dimension
-        if not tail > d:
-            raise ImproperLawError(
-                f"the law has a non-normalisable tail: exponent*p = {tail:.4g} must exceed dim = "
-                f"{d}, where the density falls as L^-exponent and L grows as |params|^p"
-            )
-
-
-def require_integrable_at_zero(exponent: float, codimension: int) -> None:
-    """Raise `ImproperLawError` unless L^(−exponent) is integrable at a set of this codimension."""
-    if not exponent < codimension / 2:
-        raise ImproperLawError(
-            f"L^-{exponent:.4g} is not integrable at the zero-loss set: the exponent must be below "
-            f"q/2 = {codimension / 2:.4g} for codimension q = {codimension}"
-        )
 
 
 class LossProfile(eqx.Module):
@@ -116,6 +64,8 @@ class ScalarNoiseLaw(LossPotentialLaw):
     loss_scale: Float[Any, ""]
     reading: str = eqx.field(static=True)
     noisy_at_zero: bool = eqx.field(static=True)
+    local_exponents: Float[Any, " 2"]
+    """−d log p/d log L far below and far above the loss scale."""
 
     def __init__(
         self,
@@ -129,16 +79,17 @@ class ScalarNoiseLaw(LossPotentialLaw):
         loss_scale: Any = 1.0,
         reading: str = "ito",
     ):
-        self.loss = loss
-        self.num_params = count("dimension", dimension)
-        self.codimension = None if codimension is None else count("codimension", codimension)
-        self.growth = positive("growth", growth)
-        self.noise_ratio = positive("noise_ratio", noise_ratio)
+        super().__init__(loss, dimension, noise_ratio, codimension, growth)
         self.noise_profile = noise_profile
         self.loss_scale = positive("loss_scale", loss_scale)
         self.reading = one_of("reading", reading, READINGS)
+        # Inside jit the numbers are concrete all the same: evaluate them there and then.
         with jax.ensure_compile_time_eval():
             self.noisy_at_zero = bool(noise_profile(jnp.zeros(())) > 0)
+            self.local_exponents = _local_exponents(
+                noise_profile, self.noise_ratio, self.loss_scale, READINGS[self.reading]
+            )
+        self._complete()
 
     @classmethod
     def from_sgd(
@@ -202,27 +153,31 @@ class ScalarNoiseLaw(LossPotentialLaw):
         integrand = scale * jnp.exp(logs) / jax.vmap(self.noise_profile)(s)
         return end * jnp.sum(weights * integrand) / 2
 
-    def exponents(self) -> tuple[float, float]:
+    def exponents(self) -> tuple[Any, Any]:
         """−d log p/d log L far below and far above the loss scale."""
+        return self.local_exponents[0], self.local_exponents[1]
 
-        def local(log_loss):
-            slope = jax.grad(lambda x: jnp.log(self.noise_profile(jnp.exp(x))))(log_loss)
-            ratio = jnp.exp(log_loss) / self.noise_profile(jnp.exp(log_loss))
-            return READINGS[self.reading] * slope + 2 / self.noise_ratio * ratio
-
-        scale = math.log(float(self.loss_scale))
-        # Inside jit the numbers are concrete all the same: evaluate them there and then.
-        with jax.ensure_compile_time_eval():
-            low, high = (
-                float(in_double_precision(local, np.float64(scale + shift)))
-                for shift in (math.log(1e-10), math.log(1e8))
+    def require_proper(self) -> None:
+        """Raise `ImproperLawError` unless the density is integrable at 𝓜 and at infinity."""
+        if is_traced(self.local_exponents, self.growth):
+            return
+        if self.codimension is not None:
+            require_integrable_at_zero(self.exponents()[0], self.codimension)
+        if not self.tail_exponent() > self.dimension:
+            raise ImproperLawError(
+                f"the law has a non-normalisable tail: exponent*p = {self.tail_exponent():.4g} "
+                f"must exceed dim = {self.dimension}, where the density falls as L^-exponent and L "
+                "grows as |params|^p"
             )
-        return low, high
 
 
-def half_square(params: Float[Any, " d"]) -> Float[Any, ""]:
-    """½|θ|²."""
-    return 0.5 * jnp.sum(params**2)
+@formula
+def _local_exponents(profile: Callable, noise_ratio: Any, scale: Any, prefactor: Any) -> Any:
+    def local(log_loss):
+        slope = jax.grad(lambda x: jnp.log(profile(jnp.exp(x))))(log_loss)
+        return prefactor * slope + 2 / noise_ratio * jnp.exp(log_loss) / profile(jnp.exp(log_loss))
+
+    return jax.vmap(local)(jnp.log(scale) + jnp.log(jnp.array([1e-10, 1e8])))
 
 
 def root_profile(loss: Float[Any, ""]) -> Float[Any, ""]:

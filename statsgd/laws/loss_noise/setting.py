@@ -1,17 +1,19 @@
-"""What laws of loss-scaled noise read off a problem and an SGD."""
+"""Loss-scaled noise: its one parameter, readings of its SDE, and what a problem and an SGD say."""
 
 from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax
 import numpy as np
 from jaxtyping import Float, PyTree
 
 from statsgd.arguments import fraction, positive
 from statsgd.dynamics.noise import LossScaled
 from statsgd.dynamics.sgd import SGD
-from statsgd.precision import in_double_precision
+from statsgd.precision import over_points
 from statsgd.problems import DENSE_LIMIT, Problem, hessian, minimise
+
+#: Power of 1/D(θ) that each reading of a stochastic integral puts into the density.
+READINGS = {"ito": 1.0, "stratonovich": 0.5, "anti_ito": 0.0}
 
 
 class FlatLoss(eqx.Module):
@@ -30,6 +32,11 @@ class QuadraticLoss(NamedTuple):
     location: Float[Any, " d"]
     hessian: Float[Any, "d d"]
     offset: float
+
+
+def loss_exponent(noise_ratio: Any, reading: str = "ito") -> Any:
+    """α of the law L^(−α): 1 + 2/ε (Itô), ½ + 2/ε (Stratonovich) or 2/ε (anti-Itô)."""
+    return READINGS[reading] + 2 / noise_ratio
 
 
 def effective_noise_ratio(learning_rate: Any, strength: Any, momentum: Any = 0.0) -> Any:
@@ -86,11 +93,10 @@ def quadratic_loss(problem: Problem, at: PyTree | None = None) -> QuadraticLoss 
     curvature = np.asarray(hessian(problem, at))
     if np.linalg.eigvalsh(curvature)[0] <= 0:
         return None
-    loss = FlatLoss(problem)
     directions = np.random.default_rng(0).standard_normal((8, len(location)))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     steps = np.concatenate([np.zeros((1, len(location))), directions, 3 * directions])
-    values = in_double_precision(lambda v: jax.lax.map(loss, v), location + steps)
+    values = over_points(FlatLoss(problem), location + steps)
     expansion = values[0] + 0.5 * np.einsum("ni,ij,nj->n", steps, curvature, steps)
     # Data may be kept in single precision, and then so is the loss.
     if not np.allclose(values, expansion, rtol=1e-5, atol=1e-7 * np.max(np.abs(values))):

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
-from statsgd.arguments import is_traced, positive
+from statsgd.arguments import positive
 from statsgd.laws.bases.potential import PotentialLaw
-from statsgd.laws.law import register
-from statsgd.laws.loss_noise.loss_scaled import require_above_critical_noise
-from statsgd.laws.loss_noise.saturating import SaturatedLoss
+from statsgd.laws.law import ImproperLawError, register
+from statsgd.laws.loss_noise.loss_potential import require_above_critical_noise
+from statsgd.laws.loss_noise.saturated_loss import SaturatedLoss
+from statsgd.precision import formula
 
 _KNOTS = 100_001
 
@@ -36,14 +37,25 @@ class StrataLaw(PotentialLaw):
     setting: ClassVar[str] = "SGD, a segment and a point of zero loss, noise σL/(1 + L/L_sat)"
     exactness: ClassVar[str] = "exact for its SDE; O(learning rate) for the chain"
     citation: ClassVar[str] = "derived, for noise as in Wojtowytsch (2021), arXiv:2106.02588"
+    exact_draws: ClassVar[bool] = True
     normalized: ClassVar[bool] = True
 
     noise_ratio: Float[Any, ""]
     saturation: Float[Any, ""]
+    log_partition: Float[Any, ""]
+    """log Z."""
+    segment_share: Float[Any, ""]
+    """P(z ∈ [0, 1])."""
 
     def __init__(self, noise_ratio: Any, saturation: Any = 1.0):
         self.noise_ratio = positive("noise_ratio", noise_ratio)
         self.saturation = positive("saturation", saturation)
+        try:
+            self.require_proper()
+            found = _partition(self._loss_law)
+        except ImproperLawError:
+            found = np.float64(np.nan), np.float64(np.nan)
+        self.log_partition, self.segment_share = found
 
     @classmethod
     def examples(cls) -> Sequence[Self]:
@@ -74,42 +86,31 @@ class StrataLaw(PotentialLaw):
 
     def potential(self, params: Float[Any, "4"]) -> Float[Any, ""]:
         """U = −log[(1 + L/L_sat) L^(−α) e^(−bL)]."""
-        return -self._loss_law.log_profile(self.loss(params), jnp)
+        return -self._loss_law.log_profile(self.loss(params))
 
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless ε > 4, the critical ratio of the segment."""
-        if not is_traced(self.noise_ratio):
-            alpha = float(self._loss_law.loss_exponent)
-            require_above_critical_noise(float(self.noise_ratio), alpha, 3)
+        require_above_critical_noise(self.noise_ratio, 3)
 
-    def log_normalizer(self) -> Float[Any, ""]:
-        """log Z, by quadrature over the loss."""
-        # On {L} the volume of y is 4π√(2L − s²) dL at distance s from the zero-loss set along z.
-        segment, rest = self._masses()
-        mass = segment + rest
-        return (jnp if is_traced(mass) else np).log(4 * np.pi * mass)
+    def _log_normalizer(self) -> Float[Any, ""]:
+        return self.log_partition
 
     def segment_probability(self) -> float:
         """P(z ∈ [0, 1])."""
         self.require_proper()
-        segment, rest = self._masses()
-        return float(segment / (segment + rest))
+        return float(self.segment_share)
 
     def point_probability(self) -> float:
         """P(z > 1.5) = (1 − P(z ∈ [0, 1]))/2, the basin of the point."""
         return (1 - self.segment_probability()) / 2
 
-    def draw_variables(
-        self, key: PRNGKeyArray, shape: tuple[int, ...] = ()
-    ) -> Mapping[str, Float[Any, "*shape 4"]]:
-        """Exact independent draws, by rejection: at least half of all proposals are taken."""
-        self.require_proper()
+    def _draw(self, key: PRNGKeyArray, number: int) -> Mapping[str, Float[Any, "number 4"]]:
+        # By rejection: at least half of all proposals are taken.
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
-        number = int(np.prod(shape, dtype=int))
         found = np.empty((0, 4))
         while len(found) < number:
             found = np.concatenate([found, self._propose(rng, number + 16)])
-        return {"params": jnp.asarray(found[:number].reshape(*shape, 4), dtype=float)}
+        return {"params": found[:number]}
 
     def _propose(self, rng: np.random.Generator, number: int) -> Float[Any, "n 4"]:
         """Draws of the segment with two whole balls of codimension four, less the overlap."""
@@ -131,18 +132,23 @@ class StrataLaw(PotentialLaw):
         inside = np.where(at_point, params[:, 3] >= 1.5, params[:, 3] < 1.5)
         return params[inside]
 
-    def _masses(self) -> tuple[Any, Any]:
-        """∫ g √(2L) dL and ∫ g [πL + 2J(L)] dL, by the trapezoidal rule in log L."""
-        law = self._loss_law
-        xp = jnp if is_traced(law.shape, law.rate) else np
-        log_loss = xp.linspace(-42 / law.shape, xp.log(80 / law.rate), _KNOTS)
-        step = log_loss[1] - log_loss[0]
-        # The first factors stay in logarithms: for small a the loss itself underflows.
-        log_weight = law.log_profile(xp.exp(log_loss), xp, log_loss) + log_loss
-        log_radius = (np.log(2) + log_loss) / 2
-        segment = xp.sum(xp.exp(log_weight + log_radius))
-        # J(L) = ∫₀^s √(2L − x²) dx with s = min(½, √(2L)) = √(2L) sin(angle)
-        angle = xp.arcsin(xp.exp(xp.minimum(np.log(0.5) - log_radius, 0)))
-        caps = 2 * (angle + xp.sin(angle) * xp.cos(angle))
-        rest = xp.sum(xp.exp(log_weight + log_loss) * (np.pi + caps))
-        return step * segment, step * rest
+
+@formula
+def _partition(law: SaturatedLoss) -> tuple[Any, Any]:
+    """log Z and P(z ∈ [0, 1]), by the trapezoidal rule in log L.
+
+    On {L} the volume of y is 4π√(2L − s²) dL at distance s from the zero-loss set along z: Z is 4π
+    times ∫ g √(2L) dL on the segment and ∫ g [πL + 2J(L)] dL elsewhere.
+    """
+    low, high = -42 / law.shape, jnp.log(80 / law.rate)
+    log_loss = jnp.linspace(low, high, _KNOTS)
+    # The first factors stay in logarithms: for small a the loss itself underflows.
+    log_weight = law.log_profile(jnp.exp(log_loss), log_loss) + log_loss
+    log_radius = (jnp.log(2) + log_loss) / 2
+    segment = jnp.sum(jnp.exp(log_weight + log_radius))
+    # J(L) = ∫₀^s √(2L − x²) dx with s = min(½, √(2L)) = √(2L) sin(angle)
+    cut = log_radius > jnp.log(0.5)
+    angle = jnp.arcsin(jnp.where(cut, 0.5 * jnp.exp(-log_radius), 0.5))
+    caps = jnp.where(cut, 2 * angle + jnp.sin(2 * angle), jnp.pi)
+    total = segment + jnp.sum(jnp.exp(log_weight + log_loss) * (jnp.pi + caps))
+    return jnp.log(4 * jnp.pi * (high - low) / (_KNOTS - 1) * total), segment / total

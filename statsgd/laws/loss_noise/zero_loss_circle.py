@@ -12,11 +12,14 @@ from jax.scipy.special import i0e
 from jaxtyping import Float
 from scipy.special import ive
 
-from statsgd.arguments import count, is_traced, one_of, positive, real
+from statsgd.arguments import count, one_of, positive, real
+from statsgd.laws.bases.potential import density_model
 from statsgd.laws.law import Law, register
 from statsgd.laws.loss_noise.flatness_functionals import flatness_weight
-from statsgd.laws.loss_noise.loss_scaled import require_above_critical_noise
-from statsgd.laws.loss_noise.saturating import SaturatedLoss
+from statsgd.laws.loss_noise.loss_potential import require_above_critical_noise
+from statsgd.laws.loss_noise.saturated_loss import SaturatedLoss
+from statsgd.laws.loss_noise.torus import are_angles
+from statsgd.precision import formula
 
 
 @register
@@ -72,14 +75,12 @@ class ZeroLossCircleLaw(Law):
 
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless ε > 4/(q−2)."""
-        if not is_traced(self.noise_ratio):
-            alpha = float(self.loss_law.loss_exponent)
-            require_above_critical_noise(float(self.noise_ratio), alpha, self.codimension)
+        require_above_critical_noise(self.noise_ratio, self.codimension)
 
+    @formula
     def curvature(self, angle: Any) -> Any:
         """h(ϕ) = e^(a cos ϕ)."""
-        xp = jnp if is_traced(angle, self.modulation) else np
-        return xp.exp(self.modulation * xp.cos(angle))
+        return jnp.exp(self.modulation * jnp.cos(angle))
 
     def concentration(self, tube: str = "loss") -> float:
         """Von Mises concentration of ϕ about π: qa/2 (`"loss"` tube and marginal) or αa
@@ -105,10 +106,7 @@ class ZeroLossCircleLaw(Law):
         self.require_proper()
         q = self.codimension
         if obs is not None:
-            flat = dist.ImproperUniform(dist.constraints.real_vector, (), (self.dimension,))
-            with numpyro.plate("replica", obs.shape[0]):
-                params = numpyro.sample("params", flat, obs=obs)
-                numpyro.factor("stationary_law", self.log_density(params))
+            density_model(self, dist.constraints.real_vector, obs)
             return
         # Concentration must not be negative: a < 0 moves the flat side to ϕ = 0.
         kappa = q * self.modulation / 2
@@ -120,14 +118,12 @@ class ZeroLossCircleLaw(Law):
         y = radius * normal / jnp.linalg.norm(normal)
         numpyro.deterministic("params", jnp.concatenate([angle[None], y]))
 
-    def log_density(self, params: Float[Any, "... d"]) -> Float[Any, "..."]:
-        """Log density of (ϕ, y); leading axes are batch axes. Concrete values give float64."""
-        self.require_proper()
-        traced = is_traced(params, self.modulation, self.noise_ratio, self.saturation)
-        xp = jnp if traced else np
-        state = params if traced else np.asarray(params, dtype=np.float64)
-        loss = 0.5 * self.curvature(state[..., 0]) * xp.sum(state[..., 1:] ** 2, -1)
-        kappa = xp.abs(self.codimension * self.modulation / 2)
-        bessel = i0e(kappa) if traced else ive(0, kappa)
-        log_circle = np.log(2 * np.pi) + xp.log(bessel) + kappa
-        return self.loss_law.log_profile(loss, xp) - log_circle - self.loss_law.log_mass()
+    def _log_density(self, params: Float[Any, " d"]) -> Float[Any, ""]:
+        loss = 0.5 * self.curvature(params[0]) * jnp.sum(params[1:] ** 2)
+        kappa = jnp.abs(self.codimension * self.modulation / 2)
+        log_circle = jnp.log(2 * jnp.pi * i0e(kappa)) + kappa
+        value = self.loss_law.log_profile(loss) - log_circle - self.loss_law.log_mass()
+        return jnp.where(are_angles(params[:1]), value, -jnp.inf)
+
+    def _mean(self, variable: str) -> Float[Any, " d"]:
+        return np.zeros(self.dimension)  # by symmetry, also of the angle about 0

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from statsgd.arguments import is_traced
 from statsgd.laws.bases.line import LineTable, tabulate
-from statsgd.laws.loss_noise.scalar_noise import READINGS
+from statsgd.laws.loss_noise.setting import READINGS
 from statsgd.laws.valleys.coordinate import Constant, ValleyCoordinate
 from statsgd.precision import over_points
 

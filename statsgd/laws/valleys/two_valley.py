@@ -16,7 +16,7 @@ from statsgd.dynamics.noise import Anisotropic, HessianScaled, Isotropic
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.bases.potential import density_model
 from statsgd.laws.law import ImproperLawError, Law, register
-from statsgd.laws.loss_noise.scalar_noise import READINGS
+from statsgd.laws.loss_noise.setting import READINGS
 from statsgd.precision import formula, in_double_precision
 from statsgd.problems import Problem
 from statsgd.problems.two_valley import FrozenTwoValley, TwoValleyLandscape

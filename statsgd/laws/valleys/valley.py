@@ -14,7 +14,7 @@ from statsgd.dynamics.sgd import SGD
 from statsgd.laws.bases.line import LineTable
 from statsgd.laws.bases.potential import density_model
 from statsgd.laws.law import ImproperLawError, Law, register
-from statsgd.laws.loss_noise.scalar_noise import READINGS
+from statsgd.laws.loss_noise.setting import READINGS
 from statsgd.laws.valleys.averaging import (
     AveragedValley,
     across_table,

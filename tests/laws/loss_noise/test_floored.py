@@ -13,7 +13,7 @@ from statsgd.laws.loss_noise import (
     log_loss_mfpt_1d,
     regression_tail_index,
 )
-from statsgd.laws.loss_noise.loss_scaled import unequal_wells
+from statsgd.laws.loss_noise.loss_potential import unequal_wells
 from statsgd.precision import in_double_precision
 from statsgd.problems import landscape, population_risk
 
@@ -60,7 +60,7 @@ def test_density_is_the_power_of_the_loss_and_normalised():
     assert np.trapezoid(density, x) == pytest.approx(1, abs=1e-6)
     power = ((x - 0.3) ** 2 + 0.5) ** -3.5
     np.testing.assert_allclose(density / density[0], power / power[0], rtol=1e-10)
-    np.testing.assert_allclose(law.quantile(law.cdf(np.array([[0.7]]))), [[0.7]])
+    np.testing.assert_allclose(law.quantile(law.cdf(np.array([0.7]))), [[0.7]])
     traced = jax.jit(lambda v: law.log_density(v))(np.array([0.7]))
     assert float(traced) == pytest.approx(float(law.log_density(np.array([0.7]))), rel=1e-5)
 
@@ -147,7 +147,7 @@ def test_bulk_of_real_regression_follows_the_law():
     x = tree["endpoints"]["params"].values[:, 0]
     law = FlooredLossScaledLaw.label_noise_regression(1.0, 0.05, 1)
     for q in (0.25, 0.75):
-        place = law.quantile(np.array([q]))
+        place = law.quantile(np.array(q))
         # four standard errors (0.3 %) and the O(η) difference of chain and SDE, half of 3 % in sd
         assert abs(np.mean(x < place) - q) < 4 * np.sqrt(q * (1 - q) / n) + 0.008
     # The assumption broken: the Gaussian limit misses the bulk of a heavy-tailed chain.

@@ -8,7 +8,8 @@ import statsgd
 from statsgd import SGD, noise
 from statsgd.laws import ImproperLawError, LossScaledLaw, ScalarNoiseLaw
 from statsgd.laws.loss_noise import effective_noise_ratio
-from statsgd.laws.loss_noise.loss_scaled import cosine_loss, unequal_wells
+from statsgd.laws.loss_noise.loss_potential import unequal_wells
+from statsgd.laws.loss_noise.torus import cosine_loss
 from statsgd.precision import in_double_precision
 from statsgd.problems import landscape
 

@@ -46,7 +46,7 @@ def test_density_integrates_to_one_and_matches_the_loss_law():
     loss = np.exp(log_loss)
     points = law.location + np.sqrt(2 * loss)[:, None] * [1.0, 0, 0]
     points[:, 0] = law.location[0] + np.sqrt(2 * loss)
-    density = np.exp(law.loss_law.log_profile(loss, np) - law.loss_law.log_mass()) * 6.0
+    density = np.exp(law.loss_law.log_profile(loss) - law.loss_law.log_mass()) * 6.0
     volume = 4 * np.pi * np.sqrt(2 * loss) / 6.0
     np.testing.assert_allclose(
         np.log(density[85_000:]), law.log_density(points[85_000:]), atol=1e-6
@@ -169,7 +169,7 @@ def test_strata_density_is_normalised():
             total += np.trapezoid(p * 4 * np.pi * r**3, log_r)
     assert total * (z[2] - z[0]) == pytest.approx(np.exp(law.log_normalizer()), rel=5e-3)
     assert in_double_precision(law.potential, np.array([0.3, 0, 0, 0.5])) == pytest.approx(
-        -law._loss_law.log_profile(0.045, np)
+        -law._loss_law.log_profile(0.045)
     )
 
 
@@ -190,7 +190,7 @@ def test_strata_draws(epsilon, saturation):
     def over_r(places, limit):
         log_r = np.linspace(-300, np.log(limit), 6001)
         loss = 0.5 * (np.exp(2 * log_r) + places[:, None] ** 2)
-        density = np.exp(law._loss_law.log_profile(loss, np) + 3 * log_r)
+        density = np.exp(law._loss_law.log_profile(loss) + 3 * log_r)
         return 4 * np.pi * np.trapezoid(density, log_r)
 
     for limit, low, high in ((0.2, 0, 1), (1.0, 0, 1), (1.0, 1, 1.5), (100.0, 1, 1.25)):
