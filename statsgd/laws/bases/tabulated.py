@@ -172,6 +172,7 @@ def _potential_at(params: Float[Any, " d"], law: PotentialLaw) -> Float[Any, ""]
 
 def table_of(law: PotentialLaw, support: Support) -> LineTable:
     """exp(−U) tabulated on its support."""
+
     def log_mass(x: Float[Any, " n"]) -> Float[Any, " n"]:
         return -jax.lax.map(law.potential, x[:, None], batch_size=1024)
 
