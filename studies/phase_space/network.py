@@ -8,9 +8,10 @@ import xarray as xr
 from jaxtyping import Float, PyTree
 
 import statsgd
+from statsgd.ensembles import Trajectories
 from statsgd.laws import HeavyBallGaussian
 from statsgd.laws.local_quadratic import LocalQuadratic, local_quadratic
-from statsgd.measures import Trajectories, mean_square_step, trajectories
+from statsgd.measures import mean_square_step, trajectories
 from statsgd.problems import EmpiricalRisk, minimise
 from studies.digits_network import digits_network
 from studies.phase_space.displacement import Journey, exponent_claim, setting_name, speed_claim

@@ -13,7 +13,7 @@ from statsgd.arguments import count
 from statsgd.dynamics import Dynamics
 from statsgd.dynamics.grid import Grid
 from statsgd.dynamics.launch import launch
-from statsgd.measures.exits import ExitTimes
+from statsgd.measures.escape.exits import ExitTimes
 from statsgd.problems import Problem
 
 type Region = Callable[[PyTree], Bool[Any, ""]]

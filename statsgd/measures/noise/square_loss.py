@@ -9,10 +9,10 @@ from jaxtyping import Array, Float, PyTree
 
 from statsgd.arguments import count, is_traced
 from statsgd.dynamics.noise.minibatch import all_examples
-from statsgd.measures.alignment import LossScaledAlignment
-from statsgd.measures.evaluation import evaluate, flat_point
-from statsgd.measures.operators import complete
-from statsgd.measures.stability import mean_square_iteration, repeat_factor
+from statsgd.measures.curvature.operators import complete
+from statsgd.measures.noise.alignment import LossScaledAlignment
+from statsgd.measures.noise.mean_square import mean_square_iteration, repeat_factor
+from statsgd.precision import in_double_precision
 from statsgd.problems import EmpiricalRisk
 
 type Residual = Callable[[PyTree, PyTree], Float[Any, ""]]
@@ -34,28 +34,32 @@ def square_loss_alignment(
     Source: Wu, Wang, Su (2022), arXiv:2207.02628.
     """
 
-    def align(flat: Float[Array, " d"]) -> tuple[LossScaledAlignment, Any]:
-        e, a = residuals_and_gradients(problem, flat, residual)
-        number, loss = len(e), jnp.mean(e**2) / 2
-        products = a @ a.T / number
-        # b_i = e_i a_i − ∇L: its products with the a_j, and among themselves.
-        mixed = e[:, None] * products
-        mixed = mixed - jnp.mean(mixed, axis=0)
-        noisy = mixed * e
-        noisy = noisy - jnp.mean(noisy, axis=1, keepdims=True)
-        product = jnp.sum(mixed**2)
-        size, strength = jnp.linalg.norm(products), jnp.linalg.norm(noisy)
-        found = LossScaledAlignment(
-            product / (2 * loss * size**2),
-            product / (strength * size),
-            strength / (2 * loss * size),
-        )
-        return found, loss
-
-    found, loss = evaluate(align, flat_point(problem, params))
+    found, loss = in_double_precision(_alignment, problem, params, residual)
     if not is_traced(loss) and loss == 0:
         raise ValueError("loss is zero: alignment factor undefined at an exact interpolating point")
     return found
+
+
+def _alignment(
+    problem: EmpiricalRisk, params: PyTree, residual: Residual
+) -> tuple[LossScaledAlignment, Float[Array, ""]]:
+    """The alignment, and the loss."""
+    e, a = residuals_and_gradients(problem, params, residual)
+    number, loss = len(e), jnp.mean(e**2) / 2
+    products = a @ a.T / number
+    # b_i = e_i a_i − ∇L: its products with the a_j, and among themselves.
+    mixed = e[:, None] * products
+    mixed = mixed - jnp.mean(mixed, axis=0)
+    noisy = mixed * e
+    noisy = noisy - jnp.mean(noisy, axis=1, keepdims=True)
+    product = jnp.sum(mixed**2)
+    size, strength = jnp.linalg.norm(products), jnp.linalg.norm(noisy)
+    found = LossScaledAlignment(
+        product / (2 * loss * size**2),
+        product / (strength * size),
+        strength / (2 * loss * size),
+    )
+    return found, loss
 
 
 class SquareLossStability(NamedTuple):
@@ -90,42 +94,46 @@ def square_loss_stability(
     """
     b = repeat_factor(problem.num_examples, count("batch_size", batch_size), sampling)
 
-    def bounds(flat: Float[Array, " d"]) -> SquareLossStability:
-        e, gradients = residuals_and_gradients(problem, flat, residual)
-        left, singular, _ = jnp.linalg.svd(gradients, full_matrices=False)
-        singular = jnp.where(singular > _RANK_TOLERANCE * singular[0], singular, 0.0)
-        a, h = left * singular, singular**2 / len(e)
-        # Directions without curvature take no part.
-        total = jnp.where((h[:, None] > 0) & (h > 0), h[:, None] + h, jnp.inf)
+    return in_double_precision(_bounds, problem, params, residual, b)
 
-        def advance(carry: tuple[Any, Any, Any, Any]) -> tuple[Any, Any, Any, Any]:
-            p, size, _, rounds = carry
-            x = mean_square_iteration(a, h, b, p, total)
-            grown = jnp.linalg.norm(x)
-            return x / grown, grown, size, rounds + 1
 
-        def going(carry: tuple[Any, Any, Any, Any]) -> Any:
-            _, size, before, rounds = carry
-            return (jnp.abs(size - before) > _TOLERANCE * size) & (rounds < _ROUNDS)
+def _bounds(
+    problem: EmpiricalRisk, params: PyTree, residual: Residual, b: Any
+) -> SquareLossStability:
+    e, gradients = residuals_and_gradients(problem, params, residual)
+    left, singular, _ = jnp.linalg.svd(gradients, full_matrices=False)
+    singular = jnp.where(singular > _RANK_TOLERANCE * singular[0], singular, 0.0)
+    a, h = left * singular, singular**2 / len(e)
+    # Directions without curvature take no part.
+    total = jnp.where((h[:, None] > 0) & (h > 0), h[:, None] + h, jnp.inf)
 
-        start = (jnp.eye(len(h), dtype=h.dtype), jnp.ones(()), jnp.zeros(()), 0)
-        size = jax.lax.while_loop(going, advance, advance(start))[1]
-        fourth = jnp.mean(jnp.sum(a**2, axis=1) ** 2)
-        return SquareLossStability(
-            2 / size,
-            2 * jnp.sum(h) / ((1 - b) * jnp.sum(h**2) + b * fourth),
-            2 / (b * jnp.sum(h)),
-            2 / jnp.max(h),
-            jnp.max(jnp.abs(e)),
-        )
+    def advance(carry: tuple[Any, Any, Any, Any]) -> tuple[Any, Any, Any, Any]:
+        p, size, _, rounds = carry
+        x = mean_square_iteration(a, h, b, p, total)
+        grown = jnp.linalg.norm(x)
+        return x / grown, grown, size, rounds + 1
 
-    return evaluate(bounds, flat_point(problem, params))
+    def going(carry: tuple[Any, Any, Any, Any]) -> Any:
+        _, size, before, rounds = carry
+        return (jnp.abs(size - before) > _TOLERANCE * size) & (rounds < _ROUNDS)
+
+    start = (jnp.eye(len(h), dtype=h.dtype), jnp.ones(()), jnp.zeros(()), 0)
+    size = jax.lax.while_loop(going, advance, advance(start))[1]
+    fourth = jnp.mean(jnp.sum(a**2, axis=1) ** 2)
+    return SquareLossStability(
+        2 / size,
+        2 * jnp.sum(h) / ((1 - b) * jnp.sum(h**2) + b * fourth),
+        2 / (b * jnp.sum(h)),
+        2 / jnp.max(h),
+        jnp.max(jnp.abs(e)),
+    )
 
 
 def residuals_and_gradients(
-    problem: EmpiricalRisk, flat: Float[Array, " d"], residual: Residual
+    problem: EmpiricalRisk, params: PyTree, residual: Residual
 ) -> tuple[Float[Array, " N"], Float[Array, "N d"]]:
     """e of every example and its gradient."""
+    flat = problem.flatten(params)
 
     def one(example: PyTree) -> tuple[Any, Any]:
         return jax.value_and_grad(
