@@ -56,8 +56,8 @@ class BasinLabel(eqx.Module):
 
     problem: Problem
     minima: Float[Any, "k d"]
-    radius: float
-    tolerance: float
+    radius: Float[Any, ""]
+    tolerance: Float[Any, ""]
     steps: int = eqx.field(static=True)
 
     def __init__(
@@ -75,8 +75,8 @@ class BasinLabel(eqx.Module):
             raise ValueError(
                 f"minima must have shape (k, {problem.dimension}), got {self.minima.shape}"
             )
-        self.radius = float(positive("radius", radius))
-        self.tolerance = float(positive("tolerance", tolerance))
+        self.radius = positive("radius", radius)
+        self.tolerance = positive("tolerance", tolerance)
         self.steps = count("steps", steps)
 
     def __call__(self, params: Float[Any, " d"]) -> Int[Any, ""]:

@@ -51,11 +51,16 @@ def first_passage(
     lanes = launch(
         problem, Grid(dynamics, {}), start, replicas=number, seeds=[seed], steps=total, phases=1
     )
-    outside = int(np.sum(~np.asarray(jax.jit(jax.vmap(inside))(lanes.state.params))))
+    outside = int(np.sum(~np.asarray(_held(inside, lanes.state.params))))
     if outside:
         raise ValueError(f"start must lie inside the region, got {outside} replicas outside")
     taken, left = _run(dynamics, problem, inside, lanes.key, lanes.state, jnp.int32(total), size)
     return ExitTimes(np.asarray(taken, dtype=np.float64), np.asarray(left))
+
+
+@eqx.filter_jit
+def _held(inside: Region, params: PyTree) -> Bool[Any, " replica"]:
+    return jax.vmap(inside)(params)
 
 
 @eqx.filter_jit
