@@ -35,9 +35,9 @@ def in_double_precision(function: Callable[..., Any], *arguments: PyTree, **keyw
     """
     if is_traced(function, arguments, keywords):
         return function(*arguments, **keywords)
+    if isinstance(function, jax.stages.Wrapped):  # compiled once is enough
+        function = function.__wrapped__
     with jax.enable_x64(True):
-        # Under one jit: run eagerly, operations on NumPy constants that the function closes over
-        # can meet buffers that an earlier call converted to the other precision.
         found = _compiled(*_widened((function, arguments, keywords)))
         return jax.tree.map(_as_numpy, found)
 
@@ -93,7 +93,19 @@ def _at_each(function: Any, points: Float[Any, "n d"], arguments: Any) -> Any:
 
 @eqx.filter_jit
 def _compiled(function: Any, arguments: Any, keywords: Any) -> Any:
-    return function(*arguments, **keywords)
+    arrays, rest = eqx.partition((function, arguments, keywords), eqx.is_array)
+
+    def call(arrays):
+        function, arguments, keywords = eqx.combine(arrays, rest)
+        return function(*arguments, **keywords)
+
+    program, shapes = jax.make_jaxpr(call, return_shape=True)(arrays)
+    # JAX remembers a NumPy array that a function closes over by its identity, in one precision, for
+    # as long as a program holds it: a program kept here would hand its float64 form to programs in
+    # float32. So it holds copies.
+    constants = [np.array(c) if isinstance(c, np.ndarray) else c for c in program.consts]
+    found = jax.core.eval_jaxpr(program.jaxpr, constants, *jax.tree.leaves(arrays))
+    return jax.tree.unflatten(jax.tree.structure(shapes), found)
 
 
 def _widened(tree: PyTree) -> PyTree:
@@ -108,8 +120,9 @@ def _widened(tree: PyTree) -> PyTree:
 
 
 def _wide(leaf: Any) -> Any:
+    # A copy, always: JAX remembers by its identity which buffer an array became, in one precision.
     if eqx.is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating):
-        return np.asarray(leaf, dtype=np.float64)
+        return np.array(leaf, dtype=np.float64)
     return leaf
 
 

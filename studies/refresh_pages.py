@@ -13,9 +13,9 @@ import pandas as pd
 
 from statsgd import laws
 from statsgd.kernels import KERNELS
-from statsgd.laws.topics import TOPICS
 from statsgd.noise import NOISES
 from statsgd.reports import judged
+from studies.topics import TOPICS
 
 README = Path(__file__).parents[1] / "README.md"
 CATALOGUE = Path(__file__).parent / "catalogue.md"
@@ -138,7 +138,7 @@ def _deciding_quantity(section: dict) -> str:
 
 
 def atlas_table(atlas: Mapping[str, dict]) -> dict:
-    """What `statsgd.laws.expected_error` reads: axes and total variation of every law."""
+    """What `statsgd.laws.atlas.expected_error` reads: axes and total variation of every law."""
     table = {}
     for name, entry in atlas.items():
         if name == "errata":

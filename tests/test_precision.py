@@ -61,6 +61,17 @@ def test_second_calls_compile_nothing():
     assert count() == 1
 
 
+def test_an_array_that_a_function_closes_over_keeps_the_precision_of_later_programs():
+    matrix = np.array([[2.0, 1.0], [0.0, 3.0]])
+
+    def image(x):
+        return jnp.asarray(matrix) @ x
+
+    assert in_double_precision(image, np.ones(2)).dtype == np.float64
+    assert jnp.asarray(matrix).dtype == jnp.float32
+    assert jax.jit(image)(jnp.ones(2)).dtype == jnp.float32
+
+
 @pytest.mark.parametrize("lead", [(), (1,), (9,), (2, 3), (0,), (BATCHES[-1] + 1,)])
 def test_points_may_have_any_leading_axes(lead):
     points = np.random.default_rng(0).normal(size=(*lead, 2))

@@ -12,10 +12,10 @@ from scipy.special import ndtr
 from statsgd.arguments import finite_array, positive
 from statsgd.estimate import Estimate
 from statsgd.laws import GaussianLaw, Law
+from statsgd.laws.bases.tabulated import TabulatedLaw
 from statsgd.laws.discrepancy import law_masses
-from statsgd.laws.grid import Grid, total_variation
-from statsgd.laws.grid_law import GridLaw
-from statsgd.laws.tabulated import TabulatedLaw
+from statsgd.laws.grids.grid import Grid, total_variation
+from statsgd.laws.grids.grid_law import GridLaw
 
 _CELLS = 800  # between exact marginals
 _COUNTED = 40  # where points are counted

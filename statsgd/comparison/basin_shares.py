@@ -11,8 +11,8 @@ from statsgd.comparison.samples import Clusters
 from statsgd.comparison.statistics import cluster_mean
 from statsgd.estimate import Estimate
 from statsgd.laws import Law
-from statsgd.laws.grid_law import GridLaw
-from statsgd.laws.tabulated import TabulatedLaw
+from statsgd.laws.bases.tabulated import TabulatedLaw
+from statsgd.laws.grids.grid_law import GridLaw
 from statsgd.precision import in_double_precision
 
 

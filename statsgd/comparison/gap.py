@@ -11,8 +11,8 @@ from statsgd.comparison.dependence import thin_by_effective_size
 from statsgd.comparison.samples import read_chains, read_ensemble
 from statsgd.laws import DiscreteChainLaw, FokkerPlanckLaw, Law
 from statsgd.laws.discrepancy import law_masses
-from statsgd.laws.grid import Grid, total_variation
-from statsgd.laws.grid_law import GridLaw
+from statsgd.laws.grids.grid import Grid, total_variation
+from statsgd.laws.grids.grid_law import GridLaw
 
 #: The parts, in order, and the whole.
 PARTS = ("Monte Carlo", "finite learning rate", "theory", "sampler", "all together")

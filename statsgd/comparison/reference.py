@@ -10,7 +10,7 @@ from jaxtyping import Float
 from statsgd.comparison.dependence import Thinned, thin_by_effective_size
 from statsgd.comparison.samples import Clusters, read_chains, stretches
 from statsgd.laws import Law
-from statsgd.laws.tabulated import TabulatedLaw
+from statsgd.laws.bases.tabulated import TabulatedLaw
 
 #: Exact draws for the moments of a law that does not state them.
 _FOR_MOMENTS = 100_000

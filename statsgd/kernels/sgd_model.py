@@ -11,7 +11,7 @@ from statsgd.arguments import one_of, positive
 from statsgd.dynamics.noise import Isotropic
 from statsgd.dynamics.sgd import SGD
 from statsgd.kernels.kernel_state import Potential
-from statsgd.laws.local_quadratic import local_quadratic
+from statsgd.laws.minimum.local_quadratic import local_quadratic
 from statsgd.problems import Problem
 
 #: Relative size of CH − HC above which a potential is held not to exist.

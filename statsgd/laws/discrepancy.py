@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 from statsgd.arguments import finite_array
-from statsgd.laws.grid import Grid, total_variation
-from statsgd.laws.grid_law import GridLaw
+from statsgd.laws.grids.grid import Grid, total_variation
+from statsgd.laws.grids.grid_law import GridLaw
 from statsgd.laws.law import Law
 from statsgd.precision import in_double_precision
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, PyTree
 import statsgd
 from statsgd.dynamics.noise.gradient_noise import GradientNoise
 from statsgd.estimate import Estimate
-from statsgd.laws.gaussian import square_root
+from statsgd.laws.bases.gaussian import square_root
 from statsgd.measures import exit_times, hessian, isotropic_ratio, mean_over_clusters, over_replicas
 from statsgd.noise import Minibatch, NoNoise, TraceMatched
 from statsgd.precision import in_double_precision

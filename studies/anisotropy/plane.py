@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, PRNGKeyArray, PyTree
 import statsgd
 from statsgd.comparison import Claim, Quantity
 from statsgd.dynamics.noise.gradient_noise import GradientNoise
-from statsgd.laws import leave_probability
+from statsgd.laws.gibbs import leave_probability
 from statsgd.measures import exit_times, hessian, mean_over_clusters, survival_curve
 from statsgd.measures.escape.exits import ExitTimes
 from statsgd.noise import Minibatch, TraceMatched

@@ -10,7 +10,6 @@ from scipy.stats import norm
 from statsgd import SGD, noise
 from statsgd.comparison import Marginal
 from statsgd.laws import (
-    DataMoments,
     DiagonalNetworkLaw,
     DiscreteChainLaw,
     InfiniteDepthNetworkLaw,
@@ -18,9 +17,10 @@ from statsgd.laws import (
     NoiseEquilibrium,
     RescalingGibbs,
 )
-from statsgd.laws.discrete_chain import FiniteNoise
-from statsgd.laws.grid import Grid, GridWarning
-from statsgd.laws.slope import SlopeLaw
+from statsgd.laws.bases.slope import SlopeLaw
+from statsgd.laws.grids.discrete_chain import FiniteNoise
+from statsgd.laws.grids.grid import Grid, GridWarning
+from statsgd.laws.networks import DataMoments
 from statsgd.problems import EmpiricalRisk, diagonal_linear_network, landscape, linear_network
 from studies.atlas_families.family import Cell, Effort, register, simulated
 

@@ -14,7 +14,7 @@ import numpy as np
 import statsgd
 from statsgd.comparison import Marginal
 from statsgd.laws import DiscreteChainLaw, FokkerPlanckLaw, Law
-from statsgd.laws.grid import Grid, GridWarning, total_variation
+from statsgd.laws.grids.grid import Grid, GridWarning, total_variation
 from statsgd.problems import Problem
 
 

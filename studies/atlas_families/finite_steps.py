@@ -16,7 +16,7 @@ from statsgd.laws import (
     EpochNoiseGaussian,
     LogMultiplicativeWalk,
 )
-from statsgd.laws.grid import Grid, GridWarning
+from statsgd.laws.grids.grid import Grid, GridWarning
 from statsgd.problems import landscape, linear_regression
 from studies.atlas_families.family import Cell, Effort, register, simulated
 from studies.atlas_families.loss_scaled import growing_wells, saddle

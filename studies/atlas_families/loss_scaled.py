@@ -20,8 +20,8 @@ from statsgd.laws import (
     SaturatingLossScaledLaw,
     ScalarNoiseLaw,
 )
-from statsgd.laws.grid import Grid, GridWarning
-from statsgd.laws.loss_scaled_setting import FlatLoss
+from statsgd.laws.grids.grid import Grid, GridWarning
+from statsgd.laws.loss_noise.setting import FlatLoss
 from statsgd.problems import landscape
 from studies.atlas_families.family import Cell, Effort, against_chain, register
 

@@ -5,13 +5,8 @@ import numpy as np
 
 from statsgd.comparison import Marginal
 from statsgd.kernels import MeanFieldFunctional
-from statsgd.laws import (
-    MeanFieldLaw,
-    MeanFieldLimit,
-    QuadraticMeanField,
-    particle_sgd,
-    tanh_features,
-)
+from statsgd.laws import MeanFieldLaw, MeanFieldLimit, QuadraticMeanField
+from statsgd.laws.mean_field import particle_sgd, tanh_features
 from statsgd.problems import landscape
 from studies.atlas_families.family import Cell, Effort, register, simulated
 

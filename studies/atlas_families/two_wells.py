@@ -17,7 +17,7 @@ from statsgd.laws import (
     Law,
     TwoBasinGibbs,
 )
-from statsgd.laws.grid import Grid, GridWarning
+from statsgd.laws.grids.grid import Grid, GridWarning
 from statsgd.problems import Problem, landscapes, two_basins
 from statsgd.problems.two_basins import TwoBasinLoss
 from studies.atlas_families.family import Cell, Effort, against_chain, register, simulated

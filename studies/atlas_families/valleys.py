@@ -12,14 +12,13 @@ from statsgd import SGD, noise
 from statsgd.comparison import Marginal
 from statsgd.dynamics.noise.injected import GaussianNoise
 from statsgd.laws import (
-    CosineCurvature,
     TwoValleyLaw,
     ValleyEntropyLaw,
     ValleyLaw,
     ValleySharpnessLaw,
     ZeroLossCircleLaw,
-    two_valley_chain_law,
 )
+from statsgd.laws.valleys import CosineCurvature, two_valley_chain_law
 from statsgd.problems import TwoValleyLandscape, landscape
 from studies.atlas_families.family import Cell, Effort, register, simulated
 

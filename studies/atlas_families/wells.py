@@ -7,7 +7,7 @@ import numpy as np
 
 from statsgd import SGD, noise
 from statsgd.laws import DiscreteChainLaw, FlooredLossScaledLaw, FokkerPlanckLaw
-from statsgd.laws.grid import Grid, GridWarning
+from statsgd.laws.grids.grid import Grid, GridWarning
 from statsgd.problems import Problem, landscapes
 from studies.atlas_families.family import Cell, Effort, against_chain, register
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from statsgd import SGD, noise
 from statsgd.comparison import Marginal
 from statsgd.laws import SaturatingLossScaledLaw, StrataLaw, TorusPowerOfLossLaw
-from statsgd.laws.loss_scaled import cosine_loss
+from statsgd.laws.loss_noise.loss_scaled import cosine_loss
 from statsgd.problems import landscape, landscapes
 from studies.atlas_families.family import Cell, Effort, register, simulated
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, PyTree
 import statsgd
 from statsgd import SGD, noise
 from statsgd.comparison import Claim
-from statsgd.laws import linear_network_equilibrium
+from statsgd.laws.balance import linear_network_equilibrium
 from statsgd.measures import jackknife, mean_over_runs
 from statsgd.problems import linear_network, multilayer_perceptron
 from statsgd.reports.charts import Chart, Series

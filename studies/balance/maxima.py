@@ -10,7 +10,8 @@ import statsgd
 from statsgd import SGD, OptaxDynamics, noise
 from statsgd.comparison import Claim
 from statsgd.estimate import Estimate
-from statsgd.laws import LogMultiplicativeWalk, collapse_window
+from statsgd.laws import LogMultiplicativeWalk
+from statsgd.laws.loss_noise import collapse_window
 from statsgd.measures import mean_over_clusters
 from statsgd.problems import EmpiricalRisk, empirical_risk
 from statsgd.reports.charts import Chart, Series

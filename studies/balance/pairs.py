@@ -11,14 +11,14 @@ from jaxtyping import Float
 import statsgd
 from statsgd import SGD, noise
 from statsgd.comparison import Claim, Quantity
-from statsgd.laws import (
-    DataMoments,
+from statsgd.laws.balance import (
     charge,
     charge_trajectory,
     langevin_charge_growth,
     pair_balance_step,
     rescaling_generator,
 )
+from statsgd.laws.networks import DataMoments
 from statsgd.measures import mean_over_clusters
 from statsgd.problems import (
     Landscape,

@@ -9,10 +9,8 @@ from jaxtyping import Float
 import statsgd
 from statsgd import SGD, noise
 from statsgd.comparison import Claim, Quantity
-from statsgd.laws import (
-    DataMoments,
-    DiagonalNetworkLaw,
-)
+from statsgd.laws import DiagonalNetworkLaw
+from statsgd.laws.networks import DataMoments
 from statsgd.problems import DiagonalLinearNetwork, diagonal_linear_network
 from statsgd.problems.networks import slope
 from statsgd.reports.charts import Chart, Series

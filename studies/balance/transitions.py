@@ -7,9 +7,9 @@ from scipy.optimize import brentq
 import statsgd
 from statsgd import SGD, noise
 from statsgd.comparison import Claim, Quantity
-from statsgd.laws import (
+from statsgd.laws import DiagonalNetworkLaw
+from statsgd.laws.networks import (
     DataMoments,
-    DiagonalNetworkLaw,
     bimodal_end,
     collapse_exponent,
     learning_regime,

@@ -6,8 +6,8 @@ import xarray as xr
 
 import statsgd
 from statsgd.comparison import Claim, Quantity
-from statsgd.laws import (
-    Gibbs,
+from statsgd.laws import Gibbs
+from statsgd.laws.gibbs import (
     PiecewiseDiffusion,
     curvature_noise_escape_time,
     gibbs_temperature,

@@ -7,7 +7,8 @@ import xarray as xr
 
 import statsgd
 from statsgd.comparison import Claim, Quantity
-from statsgd.laws import EffectivePotentialGibbs, equal_weight_batch_size, well_weights
+from statsgd.laws import EffectivePotentialGibbs
+from statsgd.laws.gibbs import equal_weight_batch_size, well_weights
 from statsgd.problems import landscapes
 from statsgd.reports import Chart, Series
 from studies.batch_size.wells import (

@@ -8,7 +8,7 @@ import xarray as xr
 import statsgd
 from statsgd.comparison import Claim, Quantity
 from statsgd.estimate import Estimate
-from statsgd.laws import kramers_escape_time, mean_first_passage_1d
+from statsgd.laws.gibbs import kramers_escape_time, mean_first_passage_1d
 from statsgd.measures import escape_rate, survival_curve
 from statsgd.reports import Chart, Series
 from studies.batch_size.wells import ARRIVED, DAI, SHARP, Case, Course, Exact, Wells

@@ -13,8 +13,9 @@ from scipy.optimize import brentq
 import statsgd
 from statsgd.arguments import non_negative
 from statsgd.dynamics.noise.injected import IsotropicNoise
-from statsgd.laws import DiscreteChainLaw, Grid
-from statsgd.laws.escape import derivatives_on_line
+from statsgd.laws import DiscreteChainLaw
+from statsgd.laws.gibbs.escape import derivatives_on_line
+from statsgd.laws.grids import Grid
 from statsgd.measures import exit_times
 from statsgd.measures.escape.exits import ExitTimes
 from statsgd.problems import Landscape, Problem, landscape, landscapes

@@ -5,14 +5,10 @@ from scipy.optimize import brentq, minimize_scalar
 
 import statsgd
 from statsgd import SGD, noise
-from statsgd.laws import (
-    DataMoments,
-    FokkerPlanckLaw,
-    balance_rate,
-    collapse_exponent,
-    rescaling_generator,
-)
-from statsgd.laws.grid import Grid
+from statsgd.laws import FokkerPlanckLaw
+from statsgd.laws.balance import balance_rate, rescaling_generator
+from statsgd.laws.grids.grid import Grid
+from statsgd.laws.networks import DataMoments, collapse_exponent
 from statsgd.problems import diagonal_linear_network
 from studies.atlas_families.family import Effort
 from studies.errata.erratum import Curves, register

@@ -7,15 +7,9 @@ from scipy.optimize import brentq
 
 import statsgd
 from statsgd.dynamics import Diffusion
-from statsgd.laws import (
-    DataMoments,
-    DiagonalNetworkLaw,
-    FokkerPlanckLaw,
-    InterpolationLaw,
-    absorption_probability,
-    learning_regime,
-)
-from statsgd.laws.grid import Grid
+from statsgd.laws import DiagonalNetworkLaw, FokkerPlanckLaw, InterpolationLaw
+from statsgd.laws.grids.grid import Grid
+from statsgd.laws.networks import DataMoments, absorption_probability, learning_regime
 from statsgd.problems import landscape
 from studies.atlas_families.family import Effort
 from studies.errata.erratum import Curves, register

@@ -5,14 +5,9 @@ import warnings
 import jax.numpy as jnp
 import numpy as np
 
-from statsgd.laws import (
-    DiscreteChainLaw,
-    EffectivePotentialGibbs,
-    FokkerPlanckLaw,
-    PiecewiseDiffusion,
-    mean_first_passage_1d,
-)
-from statsgd.laws.grid import Grid, GridWarning
+from statsgd.laws import DiscreteChainLaw, EffectivePotentialGibbs, FokkerPlanckLaw
+from statsgd.laws.gibbs import PiecewiseDiffusion, mean_first_passage_1d
+from statsgd.laws.grids.grid import Grid, GridWarning
 from statsgd.problems import landscapes
 from studies.atlas_families.family import Effort
 from studies.errata.erratum import Curves, register

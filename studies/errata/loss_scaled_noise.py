@@ -8,11 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from statsgd import SGD, noise
-from statsgd.laws import (
-    DiscreteChainLaw,
-    OutlierPowerLaw,
-)
-from statsgd.laws.grid import Grid
+from statsgd.laws import DiscreteChainLaw, OutlierPowerLaw
+from statsgd.laws.grids.grid import Grid
 from statsgd.measures import first_passage
 from statsgd.problems import linear_regression, population_risk
 from studies.atlas_families.family import Effort

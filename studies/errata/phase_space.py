@@ -8,14 +8,10 @@ from scipy.stats import chi2
 
 import statsgd
 from statsgd import SGD, noise
-from statsgd.laws import (
-    DiscreteChainLaw,
-    HeavyBallGaussian,
-    PhaseSpaceGaussian,
-    PhaseSpaceTransition,
-    regression_tail_index,
-)
-from statsgd.laws.grid import Grid, GridWarning
+from statsgd.laws import DiscreteChainLaw, HeavyBallGaussian, PhaseSpaceGaussian
+from statsgd.laws.grids.grid import Grid, GridWarning
+from statsgd.laws.loss_noise import regression_tail_index
+from statsgd.laws.minimum import PhaseSpaceTransition
 from statsgd.problems import landscapes, linear_regression
 from studies.atlas_families.family import Effort
 from studies.errata.erratum import Curves, register

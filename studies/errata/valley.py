@@ -8,9 +8,10 @@ from scipy.special import erfi, log_ndtr
 
 import statsgd
 from statsgd import SGD, noise
-from statsgd.laws import FokkerPlanckLaw, TwoValleyHopping, TwoValleyLaw, two_valley_chain_law
-from statsgd.laws.grid import Grid, GridWarning
-from statsgd.laws.two_valley import Wells
+from statsgd.laws import FokkerPlanckLaw, TwoValleyLaw
+from statsgd.laws.grids.grid import Grid, GridWarning
+from statsgd.laws.valleys import TwoValleyHopping, two_valley_chain_law
+from statsgd.laws.valleys.two_valley import Wells
 from statsgd.problems import TwoValleyLandscape
 from studies.atlas_families.family import Effort
 from studies.errata.erratum import Curves, register

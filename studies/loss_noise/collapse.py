@@ -10,9 +10,8 @@ from jaxtyping import Float
 import statsgd
 from statsgd import SGD, noise
 from statsgd.comparison import Claim, Quantity
-from statsgd.laws import (
-    SaturatingLossScaledLaw,
-    StrataLaw,
+from statsgd.laws import SaturatingLossScaledLaw, StrataLaw
+from statsgd.laws.loss_noise import (
     critical_noise_ratio,
     discrete_collapse_threshold,
     lyapunov_exponent,

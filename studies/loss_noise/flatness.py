@@ -12,7 +12,8 @@ import statsgd
 from statsgd import SGD, noise
 from statsgd.comparison import Claim, Quantity
 from statsgd.estimate import Estimate
-from statsgd.laws import ZeroLossCircleLaw, flatness_weight
+from statsgd.laws import ZeroLossCircleLaw
+from statsgd.laws.loss_noise import flatness_weight
 from statsgd.measures import jackknife, mean_over_runs
 from statsgd.problems import landscape
 from statsgd.reports.charts import Chart, Series

@@ -12,9 +12,8 @@ import statsgd
 from statsgd import SGD, noise
 from statsgd.comparison import Claim, Quantity
 from statsgd.estimate import Estimate
-from statsgd.laws import (
-    FlooredLossScaledLaw,
-    LinearRegressionGaussian,
+from statsgd.laws import FlooredLossScaledLaw, LinearRegressionGaussian
+from statsgd.laws.loss_noise import (
     linear_regression_collapse_threshold,
     linear_regression_growth_rate,
     regression_tail_index,

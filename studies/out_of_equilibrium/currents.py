@@ -11,7 +11,8 @@ from scipy.stats import multivariate_normal
 
 import statsgd
 from statsgd.comparison import Claim, Quantity
-from statsgd.laws import HeavyBallGaussian, entropy_production_rate, stochastic_area
+from statsgd.laws import HeavyBallGaussian
+from statsgd.laws.minimum import entropy_production_rate, stochastic_area
 from statsgd.problems.landscapes import quadratic
 from statsgd.reports import Chart, Series
 

@@ -13,7 +13,7 @@ import statsgd
 from statsgd.comparison import Claim, Quantity
 from statsgd.comparison.statistics import cluster_mean, cluster_variance
 from statsgd.estimate import Estimate
-from statsgd.laws import reshuffle_effective_loss, reshuffle_mean_shift
+from statsgd.laws.minimum import reshuffle_effective_loss, reshuffle_mean_shift
 from statsgd.problems import EmpiricalRisk, LinearRegression, empirical_risk, linear_regression
 from statsgd.reports import Chart, Series
 

@@ -11,12 +11,8 @@ from jaxtyping import Float
 import statsgd
 from statsgd.comparison import Claim, Quantity
 from statsgd.comparison.statistics import cluster_variance
-from statsgd.laws import (
-    EpochNoiseGaussian,
-    HeavyBallGaussian,
-    crossover_curvature,
-    single_shuffle_variance,
-)
+from statsgd.laws import EpochNoiseGaussian, HeavyBallGaussian
+from statsgd.laws.minimum import crossover_curvature, single_shuffle_variance
 from statsgd.problems import EmpiricalRisk, empirical_risk
 from statsgd.reports import Chart, Series
 

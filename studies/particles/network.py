@@ -15,7 +15,8 @@ from statsgd.comparison import Claim, Quantity
 from statsgd.comparison.statistics import cluster_mean, cluster_variance
 from statsgd.estimate import Estimate
 from statsgd.kernels import MeanFieldFunctional, MeanFieldLangevin
-from statsgd.laws import MeanFieldLaw, two_layer_mean_field
+from statsgd.laws import MeanFieldLaw
+from statsgd.laws.mean_field import two_layer_mean_field
 from statsgd.reports import Chart, Series
 
 #: Of the network on the diabetes data: weight decay, temperature, step.

@@ -13,7 +13,8 @@ from statsgd.comparison import Claim, Quantity
 from statsgd.comparison.statistics import cluster_mean
 from statsgd.estimate import Estimate
 from statsgd.kernels import MeanFieldFunctional, MeanFieldLangevin
-from statsgd.laws import QuadraticMeanField, shared_minibatch_variance
+from statsgd.laws import QuadraticMeanField
+from statsgd.laws.mean_field import shared_minibatch_variance
 from statsgd.reports import Chart, Series
 
 #: F = (a/2)E x² + (b/2)(E x − y)² at temperature τ.

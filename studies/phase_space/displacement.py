@@ -8,7 +8,7 @@ import xarray as xr
 
 from statsgd.comparison import Claim, Quantity
 from statsgd.estimate import Estimate
-from statsgd.laws import local_displacement, mean_squared_displacement
+from statsgd.laws.minimum import local_displacement, mean_squared_displacement
 from statsgd.measures import mean_over_clusters, mean_square_step
 from statsgd.reports import Chart, Series
 from studies.phase_space.followed import (

@@ -15,11 +15,13 @@ from statsgd.laws import (
     HeavyBallGaussian,
     LinearRegressionGaussian,
     PhaseSpaceGaussian,
+)
+from statsgd.laws.minimum import (
     PhaseSpaceTransition,
     displacement_exponent,
     mean_squared_displacement,
 )
-from statsgd.laws.local_quadratic import local_quadratic
+from statsgd.laws.minimum.local_quadratic import local_quadratic
 from statsgd.measures import jackknife, mean_over_clusters, trajectories
 from statsgd.problems import LinearRegression, landscapes
 

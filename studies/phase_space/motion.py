@@ -5,7 +5,7 @@ import xarray as xr
 
 from statsgd.comparison import Claim, Quantity
 from statsgd.estimate import Estimate
-from statsgd.laws import PhaseSpaceTransition
+from statsgd.laws.minimum import PhaseSpaceTransition
 from statsgd.measures import jackknife
 from statsgd.reports import Chart, Series
 from studies.phase_space.followed import (

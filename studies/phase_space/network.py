@@ -10,7 +10,7 @@ from jaxtyping import Float, PyTree
 import statsgd
 from statsgd.ensembles import Trajectories
 from statsgd.laws import HeavyBallGaussian
-from statsgd.laws.local_quadratic import LocalQuadratic, local_quadratic
+from statsgd.laws.minimum.local_quadratic import LocalQuadratic, local_quadratic
 from statsgd.measures import mean_square_step, trajectories
 from statsgd.problems import EmpiricalRisk, minimise
 from studies.digits_network import digits_network

@@ -5,7 +5,8 @@ import xarray as xr
 
 from statsgd.comparison import Claim, Quantity
 from statsgd.estimate import Estimate
-from statsgd.laws import PhaseSpaceGaussian, phase_plane_area, stochastic_area
+from statsgd.laws import PhaseSpaceGaussian
+from statsgd.laws.minimum import phase_plane_area, stochastic_area
 from statsgd.measures import area_rate, jackknife, mean_over_clusters, phase_plane_area_rate
 from statsgd.reports import Chart, Series
 from studies.phase_space.followed import (

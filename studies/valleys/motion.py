@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float
 
 import statsgd
 from statsgd.comparison import Claim, Quantity
-from statsgd.laws import ValleyLaw, max_stable_learning_rate
+from statsgd.laws import ValleyLaw
+from statsgd.laws.valleys import max_stable_learning_rate
 from statsgd.measures import first_passage, restricted_mean
 from statsgd.noise import Anisotropic
 from statsgd.problems import Landscape

@@ -9,9 +9,9 @@ import xarray as xr
 
 import statsgd
 from statsgd.comparison import Claim, Quantity
-from statsgd.laws import (
+from statsgd.laws import TwoValleyLaw
+from statsgd.laws.valleys import (
     TwoValleyHopping,
-    TwoValleyLaw,
     freezing_chain,
     freezing_prediction,
     two_valley_chain_law,

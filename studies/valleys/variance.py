@@ -13,13 +13,9 @@ from jaxtyping import Float, PyTree
 import statsgd
 from statsgd.comparison import Claim, Quantity
 from statsgd.estimate import Estimate
-from statsgd.laws import (
-    EpochNoiseGaussian,
-    GaussianLaw,
-    HeavyBallGaussian,
-    crossover_curvature,
-    log_loss_flatness,
-)
+from statsgd.laws import EpochNoiseGaussian, GaussianLaw, HeavyBallGaussian
+from statsgd.laws.minimum import crossover_curvature
+from statsgd.laws.networks import log_loss_flatness
 from statsgd.measures import jackknife, mean_over_clusters, power_law_fit, trajectories
 from statsgd.noise import Minibatch
 from statsgd.precision import in_double_precision

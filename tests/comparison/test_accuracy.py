@@ -8,7 +8,7 @@ from scipy.stats import norm
 from statsgd import SGD, noise
 from statsgd.comparison import Marginal, accuracy
 from statsgd.laws import DiscreteChainLaw, FlooredLossScaledLaw, Gibbs
-from statsgd.laws.grid import Grid
+from statsgd.laws.grids.grid import Grid
 from statsgd.problems import landscapes
 
 

@@ -10,7 +10,7 @@ from statsgd import compare
 from statsgd.comparison import BasinProbabilities, FlatPreference, MeanRatio, TotalVariation
 from statsgd.comparison.effects import Sides, preference_slope
 from statsgd.laws import DiscreteChainLaw, Gibbs, HeavyBallGaussian
-from statsgd.laws.grid import Grid
+from statsgd.laws.grids.grid import Grid
 from statsgd.problems.landscapes import smooth_wells
 
 SADDLE = 0.6585913

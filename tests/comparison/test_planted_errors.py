@@ -22,7 +22,7 @@ from statsgd.laws import (
     Gibbs,
     HeavyBallGaussian,
 )
-from statsgd.laws.grid import Grid
+from statsgd.laws.grids.grid import Grid
 
 HESSIAN = np.diag([2.0, 0.5])
 RATE = 0.05

@@ -8,11 +8,8 @@ from numpyro.infer import MCMC
 
 from statsgd import sample
 from statsgd.kernels import MeanFieldFunctional, MeanFieldLangevin
-from statsgd.laws import (
-    Gibbs,
-    ImproperLawError,
-    MeanFieldLaw,
-    QuadraticMeanField,
+from statsgd.laws import Gibbs, ImproperLawError, MeanFieldLaw, QuadraticMeanField
+from statsgd.laws.mean_field import (
     shared_minibatch_variance,
     two_layer_mean_field,
     variance_reduced_variance,

@@ -18,11 +18,11 @@ from statsgd.laws import (
     FlooredLossScaledLaw,
     FokkerPlanckLaw,
     Gibbs,
-    Grid,
     HeavyBallGaussian,
     OrnsteinUhlenbeckLaw,
     PhaseSpaceGaussian,
 )
+from statsgd.laws.grids import Grid
 
 
 class Case(NamedTuple):

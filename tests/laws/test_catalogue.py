@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from statsgd import SGD, noise, problems
-from statsgd.laws import LAWS, applicable, catalogue, dimensionless_numbers, expected_error
+from statsgd.laws import LAWS, applicable, catalogue
+from statsgd.laws.atlas import dimensionless_numbers, expected_error
 
 
 def test_every_law_is_listed_with_its_source():

@@ -3,15 +3,9 @@ import numpy as np
 import pytest
 
 from statsgd import SGD, noise, problems, simulate
-from statsgd.laws import (
-    DiscreteChainLaw,
-    FokkerPlanckLaw,
-    Grid,
-    HeavyBallGaussian,
-    law_masses,
-    split_discrepancy,
-    total_variation,
-)
+from statsgd.laws import DiscreteChainLaw, FokkerPlanckLaw, HeavyBallGaussian
+from statsgd.laws.discrepancy import law_masses, split_discrepancy
+from statsgd.laws.grids import Grid, total_variation
 
 
 def gaussian(variance):

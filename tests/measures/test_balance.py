@@ -99,7 +99,7 @@ def test_generators_act_as_they_say():
     assert relu.loss(relu.unflatten(moved)) == pytest.approx(
         float(relu.loss(relu.unflatten(theta))), rel=1e-5
     )
-    np.testing.assert_allclose(whole.charge(theta), laws.charge(theta, whole.matrix()))
+    np.testing.assert_allclose(whole.charge(theta), laws.balance.charge(theta, whole.matrix()))
     full = exponential_symmetry(relu, whole.matrix())
     np.testing.assert_allclose(full.move(theta, 0.3), moved)
     np.testing.assert_allclose(full.size(theta), whole.size(theta))
@@ -171,8 +171,12 @@ def test_decay_of_a_charge_in_real_runs():
     law = 4 * eta * sigma + 2 * decay
     at = np.array([1.3, 0.7])
     gradients = np.array([2 * (0.91 - y) * at[::-1] for y in targets])
-    exact = laws.balance_rate(
-        at, np.cov(gradients.T, bias=True), pair.matrix(), laws.noise_scale(problem, sgd), decay
+    exact = laws.balance.balance_rate(
+        at,
+        np.cov(gradients.T, bias=True),
+        pair.matrix(),
+        laws.networks.noise_scale(problem, sgd),
+        decay,
     )
     assert law == pytest.approx(-exact / 1.2)
     assert 4 * rate.standard_error < 0.1 * law

@@ -7,7 +7,8 @@ import xarray as xr
 from scipy.stats import norm
 
 from statsgd import SGD, noise, problems, simulate
-from statsgd.laws import escape_efficiency, mean_exit_time_1d
+from statsgd.laws.gibbs import mean_exit_time_1d
+from statsgd.laws.minimum import escape_efficiency
 from statsgd.measures import (
     escape_rate,
     escape_rate_interval,

@@ -6,7 +6,8 @@ import pytest
 from scipy.special import gammaln
 
 from statsgd import problems
-from statsgd.laws import flatness_weight, log_loss_flatness
+from statsgd.laws.loss_noise import flatness_weight
+from statsgd.laws.networks import log_loss_flatness
 from statsgd.measures import basin_volume, flatness_width, over_replicas, top_eigenpairs, tube_mean
 from tests.statistical import assert_printed
 

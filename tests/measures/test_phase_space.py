@@ -60,9 +60,9 @@ def test_currents_of_a_chain(runs, i, area, epr):
     # Area (η/2)(h₁−h₂)S₁₂/(1−β); entropy production from the chain's spectral density.
     found = trajectories(runs[i])
     swept = area_rate(found.params)
-    assert np.isclose(laws.stochastic_area(LAWS[i])[0, 1], area, rtol=1e-5)
+    assert np.isclose(laws.minimum.stochastic_area(LAWS[i])[0, 1], area, rtol=1e-5)
     assert 4 * swept.standard_error[0, 1] < 0.1 * area
-    assert abs(swept.deviation(laws.stochastic_area(LAWS[i]))[0, 1]) < 4
+    assert abs(swept.deviation(laws.minimum.stochastic_area(LAWS[i]))[0, 1]) < 4
     np.testing.assert_allclose(swept.value, -swept.value.T)
     grad = full_gradients(PROBLEM, found.params)
     for covariance in (None, C):
@@ -77,14 +77,14 @@ def test_currents_of_a_chain(runs, i, area, epr):
     assert alone.standard_error < 0.1 * epr
     modes = LAWS[i].modes().vectors
     turn = phase_plane_area_rate(found.params, found.momentum_buffer, modes)
-    assert_close(turn, laws.phase_plane_area(LAWS[i]))
+    assert_close(turn, laws.minimum.phase_plane_area(LAWS[i]))
 
 
 @pytest.mark.parametrize("i", [0, 1])
 def test_displacement(runs, i):
     # 2 Tr(S − [FᵏP]_θθ) from stationary starts; η² tr Cov m in one step.
     lags = [1, 2, 5, 10, 20, 50]
-    law = laws.mean_squared_displacement(LAWS[i], lags)
+    law = laws.minimum.mean_squared_displacement(LAWS[i], lags)
     found = trajectories(runs[i])
     for average in ("ensemble", "time"):
         moved = squared_displacement(found.params, lags, average)
@@ -94,16 +94,18 @@ def test_displacement(runs, i):
         window = lags[:4]
         exponent = anomalous_exponent(found.params, window, average)
         blunt = 1.15 if average == "ensemble" else 1.1
-        assert_close(exponent, laws.displacement_exponent(window, law[:4]), blunt)
-    assert_close(mean_square_step(found.params), laws.local_displacement(LAWS[i]))
+        assert_close(exponent, laws.minimum.displacement_exponent(window, law[:4]), blunt)
+    assert_close(mean_square_step(found.params), laws.minimum.local_displacement(LAWS[i]))
     speed = mean_over_runs(np.sum(found.momentum_buffer**2, axis=2))
-    assert_close(speed, laws.local_displacement(LAWS[i]) / ETA**2)
+    assert_close(speed, laws.minimum.local_displacement(LAWS[i]) / ETA**2)
 
 
 def test_displacement_along_one_long_run():
     # AR(1): θ' = .9θ + ηξ. One run of 20 000 steps: errors come from stretches.
     theta = _chains(1, 20_000, np.random.default_rng(0))[0][0]
-    law = laws.mean_squared_displacement(HeavyBallGaussian([[1.0]], [[1.0]], ETA), [1, 5, 20])
+    law = laws.minimum.mean_squared_displacement(
+        HeavyBallGaussian([[1.0]], [[1.0]], ETA), [1, 5, 20]
+    )
     moved = squared_displacement(theta, [1, 5, 20], "time")
     assert moved.clusters > 8
     assert_close(moved, law, resolve=1.2)

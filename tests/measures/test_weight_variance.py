@@ -56,12 +56,12 @@ def test_variance_along_curvature_in_an_ensemble(run):
     assert 4 * found.standard_error < 0.1 * wanted
     assert abs(found.deviation(wanted)) < 4
     # Against flatness F ∝ h^(−1/2) the exponent is −ψ; ψ = 2 at small steps.
-    width = laws.log_loss_flatness(0.01, H)
+    width = laws.networks.log_loss_flatness(0.01, H)
     psi = -variance_exponent(ends, TURN, width, resamples=50).value
     assert psi == pytest.approx(2 * found.value)
-    assert laws.variance_flatness_exponent(1e-3, ETA, 10, noise_exponent=2) == pytest.approx(
-        2, rel=1e-3
-    )
+    assert laws.networks.variance_flatness_exponent(
+        1e-3, ETA, 10, noise_exponent=2
+    ) == pytest.approx(2, rel=1e-3)
     assert abs(psi - 2) < 0.3
     low, high = variance_exponent(ends, TURN, H).interval()
     assert low < wanted < high
@@ -77,7 +77,7 @@ def test_variance_within_windows_of_one_trajectory():
         theta = theta - ETA * (H * theta + kicks[k])
         points[k] = theta
     found = window_variances(points[None], window)
-    exact = laws.window_variance(H, C, ETA, window)
+    exact = laws.networks.window_variance(H, C, ETA, window)
     assert np.all(4 * found.standard_error < 0.15 * exact)
     assert np.all(np.abs(found.deviation(exact)) < 4)
     wanted = np.polyfit(np.log(H), np.log(exact), 1)[0]

@@ -8,7 +8,7 @@ from scipy import stats
 
 from statsgd import SGD, noise, simulate
 from statsgd.laws import MeanFieldLaw, TwoValleyLaw
-from statsgd.laws.grid import total_variation
+from statsgd.laws.grids.grid import total_variation
 from statsgd.problems import diagonal_linear_network
 from studies import atlas
 from studies.atlas_families import FAMILIES, balance, mean_field, valleys

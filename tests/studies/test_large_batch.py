@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from statsgd import noise
-from statsgd.laws import kramers_escape_time
+from statsgd.laws.gibbs import kramers_escape_time
 from statsgd.problems import landscapes
 from studies import large_batch
 from studies.batch_size.times import log_slope

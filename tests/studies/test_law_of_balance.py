@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from statsgd.laws import DataMoments, rescaling_generator
+from statsgd.laws.balance import rescaling_generator
+from statsgd.laws.networks import DataMoments
 from statsgd.problems import diagonal_linear_network, multilayer_perceptron
 from studies import law_of_balance
 from studies.balance import equilibria, maxima, pairs, slopes

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from statsgd import SGD, ImproperLawError, noise, problems, simulate
-from statsgd.laws import HeavyBallGaussian, PhaseSpaceTransition
+from statsgd.laws import HeavyBallGaussian
+from statsgd.laws.minimum import PhaseSpaceTransition
 from studies import limiting_dynamics
 from studies.phase_space.followed import (
     Predicted,

@@ -6,9 +6,9 @@ import pytest
 
 import statsgd
 from statsgd.laws.law import LAWS
-from statsgd.laws.topics import TOPICS
 from statsgd.noise import NOISES
 from studies.refresh_pages import CATALOGUE, catalogue_page
+from studies.topics import TOPICS
 
 
 def test_page_is_up_to_date():

@@ -127,7 +127,7 @@ def charge_decay_rate(
     """Rate r at which |q| decays as exp(−rt): minus the slope of ln|q| on t, replica by replica.
 
     With times t = ηk/(1−β) it is to be held against `predicted_charge_change`, or −dq/dt/q of
-    `laws.balance_rate`; for a scalar pair T Var[dℓ/d(uw)] + 2λ. Error over replicas.
+    `laws.balance.balance_rate`; for a scalar pair T Var[dℓ/d(uw)] + 2λ. Error over replicas.
 
     Raises `ValueError` for fewer than two records or replicas, and for charges that vanish or
     change sign: they do not decay exponentially.

@@ -39,7 +39,7 @@ def flatness_width(
     """F = θ_r − θ_l, between the points on either side where ln L has risen by `rise`.
 
     On a quadratic of curvature h along the direction, above a loss L₀ at its minimum,
-    F = 2√(2(e−1)L₀/h). See `laws.log_loss_flatness`.
+    F = 2√(2(e−1)L₀/h). See `laws.networks.log_loss_flatness`.
 
     **Arguments:** `directions`, `(k, d)` or a function `params -> (k, d)`, one a row, of unit
     length for widths in the unit of params: in the source the principal directions of the weights'
@@ -150,8 +150,8 @@ def tube_mean(
     """A_α: mean over unit normals ν of (2[L(θ + δν) − L(θ)]/δ²)^(−α), at δ = `distance`.
 
     At δ → 0 it is the mean of (νᵀHν)^(−α), the weight L^(−α) gives a point of a set of minima on
-    condition of a distance tube around the set; `laws.flatness_weight` gives that limit from
-    eigenvalues, and `distance=0` estimates it from products with H. θ is a point of the set:
+    condition of a distance tube around the set; `laws.loss_noise.flatness_weight` gives that limit
+    from eigenvalues, and `distance=0` estimates it from products with H. θ is a point of the set:
     `over_endpoints` averages over a sample of it.
 
     **Arguments:** the normal space of the set at θ, as `normals`, `(q, d)` orthonormal rows or a

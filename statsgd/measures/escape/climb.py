@@ -13,9 +13,9 @@ from statsgd.measures.runs.averages import mean_over_clusters
 def loss_climb(losses: Float[Any, "replica step"], start_loss: Any) -> Estimate:
     """E[L(θ_k) − L(θ_0)] at every recorded step, with its error over replicas.
 
-    At a quadratic minimum with constant noise this is `laws.escape_efficiency`: ½η² Tr(HC) after
-    one step, so that at equal Tr C noise along sharp directions climbs fastest. Errors at different
-    steps belong to the same replicas, and are correlated.
+    At a quadratic minimum with constant noise this is `laws.minimum.escape_efficiency`: ½η² Tr(HC)
+    after one step, so that at equal Tr C noise along sharp directions climbs fastest. Errors at
+    different steps belong to the same replicas, and are correlated.
 
     **Arguments:** `start_loss` L(θ_0), one number or `(replica,)`. Unit: loss.
 

@@ -17,7 +17,7 @@ def area_rate(
 
     From consecutive steps of stationary runs, params²; zero in detailed balance. With
     `directions`, in the planes of those columns. The prediction near a minimum is
-    `laws.stochastic_area`.
+    `laws.minimum.stochastic_area`.
 
     Raises `ValueError` for fewer than two steps and runs too short for an error.
 
@@ -39,7 +39,7 @@ def phase_plane_area_rate(
     """Area ½⟨x dv − v dx⟩ swept per step in the plane of each position x and its velocity v = −m.
 
     Negative: SGD turns clockwise. With `directions`, the eigenvectors of the Hessian say, along
-    those columns. The prediction is `laws.phase_plane_area`. Raises as `area_rate`.
+    those columns. The prediction is `laws.minimum.phase_plane_area`. Raises as `area_rate`.
 
     Source: Kunin et al. (2021), arXiv:2107.09133.
     """
@@ -68,7 +68,8 @@ def entropy_production(
         σ_k = −(1−β) (δ_k + δ_{k−1})ᵀ (η²C)⁻¹ [η∇ + (1+β)(δ_k − δ_{k−1})/2],   ∇ = ∇L + λθ at θ_k
 
     which is exact for any loss, learning rate and momentum, and for C that varies with θ; its
-    prediction near a minimum is `laws.entropy_production_rate` of a `HeavyBallGaussian`. One mode
+    prediction near a minimum is `laws.minimum.entropy_production_rate` of a `HeavyBallGaussian`.
+    One mode
     alone, or C that commutes with H, gives zero: the estimate may be negative within its error.
 
     **Arguments:** `gradients` ∇ at every step; `noise_covariance` C, `(d, d)` or `(replica, step,

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from statsgd.arguments import count, finite_array, one_of
 from statsgd.estimate import Estimate
-from statsgd.laws import displacement_exponent
+from statsgd.laws.minimum import displacement_exponent
 from statsgd.measures.runs.averages import (
     cut,
     jackknife,
@@ -30,7 +30,7 @@ def squared_displacement(
       one, are then cut into stretches that forget each other.
 
     Errors are over replicas or stretches; those at different lags are correlated. The prediction
-    near a minimum is `laws.mean_squared_displacement`.
+    near a minimum is `laws.minimum.mean_squared_displacement`.
 
     Raises `ValueError` for lags that are not positive or reach over the run or its stretches, and
     for runs too short for an error.
@@ -60,7 +60,7 @@ def anomalous_exponent(
 
 
 def mean_square_step(params: Float[Any, "replica record d"]) -> Estimate:
-    """E|θ_{k+1} − θ_k|² of consecutive records (params²); see `laws.local_displacement`.
+    """E|θ_{k+1} − θ_k|² of consecutive records (params²); see `laws.minimum.local_displacement`.
 
     Raises `ValueError` for fewer than two records and runs too short for an error.
     """

@@ -47,8 +47,8 @@ def window_variances(
     """Variance within windows of `window` records, each about its own mean, along each direction.
 
     What one trajectory shows: flat directions that move little within a window have a small
-    variance there whatever their stationary one, see `laws.window_variance`. Windows follow each
-    other without overlap, and count as independent.
+    variance there whatever their stationary one, see `laws.networks.window_variance`. Windows
+    follow each other without overlap, and count as independent.
 
     Raises `ValueError` for windows of fewer than two records and fewer than two windows in all.
 
@@ -120,7 +120,7 @@ def variance_exponent(
     replicas, or over windows of a trajectory, which keeps what directions have in common; in each
     resample x is drawn within its error too. That adds scatter the fit does not correct, so errors
     of x should be below the spread of ln x. The prediction near a minimum is
-    `laws.variance_flatness_exponent`.
+    `laws.networks.variance_flatness_exponent`.
 
     **Arguments:** `params` `(replica, d)` independent endpoints, or `(replica, step, d)` with
     `window`: the variances within windows. Directions by principal components of the same data

@@ -1,0 +1,271 @@
+"""The Gibbs-like law of SGD whose isotropic gradient noise varies with the parameters."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, PyTree
+
+from statsgd.arguments import is_traced, non_negative, positive
+from statsgd.dynamics.noise import GradientNoise
+from statsgd.dynamics.noise.injected import IsotropicNoise
+from statsgd.dynamics.sgd import SGD
+from statsgd.laws.bases.growth import direction_names, radial_growth
+from statsgd.laws.bases.tabulated import TabulatedLaw, check_bounds, evaluate
+from statsgd.laws.law import ImproperLawError, register
+from statsgd.problems import Problem, landscape
+from statsgd.problems.landscapes import quadratic, smooth_wells
+
+type NoiseVariance = Callable[[PyTree], Float[Any, ""]]
+
+# Gauss–Legendre on [−1, 1]: for the line integral, and for its last stretch (see below).
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
+_LAST = (-(3**-0.5), 3**-0.5)
+_PROBES = 32
+_TOLERANCE = 1e-6
+
+
+class GradientVariance(eqx.Module):
+    """c(θ), the variance of each coordinate of the stochastic gradient of `noise` on `problem`."""
+
+    noise: GradientNoise
+    problem: Problem
+
+    def __call__(self, params: PyTree) -> Float[Any, ""]:
+        """c at `params`."""
+        if isinstance(self.noise, IsotropicNoise):
+            return self.noise.variance_at(self.problem, params)
+        return self.noise.covariance(self.problem, params)[0, 0]
+
+
+@register
+class EffectivePotentialGibbs(TabulatedLaw):
+    """Stationary law of SGD when its gradient noise is isotropic but varies, C = c(θ)I.
+
+    Where ∇c is parallel to ∇U (always if d = 1; in general if c is a function of the loss) the
+    SDE is reversible and its law is, exactly,
+
+        p = exp(−U_eff)/Z,   U_eff = log c + (2/η)Φ,   ∇Φ = ∇U/c,   U = L + (λ/2)|θ|²
+
+    The factor 1/c is the Itô one. With c = v₁/S, SΦ replaces Φ: at equal heights of L two wells
+    are equally high in Φ only if c is a function of the loss. Otherwise the well reached through
+    the weaker noise wins, exponentially in the batch size. Otherwise still, where ∇c and ∇L are
+    not parallel, there is no detailed balance and no explicit law.
+
+    Φ is a line integral of ∇U/c from the problem's initial params (Gauss–Legendre, 64 nodes,
+    graded for distances far above 1), and its gradient is exact.
+
+    **Arguments:** `problem`; `noise_variance`, a positive function of params, c with the batch
+    size included, (loss/params)²; `learning_rate` η; `weight_decay` λ; `bounds` as in `Gibbs`.
+    Raises `ValueError` where ∇c and ∇U are not parallel at probe points about the start.
+
+    With one parameter the normaliser, distribution function and moments come from quadrature.
+
+    Source: Dai, Zhu (2018), arXiv:1812.00542, for the law; the condition in d > 1 and its limits
+    are derived.
+    """
+
+    setting: ClassVar[str] = "SGD without momentum, isotropic noise that varies along the gradient"
+    exactness: ClassVar[str] = "exact for its SDE; relative error of order ηh for the chain"
+    citation: ClassVar[str] = "Dai, Zhu (2018), arXiv:1812.00542"
+    derived: ClassVar[tuple[str, ...]] = ("support", "log_z", "growth")
+
+    problem: Problem
+    noise_variance: NoiseVariance
+    learning_rate: Float[Any, ""]
+    weight_decay: Float[Any, ""]
+    bounds: Float[Any, "2 d"] | None
+    origin: Float[Any, " d"]
+    growth: Float[Any, " directions"] | None
+
+    def __init__(
+        self,
+        problem: Problem,
+        noise_variance: NoiseVariance,
+        learning_rate: Any,
+        weight_decay: Any = 0.0,
+        *,
+        bounds: Any = None,
+    ):
+        if not callable(noise_variance):
+            raise ValueError(f"noise_variance must be a function of params, got {noise_variance!r}")
+        self.problem = problem
+        self.noise_variance = noise_variance
+        self.learning_rate = positive("learning_rate", learning_rate)
+        self.weight_decay = non_negative("weight_decay", weight_decay)
+        self.bounds = check_bounds(bounds, problem.dimension)
+        start = problem.initial_params(jax.random.key(0))
+        self.origin = np.asarray(problem.flatten(start), dtype=np.float64)
+        self.growth, self.support, self.log_z = None, None, None
+        if is_traced(self):
+            return
+        self._require_parallel()
+        if bounds is None:
+            self.growth = radial_growth(lambda points: evaluate(self, points), self.origin)
+        self.support, self.log_z = self._tabulate(self.bounds)
+
+    @classmethod
+    def from_sgd(cls, problem: Problem, sgd: SGD, *, bounds: Any = None) -> Self:
+        """The law for `sgd`: isotropic noise, or any white noise if there is one parameter.
+
+        Raises `ValueError` for momentum (no explicit law is known), for noise that is not
+        isotropic or not independent between steps, and where ∇c and ∇L are not parallel.
+        """
+        if not is_traced(sgd.momentum) and sgd.momentum != 0:
+            raise ValueError(
+                "momentum must be 0: no explicit law is known for varying noise with momentum, "
+                f"got {float(sgd.momentum)}"
+            )
+        isotropic = isinstance(sgd.noise, IsotropicNoise) or problem.dimension == 1
+        if not (isotropic and sgd.noise.white):
+            raise ValueError(
+                "noise must be isotropic and independent from step to step, got "
+                f"{type(sgd.noise).__name__} in d = {problem.dimension}"
+            )
+        sgd.noise.check(problem)
+        variance = GradientVariance(sgd.noise, problem)
+        return cls(problem, variance, sgd.learning_rate, sgd.weight_decay, bounds=bounds)
+
+    @classmethod
+    def examples(cls) -> Sequence[Self]:
+        """A Student law, wells with noise that breaks their tie, and noise set by the loss."""
+        bowl = quadratic(np.diag([1.0, 2.0]))
+        return (
+            cls(quadratic([[1.0]]), _one_plus_square, 0.1),
+            cls(smooth_wells(), _step_up, 0.04),
+            cls(bowl, OneMoreThanLoss(bowl), 0.2),
+        )
+
+    @classmethod
+    def improper_examples(cls) -> Sequence[Self]:
+        """Tails too heavy: strong noise on a loss that grows as a logarithm."""
+        saturating = landscape(lambda params: jnp.log1p(params[0] ** 2), np.zeros(1))
+        return (cls(saturating, lambda params: jnp.ones(()), 5.0),)
+
+    @property
+    def dimension(self) -> int:
+        """Number of parameters d."""
+        return self.problem.dimension
+
+    def objective(self, params: Float[Any, " d"]) -> Float[Any, ""]:
+        """U(θ) = L + (λ/2)|θ|², for flat params."""
+        loss = self.problem.loss(self.problem.unflatten(params))
+        return loss + 0.5 * self.weight_decay * jnp.sum(params**2)
+
+    def variance(self, params: Float[Any, " d"]) -> Float[Any, ""]:
+        """c(θ), for flat params."""
+        return self.noise_variance(self.problem.unflatten(params))
+
+    def effective_loss(self, params: Float[Any, " d"]) -> Float[Any, ""]:
+        """Φ(θ) with ∇Φ = ∇U/c, zero at the problem's initial params; dimension of params²/loss.
+
+        Concrete values give a float64 result.
+        """
+        if is_traced(params, self):
+            return _line_integral(self, params)
+        with jax.enable_x64(True):
+            return np.asarray(_effective_loss(self, np.asarray(params, dtype=np.float64)))
+
+    def potential(self, params: Float[Any, " d"]) -> Float[Any, ""]:
+        """U_eff = log c + (2/η)Φ; infinite outside `bounds`."""
+        params = jnp.asarray(params)
+        phi = _line_integral(self, params)
+        energy = jnp.log(self.variance(params)) + 2 / self.learning_rate * phi
+        if self.bounds is None:
+            return energy
+        inside = jnp.all((params >= self.bounds[0]) & (params <= self.bounds[1]))
+        return jnp.where(inside, energy, jnp.inf)
+
+    def require_proper(self) -> None:
+        """Raise `ImproperLawError` unless exp(−U_eff) can be normalised."""
+        if is_traced(self) or self.bounds is not None or self.growth is None:
+            return
+        d = self.dimension
+        names = direction_names(d)
+        flat = [name for name, rate in zip(names, self.growth, strict=True) if not rate > d]
+        if flat:
+            raise ImproperLawError(
+                f"exp(-U_eff) is not normalisable: in directions {flat[:8]} dU_eff/dlog|params| = "
+                f"{float(np.min(self.growth)):.4g} and must exceed d = {d}; weight_decay > 0 or "
+                "bounds help"
+            )
+
+    def _require_parallel(self) -> None:
+        if self.dimension == 1:
+            return
+        cloud = np.random.default_rng(0).standard_normal((_PROBES, self.dimension))
+        # Two scales: noise may be flat near the start and skew further out.
+        probes = self.origin + np.concatenate([cloud, 0.1 * cloud])
+        with jax.enable_x64(True):
+            curl, scale = (np.asarray(part) for part in _curl(self, probes))
+        if np.max(curl) > _TOLERANCE * np.max(scale):
+            raise ValueError(
+                "no closed-form law: grad c and grad L are not parallel (max |curl| = "
+                f"{float(np.max(curl)):.4g})"
+            )
+
+
+class OneMoreThanLoss(eqx.Module):
+    """c = 1 + L, in units where one loss is one squared gradient."""
+
+    problem: Problem
+
+    def __call__(self, params: PyTree) -> Float[Any, ""]:
+        """c at `params`."""
+        return 1 + self.problem.loss(params)
+
+
+def _one_plus_square(params: Float[Any, " 1"]) -> Float[Any, ""]:
+    return 1 + params[0] ** 2
+
+
+def _step_up(params: Float[Any, " 1"]) -> Float[Any, ""]:
+    return 1.5 + 0.5 * jnp.tanh(3 * (params[0] - 0.5))
+
+
+def _drift_over_variance(law: EffectivePotentialGibbs, params: Any) -> Any:
+    return jax.grad(law.objective)(params) / law.variance(params)
+
+
+def _line_integral(law: EffectivePotentialGibbs, params: Any) -> Any:
+    """∫∇U/c along the straight line from the origin to `params`."""
+    end = jax.lax.stop_gradient(params)
+    distance = jnp.sqrt(jnp.sum((end - law.origin) ** 2) + 1e-30)
+    direction = (end - law.origin) / distance
+    # Points at distance sinh w: a far end does not starve the region near the origin of nodes.
+    reach = jnp.arcsinh(distance)
+    # Typed here: JAX 0.12 mixes up NumPy constants captured under both settings of enable_x64.
+    nodes, weights = (jnp.asarray(rule, dtype=reach.dtype) for rule in (_NODES, _WEIGHTS))
+    coordinate = reach * (1 + nodes) / 2
+
+    def integrand(offset):
+        return _drift_over_variance(law, law.origin + offset * direction) @ direction
+
+    values = jax.vmap(integrand)(jnp.sinh(coordinate)) * jnp.cosh(coordinate)
+    # A last stretch of length zero carries the derivatives: two nodes make them exact up to the
+    # fourth, where differentiating the quadrature would only approximate ∇U/c.
+    step = params - end
+    last = sum(_drift_over_variance(law, end + step * (1 + node) / 2) for node in _LAST)
+    return reach / 2 * jnp.sum(weights * values) + last @ step / 2
+
+
+@eqx.filter_jit
+def _effective_loss(law: EffectivePotentialGibbs, params: Any) -> Any:
+    return _line_integral(law, params)
+
+
+@eqx.filter_jit
+def _curl(law: EffectivePotentialGibbs, probes: Any) -> tuple[Any, Any]:
+    """Largest entry of ∇(1/c) ∧ ∇U, and the size it would have at right angles, at each point."""
+
+    def at(params):
+        slope, rise = jax.grad(law.objective)(params), jax.grad(law.variance)(params)
+        wedge = jnp.outer(rise, slope) - jnp.outer(slope, rise)
+        size = jnp.linalg.norm(rise) * jnp.linalg.norm(slope)
+        unit = law.variance(params) ** 2
+        return jnp.max(jnp.abs(wedge)) / unit, size / unit
+
+    return jax.vmap(at)(probes)

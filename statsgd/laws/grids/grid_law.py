@@ -1,0 +1,223 @@
+"""Laws known as cell masses on a grid, with the Markov process they are stationary for."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jaxtyping import Bool, Float
+
+from statsgd.arguments import finite_array, is_traced, real
+from statsgd.laws.grids.grid import Grid, GridWarning, at_points
+from statsgd.laws.grids.markov import Generator
+from statsgd.laws.law import ImproperLawError, Law
+
+_WEIGHT_ERROR = 0.01
+
+type Region = Callable[[Any], Any] | Bool[Any, "..."]
+
+
+class GridLaw(Law):
+    """A law given by the stationary masses of a Markov process on the cells of a grid.
+
+    The process may live on more coordinates than the parameters; these are the first `dimension`
+    axes of `states`. Regions of parameter space are given as a function `params -> bool` (decided
+    at the midpoint of each cell) or as a boolean array over the cells of `grid`.
+    """
+
+    masses: Float[Any, "..."]
+    """Probability of every cell of `states`."""
+    states: Grid
+    process: Generator = eqx.field(static=True)
+    num_params: int = eqx.field(static=True)
+
+    @property
+    def dimension(self) -> int:
+        """Number of parameters d."""
+        return self.num_params
+
+    @property
+    def grid(self) -> Grid:
+        """The grid over parameters."""
+        d, states = self.num_params, self.states
+        return Grid(states.lower[:d], states.upper[:d], states.cells[:d], states.periodic[:d])
+
+    def require_proper(self) -> None:
+        """Raise `ImproperLawError` unless the process has exactly one stationary law."""
+        if is_traced(self.masses):
+            return
+        self.process.require_unique()
+        if not np.all(np.isfinite(self.masses)):
+            raise ImproperLawError("the stationary equations have no finite solution on this grid")
+
+    def probabilities(self) -> Float[Any, "..."]:
+        """Mass of every cell of `grid`."""
+        self.require_proper()
+        return self.masses.sum(axis=tuple(range(self.num_params, self.states.dimension)))
+
+    def model(self, obs: Float[Any, "n d"] | None = None) -> None:
+        """Site `quantile`, uniform on [0, 1)ᵈ, and its image `params`: an exact draw.
+
+        Draws are uniform within a cell. With `obs`, a flat prior on `params` times the density.
+        """
+        if obs is None:
+            masses = self.probabilities()
+            uniform = dist.Uniform(0.0, 1.0).expand([self.num_params]).to_event(1)
+            quantile = numpyro.sample("quantile", uniform)
+            numpyro.deterministic("params", self.grid.push_forward(masses, quantile))
+            return
+        flat = dist.ImproperUniform(dist.constraints.real_vector, (), (self.num_params,))
+        with numpyro.plate("replica", obs.shape[0]):
+            params = numpyro.sample("params", flat, obs=obs)
+            numpyro.factor("stationary_law", jax.vmap(self.log_density)(params))
+
+    def log_density(self, params: Float[Any, "... d"]) -> Float[Any, "..."]:
+        """Log of the density interpolated linearly between midpoints of cells; −∞ off the box.
+
+        Leading axes are batch axes. Concrete values give a float64 result. The interpolated
+        density integrates to one exactly if none of its mass lies in the outer half-cells.
+        """
+        grid = self.grid
+        density = self.probabilities() / grid.cell_volume
+        xp = jnp if is_traced(params, density) else np
+        value = grid.interpolate(density, params)
+        tiny = np.finfo(np.float64 if xp is np else value.dtype).tiny
+        return xp.where(grid.inside(params), xp.log(xp.maximum(value, tiny)), -xp.inf)
+
+    def mean(self) -> Float[Any, " d"]:
+        """Mean, by the midpoint rule."""
+        return self.expectation(lambda params: params)
+
+    def covariance(self) -> Float[Any, "d d"]:
+        """Covariance matrix, by the midpoint rule."""
+        masses = self.probabilities().ravel()
+        deviation = self.grid.points() - self.mean()
+        return deviation.T @ (deviation * masses[:, None])
+
+    def expectation(self, function: Callable[[Any], Any]) -> Any:
+        """E f(θ) for a JAX or NumPy function of one point, by the midpoint rule."""
+        masses = self.probabilities().ravel()
+        shape = np.shape(function(self.grid.points()[0]))
+        values = at_points(function, shape, "function")(self.grid.points())
+        return np.tensordot(masses, values, axes=1)
+
+    def marginal(self, axis: int = 0) -> Float[Any, " n"]:
+        """Mass of every cell along one axis of `grid`."""
+        masses = self.probabilities()
+        return masses.sum(axis=tuple(i for i in range(self.num_params) if i != axis))
+
+    def cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
+        """Marginal distribution function of each coordinate."""
+        x = np.asarray(finite_array("params", params), dtype=np.float64)
+        columns = []
+        for axis in range(self.num_params):
+            cumulative = np.concatenate([[0.0], np.cumsum(self.marginal(axis))])
+            columns.append(np.interp(x[..., axis], self.grid.edges(axis), cumulative))
+        return np.stack(columns, axis=-1)
+
+    def quantile(self, probability: Float[Any, "..."]) -> Float[Any, "... d"]:
+        """Quantiles of each coordinate's marginal at probabilities in [0, 1]."""
+        q = real(
+            "probability", probability, allowed="in [0, 1]", valid=lambda p: (p >= 0) & (p <= 1)
+        )
+        columns = []
+        for axis in range(self.num_params):
+            cumulative = np.concatenate([[0.0], np.cumsum(self.marginal(axis))])
+            columns.append(np.interp(q, cumulative, self.grid.edges(axis)))
+        return np.stack(columns, axis=-1)
+
+    def basin_mass(self, basin: Region) -> float:
+        """Probability of a region; put its boundary on edges of cells for second-order accuracy."""
+        return float(self.probabilities()[self._region("basin", basin)].sum())
+
+    def mean_first_passage(self, target: Region, start: Any = None) -> Any:
+        """Mean time to reach the region `target`: from `start`, or from every cell.
+
+        Unit: time t for a diffusion, steps for a chain. A process with momentum starts at rest.
+        From every cell the result has the shape of `grid`. For second-order accuracy put the
+        boundary of the target on midpoints of cells for a diffusion, which cannot jump over it, and
+        on edges for a chain. Raises `ValueError` for an empty target.
+        """
+        times = self.process.mean_passage(self._states_of("target", target))
+        return self._read(times, start)
+
+    def committor(self, target: Region, other: Region, start: Any = None) -> Any:
+        """Probability of reaching `target` before `other`: from `start`, or from every cell."""
+        reached = self._states_of("target", target)
+        avoided = self._states_of("other", other)
+        if np.any(reached & avoided):
+            raise ValueError("target and other must be disjoint, got regions that share cells")
+        return self._read(self.process.committor(reached, avoided), start)
+
+    def current(self) -> Float[Any, "... d"]:
+        """Probability current J in every cell of `states`: mass per area and unit time (or step).
+
+        Zero where the law is in detailed balance, up to O(spacing²). The axes of the current are
+        those of `states`.
+        """
+        self.require_proper()
+        entries = self.process.matrix.tocoo()
+        flow = self.masses.ravel()[entries.row] * entries.data
+        cells = np.array(self.states.cells)
+        start = np.stack(np.unravel_index(entries.row, self.states.cells), axis=-1)
+        end = np.stack(np.unravel_index(entries.col, self.states.cells), axis=-1)
+        jump = end - start
+        jump = np.where(self.states.periodic, (jump + cells // 2) % cells - cells // 2, jump)
+        current = np.empty((self.states.size, len(cells)))
+        for axis, spacing in enumerate(self.states.spacing):
+            # An edge lies half in each of its two cells.
+            moved = 0.5 * flow * jump[:, axis] * spacing
+            current[:, axis] = np.bincount(entries.row, moved, self.states.size)
+            current[:, axis] += np.bincount(entries.col, moved, self.states.size)
+        return (current / self.states.cell_volume).reshape(*self.states.cells, -1)
+
+    def _warn_of_lost_weights(self) -> None:
+        """Issue `GridWarning` if rounding spoils the weights of wells."""
+        error = self.process.weight_error
+        if error > _WEIGHT_ERROR:
+            warnings.warn(
+                "barriers between wells are too high for double precision: their weights are off "
+                f"by about {error:.2g}",
+                GridWarning,
+                stacklevel=4,
+            )
+
+    def _region(self, name: str, region: Region) -> Bool[Any, "..."]:
+        if callable(region):
+            inside = at_points(region, (), name)(self.grid.points()) > 0.5
+            return inside.reshape(self.grid.cells)
+        mask = np.asarray(region)
+        if mask.dtype != np.bool_ or mask.shape != self.grid.cells:
+            raise ValueError(
+                f"{name} must be a function params -> bool or a boolean array of shape "
+                f"{self.grid.cells}, got dtype {mask.dtype} and shape {mask.shape}"
+            )
+        return mask
+
+    def _states_of(self, name: str, region: Region) -> Bool[Any, " n"]:
+        self.require_proper()
+        mask = self._region(name, region)
+        if not mask.any():
+            raise ValueError(f"{name} must hold the midpoint of at least one cell, got none")
+        extra = self.states.dimension - self.num_params
+        expanded = mask.reshape(*mask.shape, *([1] * extra))
+        return np.broadcast_to(expanded, self.states.cells).ravel()
+
+    def _read(self, values: np.ndarray, start: Any) -> Any:
+        """Values of states seen from parameters: those at rest, whose copies agree."""
+        table = values.reshape(self.states.cells)
+        if self.states.dimension > self.num_params:
+            table = np.diagonal(table)
+        if start is None:
+            return table
+        point = np.atleast_1d(np.asarray(finite_array("start", start), dtype=np.float64))
+        if point.shape != (self.num_params,):
+            raise ValueError(f"start must have shape ({self.num_params},), got {point.shape}")
+        if not self.grid.inside(point):
+            raise ValueError(f"start must lie in the box, got {point}")
+        return float(self.grid.interpolate(table, point))

@@ -1,0 +1,293 @@
+"""SGD near a stationary point that all examples share: a random walk of the log-distance."""
+
+import itertools
+from collections.abc import Sequence
+from math import comb
+from typing import Any, ClassVar, NamedTuple, Self
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jaxtyping import Float
+from scipy.special import ndtr, ndtri
+
+from statsgd.arguments import (
+    count,
+    finite_array,
+    fraction,
+    is_traced,
+    non_negative,
+    one_of,
+    positive,
+    real,
+)
+from statsgd.laws.bases.gaussian import normal_log_density
+from statsgd.laws.law import ImproperLawError, Law, register
+
+_MAX_BATCHES = 200_000
+
+
+class BatchCurvature(NamedTuple):
+    """The distribution of the mean curvature of a batch."""
+
+    values: Float[Any, " n"]
+    probabilities: Float[Any, " n"]
+
+
+def batch_curvature(
+    curvatures: Any, batch_size: int = 1, sampling: str = "with_replacement"
+) -> BatchCurvature:
+    """Every value that the mean of h over a batch can take, with its probability.
+
+    `curvatures` `(N,)`, one an example. Equal curvatures are counted together, so two kinds of
+    examples give batch_size + 1 values. Raises `ValueError` above 200 000 different batches.
+    """
+    h = np.asarray(finite_array("curvatures", curvatures, ndim=1), dtype=np.float64)
+    s = count("batch_size", batch_size)
+    one_of("sampling", sampling, ("with_replacement", "without_replacement"))
+    if sampling == "without_replacement" and s > len(h):
+        raise ValueError(f"batch_size must be at most N = {len(h)} without replacement, got {s}")
+    kinds, numbers = np.unique(h, return_counts=True)
+    batches = comb(s + len(kinds) - 1, s)
+    if batches > _MAX_BATCHES:
+        raise ValueError(
+            f"batch_size = {s} with {len(kinds)} different curvatures gives {batches} different "
+            f"batches, more than {_MAX_BATCHES}"
+        )
+    values, probabilities = [], []
+    for batch in itertools.combinations_with_replacement(range(len(kinds)), s):
+        chosen = np.bincount(batch, minlength=len(kinds))
+        if sampling == "without_replacement":
+            ways = np.prod([comb(n, k) for n, k in zip(numbers, chosen, strict=True)], dtype=float)
+            probability = ways / comb(len(h), s)
+        else:
+            probability, left = 1.0, s
+            for n, k in zip(numbers, chosen, strict=True):
+                probability *= comb(left, int(k)) * (n / len(h)) ** int(k)
+                left -= int(k)
+        values.append(float(chosen @ kinds) / s)
+        probabilities.append(float(probability))
+    return BatchCurvature(np.array(values), np.array(probabilities))
+
+
+@register
+class LogMultiplicativeWalk(Law):
+    """Law of log|w| after k steps of SGD near a stationary point common to all examples.
+
+    Example losses h w²/2 with random h give w ← (1 − ηλ − η mean_B h) w, so that log|w| is a
+    random walk with
+
+        Λ = E log|1 − ηλ − η mean_B h|,   V = Var log|…|,   log|w_k| ≈ N(log|w₀| + kΛ, kV)
+
+    Λ < 0: w → 0 in probability, also where E h < 0 and the point is a maximum, while E w and E w²
+    grow. Λ > 0: SGD leaves at the rate Λ per step, also from a minimum. The sign of E h decides
+    nothing. Mean and variance are exact, the shape is the central limit.
+
+    `params` is (log|w_k|,). There is no stationary law of w; this one moves with k.
+
+    **Arguments:** `curvatures` `(n,)`, the values of mean_B h, and their `probabilities`
+    (`batch_curvature`; equal by default); `learning_rate`; `steps` k; `weight_decay`; `start` |w₀|.
+    Raises `ImproperLawError` where a batch has η(mean_B h + λ) = 1: w is annihilated in one step.
+
+    Source: Ziyin, Li, Simon, Ueda (2022), arXiv:2107.11774, for the phenomenon; the formulas are
+    derived.
+    """
+
+    setting: ClassVar[str] = "SGD without momentum near a stationary point shared by all examples"
+    exactness: ClassVar[str] = "exact mean and variance of log|w|; normal for many steps"
+    citation: ClassVar[str] = "Ziyin, Li, Simon, Ueda (2022), arXiv:2107.11774"
+
+    curvatures: Float[Any, " n"]
+    probabilities: Float[Any, " n"]
+    learning_rate: Float[Any, ""]
+    steps: Float[Any, ""]
+    weight_decay: Float[Any, ""]
+    start: Float[Any, ""]
+
+    def __init__(
+        self,
+        curvatures: Any,
+        learning_rate: Any,
+        steps: Any,
+        *,
+        probabilities: Any = None,
+        weight_decay: Any = 0.0,
+        start: Any = 1.0,
+    ):
+        self.curvatures = finite_array("curvatures", curvatures, ndim=1)
+        n = self.curvatures.shape[0]
+        if probabilities is None:
+            self.probabilities = np.full(n, 1 / n)
+        else:
+            self.probabilities = non_negative("probabilities", probabilities)
+            if not is_traced(probabilities) and (
+                self.probabilities.shape != (n,) or abs(np.sum(self.probabilities) - 1) > 1e-9
+            ):
+                raise ValueError(
+                    f"probabilities must have shape ({n},) and sum to 1, got {probabilities!r}"
+                )
+        self.learning_rate = positive("learning_rate", learning_rate)
+        self.steps = positive("steps", steps)
+        self.weight_decay = non_negative("weight_decay", weight_decay)
+        self.start = positive("start", start)
+
+    @classmethod
+    def of_batches(
+        cls,
+        curvatures: Any,
+        learning_rate: Any,
+        steps: Any,
+        batch_size: int,
+        sampling: str = "with_replacement",
+        **options: Any,
+    ) -> Self:
+        """The law for batches of `batch_size` from examples with the given `curvatures`."""
+        batches = batch_curvature(curvatures, batch_size, sampling)
+        return cls(
+            batches.values, learning_rate, steps, probabilities=batches.probabilities, **options
+        )
+
+    @classmethod
+    def examples(cls) -> Sequence[Self]:
+        """A maximum that SGD collapses to, and one that a larger batch leaves."""
+        return (
+            cls([1.0, -1.2], 0.5, 100),
+            cls.of_batches([1.0, -1.2], 0.5, 100, 4, weight_decay=0.1),
+        )
+
+    @classmethod
+    def improper_examples(cls) -> Sequence[Self]:
+        """A batch that annihilates the weight."""
+        return (cls([1.0, -1.2], 1.0, 100),)
+
+    @property
+    def dimension(self) -> int:
+        """One."""
+        return 1
+
+    def growth_rate(self) -> Float[Any, ""]:
+        """Λ per step; negative where SGD collapses onto the point."""
+        self.require_proper()
+        return self._logs() @ self.probabilities
+
+    def step_variance(self) -> Float[Any, ""]:
+        """V per step."""
+        self.require_proper()
+        return (self._logs() - self.growth_rate()) ** 2 @ self.probabilities
+
+    def probability_below(self, fraction_of_start: Any) -> Float[Any, "..."]:
+        """P(|w_k| < e|w₀|) for e = `fraction_of_start`."""
+        level = np.log(positive("fraction_of_start", fraction_of_start) * self.start)
+        return self.cdf(level)
+
+    def mean(self) -> Float[Any, " 1"]:
+        """log|w₀| + kΛ, shape (1,)."""
+        xp = jnp if is_traced(self) else np
+        return xp.reshape(xp.log(self.start) + self.steps * self.growth_rate(), (1,))
+
+    def covariance(self) -> Float[Any, "1 1"]:
+        """kV, shape (1, 1)."""
+        xp = jnp if is_traced(self) else np
+        return xp.reshape(self.steps * self.step_variance(), (1, 1))
+
+    def cdf(self, params: Any) -> Float[Any, "..."]:
+        """P(log|w_k| < params)."""
+        deviation = np.asarray(params, dtype=np.float64) - self.mean()[0]
+        return ndtr(deviation / np.sqrt(self.covariance()[0, 0]))
+
+    def quantile(self, probability: Any) -> Float[Any, "..."]:
+        """Quantile of log|w_k|."""
+        return self.mean()[0] + np.sqrt(self.covariance()[0, 0]) * ndtri(probability)
+
+    def log_density(self, params: Float[Any, "... 1"]) -> Float[Any, "..."]:
+        """Log density of log|w_k|."""
+        return normal_log_density(params - self.mean(), self.covariance())
+
+    def model(self, obs: Float[Any, "n 1"] | None = None) -> None:
+        """Site `params`, log|w_k|, and its push-forward `magnitude` |w_k|."""
+        self.require_proper()
+        normal = dist.Normal(self.mean(), jnp.sqrt(self.covariance()[0])).to_event(1)
+        if obs is not None:
+            with numpyro.plate("replica", obs.shape[0]):
+                numpyro.sample("params", normal, obs=obs)
+            return
+        params = numpyro.sample("params", normal)
+        numpyro.deterministic("magnitude", jnp.exp(params))
+
+    def require_proper(self) -> None:
+        """Raise `ImproperLawError` unless every factor is non-zero and they differ."""
+        if is_traced(self):
+            return
+        factors = np.abs(self._factors())[self.probabilities > 0]
+        if np.min(factors) < 1e-12:
+            raise ImproperLawError(
+                "exact annihilation in one step: learning_rate*(h + weight_decay) = 1 has positive "
+                "probability, so the growth rate is minus infinity"
+            )
+        if np.max(factors) - np.min(factors) < 1e-12 * np.max(factors):
+            raise ImproperLawError(
+                "the walk does not spread: every batch has |1 - learning_rate*(h + weight_decay)| "
+                f"= {factors[0]:.6g}, variance 0 and must exceed 0"
+            )
+
+    def _factors(self) -> Any:
+        return 1 - self.learning_rate * (self.weight_decay + self.curvatures)
+
+    def _logs(self) -> Any:
+        xp = jnp if is_traced(self) else np
+        magnitude = xp.abs(self._factors())
+        # Values that cannot occur may be zero: they weigh nothing.
+        return xp.log(xp.where(self.probabilities > 0, magnitude, 1.0))
+
+
+def collapse_window(a: Any) -> tuple[float, float]:
+    """Learning rates at which SGD collapses onto a maximum, for h ∈ {1, a−1} equally often.
+
+    a/(a−1) < η < (a − √(a²−8a+8))/(2(a−1)) for a < 0, where E h = a/2 < 0 makes w = 0 a maximum;
+    batch size 1, no weight decay. Source: derived, from Ziyin et al. (2022), arXiv:2107.11774.
+    """
+    value = float(real("a", a, allowed="negative", valid=lambda x: x < 0))
+    root = np.sqrt(value**2 - 8 * value + 8)
+    return value / (value - 1), float((value - root) / (2 * (value - 1)))
+
+
+class LyapunovEstimate(NamedTuple):
+    """A growth rate per step with its standard error."""
+
+    rate: float
+    standard_error: float
+
+
+def momentum_growth_rate(
+    curvatures: Any,
+    learning_rate: Any,
+    momentum: Any,
+    *,
+    probabilities: Any = None,
+    steps: int = 2000,
+    replicas: int = 1000,
+    seed: int,
+) -> LyapunovEstimate:
+    """Λ of heavy-ball SGD: the top Lyapunov exponent of products of [[1−ηh, −ηβ], [h, β]].
+
+    By a run that is renormalised at every step; with momentum Λ is not a function of η/(1−β)
+    alone. `curvatures` and `probabilities` as in `LogMultiplicativeWalk`. Source: derived.
+    """
+    h = np.asarray(finite_array("curvatures", curvatures, ndim=1), dtype=np.float64)
+    eta, beta = positive("learning_rate", learning_rate), fraction("momentum", momentum)
+    number = count("replicas", replicas, at_least=2)
+    rng = np.random.default_rng(count("seed", seed, at_least=0))
+    weight, buffer = np.ones(number), np.zeros(number)
+    total = np.zeros(number)
+    burn = 100
+    for step in range(burn + count("steps", steps)):
+        drawn = rng.choice(h, size=number, p=probabilities)
+        buffer = beta * buffer + drawn * weight
+        weight = weight - eta * buffer
+        size = np.hypot(weight, buffer)
+        weight, buffer = weight / size, buffer / size
+        if step >= burn:
+            total += np.log(size)
+    rates = total / steps
+    return LyapunovEstimate(float(rates.mean()), float(rates.std(ddof=1) / np.sqrt(number)))

@@ -1,0 +1,332 @@
+"""Stationary moments of minibatch SGD on linear regression, where the noise follows the state."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.optimize import brentq
+
+from statsgd.arguments import count, fraction, is_traced, positive, symmetric
+from statsgd.dynamics.noise import Minibatch
+from statsgd.dynamics.sgd import SGD
+from statsgd.laws.bases.gaussian import GaussianLaw, eigenmodes, join_blocks
+from statsgd.laws.law import ImproperLawError, register
+from statsgd.laws.minimum.heavy_ball import (
+    HeavyBallGaussian,
+    heavy_ball_moments,
+    location_vector,
+    require_stable_mean,
+)
+from statsgd.problems import LinearRegression, Problem, linear_regression
+
+_MAX_TERMS = 100_000
+
+
+@register
+class LinearRegressionGaussian(GaussianLaw):
+    """The Gaussian with the exact first two moments of minibatch SGD on least squares.
+
+    The gradient noise of a minibatch grows away from the minimum μ: with x = θ − μ, example
+    Hessians H_i = φ_iφ_iᵀ and p = C/Σ₁ (1/S with replacement),
+
+        E C = C(μ) + p ( mean_i φ_iφ_iᵀ (φ_iᵀPφ_i) − HPH ),     P = Cov θ
+
+    and P solves the heavy-ball moment equation with this C. The map P → Cov θ is linear and
+    positive; its spectral radius, the *feedback gain*, is proportional to p. Moments are finite iff
+    0 < ηh < 2(1+β) and the gain is below 1, which is a condition on the batch size.
+
+    Moments are exact at any learning rate. The true marginals are not Gaussian: with few examples
+    per batch they are heavier-tailed (power laws for Gaussian inputs), so compare variances and
+    the bulk, not tails.
+
+    Build it with `from_sgd` (a finite data set, i.i.d. batches) or `gaussian_inputs` (fresh data).
+
+    Source: Mulayoff, Michaeli (2024), arXiv:2306.07850, for finite data without momentum; Ziyin,
+    Liu, Mori, Ueda (2022), arXiv:2102.05375, for Gaussian inputs; momentum and weight decay with
+    finite data, and the solution by feedback series, are derived.
+    """
+
+    setting: ClassVar[str] = "heavy-ball SGD, linear regression, i.i.d. minibatches"
+    exactness: ClassVar[str] = "exact first two moments; tails are heavier than Gaussian"
+    citation: ClassVar[str] = (
+        "Mulayoff, Michaeli (2024), arXiv:2306.07850; Ziyin et al. (2022), arXiv:2102.05375"
+    )
+
+    feedback_gain: Float[Any, ""]
+    batch_size: Int[Any, ""]
+    critical_batch_size: Float[Any, ""]
+
+    @classmethod
+    def from_sgd(cls, problem: Problem, sgd: SGD) -> Self:
+        """The law for minibatch `sgd` on a `linear_regression` problem.
+
+        Raises `ValueError` for another problem or noise, `ImproperLawError` (from the first use)
+        if the moments are infinite. Cost: N d² a term of the feedback series, tens of terms.
+        """
+        data = _finite_data(problem, sgd)
+        joint, gain = _solve(data, float(sgd.learning_rate), float(sgd.momentum))
+        return cls(
+            data.location,
+            joint,
+            data.vectors * data.hessian @ data.vectors.T,
+            sgd.learning_rate,
+            sgd.momentum,
+            sgd.weight_decay,
+            np.float64(gain),
+            np.int64(data.batch_size),
+            np.float64(data.critical_batch_size(gain)),
+        )
+
+    @classmethod
+    def gaussian_inputs(
+        cls,
+        input_covariance: Any,
+        label_noise: Any,
+        batch_size: int,
+        learning_rate: Any,
+        momentum: Any = 0.0,
+        location: Any = None,
+    ) -> Self:
+        """The law for fresh data x ~ N(0, A), y = x·θ* + noise of variance `label_noise`.
+
+        In closed form, with G = 2(1−β)I − ((1−β)/(1+β) + 1/S)ηA and T = Tr[ηAG⁻¹]: Cov θ =
+        (σ²/S) ηG⁻¹/(1 − T/S). No weight decay. The condition is G > 0 and T < S.
+        """
+        a = symmetric("input_covariance", input_covariance, definite="positive")
+        sigma2 = float(positive("label_noise", label_noise))
+        s = count("batch_size", batch_size)
+        eta, beta = positive("learning_rate", learning_rate), fraction("momentum", momentum)
+        eigenvalues, q = np.linalg.eigh(a)
+        gain = _gaussian_gain(eigenvalues, float(eta), float(beta), s)
+        d = len(eigenvalues)
+        joint = np.full((2 * d, 2 * d), np.nan)
+        if gain < 1 and eta * eigenvalues[-1] < 2 * (1 + beta):
+            g = _g(eigenvalues, float(eta), float(beta), s)
+            params = sigma2 / s * eta / g / (1 - gain)
+            buffer = 2 * eigenvalues * params / (eta * (1 + beta))
+            blocks = (params, -eta / 2 * buffer, buffer)
+            joint = join_blocks(*(q * block @ q.T for block in blocks))
+        place = location_vector(location, d)
+        return cls(
+            place,
+            joint,
+            a,
+            eta,
+            beta,
+            np.float64(0.0),
+            np.float64(gain),
+            np.int64(s),
+            np.float64(_gaussian_critical_batch_size(eigenvalues, float(eta), float(beta))),
+        )
+
+    @classmethod
+    def examples(cls) -> Sequence[Self]:
+        """Fresh Gaussian inputs, and six examples in two dimensions."""
+        inputs = [[1.0, 0], [0, 1], [1, 1], [2, -1], [-1, 0.5], [0.5, 2]]
+        problem = linear_regression(inputs, [1.0, -1, 0.5, 2, 0, -1.5])
+        return (
+            cls.gaussian_inputs([[1.0]], 1.0, 4, 0.5),
+            cls.from_sgd(problem, SGD(0.1, Minibatch(2), momentum=0.5, weight_decay=0.1)),
+        )
+
+    @classmethod
+    def improper_examples(cls) -> Sequence[Self]:
+        """A batch too small for its learning rate, and a mean that diverges."""
+        return (
+            cls.gaussian_inputs(np.diag([2.0, 1.0, 0.5]), 0.5, 4, 0.65),
+            cls.gaussian_inputs([[1.0]], 1.0, 4, 2.5),
+        )
+
+    def equivalent_chain(self) -> HeavyBallGaussian:
+        """The chain with constant noise that has the same first two moments, at all times too.
+
+        Its noise is E C over this law. As the mean of a step is linear in θ whatever the noise is,
+        autocorrelations, stationary displacements and currents agree as well: hand it to
+        `mean_squared_displacement`, `stochastic_area` and the like. Not for starts from rest,
+        where the noise of this law is still that of the minimum.
+        """
+        self.require_proper()
+        h, q = self.modes()
+        unit = heavy_ball_moments(h, np.ones((len(h), len(h))), self.learning_rate, self.momentum)
+        noise = q @ (q.T @ self.covariance() @ q / unit[0]) @ q.T
+        return HeavyBallGaussian(
+            self.hessian,
+            (noise + noise.T) / 2,
+            self.learning_rate,
+            self.momentum,
+            self.weight_decay,
+            self.location,
+        )
+
+    def require_proper(self) -> None:
+        """Raise `ImproperLawError` unless 0 < ηh < 2(1+β) and the feedback gain is below 1."""
+        if is_traced(self.hessian, self.learning_rate, self.feedback_gain):
+            return
+        require_stable_mean(
+            self.modes().curvatures, float(self.learning_rate), float(self.momentum)
+        )
+        if not self.feedback_gain < 1:
+            raise ImproperLawError(
+                f"the variance of SGD is infinite: the noise feedback has gain "
+                f"{float(self.feedback_gain):.6g} ≥ 1; at learning_rate = "
+                f"{float(self.learning_rate):.6g} batch_size must be above "
+                f"{float(self.critical_batch_size):.6g}, got {int(self.batch_size)}"
+            )
+
+
+def critical_learning_rate(problem: Problem, sgd: SGD) -> float:
+    """The learning rate at which the variance of `sgd` on `problem` becomes infinite.
+
+    Never above 2(1+β)/(h_max+λ), where the mean diverges. Found by root search on the feedback
+    gain, so `sgd.learning_rate` is not used. For i.i.d. minibatches; otherwise `ValueError`.
+    """
+    data = _finite_data(problem, sgd)
+    beta = float(sgd.momentum)
+    return _largest_rate(lambda eta: _feedback(data, eta, beta)[1], data.curvatures, beta)
+
+
+def gaussian_critical_learning_rate(
+    input_covariance: Any, batch_size: int, momentum: Any = 0.0
+) -> float:
+    """As `critical_learning_rate`, for fresh Gaussian inputs with the covariance given."""
+    a = np.linalg.eigvalsh(symmetric("input_covariance", input_covariance, definite="positive"))
+    beta, s = float(fraction("momentum", momentum)), count("batch_size", batch_size)
+    return _largest_rate(lambda eta: _gaussian_gain(a, eta, beta, s), a, beta)
+
+
+class _FiniteData(NamedTuple):
+    """Least squares in the eigenbasis of H + λI, about the stationary mean."""
+
+    location: Float[Any, " d"]
+    vectors: Float[Any, "d d"]
+    curvatures: Float[Any, " d"]
+    hessian: Float[Any, " d"]
+    features: Float[Any, "N d"]
+    noise: Float[Any, "d d"]
+    factor: float
+    batch_size: int
+    replacement: bool
+
+    def critical_batch_size(self, gain: float) -> float:
+        """The batch size at which the gain, proportional to C/Σ₁, would be one."""
+        if not 0 < gain < np.inf:
+            return 0.0 if gain == 0 else np.inf
+        factor, n = self.factor / gain, len(self.features)
+        return 1 / factor if self.replacement else n / (1 + factor * (n - 1))
+
+    def state_dependent_noise(self, params: Float[Any, "d d"]) -> Float[Any, "d d"]:
+        """E C − C(μ) where Cov θ = `params`."""
+        spread = np.einsum("ni,ij,nj->n", self.features, params, self.features, optimize=True)
+        mean = (self.features * spread[:, None]).T @ self.features / len(spread)
+        return self.factor * (mean - self.hessian[:, None] * params * self.hessian)
+
+
+def _finite_data(problem: Problem, sgd: SGD) -> _FiniteData:
+    if not isinstance(problem, LinearRegression):
+        raise ValueError(
+            f"the law speaks about linear_regression problems, got {type(problem).__name__}"
+        )
+    if not (isinstance(sgd.noise, Minibatch) and sgd.noise.white):
+        raise ValueError(f"the law needs i.i.d. Minibatch noise, got {sgd.noise!r}")
+    sgd.noise.check(problem)
+    decay = float(sgd.weight_decay)
+    location = problem.minimiser(decay)
+    curvatures, q = eigenmodes(problem.hessian_matrix(), decay)
+    features = np.asarray(problem.inputs, dtype=np.float64) @ q
+    residuals = np.asarray(problem.inputs, np.float64) @ location - np.asarray(problem.targets)
+    gradients = residuals[:, None] * features
+    gradients -= gradients.mean(0)
+    factor = sgd.noise.variance_factor(problem)
+    return _FiniteData(
+        location,
+        q,
+        curvatures,
+        curvatures - decay,
+        features,
+        factor * gradients.T @ gradients / len(residuals),
+        factor,
+        sgd.noise.batch_size,
+        sgd.noise.sampling == "with_replacement",
+    )
+
+
+def _feedback(data: _FiniteData, eta: float, beta: float) -> tuple[np.ndarray, float]:
+    """Cov θ in the eigenbasis and the feedback gain, by summing the series of feedback rounds.
+
+    Cov θ = Σ_n K^n P₀, with P₀ the answer to constant noise C(μ) and K one round: covariance →
+    additional noise → additional covariance. K is positive, so the ratio of successive terms tends
+    to its spectral radius; once that has settled, the rest of the series is geometric.
+    """
+    term, _, _ = heavy_ball_moments(data.curvatures, data.noise, eta, beta)
+    total, gain, before = term.copy(), 0.0, np.inf
+    for _ in range(_MAX_TERMS):
+        noise = data.state_dependent_noise(term)
+        following, _, _ = heavy_ball_moments(data.curvatures, noise, eta, beta)
+        size, next_size = np.linalg.norm(term), np.linalg.norm(following)
+        if size == 0:
+            return total, gain
+        gain = float(next_size / size)
+        total, term = total + following, following
+        if abs(gain - before) < 1e-12 * gain:
+            rest = gain / (1 - gain) * term if gain < 1 else np.full_like(term, np.inf)
+            return total + rest, gain
+        if next_size > 1e100:
+            return np.full_like(total, np.inf), gain
+        before = gain
+    return total, gain
+
+
+def _solve(data: _FiniteData, eta: float, beta: float) -> tuple[np.ndarray, float]:
+    d = len(data.curvatures)
+    try:
+        require_stable_mean(data.curvatures, eta, beta)
+    except ImproperLawError:
+        return np.full((2 * d, 2 * d), np.nan), np.inf
+    params, gain = _feedback(data, eta, beta)
+    if not gain < 1:
+        return np.full((2 * d, 2 * d), np.nan), gain
+    noise = data.noise + data.state_dependent_noise(params)
+    q = data.vectors
+    moments = heavy_ball_moments(data.curvatures, noise, eta, beta)
+    return join_blocks(*(q @ block @ q.T for block in moments)), gain
+
+
+def _g(a: np.ndarray, eta: float, beta: float, s: int) -> np.ndarray:
+    return 2 * (1 - beta) - ((1 - beta) / (1 + beta) + 1 / s) * eta * a
+
+
+def _gaussian_gain(a: np.ndarray, eta: float, beta: float, s: int) -> float:
+    """T/S, infinite where G is not positive."""
+    g = _g(a, eta, beta, s)
+    return float(np.sum(eta * a / g) / s) if np.all(g > 0) else np.inf
+
+
+def _gaussian_critical_batch_size(a: np.ndarray, eta: float, beta: float) -> float:
+    """S at which T/S = 1; infinite where no batch is large enough."""
+    constant = 2 * (1 - beta) - (1 - beta) / (1 + beta) * eta * a
+    if np.any(constant <= 0):
+        return np.inf
+    # With G = constant − ηa/S the gain is Σ ηa/(S·constant − ηa): decreasing in S.
+    low, high = np.max(eta * a / constant), np.max(eta * a / constant) * (2 + len(a))
+    return float(
+        brentq(
+            lambda s: 1 - 1 / np.sum(eta * a / (s * constant - eta * a)), low * (1 + 1e-12), high
+        )
+    )
+
+
+def _largest_rate(gain: Callable[[float], float], h: np.ndarray, beta: float) -> float:
+    limit = 2 * (1 + beta) / float(np.max(h))
+    low, high = 0.0, limit * (1 - 1e-9)
+
+    def excess(eta: float) -> float:
+        value = gain(eta)
+        return 1 - 1 / value if np.isfinite(value) else 1.0
+
+    if excess(high) <= 0:
+        return limit
+    low = high
+    while excess(low) > 0:
+        low /= 2
+    return float(brentq(excess, low, high, rtol=1e-10))

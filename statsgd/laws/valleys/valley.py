@@ -1,0 +1,376 @@
+"""A valley of (nearly) equal minima: noise across it makes the flat stretches likelier."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jaxtyping import Float
+from scipy.special import ndtr
+
+from statsgd.arguments import fraction, is_traced, non_negative, one_of, positive, real
+from statsgd.dynamics.sgd import SGD
+from statsgd.laws.law import ImproperLawError, Law, register
+from statsgd.laws.loss_noise.scalar_noise import READINGS
+from statsgd.laws.valleys.averaging import AveragedValley, evaluate, tabulate
+from statsgd.laws.valleys.coordinate import (
+    Constant,
+    CosineFloor,
+    FlatFloor,
+    LineCurvature,
+    RingCurvature,
+    ValleyCoordinate,
+)
+from statsgd.laws.valleys.setting import valley_setting
+from statsgd.precision import in_double_precision
+from statsgd.problems import Problem
+
+
+@register
+class ValleyLaw(Law):
+    """Adiabatic law of SGD in a valley L(x, y) = L₀(x) + ½ Σ_i h_i(x) y_i².
+
+    θ = (x, y_1, …, y_m): x runs along the valley, slowly, y across it, fast. Noise is diagonal,
+    D = ηC/2 across (D_i) and along (D_x). With s = 2(1+β), and D → D/(1−β) for momentum β,
+
+        y_i | x ~ Normal(0, D_i/[h_i(1 − ηh_i/s)])
+        p(x) ∝ D_x^(−a) exp{−∫ [L₀' + ½ Σ_i h_i' D_i/(h_i(1 − ηh_i/s))]/D_x dx}
+
+    a = 1 in the Itô reading, which is SGD. For constant D_y = κD_x and m = 1, η → 0,
+
+        p(x) ∝ F^κ e^(−κL₀/D_y),     F = h^(−1/2)  the flatness
+
+    so that noise anisotropy κ > 1 adds the effective loss (κ−1)[L₀ − D_y ln F] to L (κ = 1 is
+    Boltzmann). **Only the marginal of x and the conditional law of y are claimed**: for κ ≠ 1 the
+    probability flux circulates and the joint density is not a stationary density in 2-D.
+
+    Proper if ηh < s on the whole support and p can be normalised (on a line, F ~ |x|^(−r) needs
+    κr > 1 where L₀ does not grow). Accurate where `adiabatic_parameter` is below about 0.05.
+
+    **Arguments:**
+
+    - `curvature`: h, a JAX function of x, scalar or `(m,)`;
+    - `across_diffusion`, `along_diffusion`: D_i = ηC_ii/2 and D_x = ηC_xx/2 (loss/time of params²),
+      numbers or JAX functions of x, D_i scalar or `(m,)`;
+    - `floor`: L₀, a JAX function of x, zero by default;
+    - `support`: `"ring"` (x in (−π, π]), `"line"` with its length `scale`, or a pair (low, high);
+    - `learning_rate` η for the finite-step factor 1 − ηh/s, zero by default (the SDE), and
+      `momentum` β;
+    - `reading`: `"ito"` (SGD), `"stratonovich"` (a = ½) or `"anti_ito"` (a = 0, the flux Ap − D∇p);
+      it matters for diffusion that varies along the valley;
+    - `second_order`: the next order of the averaging in D_y, for constant diffusion, one transverse
+      direction and η = 0; removes most of the adiabatic error of the marginal.
+
+    Source: Yang, Tang, Tu (2023), arXiv:2206.01246, for the effective loss; readings, finite step,
+    momentum and second order are derived.
+    """
+
+    setting: ClassVar[str] = "SGD in a nearly degenerate valley, anisotropic noise"
+    exactness: ClassVar[str] = "adiabatic: marginal along and conditional law across the valley"
+    citation: ClassVar[str] = "Yang, Tang, Tu (2023), arXiv:2206.01246"
+
+    valley: AveragedValley
+    #: Over the knots of the coordinate: see `AveragedValley.tables`.
+    log_mass: Float[Any, ""]
+    density: Float[Any, " n"]
+    cumulative: Float[Any, " n"]
+    reach: Float[Any, "3"]
+
+    def __init__(
+        self,
+        curvature: Callable,
+        across_diffusion: Any,
+        along_diffusion: Any,
+        *,
+        floor: Callable | None = None,
+        support: Any = "ring",
+        scale: Any = 1.0,
+        learning_rate: Any = 0.0,
+        momentum: Any = 0.0,
+        reading: str = "ito",
+        second_order: bool = False,
+    ):
+        self.valley = AveragedValley(
+            curvature,
+            _diffusion("across_diffusion", across_diffusion),
+            _diffusion("along_diffusion", along_diffusion),
+            FlatFloor() if floor is None else floor,
+            ValleyCoordinate.of(support, scale),
+            non_negative("learning_rate", learning_rate),
+            fraction("momentum", momentum),
+            one_of("reading", reading, READINGS),
+            bool(second_order),
+        )
+        if second_order and not (
+            self.valley.constant_diffusion
+            and self.valley.transverse == 1
+            and not np.any(np.asarray(self.valley.learning_rate))
+        ):
+            raise ValueError(
+                "second_order needs constant diffusion, one transverse direction and "
+                "learning_rate = 0: add the finite-step shift to its expectations"
+            )
+        self.log_mass, self.density, self.cumulative, self.reach = tabulate(self.valley)
+
+    @classmethod
+    def from_sgd(
+        cls, problem: Problem, sgd: SGD, *, support: Any, scale: Any = 1.0, **options: Any
+    ) -> Self:
+        """The law for `sgd` on a problem whose first flat parameter is x and whose others are y.
+
+        The floor of the valley must lie at y = 0, with diagonal curvature and diagonal noise there;
+        h, L₀ and C are read off along it, weight decay and momentum counted. `support`, `scale` and
+        the `options` `reading` and `second_order` are those of the class; with `second_order` the
+        finite-step factor is left out. Raises `ValueError` where an assumption fails.
+        """
+        setting = valley_setting(problem, sgd, ValleyCoordinate.of(support, scale))
+        return cls(
+            setting.curvature,
+            setting.across_diffusion,
+            setting.along_diffusion,
+            floor=setting.floor,
+            support=support,
+            scale=scale,
+            learning_rate=0.0 if options.get("second_order") else sgd.learning_rate,
+            momentum=sgd.momentum,
+            **options,
+        )
+
+    @classmethod
+    def ring(
+        cls,
+        base_curvature: Any,
+        modulation: Any,
+        across_diffusion: Any,
+        anisotropy: Any,
+        floor_height: Any = 0.0,
+        **options: Any,
+    ) -> Self:
+        """h = h₀e^(a cos x), L₀ = b(1 − cos x), D_y = κD_x constant.
+
+        For η → 0 x is von Mises about 0 with concentration κ(b/D_y − a/2), about π where that is
+        negative: floor and flatness balance at D_y = 2b/a for every κ.
+        """
+        across = positive("across_diffusion", across_diffusion)
+        height = real("floor_height", floor_height, allowed="finite", valid=np.isfinite)
+        return cls(
+            RingCurvature(
+                positive("base_curvature", base_curvature),
+                real("modulation", modulation, allowed="finite", valid=np.isfinite),
+            ),
+            across,
+            across / positive("anisotropy", anisotropy),
+            floor=CosineFloor(height),
+            **options,
+        )
+
+    @classmethod
+    def line(
+        cls,
+        base_curvature: Any,
+        length: Any,
+        across_diffusion: Any,
+        anisotropy: Any,
+        learning_rate: Any = 0.0,
+        momentum: Any = 0.0,
+        **options: Any,
+    ) -> Self:
+        """h = h₀(1 + x²/l²), L₀ = 0, D_y = κD_x constant.
+
+        For η → 0 x is Student-t with ν = κ−1 and scale l/√ν, of variance l²/(κ−3); needs κ > 1.
+        A finite η cuts the support where ηh = 2(1+β): a run that reaches it diverges.
+        """
+        across = positive("across_diffusion", across_diffusion)
+        h0, size = positive("base_curvature", base_curvature), positive("length", length)
+        support: Any = "line"
+        if is_traced(learning_rate) or float(learning_rate) > 0:
+            room = 2 * (1 + momentum) / (learning_rate * h0) - 1
+            xp = jnp if is_traced(room) else np
+            edge = size * xp.sqrt(xp.where(room > 0, room, 1.0))
+            support = (-edge, edge)
+        return cls(
+            LineCurvature(h0, size),
+            across,
+            across / positive("anisotropy", anisotropy),
+            support=support,
+            scale=size,
+            learning_rate=learning_rate,
+            momentum=momentum,
+            **options,
+        )
+
+    @classmethod
+    def examples(cls) -> Sequence[Self]:
+        """A ring, a line with a step, and a ring whose diffusion follows its curvature."""
+        curvature = RingCurvature(np.float64(2.0), np.float64(0.5))
+        return (
+            cls.ring(2.0, 0.5, 0.02, 4.0, learning_rate=0.05),
+            cls.line(1.0, 1.0, 0.05, 9.0, learning_rate=0.05),
+            cls(curvature, lambda x: 0.01 * curvature(x), lambda x: 0.0025 * curvature(x)),
+        )
+
+    @classmethod
+    def improper_examples(cls) -> Sequence[Self]:
+        """A tail too heavy, and a step too large for the sharp side."""
+        return (
+            cls.line(1.0, 1.0, 0.05, 0.9),
+            cls.ring(2.0, 0.5, 0.02, 4.0, learning_rate=0.7),
+        )
+
+    @property
+    def dimension(self) -> int:
+        """1 + m."""
+        return 1 + self.valley.transverse
+
+    def require_proper(self) -> None:
+        """Raise `ImproperLawError` unless ηh < 2(1+β) on the support and p is normalisable."""
+        if is_traced(self.reach, self.valley):
+            return
+        excess, where, tail = (float(value) for value in self.reach)
+        limit = float(self.valley.stability_limit)
+        if excess > 1 + 1e-9:
+            raise ImproperLawError(
+                f"edge of stability inside the valley: eta*h = {excess * limit:.6g} at x = "
+                f"{where:.6g} must be below 2(1+momentum) = {limit:.6g}"
+            )
+        if not tail > 1:
+            raise ImproperLawError(
+                f"valley marginal not normalisable: kappa*r = {tail:.4g} must exceed 1, where it "
+                "falls as |x|^(-kappa*r)"
+            )
+        if not np.isfinite(self.log_mass):
+            raise ImproperLawError(
+                "valley marginal not normalisable: its integral is not finite (curvature and "
+                "diffusion must be positive and finite on the support)"
+            )
+
+    def conditional_variance(self, x: Any) -> Any:
+        """Var(y | x) = D_i/[h_i(1 − ηh_i/s)], with D_i/(1−β) under momentum; shape `(..., m)`."""
+        self.require_proper()
+        return evaluate(AveragedValley.variance, self.valley, x)
+
+    def log_marginal(self, x: Any) -> Any:
+        """Log density of x, normalised."""
+        self.require_proper()
+        return evaluate(AveragedValley.log_shape, self.valley, x) - self.log_mass
+
+    def log_density(self, params: Float[Any, "... d"]) -> Float[Any, "..."]:
+        """log p(x) + log p(y | x); leading axes are batch axes. Concrete values give float64."""
+        self.require_proper()
+        joint = evaluate(AveragedValley.log_joint, self.valley, params, event=1)
+        return joint - self.log_mass
+
+    def model(self, obs: Float[Any, "n d"] | None = None) -> None:
+        """Sites `level` (uniform; x is its quantile) and `across`; `params` = (x, y).
+
+        With `obs` the density itself is used.
+        """
+        self.require_proper()
+        if obs is not None:
+            flat = dist.ImproperUniform(dist.constraints.real_vector, (), (self.dimension,))
+            with numpyro.plate("replica", obs.shape[0]):
+                params = numpyro.sample("params", flat, obs=obs)
+                numpyro.factor("stationary_law", jax.vmap(self.log_density)(params))
+            return
+        level = numpyro.sample("level", dist.Uniform(0.0, 1.0))
+        x = self.valley.coordinate.place(
+            jnp.interp(level, self.cumulative, self.valley.coordinate.knots)
+        )
+        scale = jnp.sqrt(self.valley.variance(x))
+        y = numpyro.sample("across", dist.Normal(0.0, scale).to_event(1))
+        numpyro.deterministic("params", jnp.concatenate([x[None], y]))
+
+    def expectation(self, function: Callable[[Any], Any]) -> float:
+        """E f(x), f a NumPy function of x; infinite where the tail of the integrand grows."""
+        self.require_proper()
+        x = self.valley.coordinate.place(self.valley.coordinate.knots, np)
+        values = np.asarray(function(x)) * self._weights()
+        # The end knots carry half a weight; compare their neighbours with knots further in.
+        grows = (abs(values[1]) > abs(values[41]), abs(values[-2]) > abs(values[-42]))
+        if not self.valley.coordinate.bounded and any(grows):
+            return np.inf
+        return float(np.sum(values))
+
+    def mean(self) -> Float[Any, " d"]:
+        """(E x, 0)."""
+        return np.concatenate([[self.expectation(lambda x: x)], np.zeros(self.valley.transverse)])
+
+    def covariance(self) -> Float[Any, "d d"]:
+        """Diagonal: Var x and E Var(y | x)."""
+        center = self.mean()[0]
+        along = self.expectation(lambda x: (x - center) ** 2)
+
+        def across(index: int) -> float:
+            return self.expectation(lambda x: self.conditional_variance(x)[:, index])
+
+        variances = [across(index) for index in range(self.valley.transverse)]
+        return np.diag([along, *variances])
+
+    def cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
+        """Marginal distribution function of x and of each y_i."""
+        self.require_proper()
+        state = np.asarray(params, dtype=np.float64)
+        v = in_double_precision(self.valley.coordinate.parameter, state[..., 0])
+        along = np.interp(v, self.valley.coordinate.knots, self.cumulative)
+        x = self.valley.coordinate.place(self.valley.coordinate.knots, np)
+        width = np.sqrt(self.conditional_variance(x))
+        across = np.einsum("...nm,n->...m", ndtr(state[..., None, 1:] / width), self._weights())
+        return np.concatenate([along[..., None], across], axis=-1)
+
+    def quantile(self, probability: Any) -> Float[Any, "..."]:
+        """Quantile of x."""
+        self.require_proper()
+        v = np.interp(probability, self.cumulative, self.valley.coordinate.knots)
+        return self.valley.coordinate.place(v, np)
+
+    def anisotropy(self, x: Any) -> Any:
+        """κ = D_y/D_x; shape `(..., m)`."""
+        return evaluate(AveragedValley.anisotropy, self.valley, x)
+
+    def effective_loss(self, x: Any) -> Any:
+        """L_SGD = (κ−1)[L₀ − D_y ln F], ln F = −½ Σ ln h_i: what the noise adds to the loss.
+
+        For constant, equal diffusion across; else `ValueError`.
+        """
+        constant = self.valley.constant_diffusion
+        if not constant or np.ptp(np.asarray(self.valley.across_diffusion(jnp.zeros(())))) != 0:
+            raise ValueError("effective_loss needs constant and equal diffusion across the valley")
+        return evaluate(AveragedValley.effective_loss, self.valley, x)
+
+    def drift(self, x: Any) -> Any:
+        """dx/dt = −L₀' − ½ Σ h_i' D_i/(h_i(1 − ηh_i/s)), per unit t = ηk."""
+        return evaluate(AveragedValley.drift, self.valley, x)
+
+    def slide_time(self, start: float, end: float) -> float:
+        """Time t = ηk that the mean drift takes from `start` to `end`, without diffusion along.
+
+        Raises `ValueError` where the drift does not point from start to end all the way.
+        """
+        direction = np.sign(end - start)
+        between = np.linspace(start, end, 257)
+        if np.any(self.drift(between) * direction <= 0):
+            raise ValueError(f"the drift does not carry x from start = {start} to end = {end}")
+        panels = np.linspace(start, end, 65)
+        nodes, weights = np.polynomial.legendre.leggauss(8)
+        half = (end - start) / 128
+        x = (panels[:-1, None] + half * (1 + nodes)).ravel()
+        return float(half * np.sum(np.tile(weights, 64) / self.drift(x)))
+
+    def adiabatic_parameter(self) -> float:
+        """max over the support of κ D_y h'²/(4h³): the adiabatic law wants it well below one."""
+        x = self.valley.coordinate.place(self.valley.coordinate.knots, np)
+        return float(np.nanmax(evaluate(AveragedValley.adiabaticity, self.valley, x)))
+
+    def _weights(self) -> Float[Any, " n"]:
+        """Mass that the trapezoidal rule gives to each knot."""
+        knots = self.valley.coordinate.knots
+        ends = np.ones_like(knots)
+        ends[[0, -1]] = 0.5
+        return np.asarray(self.density) * ends * (knots[1] - knots[0])
+
+
+def _diffusion(name: str, value: Any) -> Callable:
+    return value if callable(value) else Constant(positive(name, value))
