@@ -223,7 +223,7 @@ def _imbalance(
     shared = Estimate(*np.zeros((2, *value.shape, 2)))
     for j, ensemble in enumerate(ensembles):
         for i, rate in enumerate(config.learning_rates):
-            looks = trajectories(ensemble.isel(learning_rate=i))
+            looks = trajectories(ensemble.isel(learning_rate=i), problem.names)
             force = full_gradients(problem, looks.params, config.weight_decay)
             first = first_fluctuation_relation(looks.params, force, looks.momentum_buffer, rate)
             side = (first.left.value + first.right.value) / 2

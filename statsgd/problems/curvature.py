@@ -8,6 +8,7 @@ from jaxtyping import Float, PyTree
 from scipy.sparse.linalg import LinearOperator
 
 from statsgd.precision import in_double_precision
+from statsgd.problems.parameters import floating
 from statsgd.problems.problem import Problem
 from statsgd.problems.regression import LinearRegression
 
@@ -25,11 +26,11 @@ def hessian(problem: Problem, params: PyTree) -> Float[Any, "d d"] | LinearOpera
     if isinstance(problem, LinearRegression) and problem.dimension <= DENSE_LIMIT:
         return problem.hessian_matrix()
     if problem.dimension <= DENSE_LIMIT:
-        return in_double_precision(_hessian, problem, params)
+        return in_double_precision(_hessian, problem, floating(params))
 
     def matvec(vector):
         flat = np.asarray(vector, dtype=np.float64).reshape(-1)
-        return in_double_precision(_product, problem, params, flat)
+        return in_double_precision(_product, problem, floating(params), flat)
 
     shape = (problem.dimension, problem.dimension)
     return LinearOperator(shape, matvec=matvec, rmatvec=matvec, dtype=np.float64)

@@ -82,7 +82,8 @@ def network_claims(
             for j, beta in enumerate(axes["momentum"]):
                 sgd = statsgd.SGD(rate, first.noise, beta, DECAY)
                 cell = tree.isel({"learning_rate": i, "momentum": j})
-                journeys[setting_name(sgd)] = journey(floor, sgd, trajectories(cell), window, late)
+                found = trajectories(cell, floor.problem.names)
+                journeys[setting_name(sgd)] = journey(floor, sgd, found, window, late)
     curvatures = np.linalg.eigvalsh(floor.local.hessian)
     why = (
         f"A network of {floor.problem.dimension} parameters on {floor.problem.num_examples} "

@@ -115,7 +115,7 @@ class Fluctuations:
             keep=looks,
             progress=False,
         )
-        return trajectories(tree).params @ self.vectors
+        return trajectories(tree, self.problem.names).params @ self.vectors
 
     @property
     def flatness(self) -> Float[Any, " k"]:

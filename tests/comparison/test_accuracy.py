@@ -44,7 +44,7 @@ def test_points_know_their_error():
     error = 1.21 * np.sqrt(2 / 20_000)
     assert abs(wide.variance.value - 0.21) < 4 * error
     np.testing.assert_allclose(wide.variance.standard_error, error, rtol=0.25)
-    distance, uncertainty = wide.total_variation
+    distance, uncertainty = wide.total_variation[:2]
     assert abs(distance - normal_distance(1.21)) < 4 * uncertainty
     # Chance alone: subtracted, so that equal laws are at no distance beyond the error.
     same = accuracy(truth, Marginal.of_normal(0.0, 1.0)).total_variation

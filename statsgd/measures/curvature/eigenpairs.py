@@ -18,6 +18,7 @@ from statsgd.measures.curvature.operators import (
 from statsgd.measures.curvature.probes import PROBES_AT_ONCE, chunked_map, random_key
 from statsgd.precision import in_double_precision
 from statsgd.problems import DENSE_LIMIT, Problem
+from statsgd.problems.parameters import floating
 
 #: Products of a Lanczos iteration where their number is not asked for.
 DEPTH = 64
@@ -67,7 +68,9 @@ def top_eigenpairs(
     if steps is not None and k > steps:
         raise ValueError(f"depth must be at least the number of pairs {k}, got {depth}")
     key = random_key(seed)
-    return in_double_precision(_eigenpairs, problem, params, operator, k, order, steps, key)
+    return in_double_precision(
+        _eigenpairs, problem, floating(params), operator, k, order, steps, key
+    )
 
 
 def _eigenpairs(

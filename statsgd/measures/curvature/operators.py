@@ -22,6 +22,7 @@ from statsgd.dynamics.noise.minibatch import all_examples
 from statsgd.measures.curvature.probes import PROBES_AT_ONCE, chunked_map
 from statsgd.precision import in_double_precision
 from statsgd.problems import DENSE_LIMIT, Problem
+from statsgd.problems.parameters import floating
 from statsgd.problems.problem import SampledProblem
 
 type Vector = Float[Any, " d"]
@@ -156,7 +157,7 @@ def rows_of(operator: OperatorAt, problem: Problem, params: PyTree) -> int:
     def look(problem: Problem, point: PyTree) -> None:
         sizes.append(operator(problem, point).dimension)
 
-    eqx.filter_eval_shape(look, problem, params)
+    eqx.filter_eval_shape(look, problem, floating(params))
     return sizes[0]
 
 
@@ -177,11 +178,11 @@ def curvature_matrix(
     """
     dimension = rows_of(operator, problem, params)
     if dimension <= DENSE_LIMIT:
-        return in_double_precision(_matrix, problem, params, operator)
+        return in_double_precision(_matrix, problem, floating(params), operator)
 
     def matvec(vector: Any) -> Any:
         v = np.asarray(vector, dtype=np.float64).reshape(-1)
-        return in_double_precision(_product, problem, params, operator, v)
+        return in_double_precision(_product, problem, floating(params), operator, v)
 
     shape = (dimension, dimension)
     return LinearOperator(shape, matvec=matvec, rmatvec=matvec, dtype=np.float64)
@@ -212,7 +213,9 @@ def gauss_newton(
     A matrix or products as in `curvature_matrix`. Raises `ValueError` for a problem without
     examples, and where the declared loss is not the problem's at `params`.
     """
-    said, true = in_double_precision(_both_losses, _sampled(problem), params, output, output_loss)
+    said, true = in_double_precision(
+        _both_losses, _sampled(problem), floating(params), output, output_loss
+    )
     if not is_traced(said) and not np.isclose(said, true, rtol=1e-4, atol=1e-8):
         raise ValueError(
             f"output_loss of output must be the loss of the problem, {true:.6g} at params, got "

@@ -20,6 +20,7 @@ from statsgd.measures.curvature.probes import over_probes, random_key
 from statsgd.measures.curvature.traces import sample_count
 from statsgd.precision import in_double_precision
 from statsgd.problems import Problem
+from statsgd.problems.parameters import floating
 
 _SAMPLES = 64
 _SQUARE_ROOT_2_PI = np.sqrt(2 * np.pi)
@@ -125,7 +126,7 @@ def _quadrature(
     size = rows_of(operator, problem, params)
     number, steps = sample_count(samples, size, _SAMPLES), min(count("depth", depth), size)
     ask = (number, steps, random_key(seed), read, settings)
-    return in_double_precision(_read_quadrature, problem, params, operator, *ask)
+    return in_double_precision(_read_quadrature, problem, floating(params), operator, *ask)
 
 
 def _read_quadrature(

@@ -11,6 +11,7 @@ from statsgd.estimate import Estimate, sample_mean
 from statsgd.measures.curvature.probes import chunked_map, random_key
 from statsgd.precision import in_double_precision
 from statsgd.problems import Problem
+from statsgd.problems.parameters import floating
 
 
 def expected_sharpness(
@@ -40,7 +41,7 @@ def expected_sharpness(
     epsilon = positive("radius", radius)
     pairs = count("draws", draws, at_least=4) // 2
     ask = (epsilon, pairs, absolute, random_key(seed))
-    found, bad = in_double_precision(_mean_rise, problem, params, *ask)
+    found, bad = in_double_precision(_mean_rise, problem, floating(params), *ask)
     if not is_traced(bad) and bad:
         raise ValueError(
             f"radius must leave the loss finite, got {radius} with {bad:.1%} of the losses not "

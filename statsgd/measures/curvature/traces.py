@@ -20,6 +20,7 @@ from statsgd.measures.curvature.operators import (
 from statsgd.measures.curvature.probes import PROBES_AT_ONCE, chunked_map, over_probes, random_key
 from statsgd.precision import in_double_precision
 from statsgd.problems import DENSE_LIMIT, Problem
+from statsgd.problems.parameters import floating
 
 #: Random vectors, and directions taken out before, where neither is asked for: 64 products.
 SAMPLES, RANK = 32, 16
@@ -55,7 +56,9 @@ def trace(
         kept = count("rank", rank, at_least=0)
     if kept > size:
         raise ValueError(f"rank must be at most the {size} rows of the matrix, got {rank}")
-    return in_double_precision(_trace, problem, params, operator, number, kept, random_key(seed))
+    return in_double_precision(
+        _trace, problem, floating(params), operator, number, kept, random_key(seed)
+    )
 
 
 def trace_of_square(
@@ -72,7 +75,9 @@ def trace_of_square(
     over random signs v, by default 64. Raises `ValueError` for fewer than 2 samples.
     """
     number = sample_count(samples, rows_of(operator, problem, params), 2 * SAMPLES)
-    return in_double_precision(_square, problem, params, operator, number, random_key(seed))
+    return in_double_precision(
+        _square, problem, floating(params), operator, number, random_key(seed)
+    )
 
 
 def over_blocks(

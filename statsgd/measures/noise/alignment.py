@@ -11,6 +11,7 @@ from statsgd.arguments import finite_array, positive, symmetric
 from statsgd.dynamics.noise.minibatch import all_examples
 from statsgd.precision import in_double_precision
 from statsgd.problems import EmpiricalRisk
+from statsgd.problems.parameters import floating
 
 _DEGENERATE = 1e-9  # relative distance at which eigenvalues count as one
 
@@ -144,7 +145,7 @@ def gaussian_loss_scaled_alignment(
 def output_gradients(problem: EmpiricalRisk, function: Any, params: PyTree) -> Float[Any, "N d"]:
     """∇f of every example for `function(params, example) -> number`, flattened, in float64."""
 
-    return in_double_precision(_output_gradients, problem, function, params)
+    return in_double_precision(_output_gradients, problem, function, floating(params))
 
 
 def _output_gradients(problem: EmpiricalRisk, function: Any, params: PyTree) -> Float[Any, "N d"]:

@@ -21,6 +21,7 @@ from statsgd.measures.curvature.probes import (
 from statsgd.measures.curvature.traces import sample_count
 from statsgd.precision import in_double_precision
 from statsgd.problems import DENSE_LIMIT, Problem
+from statsgd.problems.parameters import floating
 
 _GRAM_LIMIT = 2**25  # numbers in the matrix of example gradients
 _SAMPLES = 64
@@ -71,7 +72,7 @@ def low_rank_noise(
     gram = depth is None and k <= rows <= min(d, DENSE_LIMIT) and rows * d <= _GRAM_LIMIT
 
     ask = (noise, k, gram, depth, random_key(seed))
-    return in_double_precision(_low_rank, problem, params, *ask)
+    return in_double_precision(_low_rank, problem, floating(params), *ask)
 
 
 def _low_rank(
@@ -139,7 +140,7 @@ def noise_alignment(
     noise.check(problem)
     number = sample_count(samples, problem.dimension, _SAMPLES)
     ask = (noise, operator, number, random_key(seed))
-    return in_double_precision(_aligned, problem, params, *ask)
+    return in_double_precision(_aligned, problem, floating(params), *ask)
 
 
 def _aligned(
@@ -208,7 +209,7 @@ def leading_alignment(
     noise.check(problem)
     number = sample_count(samples, problem.dimension, _SAMPLES)
     ask = (noise, operator, number, depth, random_key(seed))
-    return in_double_precision(_leading, problem, params, *ask)
+    return in_double_precision(_leading, problem, floating(params), *ask)
 
 
 def _leading(

@@ -14,6 +14,7 @@ from statsgd.measures.noise.alignment import LossScaledAlignment
 from statsgd.measures.noise.mean_square import mean_square_iteration, repeat_factor
 from statsgd.precision import in_double_precision
 from statsgd.problems import EmpiricalRisk
+from statsgd.problems.parameters import floating
 
 type Residual = Callable[[PyTree, PyTree], Float[Any, ""]]
 
@@ -34,7 +35,7 @@ def square_loss_alignment(
     Source: Wu, Wang, Su (2022), arXiv:2207.02628.
     """
 
-    found, loss = in_double_precision(_alignment, problem, params, residual)
+    found, loss = in_double_precision(_alignment, problem, floating(params), residual)
     if not is_traced(loss) and loss == 0:
         raise ValueError("loss is zero: alignment factor undefined at an exact interpolating point")
     return found
@@ -94,7 +95,7 @@ def square_loss_stability(
     """
     b = repeat_factor(problem.num_examples, count("batch_size", batch_size), sampling)
 
-    return in_double_precision(_bounds, problem, params, residual, b)
+    return in_double_precision(_bounds, problem, floating(params), residual, b)
 
 
 def _bounds(
