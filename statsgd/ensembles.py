@@ -88,7 +88,7 @@ def _read(
     if buffers in tree.children:
         parts.append(tree[buffers].to_dataset())
     params, *momentum = (flat(part, ("replica", "step"), names)[alive] for part in parts)
-    steps = dataset["step"].values if "step" in dataset.coords else np.zeros(1, dtype=int)
+    steps = dataset["step"].values if "step" in dataset.dims else np.zeros(1, dtype=int)
     return Trajectories(params, steps, *(momentum or [None]))
 
 

@@ -57,6 +57,9 @@ CALLS = {
     "hessian": lambda p, points, x, i: measures.hessian(p, at(points)),
     "minimise": lambda p, points, x, i: minimise(p, at(points), weight_decay=0.1 * x),
     "noise_covariance": lambda p, points, x, i: noise_covariance(p, at(points), NOISE),
+    "noise_covariance, injected": lambda p, points, x, i: noise_covariance(
+        p, at(points), noise.Isotropic(x)
+    ),
     "curvature_matrix": lambda p, points, x, i: measures.curvature_matrix(p, at(points)),
     "fisher": lambda p, points, x, i: measures.fisher(p, at(points)),
     "gauss_newton": lambda p, points, x, i: measures.gauss_newton(
