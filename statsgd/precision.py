@@ -35,8 +35,8 @@ def in_double_precision(function: Callable[..., Any], *arguments: PyTree, **keyw
     """
     if is_traced(function, arguments, keywords):
         return function(*arguments, **keywords)
-    if isinstance(function, jax.stages.Wrapped):  # compiled once is enough
-        function = function.__wrapped__
+    if isinstance(function, jax.stages.Wrapped) and hasattr(function, "__wrapped__"):
+        function = function.__wrapped__  # compiled once is enough
     # At once also where a caller is being traced: concrete arguments have a concrete result.
     with jax.core.eval_context(), jax.enable_x64(True):
         found = _compiled(*_widened((function, arguments, keywords)))

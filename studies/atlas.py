@@ -118,7 +118,7 @@ def evaluate(name: str, replicas: int, cell: Any) -> xr.Dataset:
         errors: Accuracy = accuracy(compared.truth, compared.law, compared.threshold)
         for quantity, error in errors._asdict().items():
             if error is not None:
-                found[quantity], found[f"{quantity}_uncertainty"] = error
+                found[quantity], found[f"{quantity}_uncertainty"] = error[:2]
         found["chain_to_sde"] = compared.chain_to_sde
         found["sde_to_law"] = compared.sde_to_law
         at, shares = _shares(compared)

@@ -20,9 +20,8 @@ from jaxtyping import Float
 import statsgd
 from statsgd.arguments import count, one_of, positive
 from statsgd.comparison import Claim, Quantity
+from statsgd.estimate import Estimate
 from statsgd.measures import (
-    Estimate,
-    Measured,
     first_fluctuation_relation,
     full_gradients,
     jackknife,
@@ -224,7 +223,7 @@ def _imbalance(
     shared = Estimate(*np.zeros((2, *value.shape, 2)))
     for j, ensemble in enumerate(ensembles):
         for i, rate in enumerate(config.learning_rates):
-            looks = trajectories(ensemble.isel(learning_rate=i))
+            looks = trajectories(ensemble.isel(learning_rate=i), problem.names)
             force = full_gradients(problem, looks.params, config.weight_decay)
             first = first_fluctuation_relation(looks.params, force, looks.momentum_buffer, rate)
             side = (first.left.value + first.right.value) / 2
@@ -236,7 +235,7 @@ def _imbalance(
     return {"imbalance": Estimate(value, error), "shared": shared}
 
 
-def in_common(params: Float[Any, "replica d"]) -> Measured:
+def in_common(params: Float[Any, "replica d"]) -> Estimate:
     """|E θ|²/E|θ|²: one for equal runs, zero for independent ones of mean zero."""
     points = np.asarray(params, dtype=np.float64)
     columns = np.column_stack([points, np.sum(points**2, axis=1)])
@@ -280,7 +279,7 @@ def stable(model: str, found: Diagnosis, config: Config) -> Claim:
     return Claim(
         f"SGD ends at points where its learning rate is below the threshold 2/h_max ({model}).",
         "Wu, Ma, E (2018), NeurIPS; Cohen et al. (2021), arXiv:2103.00065",
-        corners(Estimate(*(half * one for one in found.sharpness)), config, 1.0, "<"),
+        corners(Estimate(*(half * one for one in found.sharpness[:2])), config, 1.0, "<"),
         "η h_max/2, with the largest curvature at the end of training: at one full-batch steps "
         f"sit at the edge of stability. The threshold is {threshold[0, 0]:.2g} where the learning "
         f"rate is {config.learning_rates[0]:g} and {threshold[-1, 0]:.2g} where it is "
@@ -406,7 +405,7 @@ def threshold_chart(found: Diagnosis, config: Config) -> Chart:
 def ratio_chart(found: Diagnosis, config: Config) -> Chart:
     """Curvature against η/S."""
     rates = np.asarray(config.learning_rates, dtype=float)
-    values, errors = found.curvature
+    values, errors = found.curvature[:2]
     series = [
         Series(f"S = {size}", rates / size, values[:, j], errors[:, j])
         for j, size in enumerate(config.batch_sizes)

@@ -8,23 +8,24 @@ import xarray as xr
 from jaxtyping import Bool, Float
 
 from statsgd.comparison import Quantity
-from statsgd.measures import Measured, jackknife, mean_over_clusters
+from statsgd.estimate import Estimate
+from statsgd.measures import jackknife, mean_over_clusters
 from statsgd.reports.charts import Series
 
 
 def claimed(
-    name: str, measured: Measured, relation: str, predicted: Any, margin: float = 0.0
+    name: str, measured: Estimate, relation: str, predicted: Any, margin: float = 0.0
 ) -> Quantity:
     """A measured number that is claimed to be `"="`, `"<"` or `">"` a predicted or measured one."""
-    if not isinstance(predicted, Measured):
-        predicted = Measured(predicted, 0.0, 0)
+    if not isinstance(predicted, Estimate):
+        predicted = Estimate(predicted, 0.0)
     return Quantity(
         name, float(measured.value), float(measured.standard_error),
         float(predicted.value), relation, margin, float(predicted.standard_error),
     )  # fmt: skip
 
 
-def points(label: str, x: Any, rows: Sequence[Measured], group: str = "") -> Series:
+def points(label: str, x: Any, rows: Sequence[Estimate], group: str = "") -> Series:
     """Measured numbers over x, with their errors, for a chart."""
     values, errors = ([row[i] for row in rows] for i in (0, 1))
     return Series(label, x, values, errors, group=group)
@@ -41,12 +42,12 @@ def endpoints(run: xr.DataTree) -> Float[Any, "..."]:
     return np.asarray(leaf.values, dtype=np.float64)
 
 
-def share_of_runs(condition: Bool[Any, "n ..."]) -> Measured:
+def share_of_runs(condition: Bool[Any, "n ..."]) -> Estimate:
     """Share of runs, and of times, that meet a condition; times of one run may depend."""
     return mean_over_clusters(condition.reshape(len(condition), -1).mean(axis=1))
 
 
-def variance_over_runs(values: Float[Any, "n t"]) -> Measured:
+def variance_over_runs(values: Float[Any, "n t"]) -> Estimate:
     """Variance over runs and times; times of one run may depend."""
     # About a fixed centre, for digits: the variance does not change.
     centred = values - np.mean(values)
@@ -56,7 +57,7 @@ def variance_over_runs(values: Float[Any, "n t"]) -> Measured:
 
 def zero_crossing(
     settings: Float[Any, " c"], rates: Float[Any, "c n"], groups: int = 16
-) -> Measured:
+) -> Estimate:
     """The setting at which the mean over runs of `rates` changes sign, by a parabola through them.
 
     Runs at different settings may share their random numbers: the error is that of leaving out

@@ -1,6 +1,6 @@
 """Endpoints against laws."""
 
-from statsgd.comparison.accuracy import Accuracy, Error, Marginal, accuracy
+from statsgd.comparison.accuracy import Accuracy, Marginal, accuracy
 from statsgd.comparison.calibration import (
     CALIBRATED_TESTS,
     Setting,
@@ -50,7 +50,6 @@ __all__ = [
     "Claim",
     "Comparison",
     "Effect",
-    "Error",
     "FlatPreference",
     "HypothesisTest",
     "Marginal",

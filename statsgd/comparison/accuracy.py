@@ -10,6 +10,7 @@ from jaxtyping import Float
 from scipy.special import ndtr
 
 from statsgd.arguments import finite_array, positive
+from statsgd.estimate import Estimate
 from statsgd.laws import IntractableError, Law
 from statsgd.laws.grids.grid import Grid, total_variation
 
@@ -119,26 +120,21 @@ class Marginal:
         return (low + high) / 2
 
 
-class Error(NamedTuple):
-    """A number and how uncertain it is."""
-
-    value: float
-    uncertainty: float
-    """One standard error where points are involved, the change on halving the cells elsewhere."""
-
-
 class Accuracy(NamedTuple):
-    """How far a law is from the truth."""
+    """How far a law is from the truth.
 
-    total_variation: Error
+    Errors are standard errors where points are involved, the change on halving the cells elsewhere.
+    """
+
+    total_variation: Estimate
     """Between 0 and 1. With points, what chance alone gives on average is subtracted."""
-    mean: Error
+    mean: Estimate
     """Law minus truth, in standard deviations of the truth."""
-    variance: Error
+    variance: Estimate
     """Law over truth, minus 1."""
-    tail: Error
+    tail: Estimate
     """Distance from the true mean within which 99 % of the law lies, over the truth's, minus 1."""
-    basin: Error | None
+    basin: Estimate | None
     """P(x < threshold) of the law minus that of the truth, where there is a threshold."""
 
 
@@ -155,7 +151,7 @@ def accuracy(truth: Marginal, law: Marginal, threshold: float | None = None) -> 
         fine = _errors(truth, law, threshold, _CELLS)
         coarse = _errors(truth, law, threshold, _CELLS // 2)
         found = [
-            Error(value, abs(value - other)) for value, other in zip(fine, coarse, strict=True)
+            Estimate(value, abs(value - other)) for value, other in zip(fine, coarse, strict=True)
         ]
     else:
         found = _bootstrapped(truth, law, threshold)
@@ -180,7 +176,7 @@ def _errors(
     )
 
 
-def _bootstrapped(truth: Marginal, law: Marginal, threshold: float | None) -> list[Error]:
+def _bootstrapped(truth: Marginal, law: Marginal, threshold: float | None) -> list[Estimate]:
     """Errors with standard errors; the bias of total variation is estimated and removed."""
     rng = np.random.default_rng(0)
     truth, law = _tabulated(truth, law), _tabulated(law, truth)
@@ -202,7 +198,7 @@ def _bootstrapped(truth: Marginal, law: Marginal, threshold: float | None) -> li
     # Where the laws differ by far more than chance, chance adds in quadrature and not as it is.
     value[0] = np.sqrt(max(value[0] ** 2 - chance**2, 0.0))
     spread[0] = max(spread[0], chance / np.sqrt(_COUNTED))
-    return [Error(float(v), float(s)) for v, s in zip(value, spread, strict=True)]
+    return [Estimate(float(v), float(s)) for v, s in zip(value, spread, strict=True)]
 
 
 def _tabulated(marginal: Marginal, other: Marginal) -> Marginal:

@@ -8,12 +8,12 @@ from jaxtyping import Float, Int
 
 from statsgd.comparison.samples import Clusters
 from statsgd.comparison.statistics import cluster_mean
+from statsgd.estimate import Estimate
 from statsgd.laws import IntractableError, Law
-from statsgd.measures.measured import Measured
 from statsgd.precision import over_points
 
 
-def shares_of_basins(clusters: Clusters, label: Callable, basins: int) -> Measured:
+def shares_of_basins(clusters: Clusters, label: Callable, basins: int) -> Estimate:
     """Share of the points in each basin, with errors from the scatter between clusters.
 
     Points without a basin count as points: the shares then sum to less than one.
@@ -24,7 +24,7 @@ def shares_of_basins(clusters: Clusters, label: Callable, basins: int) -> Measur
 
 def predicted_shares(
     law: Law | None, reference: Clusters, label: Callable, basins: int
-) -> Measured:
+) -> Estimate:
     """The law's shares: by quadrature where it has one, else from draws."""
     if law is None:
         return shares_of_basins(reference, label, basins)
@@ -34,7 +34,7 @@ def predicted_shares(
         return shares_of_basins(reference, label, basins)
     index = basin_labels(points[:, None], label, basins)[:, 0]
     held = index >= 0
-    return Measured(np.bincount(index[held], masses[held], basins), np.zeros(basins), 0)
+    return Estimate(np.bincount(index[held], masses[held], basins), np.zeros(basins))
 
 
 def basin_labels(clusters: Clusters, label: Callable, basins: int) -> Int[Any, "n t"]:
@@ -57,7 +57,7 @@ def at_each_point(function: Callable, clusters: Clusters, shape: tuple[int, ...]
     return values.reshape(*clusters.shape[:2], *shape)
 
 
-def independent_points(shares: Measured, clusters: Clusters) -> Float[Any, " basins"]:
+def independent_points(shares: Estimate, clusters: Clusters) -> Float[Any, " basins"]:
     """The number of independent points that would scatter as the clusters do."""
     total = clusters.shape[0] * clusters.shape[1]
     if clusters.shape[1] == 1:

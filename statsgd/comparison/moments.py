@@ -51,7 +51,7 @@ def moment_effects(
         mean_error = np.hypot(mean_error, statistics.cluster_mean(drawn).standard_error)
         spread = statistics.cluster_variance(drawn)
         variance_error = np.hypot(variance_error, spread.standard_error / spread.value)
-    z = statistics.critical_value(confidence, mean.clusters, comparisons)
+    z = statistics.critical_value(confidence, len(samples), comparisons)
     sd = np.sqrt(law_variance)
     common = {"variable": variable, "direction": direction, "index": np.arange(columns.shape[1])}
     ratio, shift = variance.value / law_variance, (mean.value - law_mean) / sd

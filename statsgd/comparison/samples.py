@@ -6,9 +6,10 @@ Errors are computed over clusters alone, so correlation within a cluster does no
 
 from typing import Any
 
-import numpy as np
 import xarray as xr
 from jaxtyping import Float
+
+from statsgd.ensembles import endpoint_trajectories, flat, trajectories
 
 #: Chains are cut into stretches until there are at least this many clusters.
 MIN_CLUSTERS = 32
@@ -24,32 +25,10 @@ def read_ensemble(
     With `include_snapshots` the kept steps count too, clustered by replica; they must be
     stationary. Raises `ValueError` if replicas diverged, unless `condition_on_survival`.
     """
-    if "endpoints" not in tree.children:
-        raise ValueError(
-            f"endpoints must be a DataTree of simulate with the group 'endpoints', got the groups "
-            f"{sorted(tree.children)}"
-        )
-    groups = {"params": "endpoints", "momentum_buffer": "momentum_buffer"}
-    if include_snapshots:
-        if "snapshots" not in tree.children:
-            raise ValueError("include_snapshots needs an ensemble simulated with keep=…, got none")
-        groups = {"params": "snapshots", "momentum_buffer": "snapshots_momentum_buffer"}
-    alive = np.ones(tree["endpoints"].sizes["replica"], dtype=bool)
-    if "run" in tree.children:
-        alive = ~tree["run"].to_dataset()["diverged"].values
-    if not alive.all() and not condition_on_survival:
-        raise ValueError(
-            f"{int((~alive).sum())} of {alive.size} replicas diverged, and what is left is not a "
-            "sample of the stationary law; pass condition_on_survival=True to compare it anyway"
-        )
-    if not alive.any():
-        raise ValueError("every replica diverged: there is nothing to compare")
-    read = {}
-    for variable, group in groups.items():
-        if group in tree.children:
-            values = flatten_variables(tree[group].to_dataset(), ("replica", "step"))
-            read[variable] = values[alive]
-    return read
+    read = trajectories if include_snapshots else endpoint_trajectories
+    run = read(tree, condition_on_survival=condition_on_survival)
+    found = {"params": run.params, "momentum_buffer": run.momentum_buffer}
+    return {variable: values for variable, values in found.items() if values is not None}
 
 
 def read_chains(
@@ -62,7 +41,7 @@ def read_chains(
         )
     posterior = tree["posterior"].to_dataset()
     return {
-        variable: flatten_variables(posterior[[variable]], ("chain", "draw"))
+        variable: flat(posterior[[variable]], ("chain", "draw"), [variable])
         for variable in variables
         if variable in posterior
     }
@@ -74,14 +53,3 @@ def stretches(chains: Float[Any, "chain draw d"]) -> Clusters:
     length = max(chains.shape[1] // number, 1)
     kept = chains[:, : chains.shape[1] // length * length]
     return kept.reshape(-1, length, chains.shape[2])
-
-
-def flatten_variables(dataset: xr.Dataset, lead: tuple[str, str]) -> Clusters:
-    """All variables of `dataset` side by side as float64; a missing lead dimension has size 1."""
-    columns = []
-    for array in dataset.data_vars.values():
-        have = [dim for dim in lead if dim in array.dims]
-        values = array.transpose(*have, ...).values.astype(np.float64)
-        shape = [array.sizes[dim] if dim in array.dims else 1 for dim in lead]
-        columns.append(values.reshape(*shape, -1))
-    return np.concatenate(columns, axis=-1)

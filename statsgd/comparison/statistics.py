@@ -8,7 +8,8 @@ from scipy.spatial.distance import cdist
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from statsgd.measures.measured import Measured, mean_over_clusters
+from statsgd.estimate import Estimate
+from statsgd.measures import mean_over_clusters
 
 
 class DistanceTest(NamedTuple):
@@ -21,18 +22,18 @@ class DistanceTest(NamedTuple):
     p_value: float
 
 
-def cluster_mean(samples: Float[Any, "n t k"]) -> Measured:
+def cluster_mean(samples: Float[Any, "n t k"]) -> Estimate:
     """Mean of each column; clusters are independent, values within one need not be.
 
     The error from a single cluster is infinite.
     """
     per_cluster = samples.mean(axis=1)
     if len(per_cluster) == 1:
-        return Measured(per_cluster[0], np.full(samples.shape[2], np.inf), 1)
+        return Estimate(per_cluster[0], np.full(samples.shape[2], np.inf), 1)
     return mean_over_clusters(per_cluster)
 
 
-def cluster_variance(samples: Float[Any, "n t k"]) -> Measured:
+def cluster_variance(samples: Float[Any, "n t k"]) -> Estimate:
     """Variance of each column about the mean over everything, with its standard error.
 
     The error is that of the mean of squared deviations over clusters: it holds for any law with a
@@ -41,8 +42,8 @@ def cluster_variance(samples: Float[Any, "n t k"]) -> Measured:
     deviations = samples - samples.mean(axis=(0, 1))
     squared = cluster_mean(deviations**2)
     # The mean is fitted too: with n independent clusters this takes about 1/n off.
-    correction = squared.clusters / max(squared.clusters - 1, 1)
-    return Measured(squared.value * correction, squared.standard_error, squared.clusters)
+    correction = len(samples) / max(len(samples) - 1, 1)
+    return Estimate(squared.value * correction, squared.standard_error, squared.clusters)
 
 
 def critical_value(confidence: float, clusters: int, comparisons: int) -> float:

@@ -1,100 +1,32 @@
-"""What is measured on either side."""
+"""What is measured on either side: functions, and the rooms they live in.
+
+Types of results are reached through the module of the function that returns them, such as
+`statsgd.measures.curvature.eigenpairs.Eigenpairs`; a number with its error is a
+`statsgd.estimate.Estimate`.
+"""
 
 from statsgd.dynamics.noise import noise_covariance
-from statsgd.measures.alignment import (
-    AlignmentWarning,
-    LossScaledAlignment,
-    alignment_coefficient,
-    alignment_range,
-    gaussian_loss_scaled_alignment,
-    isotropic_ratio,
-    isotropic_ratio_bound,
-    loss_scaled_alignment,
-    output_gradients,
-)
-from statsgd.measures.balance import (
-    ChargeChange,
-    ChargeIdentity,
+from statsgd.ensembles import endpoint_trajectories, trajectories
+from statsgd.measures.balance.charges import (
     charge_change,
     charge_decay_rate,
     charge_identity,
-    charges_dataset,
     check_charge_identity,
     noise_equilibrium_residual,
-    noise_sides,
     predicted_charge_change,
 )
-from statsgd.measures.basins import (
-    UNASSIGNED,
-    BasinAssignment,
-    BasinLabel,
-    FlowEnd,
-    assign_basins,
-    basins_dataset,
-    cluster_minima,
-    gradient_flow,
+from statsgd.measures.balance.symmetries import (
+    candidate_symmetries,
+    exponential_symmetry,
+    find_symmetries,
+    rescaling_symmetry,
+    scale_symmetry,
+    symmetry_violation,
 )
-from statsgd.measures.climb import loss_climb, loss_climb_dataset
-from statsgd.measures.currents import (
-    area_rate,
-    currents_dataset,
-    entropy_production,
-    phase_plane_area_rate,
-)
-from statsgd.measures.displacement import (
-    anomalous_exponent,
-    displacement_dataset,
-    mean_square_speed,
-    mean_square_step,
-    squared_displacement,
-)
-from statsgd.measures.dissipation import (
-    FluctuationDissipation,
-    first_fluctuation_relation,
-    fluctuation_dissipation,
-    fluctuation_dissipation_dataset,
-    full_gradients,
-    second_fluctuation_relation,
-    stochastic_gradients,
-)
-from statsgd.measures.evaluation import Estimate
-from statsgd.measures.exits import (
-    EscapeRate,
-    ExitTimes,
-    RestrictedMean,
-    Survival,
-    escape_rate,
-    exit_times,
-    first_exit,
-    restricted_mean,
-    survival_curve,
-    survival_dataset,
-)
-from statsgd.measures.flatness import FlatnessWidth, basin_volume, flatness_width, tube_mean
-from statsgd.measures.learning_coefficient import (
-    LearningCoefficient,
-    effective_sample_size,
-    local_learning_coefficient,
-)
-from statsgd.measures.measured import (
-    Measured,
-    bootstrap,
-    correlation_time,
-    jackknife,
-    mean_over_clusters,
-    mean_over_runs,
-    stretch_count,
-)
-from statsgd.measures.noise_spectrum import (
-    LeadingAlignment,
-    LowRankNoise,
-    NoiseAlignment,
-    leading_alignment,
-    low_rank_noise,
-    noise_alignment,
-)
-from statsgd.measures.operators import (
-    Operator,
+from statsgd.measures.curvature.eigenpairs import top_eigenpairs
+from statsgd.measures.curvature.flatness import basin_volume, flatness_width, tube_mean
+from statsgd.measures.curvature.learning_coefficient import local_learning_coefficient
+from statsgd.measures.curvature.operators import (
     block_operator,
     curvature_matrix,
     fisher,
@@ -104,108 +36,88 @@ from statsgd.measures.operators import (
     hessian_operator,
     noise_operator,
 )
-from statsgd.measures.passage import first_passage
-from statsgd.measures.replicas import over_endpoints, over_replicas
-from statsgd.measures.sharpness import ExpectedSharpness, expected_sharpness
-from statsgd.measures.spectrum import (
-    Eigenpairs,
-    LogDeterminant,
-    log_determinant,
-    over_blocks,
-    spectral_density,
-    top_eigenpairs,
-    trace,
-    trace_of_square,
+from statsgd.measures.curvature.quadrature import log_determinant, spectral_density
+from statsgd.measures.curvature.sharpness import expected_sharpness
+from statsgd.measures.curvature.traces import over_blocks, trace, trace_of_square
+from statsgd.measures.escape.basins import assign_basins, gradient_flow
+from statsgd.measures.escape.climb import loss_climb
+from statsgd.measures.escape.exits import (
+    escape_rate,
+    escape_rate_interval,
+    exit_times,
+    first_exit,
+    restricted_mean,
+    survival_curve,
 )
-from statsgd.measures.square_loss import (
-    SquareLossStability,
-    square_loss_alignment,
-    square_loss_stability,
+from statsgd.measures.escape.passage import first_passage
+from statsgd.measures.motion.currents import area_rate, entropy_production, phase_plane_area_rate
+from statsgd.measures.motion.displacement import (
+    anomalous_exponent,
+    mean_square_step,
+    squared_displacement,
 )
-from statsgd.measures.stability import (
-    StabilityBounds,
+from statsgd.measures.motion.fluctuations import (
+    first_fluctuation_relation,
+    fluctuation_dissipation,
+    full_gradients,
+    second_fluctuation_relation,
+    stochastic_gradients,
+)
+from statsgd.measures.motion.weight_variance import (
+    ensemble_variance,
+    power_law_fit,
+    variance_exponent,
+    window_variances,
+)
+from statsgd.measures.noise.alignment import (
+    alignment_coefficient,
+    alignment_range,
+    gaussian_loss_scaled_alignment,
+    isotropic_ratio,
+    isotropic_ratio_bound,
+    loss_scaled_alignment,
+    output_gradients,
+)
+from statsgd.measures.noise.leading import leading_alignment, low_rank_noise, noise_alignment
+from statsgd.measures.noise.mean_square import (
     fresh_mean_square_threshold,
     mean_square_growth,
     mean_square_threshold,
     momentum_mean_square_growth,
     stability_bounds,
 )
-from statsgd.measures.symmetries import (
-    Symmetry,
-    candidate_symmetries,
-    exponential_symmetry,
-    find_symmetries,
-    rescaling_symmetry,
-    scale_symmetry,
-    symmetry_violation,
+from statsgd.measures.noise.square_loss import square_loss_alignment, square_loss_stability
+from statsgd.measures.runs.averages import (
+    bootstrap,
+    correlation_time,
+    jackknife,
+    mean_over_clusters,
+    mean_over_runs,
 )
-from statsgd.measures.trajectories import Trajectories, endpoint_trajectories, trajectories
-from statsgd.measures.weight_variance import (
-    PowerLawFit,
-    ensemble_variance,
-    power_law_fit,
-    principal_directions,
-    variance_dataset,
-    variance_exponent,
-    window_variances,
-)
+from statsgd.measures.runs.replicas import over_endpoints, over_replicas
 from statsgd.problems import hessian
 
 __all__ = [
-    "UNASSIGNED",
-    "AlignmentWarning",
-    "BasinAssignment",
-    "BasinLabel",
-    "ChargeChange",
-    "ChargeIdentity",
-    "Eigenpairs",
-    "EscapeRate",
-    "Estimate",
-    "ExitTimes",
-    "ExpectedSharpness",
-    "FlatnessWidth",
-    "FlowEnd",
-    "FluctuationDissipation",
-    "LeadingAlignment",
-    "LearningCoefficient",
-    "LogDeterminant",
-    "LossScaledAlignment",
-    "LowRankNoise",
-    "Measured",
-    "NoiseAlignment",
-    "Operator",
-    "PowerLawFit",
-    "RestrictedMean",
-    "SquareLossStability",
-    "StabilityBounds",
-    "Survival",
-    "Symmetry",
-    "Trajectories",
     "alignment_coefficient",
     "alignment_range",
     "anomalous_exponent",
     "area_rate",
     "assign_basins",
     "basin_volume",
-    "basins_dataset",
     "block_operator",
     "bootstrap",
     "candidate_symmetries",
     "charge_change",
     "charge_decay_rate",
     "charge_identity",
-    "charges_dataset",
     "check_charge_identity",
-    "cluster_minima",
     "correlation_time",
-    "currents_dataset",
     "curvature_matrix",
-    "displacement_dataset",
-    "effective_sample_size",
     "endpoint_trajectories",
     "ensemble_variance",
     "entropy_production",
     "escape_rate",
+    "escape_rate_interval",
     "exit_times",
     "expected_sharpness",
     "exponential_symmetry",
@@ -217,7 +129,6 @@ __all__ = [
     "fisher_operator",
     "flatness_width",
     "fluctuation_dissipation",
-    "fluctuation_dissipation_dataset",
     "fresh_mean_square_threshold",
     "full_gradients",
     "gauss_newton",
@@ -233,13 +144,11 @@ __all__ = [
     "local_learning_coefficient",
     "log_determinant",
     "loss_climb",
-    "loss_climb_dataset",
     "loss_scaled_alignment",
     "low_rank_noise",
     "mean_over_clusters",
     "mean_over_runs",
     "mean_square_growth",
-    "mean_square_speed",
     "mean_square_step",
     "mean_square_threshold",
     "momentum_mean_square_growth",
@@ -247,7 +156,6 @@ __all__ = [
     "noise_covariance",
     "noise_equilibrium_residual",
     "noise_operator",
-    "noise_sides",
     "output_gradients",
     "over_blocks",
     "over_endpoints",
@@ -255,7 +163,6 @@ __all__ = [
     "phase_plane_area_rate",
     "power_law_fit",
     "predicted_charge_change",
-    "principal_directions",
     "rescaling_symmetry",
     "restricted_mean",
     "scale_symmetry",
@@ -266,16 +173,19 @@ __all__ = [
     "squared_displacement",
     "stability_bounds",
     "stochastic_gradients",
-    "stretch_count",
     "survival_curve",
-    "survival_dataset",
     "symmetry_violation",
     "top_eigenpairs",
     "trace",
     "trace_of_square",
     "trajectories",
     "tube_mean",
-    "variance_dataset",
     "variance_exponent",
     "window_variances",
 ]
+
+_ROOMS = ("balance", "curvature", "escape", "motion", "noise", "runs")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_ROOMS])

@@ -8,6 +8,7 @@ from jaxtyping import Float, PyTree
 from scipy.sparse.linalg import LinearOperator
 
 from statsgd.precision import in_double_precision
+from statsgd.problems.parameters import floating
 from statsgd.problems.problem import Problem
 from statsgd.problems.regression import LinearRegression
 
@@ -24,18 +25,28 @@ def hessian(problem: Problem, params: PyTree) -> Float[Any, "d d"] | LinearOpera
     """
     if isinstance(problem, LinearRegression) and problem.dimension <= DENSE_LIMIT:
         return problem.hessian_matrix()
-    flat = np.asarray(problem.flatten(params), dtype=np.float64)
-
-    def gradient(vector):
-        return problem.flatten(problem.gradient(problem.unflatten(vector)))
-
     if problem.dimension <= DENSE_LIMIT:
-        matrix = in_double_precision(jax.jacfwd(gradient), flat)
-        return (matrix + matrix.T) / 2
-    product = jax.jit(lambda vector: jax.jvp(gradient, (flat,), (vector,))[1])
+        return in_double_precision(_hessian, problem, floating(params))
 
     def matvec(vector):
-        return in_double_precision(product, np.asarray(vector, dtype=np.float64).reshape(-1))
+        flat = np.asarray(vector, dtype=np.float64).reshape(-1)
+        return in_double_precision(_product, problem, floating(params), flat)
 
     shape = (problem.dimension, problem.dimension)
     return LinearOperator(shape, matvec=matvec, rmatvec=matvec, dtype=np.float64)
+
+
+def _hessian(problem: Problem, params: PyTree) -> Float[Any, "d d"]:
+    matrix = jax.jacfwd(_gradient, argnums=1)(problem, problem.flatten(params))
+    return (matrix + matrix.T) / 2
+
+
+def _product(problem: Problem, params: PyTree, vector: Float[Any, " d"]) -> Float[Any, " d"]:
+    def gradient(at: Float[Any, " d"]) -> Float[Any, " d"]:
+        return _gradient(problem, at)
+
+    return jax.jvp(gradient, (problem.flatten(params),), (vector,))[1]
+
+
+def _gradient(problem: Problem, flat: Float[Any, " d"]) -> Float[Any, " d"]:
+    return problem.flatten(problem.gradient(problem.unflatten(flat)))

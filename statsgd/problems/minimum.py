@@ -45,13 +45,8 @@ def minimise(
     """
     decay = float(non_negative("weight_decay", weight_decay))
 
-    def objective(vector: Float[Any, " d"]):
-        return problem.loss(problem.unflatten(vector)) + 0.5 * decay * (vector @ vector)
-
-    value_and_gradient = jax.jit(jax.value_and_grad(objective))
-
     def evaluate(vector):
-        value, gradient = in_double_precision(value_and_gradient, vector)
+        value, gradient = in_double_precision(_value_and_gradient, vector, problem, decay)
         return float(value), gradient
 
     if isinstance(problem, LinearRegression):
@@ -61,12 +56,11 @@ def minimise(
         solution = np.asarray(problem.flatten(origin), dtype=np.float64)
         options: dict = {"maxiter": max_iterations, "gtol": tolerance}
         if problem.dimension <= DENSE_LIMIT:
-            curvature = jax.jit(jax.hessian(objective))
             solution = minimize(
                 evaluate,
                 solution,
                 jac=True,
-                hess=lambda vector: in_double_precision(curvature, vector),
+                hess=lambda vector: in_double_precision(_curvature, vector, problem, decay),
                 method="trust-exact",
                 options=options | {"initial_trust_radius": 10.0, "max_trust_radius": 1e6},
             ).x
@@ -83,3 +77,11 @@ def minimise(
     params = in_double_precision(problem.unflatten, solution)
     loss = value - 0.5 * decay * float(solution @ solution)
     return Minimum(params, loss, norm, norm <= tolerance)
+
+
+def _objective(vector: Float[Any, " d"], problem: Problem, decay: Any) -> Float[Any, ""]:
+    return problem.loss(problem.unflatten(vector)) + 0.5 * decay * (vector @ vector)
+
+
+_value_and_gradient = jax.value_and_grad(_objective)
+_curvature = jax.hessian(_objective)

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, PyTree
 
@@ -23,6 +24,16 @@ def leaf_names(tree: PyTree, root: str = "params") -> list[str]:
 def as_arrays(tree: PyTree) -> PyTree:
     """`tree` with every leaf a floating JAX array of the current default precision."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=float), tree)
+
+
+def floating(tree: PyTree) -> PyTree:
+    """`tree` with integers as float64 NumPy arrays, at which a loss can be differentiated."""
+
+    def real(leaf: Any) -> Any:
+        is_real = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+        return leaf if is_real else np.asarray(leaf, dtype=np.float64)
+
+    return jax.tree.map(real, tree)
 
 
 def ravel(tree: PyTree) -> Float[Any, " d"]:

@@ -13,15 +13,9 @@ from jaxtyping import Bool, Float, PyTree
 
 import statsgd
 from statsgd.dynamics.noise.gradient_noise import GradientNoise
+from statsgd.estimate import Estimate
 from statsgd.laws.bases.gaussian import square_root
-from statsgd.measures import (
-    Measured,
-    exit_times,
-    hessian,
-    isotropic_ratio,
-    mean_over_clusters,
-    over_replicas,
-)
+from statsgd.measures import exit_times, hessian, isotropic_ratio, mean_over_clusters, over_replicas
 from statsgd.noise import Minibatch, NoNoise, TraceMatched
 from statsgd.precision import in_double_precision
 from statsgd.problems import Problem, perceptron
@@ -137,7 +131,7 @@ class Branches:
         """Tr(HC) at the start over that of isotropic noise."""
         return 0.0 if name == DESCENT else isotropic_ratio(self.curvature, self.covariances[name])
 
-    def first_step(self, draws: int) -> dict[str, tuple[Measured, float]]:
+    def first_step(self, draws: int) -> dict[str, tuple[Estimate, float]]:
         """Of every noise, the mean rise of the loss in one small step over ½η² Tr(HC), and that."""
         rng, problem = np.random.default_rng(self.seed), self.problem
         flat = np.asarray(problem.flatten(self.start), dtype=np.float64)

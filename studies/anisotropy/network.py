@@ -162,9 +162,9 @@ def _climbing(branches: list[Branches], settings: NetworkSettings) -> xr.DataTre
     steps = np.arange(settings.steps + 1)
 
     def curve(name: str) -> Series:
-        found = [survival_curve(b.exits[name]) for b in branches]
-        stayed = np.mean([one.at(steps) for one in found], axis=0)
-        errors = np.array([one.standard_error_at(steps) for one in found])
+        found = [survival_curve(b.exits[name]).at(steps) for b in branches]
+        stayed = np.mean([one.value for one in found], axis=0)
+        errors = np.array([one.standard_error for one in found])
         return Series(name, steps, stayed, np.sqrt(np.sum(errors**2, 0)) / len(found), "line")
 
     chart = Chart(

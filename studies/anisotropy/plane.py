@@ -15,7 +15,8 @@ import statsgd
 from statsgd.comparison import Claim, Quantity
 from statsgd.dynamics.noise.gradient_noise import GradientNoise
 from statsgd.laws.gibbs import leave_probability
-from statsgd.measures import ExitTimes, exit_times, hessian, mean_over_clusters, survival_curve
+from statsgd.measures import exit_times, hessian, mean_over_clusters, survival_curve
+from statsgd.measures.escape.exits import ExitTimes
 from statsgd.noise import Minibatch, TraceMatched
 from statsgd.problems import EmpiricalRisk, Problem
 from statsgd.reports import Chart, Series
@@ -141,7 +142,7 @@ class Leaving:
         left = np.concatenate([exits.left for exits in self.exits[name]])
         curve = survival_curve(ExitTimes(times, left))
         steps = np.arange(0, self.iterates + 1, 3)
-        return Series(name, steps, curve.at(steps), curve.standard_error_at(steps), "line")
+        return Series(name, steps, *curve.at(steps)[:2], "line")
 
 
 def parts(settings: PlaneSettings) -> Mapping[str, xr.DataTree]:

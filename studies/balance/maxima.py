@@ -9,9 +9,10 @@ from jaxtyping import Float
 import statsgd
 from statsgd import SGD, OptaxDynamics, noise
 from statsgd.comparison import Claim
+from statsgd.estimate import Estimate
 from statsgd.laws import LogMultiplicativeWalk
 from statsgd.laws.loss_noise import collapse_window
-from statsgd.measures import Measured, mean_over_clusters
+from statsgd.measures import mean_over_clusters
 from statsgd.problems import EmpiricalRisk, empirical_risk
 from statsgd.reports.charts import Chart, Series
 from studies.balance.pairs import MAXIMA
@@ -129,7 +130,7 @@ def _growth(
     rates: Float[Any, " c"],
     settings: dict[str, Any],
     steps: int = 24,
-) -> list[Measured]:
+) -> list[Estimate]:
     """Growth rate of ln|w| per step, so close to 0 that the quartic term is not felt."""
     start = 1e-8
     run = statsgd.simulate(
@@ -146,7 +147,7 @@ def _growth(
 
 def _at_maximum(
     size: int, rates: Float[Any, " c"], steps: int, settings: dict[str, Any]
-) -> tuple[list[Measured], Float[Any, " c"]]:
+) -> tuple[list[Estimate], Float[Any, " c"]]:
     """Share of runs that end near the maximum, and share that diverge."""
     run = statsgd.simulate(
         common_point(MAXIMUM),

@@ -7,8 +7,9 @@ import xarray as xr
 
 import statsgd
 from statsgd.comparison import Claim, Quantity
+from statsgd.estimate import Estimate
 from statsgd.laws.gibbs import kramers_escape_time, mean_first_passage_1d
-from statsgd.measures import Measured, escape_rate, survival_curve
+from statsgd.measures import escape_rate, survival_curve
 from statsgd.reports import Chart, Series
 from studies.batch_size.wells import ARRIVED, DAI, SHARP, Case, Course, Exact, Wells
 
@@ -25,14 +26,14 @@ def time_claims(wells: Wells, case: Case) -> dict[str, xr.DataTree]:
     }
 
 
-def mean_time(run: Course, spacing: int) -> Measured:
+def mean_time(run: Course, spacing: int) -> Estimate:
     """Mean steps to the flat well, from all runs with those that never left as censored.
 
     Runs are looked at every `spacing` steps, half of which an arrival is seen too late.
     """
     rate = escape_rate(run.exits)
-    error = rate.mean_time * rate.standard_error / rate.value
-    return Measured(rate.mean_time - spacing / 2, error, rate.exits)
+    mean = 1 / rate.value
+    return Estimate(mean - spacing / 2, mean * rate.standard_error / rate.value)
 
 
 def log_slope(sizes: Any, times: Any, errors: Any) -> tuple[float, float]:
@@ -44,13 +45,13 @@ def log_slope(sizes: Any, times: Any, errors: Any) -> tuple[float, float]:
     return float(np.sum(weight * centred * y) / scale), scale**-0.5
 
 
-def over(name: str, time: Measured, predicted: float, margin: float) -> Quantity:
+def over(name: str, time: Estimate, predicted: float, margin: float) -> Quantity:
     """A time over its prediction."""
     value, error = float(time.value), float(time.standard_error)
     return Quantity(name, value / predicted, error / predicted, 1.0, margin=margin)
 
 
-def growth_claim(wells: Wells, case: Case, times: dict[int, Measured]) -> xr.DataTree:
+def growth_claim(wells: Wells, case: Case, times: dict[int, Estimate]) -> xr.DataTree:
     """Arrival in the flat well, against the batch size."""
     means = np.array([float(time.value) for time in times.values()])
     errors = np.array([float(time.standard_error) for time in times.values()])
@@ -93,7 +94,7 @@ def growth_claim(wells: Wells, case: Case, times: dict[int, Measured]) -> xr.Dat
     )  # fmt: skip
 
 
-def kramers_claim(wells: Wells, case: Case, times: dict[int, Measured]) -> xr.DataTree:
+def kramers_claim(wells: Wells, case: Case, times: dict[int, Estimate]) -> xr.DataTree:
     """Absolute escape times against the asymptotic formula."""
     place, top = np.array([SHARP]), np.array([case.edge])
     formula = {
@@ -133,7 +134,7 @@ def kramers_claim(wells: Wells, case: Case, times: dict[int, Measured]) -> xr.Da
     return claim.to_datatree(chart)
 
 
-def passage_claim(wells: Wells, case: Case, times: dict[int, Measured]) -> xr.DataTree:
+def passage_claim(wells: Wells, case: Case, times: dict[int, Estimate]) -> xr.DataTree:
     """Absolute arrival times against the passage integral with the correction for steps."""
     place, top = np.array([SHARP]), np.array([case.edge])
     predicted = {}

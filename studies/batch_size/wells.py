@@ -16,7 +16,8 @@ from statsgd.dynamics.noise.injected import IsotropicNoise
 from statsgd.laws import DiscreteChainLaw
 from statsgd.laws.gibbs.escape import derivatives_on_line
 from statsgd.laws.grids import Grid
-from statsgd.measures import ExitTimes, exit_times
+from statsgd.measures import exit_times
+from statsgd.measures.escape.exits import ExitTimes
 from statsgd.problems import Landscape, Problem, landscape, landscapes
 
 FLAT, SHARP, ARRIVED = 0.0, 1.0, 0.2

@@ -11,9 +11,10 @@ from jaxtyping import Bool, Float
 import statsgd
 from statsgd import SGD, noise
 from statsgd.comparison import Claim, Quantity
+from statsgd.estimate import Estimate
 from statsgd.laws import ZeroLossCircleLaw
 from statsgd.laws.loss_noise import flatness_weight
-from statsgd.measures import Measured, jackknife, mean_over_runs
+from statsgd.measures import jackknife, mean_over_runs
 from statsgd.problems import landscape
 from statsgd.reports.charts import Chart, Series
 from studies.loss_noise.collapse import TWO
@@ -153,7 +154,7 @@ def flatness_claims(
     }
 
 
-def mean_where(chosen: Bool[Any, "n t"], values: Float[Any, "n t"]) -> Measured:
+def mean_where(chosen: Bool[Any, "n t"], values: Float[Any, "n t"]) -> Estimate:
     """Mean of what is chosen of all runs and times."""
     sums = np.stack([np.sum(values * chosen, axis=1), np.sum(chosen, axis=1)], axis=1)
     return jackknife(lambda mean: mean[0] / mean[1], sums)

@@ -11,13 +11,14 @@ from jaxtyping import Float, PRNGKeyArray
 import statsgd
 from statsgd import SGD, noise
 from statsgd.comparison import Claim, Quantity
+from statsgd.estimate import Estimate
 from statsgd.laws import FlooredLossScaledLaw, LinearRegressionGaussian
 from statsgd.laws.loss_noise import (
     linear_regression_collapse_threshold,
     linear_regression_growth_rate,
     regression_tail_index,
 )
-from statsgd.measures import Measured, jackknife, mean_over_clusters
+from statsgd.measures import jackknife, mean_over_clusters
 from statsgd.problems import linear_regression, population_risk
 from statsgd.reports.charts import Chart, Series
 from studies.loss_noise.collapse import TWO
@@ -171,7 +172,7 @@ def label_noise_claims(
     }
 
 
-def _excess_kurtosis(weights: Float[Any, "n t"]) -> Measured:
+def _excess_kurtosis(weights: Float[Any, "n t"]) -> Estimate:
     """About zero, the mean by symmetry."""
     moments = np.stack([np.mean(weights**2, axis=1), np.mean(weights**4, axis=1)], axis=1)
     return jackknife(lambda mean: mean[1] / mean[0] ** 2 - 3, moments)

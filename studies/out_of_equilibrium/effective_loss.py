@@ -12,8 +12,8 @@ from jaxtyping import Float
 import statsgd
 from statsgd.comparison import Claim, Quantity
 from statsgd.comparison.statistics import cluster_mean, cluster_variance
+from statsgd.estimate import Estimate
 from statsgd.laws.minimum import reshuffle_effective_loss, reshuffle_mean_shift
-from statsgd.measures import Measured
 from statsgd.problems import EmpiricalRisk, LinearRegression, empirical_risk, linear_regression
 from statsgd.reports import Chart, Series
 
@@ -77,7 +77,7 @@ def of_least_squares(replicas: int, margin: float, seed: int, progress: bool) ->
     shift = statsgd.minimise(reshuffle_effective_loss(problem, eta, BATCH)).params - minimum
     direction = shift / np.linalg.norm(shift)
     per_rate = reshuffle_mean_shift(problem, minimum, 1.0, BATCH) @ direction
-    found: dict[str, list[Measured]] = {}
+    found: dict[str, list[Estimate]] = {}
     for index, (name, sampling) in enumerate(SCHEMES.items()):
         runs = ends(problem, sampling, minimum, replicas, seed + index, progress)
         along = (runs - minimum) @ direction
@@ -109,7 +109,7 @@ def of_counts(replicas: int, margin: float, seed: int, progress: bool) -> xr.Dat
     """The shift of the mean on a loss that is not quadratic: with independent batches."""
     problem = counts_problem()
     minimum = np.log(np.mean(problem.examples))
-    means: dict[str, list[Measured]] = {}
+    means: dict[str, list[Estimate]] = {}
     bent = []
     for index, (name, sampling) in enumerate(SCHEMES.items()):
         runs = ends(problem, sampling, [minimum], replicas, seed + index, progress) - minimum
@@ -141,10 +141,10 @@ def of_counts(replicas: int, margin: float, seed: int, progress: bool) -> xr.Dat
     return claim.to_datatree(chart)
 
 
-def _pair(estimate: Measured) -> tuple[float, float]:
+def _pair(estimate: Estimate) -> tuple[float, float]:
     return float(estimate.value[0]), float(estimate.standard_error[0])
 
 
-def _series(name: str, estimates: list[Measured]) -> Series:
+def _series(name: str, estimates: list[Estimate]) -> Series:
     values, errors = zip(*map(_pair, estimates), strict=True)
     return Series(name, RATES, values, errors)

@@ -13,10 +13,10 @@ from jaxtyping import Float
 import statsgd
 from statsgd.comparison import Claim, Quantity
 from statsgd.comparison.statistics import cluster_mean, cluster_variance
+from statsgd.estimate import Estimate
 from statsgd.kernels import MeanFieldFunctional, MeanFieldLangevin
 from statsgd.laws import MeanFieldLaw
 from statsgd.laws.mean_field import two_layer_mean_field
-from statsgd.measures import Measured
 from statsgd.reports import Chart, Series
 
 #: Of the network on the diabetes data: weight decay, temperature, step.
@@ -29,11 +29,11 @@ WIDTHS = (1, 2, 3, 5, 8, 13, 20, 40, 80)
 class Trained(NamedTuple):
     """What networks of one width do."""
 
-    spread: Measured
+    spread: Estimate
     """Variance of the output over draws, mean over unseen patients (targets have variance 1)."""
-    error: Measured
+    error: Estimate
     """Mean squared error on unseen patients of single draws."""
-    balance: Measured
+    balance: Estimate
     """⟨x·v⟩ − (η/2)⟨|v|²⟩ over τd, per particle: 1 exactly in the stationary state."""
 
 
@@ -93,7 +93,7 @@ def train(width: int, patients: int, draws: int, chains: int, seed: int, progres
     deviation = np.mean((outputs - outputs.mean(axis=(0, 1))) ** 2, axis=2)
     shared = cluster_mean(deviation[..., None]).standard_error
     return Trained(
-        Measured(np.array([spread.value.mean()]), shared, chains),
+        Estimate(np.array([spread.value.mean()]), shared, chains),
         cluster_mean(error[..., None]),
         cluster_mean(balance[..., None]),
     )

@@ -11,10 +11,10 @@ from jaxtyping import Float
 import statsgd
 from statsgd.comparison import Claim, Quantity
 from statsgd.comparison.statistics import cluster_mean
+from statsgd.estimate import Estimate
 from statsgd.kernels import MeanFieldFunctional, MeanFieldLangevin
 from statsgd.laws import QuadraticMeanField
 from statsgd.laws.mean_field import shared_minibatch_variance
-from statsgd.measures import Measured
 from statsgd.reports import Chart, Series
 
 #: F = (a/2)E x² + (b/2)(E x − y)² at temperature τ.
@@ -30,11 +30,11 @@ THINNING = 16
 class Particles(NamedTuple):
     """Moments of N particles: about the known mean, and of the cloud about its own centre."""
 
-    centre: Measured
+    centre: Estimate
     """Var X̄."""
-    within: Measured
+    within: Estimate
     """Variance within the cloud, normalised by N."""
-    marginal: Measured
+    marginal: Estimate
     """Var X_i = the sum of both."""
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import xarray as xr
 
 from statsgd.comparison import Claim, Quantity
+from statsgd.estimate import Estimate
 from statsgd.laws.minimum import local_displacement, mean_squared_displacement
-from statsgd.measures import Measured, mean_over_clusters, mean_square_step
+from statsgd.measures import mean_over_clusters, mean_square_step
 from statsgd.reports import Chart, Series
 from studies.phase_space.followed import (
     FORGET,
@@ -27,7 +28,7 @@ from studies.phase_space.motion import KUNIN
 class Journey(NamedTuple):
     """How fast and how far SGD went at one setting, and what laws say."""
 
-    speed: Measured
+    speed: Estimate
     """E|θ_{k+1} − θ_k|²."""
     predicted_speed: float
     """By the published law, η² σ² Tr H/(S(1−β²))."""

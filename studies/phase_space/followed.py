@@ -9,6 +9,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 import statsgd
+from statsgd.estimate import Estimate
 from statsgd.laws import HeavyBallGaussian, Law, LinearRegressionGaussian, PhaseSpaceGaussian
 from statsgd.laws.minimum import (
     MinimumGaussian,
@@ -17,7 +18,7 @@ from statsgd.laws.minimum import (
     mean_squared_displacement,
 )
 from statsgd.laws.minimum.local_quadratic import local_quadratic
-from statsgd.measures import Measured, jackknife, mean_over_clusters, trajectories
+from statsgd.measures import jackknife, mean_over_clusters, trajectories
 from statsgd.problems import LinearRegression, landscapes
 
 type Steps = Int[Any, " step"]
@@ -75,7 +76,7 @@ class Ensemble(NamedTuple):
         """The place of `step`."""
         return int(np.flatnonzero(self.steps == step)[0])
 
-    def correlation(self, lags: Sequence[int], mode: int) -> Measured:
+    def correlation(self, lags: Sequence[int], mode: int) -> Estimate:
         """Autocorrelation of the position of one mode, over all pairs of consecutive steps."""
         x = self.consecutive()[0][:, :, mode]
         size = x.shape[1]
@@ -191,8 +192,8 @@ class Wandering(NamedTuple):
     """Displacement over a window of lags."""
 
     lags: Steps
-    moved: Measured
-    exponent: Measured
+    moved: Estimate
+    exponent: Estimate
     """Slope of log displacement on log lag."""
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import xarray as xr
 
 from statsgd.comparison import Claim, Quantity
+from statsgd.estimate import Estimate
 from statsgd.laws.minimum import PhaseSpaceTransition
-from statsgd.measures import Measured, jackknife
+from statsgd.measures import jackknife
 from statsgd.reports import Chart, Series
 from studies.phase_space.followed import (
     Followed,
@@ -155,7 +156,7 @@ def no_momentum_claim(case: Followed) -> xr.DataTree:
     return claim.to_datatree(chart)
 
 
-def energy_ratio(case: Followed) -> Measured:
+def energy_ratio(case: Followed) -> Estimate:
     """ω²⟨x²⟩/⟨v²⟩ of every mode, and last their mean."""
     main, omega = case.main, case.theory.continuous.frequencies()
     squares = np.stack([(main.position**2).mean(1), (main.velocity**2).mean(1)], axis=1)

@@ -8,9 +8,10 @@ import xarray as xr
 from jaxtyping import Float, PyTree
 
 import statsgd
+from statsgd.ensembles import Trajectories
 from statsgd.laws import HeavyBallGaussian
 from statsgd.laws.minimum.local_quadratic import LocalQuadratic, local_quadratic
-from statsgd.measures import Trajectories, mean_square_step, trajectories
+from statsgd.measures import mean_square_step, trajectories
 from statsgd.problems import EmpiricalRisk, minimise
 from studies.digits_network import digits_network
 from studies.phase_space.displacement import Journey, exponent_claim, setting_name, speed_claim
@@ -81,7 +82,8 @@ def network_claims(
             for j, beta in enumerate(axes["momentum"]):
                 sgd = statsgd.SGD(rate, first.noise, beta, DECAY)
                 cell = tree.isel({"learning_rate": i, "momentum": j})
-                journeys[setting_name(sgd)] = journey(floor, sgd, trajectories(cell), window, late)
+                found = trajectories(cell, floor.problem.names)
+                journeys[setting_name(sgd)] = journey(floor, sgd, found, window, late)
     curvatures = np.linalg.eigvalsh(floor.local.hessian)
     why = (
         f"A network of {floor.problem.dimension} parameters on {floor.problem.num_examples} "

@@ -4,15 +4,10 @@ import numpy as np
 import xarray as xr
 
 from statsgd.comparison import Claim, Quantity
+from statsgd.estimate import Estimate
 from statsgd.laws import PhaseSpaceGaussian
 from statsgd.laws.minimum import phase_plane_area, stochastic_area
-from statsgd.measures import (
-    Measured,
-    area_rate,
-    jackknife,
-    mean_over_clusters,
-    phase_plane_area_rate,
-)
+from statsgd.measures import area_rate, jackknife, mean_over_clusters, phase_plane_area_rate
 from statsgd.reports import Chart, Series
 from studies.phase_space.followed import (
     FORGET,
@@ -111,7 +106,7 @@ def spread_claim(
     return Claim(statement, KUNIN, quantities, why).to_datatree(chart)
 
 
-def second_moments(runs: Ensemble) -> tuple[Measured, Measured]:
+def second_moments(runs: Ensemble) -> tuple[Estimate, Estimate]:
     """Mean squares of position and velocity of every mode over runs and steps."""
     return (
         mean_over_clusters((runs.position**2).mean(axis=1)),

@@ -15,8 +15,9 @@ from jaxtyping import Float
 
 import statsgd
 from statsgd.comparison import Claim, Quantity
+from statsgd.estimate import Estimate
 from statsgd.laws import ValleyLaw
-from statsgd.measures import Measured, jackknife, mean_over_clusters, trajectories
+from statsgd.measures import jackknife, mean_over_clusters, trajectories
 from statsgd.noise import Anisotropic
 from statsgd.problems import Landscape
 from statsgd.problems.landscapes import like
@@ -87,7 +88,7 @@ class Ring:
         )
         return trajectories(tree).params
 
-    def preference(self, anisotropy: float, height: float = 0.0) -> tuple[Measured, Any]:
+    def preference(self, anisotropy: float, height: float = 0.0) -> tuple[Estimate, Any]:
         """E[−cos x], which is positive on the flat side, and all x."""
         s = self.settings
         noise = constant_noise(s.diffusion, anisotropy, s.learning_rate)
@@ -121,7 +122,7 @@ def parts(settings: RingSettings) -> Mapping[str, xr.DataTree]:
     }
 
 
-def _flatness(ring: Ring, found: Mapping[float, tuple[Measured, Any]]) -> xr.DataTree:
+def _flatness(ring: Ring, found: Mapping[float, tuple[Estimate, Any]]) -> xr.DataTree:
     s, laws = ring.settings, {ratio: ring.predicted(ratio) for ratio in RATIOS}
     claim = Claim(
         "In a valley of equal minima SGD dwells where it is flat, with density F^κ for noise "
@@ -165,7 +166,7 @@ def _flatness(ring: Ring, found: Mapping[float, tuple[Measured, Any]]) -> xr.Dat
     return claim.to_datatree(chart)
 
 
-def _effective_loss(ring: Ring, found: Mapping[float, tuple[Measured, Any]]) -> xr.DataTree:
+def _effective_loss(ring: Ring, found: Mapping[float, tuple[Estimate, Any]]) -> xr.DataTree:
     s = ring.settings
 
     def drop(log_odds: Any) -> Any:

@@ -12,10 +12,11 @@ from jaxtyping import Float, PyTree
 
 import statsgd
 from statsgd.comparison import Claim, Quantity
+from statsgd.estimate import Estimate
 from statsgd.laws import EpochNoiseGaussian, HeavyBallGaussian
 from statsgd.laws.minimum import MinimumGaussian, crossover_curvature
 from statsgd.laws.networks import log_loss_flatness
-from statsgd.measures import Measured, jackknife, mean_over_clusters, power_law_fit, trajectories
+from statsgd.measures import jackknife, mean_over_clusters, power_law_fit, trajectories
 from statsgd.noise import Minibatch
 from statsgd.precision import in_double_precision
 from statsgd.reports import Chart, Series
@@ -114,7 +115,7 @@ class Fluctuations:
             keep=looks,
             progress=False,
         )
-        return trajectories(tree).params @ self.vectors
+        return trajectories(tree, self.problem.names).params @ self.vectors
 
     @property
     def flatness(self) -> Float[Any, " k"]:
@@ -123,7 +124,7 @@ class Fluctuations:
         decay = self.settings.weight_decay * float(np.sum(np.asarray(flat) ** 2)) / 2
         return log_loss_flatness(float(self.problem.loss(self.minimum)) + decay, self.curvature)
 
-    def exponent(self, name: str) -> Measured:
+    def exponent(self, name: str) -> Estimate:
         """ψ of σ² ∝ F^(−ψ), F ∝ h^(−1/2)."""
         return jackknife(self._psi, self.squares[name])
 
@@ -134,7 +135,7 @@ class Fluctuations:
     def _psi(self, variances: Float[Any, " k"]) -> float:
         return 2 * power_law_fit(self.curvature, variances).exponent
 
-    def over_law(self, name: str, directions: Any, law: Any = None) -> Measured:
+    def over_law(self, name: str, directions: Any, law: Any = None) -> Estimate:
         """Variance over the law's, averaged over `directions`."""
         expected = self.law[name] if law is None else law
         return mean_over_clusters((self.squares[name] / expected)[:, directions].mean(axis=1))

@@ -8,7 +8,6 @@ import pytest
 
 from statsgd import problems
 from statsgd.measures import (
-    AlignmentWarning,
     alignment_coefficient,
     alignment_range,
     gaussian_loss_scaled_alignment,
@@ -17,6 +16,7 @@ from statsgd.measures import (
     loss_scaled_alignment,
     output_gradients,
 )
+from statsgd.measures.noise.alignment import AlignmentWarning
 from tests.statistical import assert_printed
 
 SHARP = np.diag([10.0, 1.0, 0.1])

@@ -6,23 +6,22 @@ import pytest
 
 from statsgd import SGD, laws, noise, problems, simulate
 from statsgd.measures import (
-    Symmetry,
     candidate_symmetries,
     charge_change,
     charge_decay_rate,
     charge_identity,
-    charges_dataset,
     check_charge_identity,
     exponential_symmetry,
     find_symmetries,
     noise_equilibrium_residual,
-    noise_sides,
     predicted_charge_change,
     rescaling_symmetry,
     scale_symmetry,
     symmetry_violation,
     trajectories,
 )
+from statsgd.measures.balance.charges import noise_sides
+from statsgd.measures.balance.symmetries import Symmetry
 
 RNG = np.random.default_rng(0)
 INPUTS, TARGETS = RNG.normal(size=(12, 2)), RNG.normal(size=(12, 1))
@@ -166,10 +165,8 @@ def test_decay_of_a_charge_in_real_runs():
         progress=False,
     )
     (pair,) = find_symmetries(problem)
-    found = charges_dataset(run, [pair])
-    assert found.charge.dims == ("replica", "step", "symmetry")
-    q = found.charge.values[..., 0]
-    rate = charge_decay_rate(q, eta * found.step.values)
+    found = trajectories(run)
+    rate = charge_decay_rate(pair.charge(found.params), eta * found.steps)
     sigma = np.cov(problem.inputs * targets, bias=True)
     law = 4 * eta * sigma + 2 * decay
     at = np.array([1.3, 0.7])
@@ -185,7 +182,7 @@ def test_decay_of_a_charge_in_real_runs():
     assert 4 * rate.standard_error < 0.1 * law
     # The chain adds η⟨(dL/df)²⟩, 1 % here; its own mean change over these states has it.
     assert rate.value == pytest.approx(law, rel=0.02)
-    states = trajectories(run).params.reshape(-1, 2)
+    states = found.params.reshape(-1, 2)
     said = predicted_charge_change(problem, sgd, pair, states) / pair.charge(states)
     assert rate.value == pytest.approx(-np.mean(said) / eta, rel=0.005)
     # Step by step, against the exact mean change at the same states.

@@ -9,13 +9,8 @@ from scipy.integrate import solve_ivp
 from statsgd import SGD, noise, problems, simulate
 from statsgd.comparison import BasinProbabilities, FlatPreference
 from statsgd.comparison.effects import Sides
-from statsgd.measures import (
-    BasinLabel,
-    assign_basins,
-    basins_dataset,
-    cluster_minima,
-    gradient_flow,
-)
+from statsgd.measures import assign_basins, endpoint_trajectories, gradient_flow
+from statsgd.measures.escape.basins import BasinLabel, cluster_minima
 
 SADDLE = 0.6585913  # of ½[x(1−x)(1+2x²)]², minima 0 and 1
 WELLS = problems.smooth_wells()
@@ -90,13 +85,14 @@ def run():
 
 
 def test_shares_of_an_ensemble(run):
-    found = basins_dataset(WELLS, run, np.array([[0.0], [1.0]]), radius=0.05)
+    ends = endpoint_trajectories(run).params[:, 0]
+    found = assign_basins(WELLS, ends, np.array([[0.0], [1.0]]), radius=0.05)
     right = run["endpoints"].params.values[:, 0] > SADDLE
-    np.testing.assert_array_equal(found.basin, right.astype(int))
-    share = right.mean()
-    np.testing.assert_allclose(found.share, [1 - share, share])
-    np.testing.assert_allclose(found.share_error, np.sqrt(share * (1 - share) / 999))
-    assert found.attrs == {"kind": "basins", "unassigned": 0, "not_converged": 0}
+    np.testing.assert_array_equal(found.index, right.astype(int))
+    share, shares = right.mean(), found.shares()
+    np.testing.assert_allclose(shares.value, [1 - share, share])
+    np.testing.assert_allclose(shares.standard_error, np.sqrt(share * (1 - share) / 999))
+    assert found.end.converged.all()
 
 
 @pytest.mark.slow
@@ -111,10 +107,12 @@ def test_shares_of_the_chain_in_the_long_run():
         start=np.repeat([[0.0], [1.0]], [3000, 1000], axis=0),
         progress=False,
     )
-    found = basins_dataset(WELLS, ensemble, np.array([[0.0], [1.0]]), radius=0.05)
-    assert found.attrs["unassigned"] == 0
-    assert float(4 * found.share_error[0]) < 0.04
-    assert abs(float(found.share[0]) - 0.7525) < 4 * float(found.share_error[0])
+    ends = endpoint_trajectories(ensemble).params[:, 0]
+    found = assign_basins(WELLS, ends, np.array([[0.0], [1.0]]), radius=0.05)
+    assert found.index.min() == 0
+    shares = found.shares()
+    assert 4 * shares.standard_error[0] < 0.04
+    assert abs(shares.value[0] - 0.7525) < 4 * shares.standard_error[0]
 
 
 @pytest.mark.slow

@@ -8,13 +8,7 @@ from scipy.special import gammaln
 from statsgd import problems
 from statsgd.laws.loss_noise import flatness_weight
 from statsgd.laws.networks import log_loss_flatness
-from statsgd.measures import (
-    basin_volume,
-    flatness_width,
-    over_replicas,
-    top_eigenpairs,
-    tube_mean,
-)
+from statsgd.measures import basin_volume, flatness_width, over_replicas, top_eigenpairs, tube_mean
 from tests.statistical import assert_printed
 
 CURVATURES = np.array([1.0, 4.0, 9.0])
@@ -62,7 +56,7 @@ def test_volume_of_a_quadratic():
     expected = d / 2 * np.log(2 * np.pi * rise) - gammaln(d / 2 + 1) - np.log(CURVATURES).sum() / 2
     problem = above(CURVATURES, 0.0)
     exact = basin_volume(problem, np.zeros(3), rise, directions=4, shape=np.diag(CURVATURES**-0.5))
-    assert exact == pytest.approx((expected, 0), abs=1e-9)
+    assert exact[:2] == pytest.approx((expected, 0), abs=1e-9)
     found = basin_volume(problem, np.zeros(3), rise, directions=8000)
     assert 4 * found.standard_error < 0.1
     assert abs(found.value - expected) < 4 * found.standard_error

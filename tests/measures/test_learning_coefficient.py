@@ -7,7 +7,8 @@ import pytest
 import xarray as xr
 
 from statsgd import noise, problems
-from statsgd.measures import effective_sample_size, local_learning_coefficient, over_replicas
+from statsgd.measures import local_learning_coefficient, over_replicas
+from statsgd.measures.curvature.learning_coefficient import effective_sample_size
 
 CURVATURES = np.array([1.0, 2.0, 4.0])
 

@@ -12,9 +12,9 @@ from statsgd.measures import (
     low_rank_noise,
     noise_alignment,
     noise_covariance,
-    noise_spectrum,
     over_replicas,
 )
+from statsgd.measures.noise import leading
 from tests.measures.problem_cases import PARAMS, network
 from tests.statistical import assert_mean_within, assert_printed
 
@@ -111,6 +111,6 @@ def test_standard_errors_over_seeds():
 def test_refusals(monkeypatch):
     with pytest.raises(ValueError, match="number must be at most the 10 rows"):
         low_rank_noise(network(), PARAMS, MINIBATCH, 11)
-    monkeypatch.setattr(noise_spectrum, "DENSE_LIMIT", 4)
+    monkeypatch.setattr(leading, "DENSE_LIMIT", 4)
     with pytest.raises(ValueError, match="noise must be Minibatch above d = 4, got Isotropic"):
         low_rank_noise(network(), PARAMS, noise.Isotropic(1.0), 2)

@@ -16,10 +16,10 @@ from statsgd.measures import (
     hessian_operator,
     noise_covariance,
     noise_operator,
-    operators,
     output_gradients,
     over_replicas,
 )
+from statsgd.measures.curvature import operators
 from tests.measures.problem_cases import PARAMS, network, output, square_loss
 
 

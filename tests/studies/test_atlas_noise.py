@@ -101,8 +101,8 @@ def test_a_quadratic_law_holds_at_any_step_on_a_quadratic_only():
     for step in (0.03, 1.0):
         found = errors("AnisotropicQuadraticLaw", 0.003, step, replicas=8000)
         # Standard error of a variance 0.016; a wrong factor 1.1 would fail.
-        assert abs(found.variance.value) < 4 * found.variance.uncertainty
-        assert found.variance.uncertainty < 0.02
+        assert abs(found.variance.value) < 4 * found.variance.standard_error
+        assert found.variance.standard_error < 0.02
     assert errors("AnisotropicQuadraticLaw", 3.0, 0.03).variance.value > 0.2
 
 
@@ -148,8 +148,8 @@ def test_the_chain_of_distances_is_that_of_sgd():
 def test_epochs_follow_their_law_until_curvature_and_gradient_go_together():
     # s = ηhM = 1: the variance of epoch ends is far below that of white noise.
     found = errors("EpochNoiseGaussian", 0.01, 1.0)
-    assert abs(found.variance.value) < 4 * found.variance.uncertainty
-    assert abs(found.mean.value) < 4 * found.mean.uncertainty
+    assert abs(found.variance.value) < 4 * found.variance.standard_error
+    assert abs(found.mean.value) < 4 * found.mean.standard_error
     assert abs(errors("EpochNoiseGaussian", 0.9, 0.1).mean.value) > 0.3
 
 
@@ -157,15 +157,15 @@ def test_epochs_follow_their_law_until_curvature_and_gradient_go_together():
 def test_the_chain_needs_cells_below_its_step():
     # Fourfold standard errors below 0.1 of the variance.
     found = errors("DiscreteChainLaw", 0.5, 0.3)
-    assert abs(found.variance.value) < 4 * found.variance.uncertainty < 0.12
-    assert abs(found.basin.value) < 4 * found.basin.uncertainty
+    assert abs(found.variance.value) < 4 * found.variance.standard_error < 0.12
+    assert abs(found.basin.value) < 4 * found.basin.standard_error
     assert errors("DiscreteChainLaw", 8.0, 0.3).total_variation.value > 0.2
 
 
 @pytest.mark.slow
 def test_the_chain_overheats_the_sharp_basin():
     small, large = (errors("TwoBasinGibbs", step, 4.0) for step in (0.1, 1.6))
-    assert abs(small.basin.value) < 4 * small.basin.uncertainty + 0.003
+    assert abs(small.basin.value) < 4 * small.basin.standard_error + 0.003
     # The law gives 1/(1 + √1000) = 0.031 to the sharp basin, the chain next to nothing.
     np.testing.assert_allclose(large.basin.value, 0.025, atol=0.01)
 

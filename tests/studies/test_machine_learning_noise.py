@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.special import ive
 
+from statsgd.estimate import Estimate
 from statsgd.laws import ZeroLossCircleLaw
-from statsgd.measures import Measured
 from studies import machine_learning_noise
 from studies.loss_noise import flatness
 from studies.measured import claimed, points, variance_over_runs
@@ -38,10 +38,10 @@ def test_mean_of_what_is_chosen():
 
 
 def test_judged_takes_errors_of_both_sides():
-    row = claimed("x", Measured(1.0, 0.1, 9), "<", Measured(2.0, 0.2, 9), 0.3)
+    row = claimed("x", Estimate(1.0, 0.1, 9), "<", Estimate(2.0, 0.2, 9), 0.3)
     assert (row.measured, row.standard_error, row.predicted) == (1.0, 0.1, 2.0)
     assert (row.predicted_error, row.relation, row.margin) == (0.2, "<", 0.3)
-    series = points("runs", [1, 2], [Measured(1.0, 0.1, 9), Measured(2.0, 0.2, 9)])
+    series = points("runs", [1, 2], [Estimate(1.0, 0.1, 9), Estimate(2.0, 0.2, 9)])
     assert (series.y, series.error) == ([1.0, 2.0], [0.1, 0.2])
 
 

@@ -24,14 +24,14 @@ def noise_covariance(
     """
     noise.check(problem)
     if problem.dimension <= DENSE_LIMIT:
-        return in_double_precision(lambda p: noise.covariance(problem, p), params)
+        return in_double_precision(noise.covariance, problem, params)
     if not isinstance(noise, Minibatch):
         raise ValueError(
             f"the covariance of {type(noise).__name__} is formed as a matrix, which is allowed up "
             f"to d = {DENSE_LIMIT}, got d = {problem.dimension}"
         )
     data: Any = problem  # `check` made sure that it has examples
-    gradients = in_double_precision(lambda p: centred_example_gradients(data, p), params)
+    gradients = in_double_precision(centred_example_gradients, data, params)
     scale = noise.variance_factor(problem) / gradients.shape[0]
 
     def matvec(vector):

@@ -5,13 +5,13 @@ Clusters are as good as independent, so errors are those of means over clusters.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import t as student
 
-from statsgd.arguments import count, finite_array, real
+from statsgd.arguments import count, finite_array
+from statsgd.estimate import Estimate
 
 #: Stretches that one run, or a few, are cut into at most, and clusters that errors need at least.
 MOST_STRETCHES, LEAST_CLUSTERS = 64, 8
@@ -19,56 +19,19 @@ MOST_STRETCHES, LEAST_CLUSTERS = 64, 8
 TIMES_PER_STRETCH = 20
 
 
-def tail(confidence: Any) -> float:
-    """Probability of error on either side of an interval."""
-
-    def valid(level):
-        return (level > 0) & (level < 1)
-
-    return (1 - float(real("confidence", confidence, allowed="in (0, 1)", valid=valid))) / 2
-
-
-class Measured(NamedTuple):
-    """An estimate, a number or an array, with its standard error."""
-
-    value: Any
-    standard_error: Any
-    clusters: int
-    """Independent clusters behind the error, which has one degree of freedom less."""
-
-    def interval(self, confidence: float = 0.95) -> tuple[Any, Any]:
-        """Student's interval of each entry on its own."""
-        reach = student.isf(tail(confidence), self.clusters - 1) * self.standard_error
-        return self.value - reach, self.value + reach
-
-    def deviation(self, expected: Any) -> Any:
-        """(value − expected)/standard error: Student's t if `expected` is right.
-
-        Without any scatter it is 0 for the right value and infinite for any other.
-        """
-        gap = np.asarray(self.value - np.asarray(expected, dtype=np.float64))
-        sure = np.where(gap == 0, 0.0, np.copysign(np.inf, gap))
-        error = np.broadcast_to(self.standard_error, gap.shape)
-        return np.divide(gap, error, out=sure, where=error > 0)[()]
-
-    def p_value(self, expected: Any = 0.0) -> Any:
-        """Two-sided p-value of `expected`, of each entry on its own."""
-        return 2 * student.sf(np.abs(self.deviation(expected)), self.clusters - 1)
-
-
-def mean_over_clusters(clusters: Float[Any, "n ..."]) -> Measured:
+def mean_over_clusters(clusters: Float[Any, "n ..."]) -> Estimate:
     """Mean over the first axis, whose entries are independent; the error is that of the mean.
 
     Raises `ValueError` for fewer than two clusters.
     """
     values = _at_least_two("clusters", clusters)
     error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
-    return Measured(values.mean(axis=0), error, len(values))
+    return Estimate(values.mean(axis=0), error, len(values))
 
 
 def jackknife(
     statistic: Callable[[Float[Any, "n ..."]], Any], clusters: Float[Any, "n ..."]
-) -> Measured:
+) -> Estimate:
     """`statistic` of the mean over independent clusters, with the delete-one error.
 
     For smooth functions of means: ratios, logarithms, slopes. The bias of order 1/n is removed.
@@ -81,7 +44,7 @@ def jackknife(
     whole = np.asarray(statistic(total / n), dtype=np.float64)
     rest = np.array([statistic((total - one) / (n - 1)) for one in values])
     error = np.sqrt((n - 1) / n * np.sum((rest - rest.mean(axis=0)) ** 2, axis=0))
-    return Measured(n * whole - (n - 1) * rest.mean(axis=0), error, n)
+    return Estimate(n * whole - (n - 1) * rest.mean(axis=0), error, n)
 
 
 def correlation_time(series: Float[Any, "replica step"]) -> float:
@@ -145,7 +108,7 @@ def cut(series: Float[Any, "replica step ..."], cuts: int) -> Float[Any, "cluste
     return kept.reshape(replicas * cuts, length, *values.shape[2:])
 
 
-def mean_over_runs(series: Float[Any, "replica step ..."]) -> Measured:
+def mean_over_runs(series: Float[Any, "replica step ..."]) -> Estimate:
     """Mean over replicas and steps of stationary runs, one or many, with an error over clusters.
 
     Clusters are replicas, or stretches of them: see `stretch_count`.
@@ -161,7 +124,7 @@ def bootstrap(
     *,
     seed: int,
     resamples: int = 400,
-) -> Measured:
+) -> Estimate:
     """`statistic` of independent clusters, with the error of resampling them.
 
     Source: Efron (1979).
@@ -175,7 +138,7 @@ def bootstrap(
             for _ in range(count("resamples", resamples, at_least=50))
         ]
     )
-    return Measured(np.asarray(statistic(values)), drawn.std(axis=0, ddof=1), n)
+    return Estimate(np.asarray(statistic(values)), drawn.std(axis=0, ddof=1), n)
 
 
 def _at_least_two(name: str, clusters: Any) -> np.ndarray:

@@ -7,13 +7,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jaxtyping import Bool, Float, Int, PyTree
 
 from statsgd.arguments import count, finite_array, positive
-from statsgd.measures.measured import Measured, mean_over_clusters
-from statsgd.measures.trajectories import endpoint_trajectories
-from statsgd.precision import in_double_precision
+from statsgd.estimate import Estimate
+from statsgd.measures.runs.averages import mean_over_clusters
+from statsgd.precision import over_points
 from statsgd.problems import Problem
 
 #: Index of points that belong to no declared minimum, or whose flow did not arrive anywhere.
@@ -39,7 +38,7 @@ class BasinAssignment(NamedTuple):
     end: FlowEnd
     minima: Float[Any, "k d"]
 
-    def shares(self) -> Measured:
+    def shares(self) -> Estimate:
         """Share of independent points in each basin `(k,)`; short of one by the unassigned."""
         held = self.index[:, None] == np.arange(len(self.minima))
         return mean_over_clusters(held.astype(np.float64))
@@ -57,8 +56,8 @@ class BasinLabel(eqx.Module):
 
     problem: Problem
     minima: Float[Any, "k d"]
-    radius: float
-    tolerance: float
+    radius: Float[Any, ""]
+    tolerance: Float[Any, ""]
     steps: int = eqx.field(static=True)
 
     def __init__(
@@ -76,8 +75,8 @@ class BasinLabel(eqx.Module):
             raise ValueError(
                 f"minima must have shape (k, {problem.dimension}), got {self.minima.shape}"
             )
-        self.radius = float(positive("radius", radius))
-        self.tolerance = float(positive("tolerance", tolerance))
+        self.radius = positive("radius", radius)
+        self.tolerance = positive("tolerance", tolerance)
         self.steps = count("steps", steps)
 
     def __call__(self, params: Float[Any, " d"]) -> Int[Any, ""]:
@@ -86,7 +85,7 @@ class BasinLabel(eqx.Module):
 
     def assign(self, params: Float[Any, " d"]) -> tuple[Int[Any, ""], FlowEnd]:
         """The index and where the flow ended."""
-        end = _flow(self.problem, params, self.tolerance, self.steps)
+        end = _flow(params, self.problem, self.tolerance, self.steps)
         away = jnp.linalg.norm(jnp.asarray(self.minima, dtype=params.dtype) - end.params, axis=1)
         nearest = jnp.argmin(away)
         held = end.converged & (away[nearest] <= self.radius)
@@ -111,11 +110,7 @@ def gradient_flow(
     """
     points = np.asarray(finite_array("params", params, ndim=2), dtype=np.float64)
     enough, most = float(positive("tolerance", tolerance)), count("steps", steps)
-    return FlowEnd(
-        *in_double_precision(
-            lambda rows: jax.vmap(lambda row: _flow(problem, row, enough, most))(rows), points
-        )
-    )
+    return over_points(_flow, points, problem, enough, np.int32(most))
 
 
 def assign_basins(
@@ -152,8 +147,8 @@ def assign_basins(
         rows = np.stack([np.asarray(problem.flatten(one), dtype=np.float64) for one in minima])
     label = BasinLabel(problem, rows, reach, tolerance=tolerance, steps=steps)
     points = np.asarray(finite_array("params", params, ndim=2), dtype=np.float64)
-    index, end = in_double_precision(lambda these: jax.vmap(label.assign)(these), points)
-    return BasinAssignment(index.astype(int), FlowEnd(*end), label.minima)
+    index, end = over_points(_assigned, points, label)
+    return BasinAssignment(index.astype(int), end, label.minima)
 
 
 def cluster_minima(problem: Problem, ends: Float[Any, "n d"], radius: float) -> Float[Any, "k d"]:
@@ -164,9 +159,7 @@ def cluster_minima(problem: Problem, ends: Float[Any, "n d"], radius: float) -> 
     points = np.asarray(finite_array("ends", ends, ndim=2), dtype=np.float64)
     if not len(points):
         return points
-    losses = in_double_precision(
-        lambda rows: jax.vmap(lambda row: problem.loss(problem.unflatten(row)))(rows), points
-    )
+    losses = over_points(_loss, points, problem)
     left, found = points[np.argsort(losses, kind="stable")], []
     while len(left):
         found.append(left[0])
@@ -174,40 +167,15 @@ def cluster_minima(problem: Problem, ends: Float[Any, "n d"], radius: float) -> 
     return np.stack(found)
 
 
-def basins_dataset(
-    problem: Problem,
-    tree: xr.DataTree,
-    minima: Sequence[PyTree] | Float[Any, "k d"] | None = None,
-    *,
-    radius: float,
-    tolerance: float = 1e-6,
-    steps: int = 10_000,
-) -> xr.Dataset:
-    """`assign_basins` of the endpoints of `simulate`: `basin` by replica, `share` by basin.
-
-    The number of unassigned replicas is an attribute. Raises as `assign_basins`, and for replicas
-    that diverged.
-    """
-    ends = endpoint_trajectories(tree).params[:, 0]
-    found = assign_basins(problem, ends, minima, radius=radius, tolerance=tolerance, steps=steps)
-    shares = found.shares()
-    return xr.Dataset(
-        {
-            "basin": ("replica", found.index),
-            "gradient_norm": ("replica", found.end.gradient_norm),
-            "share": ("minimum", shares.value),
-            "share_error": ("minimum", shares.standard_error),
-            "params": (("minimum", "parameter"), found.minima),
-        },
-        attrs={
-            "kind": "basins",
-            "unassigned": int(np.sum(found.index == UNASSIGNED)),
-            "not_converged": int(np.sum(~found.end.converged)),
-        },
-    )
+def _assigned(params: Float[Any, " d"], label: BasinLabel) -> tuple[Any, FlowEnd]:
+    return label.assign(params)
 
 
-def _flow(problem: Problem, start: Any, tolerance: float, steps: int) -> FlowEnd:
+def _loss(params: Float[Any, " d"], problem: Problem) -> Float[Any, ""]:
+    return problem.loss(problem.unflatten(params))
+
+
+def _flow(start: Float[Any, " d"], problem: Problem, tolerance: Any, steps: Any) -> FlowEnd:
     def down(at):
         return -jnp.asarray(problem.flatten(problem.gradient(problem.unflatten(at))))
 

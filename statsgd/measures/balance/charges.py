@@ -1,22 +1,20 @@
 """Balance: the charges of symmetries, how SGD changes them, and where their noise balances."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
-from jaxtyping import Float, PyTree
+from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from statsgd.arguments import count, finite_array, fraction, non_negative, positive
 from statsgd.dynamics.noise import GradientNoise
 from statsgd.dynamics.noise.minibatch import Minibatch, centred_example_gradients
 from statsgd.dynamics.sgd import SGD
-from statsgd.measures.dissipation import full_gradients
-from statsgd.measures.measured import Measured, jackknife, mean_over_clusters, mean_over_runs
-from statsgd.measures.symmetries import Symmetry, check_symmetry
-from statsgd.measures.trajectories import endpoint_trajectories, trajectories
+from statsgd.estimate import Estimate
+from statsgd.measures.balance.symmetries import Symmetry, check_symmetry
+from statsgd.measures.motion.fluctuations import full_gradients
+from statsgd.measures.runs.averages import jackknife, mean_over_clusters, mean_over_runs
 from statsgd.precision import in_double_precision
 from statsgd.problems import Problem
 from statsgd.running import stream_key
@@ -36,9 +34,9 @@ class ChargeIdentity(NamedTuple):
 class ChargeChange(NamedTuple):
     """Mean change of a charge in one step, as measured and as predicted at the same states."""
 
-    measured: Measured
-    predicted: Measured
-    gap: Measured
+    measured: Estimate
+    predicted: Estimate
+    gap: Estimate
     """measured − predicted, whose mean is zero exactly: a martingale's steps."""
 
 
@@ -95,18 +93,7 @@ def check_charge_identity(
     theta = np.asarray(problem.flatten(params), dtype=np.float64)
     check_symmetry("symmetry", symmetry, len(theta))
     sgd.noise.check(problem)
-    key = jax.random.key_data(stream_key(seed))
-
-    def run(flat, bits):
-        def move(state, _):
-            moved = sgd.step(jax.random.wrap_key_data(bits), problem, state)
-            pair = [problem.flatten(part) for part in (moved.params, moved.momentum_buffer)]
-            return moved, pair
-
-        begin = sgd.init(problem, problem.unflatten(flat))
-        return jax.lax.scan(move, begin, None, length=number)[1]
-
-    points, buffers = in_double_precision(run, theta, key)
+    points, buffers = in_double_precision(_steps, problem, sgd, theta, stream_key(seed), number)
     points = np.concatenate([theta[None], points])
     buffers = np.concatenate([np.zeros((1, len(theta))), buffers])
     return charge_identity(
@@ -121,9 +108,22 @@ def check_charge_identity(
     )
 
 
+def _steps(
+    problem: Problem, sgd: SGD, flat: Float[Any, " d"], key: PRNGKeyArray, number: int
+) -> tuple[Float[Any, "number d"], Float[Any, "number d"]]:
+    """Parameters and momentum buffers after each of `number` steps."""
+
+    def move(state: Any, _: Any) -> tuple[Any, Any]:
+        moved = sgd.step(key, problem, state)
+        return moved, (problem.flatten(moved.params), problem.flatten(moved.momentum_buffer))
+
+    begin = sgd.init(problem, problem.unflatten(flat))
+    return jax.lax.scan(move, begin, None, length=number)[1]
+
+
 def charge_decay_rate(
     charges: Float[Any, "replica record"], times: Float[Any, " record"]
-) -> Measured:
+) -> Estimate:
     """Rate r at which |q| decays as exp(−rt): minus the slope of ln|q| on t, replica by replica.
 
     With times t = ηk/(1−β) it is to be held against `predicted_charge_change`, or −dq/dt/q of
@@ -211,22 +211,30 @@ def noise_sides(
     else:
         weights, basis = np.linalg.eigh(symmetry.generator)
 
-    def variances(flat):
-        at = problem.unflatten(flat)
+    spread = in_double_precision(_variances, problem, noise, theta, basis)
+    return spread @ np.clip(weights, 0, None), spread @ np.clip(-weights, 0, None)
+
+
+def _variances(
+    problem: Problem, noise: GradientNoise, points: Float[Any, "n d"], basis: Any
+) -> Float[Any, "n d"]:
+    """Variances of the noise along the columns of `basis`, by default the coordinates."""
+
+    def at(flat: Float[Any, " d"]) -> Float[Any, " d"]:
+        params = problem.unflatten(flat)
         if isinstance(noise, Minibatch):
-            rows = centred_example_gradients(problem, at)
+            rows = centred_example_gradients(problem, params)
             rows = rows if basis is None else rows @ basis
             return noise.variance_factor(problem) * jnp.mean(rows**2, axis=0)
-        covariance = noise.covariance(problem, at)
+        covariance = noise.covariance(problem, params)
         return jnp.diagonal(covariance if basis is None else basis.T @ covariance @ basis)
 
-    spread = in_double_precision(lambda rows: jax.lax.map(variances, rows), theta)
-    return spread @ np.clip(weights, 0, None), spread @ np.clip(-weights, 0, None)
+    return jax.lax.map(at, points)
 
 
 def noise_equilibrium_residual(
     problem: Problem, sgd: SGD, symmetry: Symmetry, params: Float[Any, "n d"]
-) -> Measured:
+) -> Estimate:
     """How far endpoints `params` are from the noise equilibrium, relative: 0 in the long run.
 
         (⟨tr A₊C⟩ − ⟨tr A₋C⟩ − (2λ/η')⟨q⟩)/½(⟨tr A₊C⟩ + ⟨tr A₋C⟩),   η' = η/(1−β)
@@ -247,29 +255,6 @@ def noise_equilibrium_residual(
     pull = 2 * float(sgd.weight_decay) / rate * np.asarray(symmetry.charge(theta))
     columns = np.stack([up, down, pull], axis=1)
     return jackknife(lambda mean: 2 * (mean[0] - mean[1] - mean[2]) / (mean[0] + mean[1]), columns)
-
-
-def charges_dataset(tree: xr.DataTree, symmetries: Sequence[Symmetry]) -> xr.Dataset:
-    """Charges and their sizes θᵀ|A|θ of kept parameters, dims `replica`, `step`, `symmetry`.
-
-    Of the endpoints alone where no snapshots were kept. Raises as `trajectories`.
-    """
-    kept = "snapshots" in tree.children
-    run = trajectories(tree) if kept else endpoint_trajectories(tree)
-    for symmetry in symmetries:
-        check_symmetry(symmetry.name, symmetry, run.params.shape[2])
-    found = {
-        "charge": np.stack([symmetry.charge(run.params) for symmetry in symmetries], axis=2),
-        "size": np.stack([symmetry.size(run.params) for symmetry in symmetries], axis=2),
-    }
-    coords: dict[str, Any] = {"symmetry": [symmetry.name for symmetry in symmetries]}
-    if kept:
-        coords["step"] = run.steps
-    return xr.Dataset(
-        {name: (("replica", "step", "symmetry"), value) for name, value in found.items()},
-        coords=coords,
-        attrs={"kind": "charges"},
-    )
 
 
 def _points(params: Any) -> Float[Any, "n d"]:

@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,17 +10,21 @@ from jaxtyping import Float
 
 from statsgd.arguments import finite_array, fraction, non_negative, positive
 from statsgd.dynamics.sgd import SGD
-from statsgd.measures.measured import Measured, cut, mean_over_clusters, stretch_count
-from statsgd.measures.trajectories import Trajectories, endpoint_trajectories, trajectories
+from statsgd.ensembles import endpoint_trajectories, trajectories
+from statsgd.estimate import Estimate
+from statsgd.measures.runs.averages import cut, mean_over_clusters, stretch_count
+from statsgd.precision import in_double_precision
 from statsgd.problems import Problem
+
+_POINTS_AT_ONCE = 256
 
 
 class FluctuationDissipation(NamedTuple):
     """Both sides of a relation, and their difference with its error."""
 
-    left: Measured
-    right: Measured
-    gap: Measured
+    left: Estimate
+    right: Estimate
+    gap: Estimate
     """left − right; `gap.deviation(0)` is Student's t, `gap.p_value(0)` its p-value."""
 
     @property
@@ -120,11 +123,8 @@ def full_gradients(
     """∇L + λθ at every point, in float64."""
     points = np.asarray(finite_array("params", params, ndim=3), dtype=np.float64)
     decay = float(non_negative("weight_decay", weight_decay))
-    flat = points.reshape(-1, points.shape[2])
-
-    with jax.enable_x64(True):
-        found = np.asarray(_all_gradients(problem, flat))
-    return (found + decay * flat).reshape(points.shape)
+    found = in_double_precision(_gradients, problem, points.reshape(-1, points.shape[2]))
+    return found.reshape(points.shape) + decay * points
 
 
 def fluctuation_dissipation(
@@ -137,17 +137,16 @@ def fluctuation_dissipation(
 
     Raises `ValueError` without momentum buffers, as the relations, and as `trajectories`.
     """
-    run: Trajectories = trajectories(tree) if snapshots else endpoint_trajectories(tree)
+    read = trajectories if snapshots else endpoint_trajectories
+    run = read(tree, problem.names)
     if run.momentum_buffer is None:
         raise ValueError("tree must hold momentum buffers (an ensemble of SGD), got none")
     decay = float(sgd.weight_decay)
     grad = full_gradients(problem, run.params, decay)
 
-    d = run.params.shape[2]
-    buffers = run.momentum_buffer.reshape(-1, d)
-    with jax.enable_x64(True):
-        bent = np.asarray(_all_bends(problem, run.params.reshape(-1, d), buffers))
-    bent = (bent + decay * np.sum(buffers**2, axis=1)).reshape(run.params.shape[:2])
+    rows = (part.reshape(-1, part.shape[2]) for part in (run.params, run.momentum_buffer))
+    bent = in_double_precision(_bends, problem, *rows).reshape(run.params.shape[:2])
+    bent = bent + decay * np.sum(run.momentum_buffer**2, axis=2)
     eta, beta = sgd.learning_rate, sgd.momentum
     return {
         "first": first_fluctuation_relation(run.params, grad, run.momentum_buffer, eta, beta),
@@ -155,38 +154,23 @@ def fluctuation_dissipation(
     }
 
 
-def fluctuation_dissipation_dataset(
-    relations: dict[str, FluctuationDissipation],
-) -> xr.Dataset:
-    """Sides, gap, errors, t and p-value of summed relations along the coordinate `relation`."""
-    columns: dict[str, list[float]] = {}
-    for relation in relations.values():
-        for name in ("left", "right", "gap"):
-            side: Measured = getattr(relation, name)
-            columns.setdefault(name, []).append(float(side.value))
-            columns.setdefault(f"{name}_error", []).append(float(side.standard_error))
-        columns.setdefault("t", []).append(float(relation.gap.deviation(0.0)))
-        columns.setdefault("p_value", []).append(float(relation.gap.p_value(0.0)))
-    variables = {name: ("relation", np.array(values)) for name, values in columns.items()}
-    attributes = {"kind": "fluctuation_dissipation"}
-    return xr.Dataset(variables, coords={"relation": list(relations)}, attrs=attributes)
+def _gradients(problem: Problem, points: Float[Any, "n d"]) -> Float[Any, "n d"]:
+    return jax.lax.map(lambda flat: _gradient(problem, flat), points, batch_size=_POINTS_AT_ONCE)
 
 
-@eqx.filter_jit
-def _all_gradients(problem: Problem, rows: Any) -> Any:
-    return jax.lax.map(lambda row: _gradient(problem, row), rows, batch_size=256)
+def _bends(
+    problem: Problem, points: Float[Any, "n d"], buffers: Float[Any, "n d"]
+) -> Float[Any, " n"]:
+    """mᵀHm at each point θ for its m."""
 
-
-@eqx.filter_jit
-def _all_bends(problem: Problem, rows: Any, buffers: Any) -> Any:
-    def one(pair):
+    def one(pair: tuple[Any, Any]) -> Float[Any, ""]:
         theta, m = pair
         return m @ jax.jvp(lambda at: _gradient(problem, at), (theta,), (m,))[1]
 
-    return jax.lax.map(one, (rows, buffers), batch_size=256)
+    return jax.lax.map(one, (points, buffers), batch_size=_POINTS_AT_ONCE)
 
 
-def _gradient(problem: Problem, flat: Any) -> Any:
+def _gradient(problem: Problem, flat: Float[Any, " d"]) -> Float[Any, " d"]:
     return jnp.asarray(problem.flatten(problem.gradient(problem.unflatten(flat))))
 
 

@@ -4,13 +4,14 @@ import warnings
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
 from statsgd.arguments import finite_array, positive, symmetric
+from statsgd.dynamics.noise.minibatch import all_examples
 from statsgd.precision import in_double_precision
 from statsgd.problems import EmpiricalRisk
+from statsgd.problems.parameters import floating
 
 _DEGENERATE = 1e-9  # relative distance at which eigenvalues count as one
 
@@ -144,13 +145,16 @@ def gaussian_loss_scaled_alignment(
 def output_gradients(problem: EmpiricalRisk, function: Any, params: PyTree) -> Float[Any, "N d"]:
     """∇f of every example for `function(params, example) -> number`, flattened, in float64."""
 
-    def all_of(flat):
-        def one(example):
-            return jax.grad(lambda v: function(problem.unflatten(v), example))(flat)
+    return in_double_precision(_output_gradients, problem, function, floating(params))
 
-        return jax.vmap(one)(jax.tree.map(jnp.asarray, problem.examples))
 
-    return in_double_precision(all_of, np.asarray(problem.flatten(params)))
+def _output_gradients(problem: EmpiricalRisk, function: Any, params: PyTree) -> Float[Any, "N d"]:
+    flat = problem.flatten(params)
+
+    def one(example: PyTree) -> Float[Any, " d"]:
+        return jax.grad(lambda v: function(problem.unflatten(v), example))(flat)
+
+    return jax.vmap(one)(all_examples(problem))
 
 
 def _features(gradients: Any) -> Float[Any, "N d"]:

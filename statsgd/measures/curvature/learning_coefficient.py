@@ -5,12 +5,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from statsgd.arguments import count, is_traced, non_negative, positive
-from statsgd.dynamics.noise import GradientNoise, Minibatch, NoNoise
-from statsgd.measures.evaluation import Estimate, evaluate, flat_point, random_key, sample_mean
+from statsgd.dynamics.noise import Minibatch
+from statsgd.estimate import Estimate, sample_mean
+from statsgd.kernels import sgld
+from statsgd.kernels.preconditioner import as_preconditioner
+from statsgd.kernels.stochastic_gradient import start
+from statsgd.kernels.stochastic_potential import StochasticPotential
+from statsgd.measures.curvature.probes import random_key
+from statsgd.precision import in_double_precision
 from statsgd.problems import EmpiricalRisk, Problem
+from statsgd.problems.parameters import floating
 from statsgd.problems.problem import SampledProblem
 
 
@@ -43,7 +50,7 @@ def local_learning_coefficient(
     burn_in: int,
     inverse_temperature: float | None = None,
     localization: float = 1.0,
-    noise: GradientNoise | None = None,
+    noise: Minibatch | None = None,
     loss_examples: int | None = None,
     thinning: int = 1,
     chains: int = 8,
@@ -57,7 +64,7 @@ def local_learning_coefficient(
     −(m−1)/log(nβ) and more where the multiplicity m is above 1, and by the localization. A point
     that is no local minimum can give a negative number.
 
-    The chains are Langevin dynamics, with stochastic gradients if asked for:
+    The chains are those of `kernels.SGLD`, with stochastic gradients if asked for:
 
         w ← w − h [nβ ĝ(w) + γ (w − w*)] + √(2h) ξ,
 
@@ -72,28 +79,30 @@ def local_learning_coefficient(
     - `inverse_temperature` nβ (1/loss), by default N/log N with the number of examples; a problem
       without a data set must be given it.
     - `localization` γ ≥ 0 (1/params²), which keeps chains near w*.
-    - `noise`, the stochastic gradient ĝ, such as `noise.Minibatch(64)`; the full one by default.
+    - `noise`, the minibatches of ĝ, such as `noise.Minibatch(64)`; the full gradient by default.
     - `loss_examples`: None evaluates the whole loss at each kept step. A number evaluates that many
       fresh random examples; then L(w*) has an error too, which is in the standard error.
     - `chains`, at least 2.
 
-    Raises `ValueError` for noise that is not white, and where a chain left the finite numbers
-    (traced: NaN).
+    Raises `ValueError` for noise that is not white or not of minibatches, and where a chain would
+    leave the finite numbers (traced: NaN).
 
     Source: Lau, Furman, Wang, Murfet, Wei (2023), arXiv:2308.12108; Watanabe (2013), for β = 1/log
     n. Step halving and the standard errors are derived.
     """
-    h = float(positive("step_size", step_size))
-    gamma = float(non_negative("localization", localization))
+    h = positive("step_size", step_size)
+    gamma = non_negative("localization", localization)
     strength = _inverse_temperature(problem, inverse_temperature)
     every, number = count("thinning", thinning), count("chains", chains, at_least=2)
     records = count("steps", steps) // every
     count("steps // thinning", records, at_least=4)
     discarded = count("burn_in", burn_in, at_least=0)
-    gradient_noise = NoNoise() if noise is None else noise
-    gradient_noise.check(problem)
-    if not gradient_noise.white:
-        raise ValueError(f"noise must be white, got {gradient_noise}")
+    if noise is not None:
+        if not isinstance(noise, Minibatch):
+            raise ValueError(f"noise must be of minibatches, got {noise}")
+        noise.check(problem)
+        if not noise.white:
+            raise ValueError(f"noise must be white, got {noise}")
     if loss_examples is not None:
         count("loss_examples", loss_examples)
         if not isinstance(problem, SampledProblem):
@@ -101,64 +110,106 @@ def local_learning_coefficient(
                 "loss_examples must be None for a problem without examples, got "
                 f"{loss_examples} for {type(problem).__name__}"
             )
-
-    def loss_at(key: PRNGKeyArray, w: Float[Array, " d"]) -> Float[Array, ""]:
-        if loss_examples is None:
-            return problem.loss(problem.unflatten(w))
-        return _loss_of_some(problem, problem.unflatten(w), key, loss_examples)
-
-    def estimate(centre: Float[Array, " d"]) -> LearningCoefficient:
-        root = random_key(seed)
-
-        def step(carry: tuple[Any, Any, Any], size: Any) -> tuple[Any, Any, Any]:
-            w, key, index = carry
-            draw, shake = jax.random.split(jax.random.fold_in(key, index))
-            gradient = problem.flatten(
-                gradient_noise.draw(draw, problem, problem.unflatten(w))
-            ).astype(w.dtype)
-            pull = strength * gradient + gamma * (w - centre)
-            kick = jnp.sqrt(2 * size) * jax.random.normal(shake, w.shape, w.dtype)
-            return w - size * pull + kick, key, index + 1
-
-        def chain(key: PRNGKeyArray, size: Any, slower: Any) -> Float[Array, " records"]:
-            def advance(carry: tuple[Any, Any, Any], rounds: Any) -> tuple[Any, Any, Any]:
-                return jax.lax.fori_loop(0, rounds * slower, lambda _, c: step(c, size), carry)
-
-            def record(carry: tuple[Any, Any, Any], look: PRNGKeyArray) -> tuple[Any, Any]:
-                carry = advance(carry, every)
-                return carry, loss_at(look, carry[0])
-
-            start = advance((centre, key, jnp.uint32(0)), discarded)
-            looks = jax.random.split(jax.random.fold_in(key, 2**31), records)
-            return jax.lax.scan(record, start, looks)[1]
-
-        def ensemble(setting: tuple[Any, Any]) -> Float[Array, "chains records"]:
-            slower, key = setting
-            keys = jax.random.split(key, number)
-            return jax.vmap(lambda one: chain(one, h / slower, slower))(keys)
-
-        # Both step sizes through one compiled loop, whose number of rounds is traced.
-        keys = jax.random.split(jax.random.fold_in(root, 0), 2)
-        losses = jax.lax.map(ensemble, (jnp.array([1, 2]), keys))
-        baseline = _baseline(loss_at, centre, jax.random.fold_in(root, 1), records, loss_examples)
-        means = jnp.mean(losses, axis=(1, 2))
-        sizes, rhats, spreads = jax.vmap(_mixing)(losses)
-        errors = spreads / jnp.sqrt(sizes)
-        return LearningCoefficient(
-            strength * (means[0] - baseline.value),
-            strength * jnp.hypot(errors[0], baseline.standard_error),
-            baseline.value,
-            baseline.standard_error,
-            sizes[0],
-            rhats[0],
-            2 * strength * (means[0] - means[1]),
-            2 * strength * jnp.hypot(errors[0], errors[1]),
-        )
-
-    found = evaluate(estimate, flat_point(problem, params))
+    target = _Localized(problem, noise, floating(params), strength, gamma)
+    ask = (h, np.array([discarded, every]), records, number, loss_examples, random_key(seed))
+    found = in_double_precision(_coefficient, target, *ask)
     if not is_traced(found) and not np.isfinite(found.value):
         raise ValueError(f"step_size must keep chains finite, got {step_size} with {found.value}")
     return found
+
+
+class _Localized(StochasticPotential):
+    """U = nβ L(w) + (γ/2)|w − w*|²; from a minibatch, L is the mean over it."""
+
+    problem: Any
+    noise: Any
+    """`Minibatch`, or None for exact gradients."""
+    centre: PyTree
+    inverse_temperature: Float[Any, ""]
+    localization: Float[Any, ""]
+
+    def __call__(self, position: PyTree) -> Float[Any, ""]:
+        return self._total(self.problem.loss(position), position)
+
+    def batch(self, order: PRNGKeyArray, step: Any) -> PyTree:
+        return self.noise.batch(order, step, self.problem)
+
+    def on_batch(self, position: PyTree, batch: PyTree) -> Float[Any, ""]:
+        return self._total(self.problem.batch_loss(position, batch), position)
+
+    @property
+    def batches(self) -> int:
+        return self.problem.num_examples // self.noise.batch_size
+
+    def _total(self, loss: Float[Any, ""], position: PyTree) -> Float[Any, ""]:
+        away = self.problem.flatten(position) - self.problem.flatten(self.centre)
+        return self.inverse_temperature * loss + self.localization * (away @ away) / 2
+
+
+def _coefficient(
+    target: _Localized,
+    step_size: Any,
+    lengths: Int[Any, "2"],
+    records: int,
+    chains: int,
+    loss_examples: int | None,
+    key: PRNGKeyArray,
+) -> LearningCoefficient:
+    problem, centre, strength = target.problem, target.centre, target.inverse_temperature
+    # Without minibatches the kernel is to see a potential that is not stochastic.
+    potential = target.__call__ if target.noise is None else target
+    scales, (discarded, every) = as_preconditioner("preconditioner", 1.0), lengths
+
+    def loss_at(key: PRNGKeyArray, w: PyTree) -> Float[Array, ""]:
+        if loss_examples is None:
+            return problem.loss(w)
+        return _loss_of_some(problem, w, key, loss_examples)
+
+    def chain(key: PRNGKeyArray, slower: Any) -> Float[Array, " records"]:
+        settings = {
+            "step_size": step_size / slower,
+            "temperature": 1.0,
+            "preconditioner": scales,
+        }
+
+        def step(_: Any, carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+            state, index, left = carry
+            shake = jax.random.fold_in(key, index)
+            state, info = sgld.step(shake, state, potential, settings)
+            return state, index + 1, left | info.diverging
+
+        def record(carry: tuple[Any, Any, Any], look: PRNGKeyArray) -> tuple[Any, Any]:
+            carry = jax.lax.fori_loop(0, every * slower, step, carry)
+            loss = loss_at(look, carry[0].position)
+            return carry, jnp.where(carry[2], jnp.nan, loss)
+
+        order, looks = (jax.random.fold_in(key, 2**31 + i) for i in range(2))
+        state = sgld.State(centre, start(centre, potential, settings, order=order))
+        begin = (state, jnp.uint32(0), jnp.zeros((), bool))
+        begin = jax.lax.fori_loop(0, discarded * slower, step, begin)
+        return jax.lax.scan(record, begin, jax.random.split(looks, records))[1]
+
+    def ensemble(setting: tuple[Any, Any]) -> Float[Array, "chains records"]:
+        slower, key = setting
+        return jax.vmap(lambda one: chain(one, slower))(jax.random.split(key, chains))
+
+    # Both step sizes through one compiled loop, whose number of rounds is traced.
+    keys = jax.random.split(jax.random.fold_in(key, 0), 2)
+    losses = jax.lax.map(ensemble, (jnp.array([1, 2]), keys))
+    baseline = _baseline(loss_at, centre, jax.random.fold_in(key, 1), records, loss_examples)
+    means = jnp.mean(losses, axis=(1, 2))
+    sizes, rhats, spreads = jax.vmap(_mixing)(losses)
+    errors = spreads / jnp.sqrt(sizes)
+    return LearningCoefficient(
+        strength * (means[0] - baseline.value),
+        strength * jnp.hypot(errors[0], baseline.standard_error),
+        baseline.value,
+        baseline.standard_error,
+        sizes[0],
+        rhats[0],
+        2 * strength * (means[0] - means[1]),
+        2 * strength * jnp.hypot(errors[0], errors[1]),
+    )
 
 
 def effective_sample_size(draws: Float[Any, "chains n"]) -> Any:
@@ -167,7 +218,7 @@ def effective_sample_size(draws: Float[Any, "chains n"]) -> Any:
     Geyer's initial monotone sequence of autocorrelations, over several chains. JAX can trace it.
     Source: Vehtari, Gelman, Simpson, Carpenter, Bürkner (2021), arXiv:1903.08008.
     """
-    return evaluate(lambda array: _mixing(array)[0], draws)
+    return in_double_precision(_mixing, draws)[0]
 
 
 def _mixing(draws: Float[Array, "chains n"]) -> tuple[Any, Any, Any]:
@@ -188,15 +239,15 @@ def _mixing(draws: Float[Array, "chains n"]) -> tuple[Any, Any, Any]:
     return chains * n / length, jnp.sqrt(total / within), jnp.sqrt(total)
 
 
-def _inverse_temperature(problem: Any, given: float | None) -> float:
+def _inverse_temperature(problem: Any, given: float | None) -> Any:
     if given is not None:
-        return float(positive("inverse_temperature", given))
+        return positive("inverse_temperature", given)
     examples = problem.num_examples if isinstance(problem, EmpiricalRisk) else None
     if examples is None or examples < 3:
         raise ValueError(
             "inverse_temperature must be given without a data set of at least 3 examples, got None"
         )
-    return float(examples / np.log(examples))
+    return np.asarray(examples / np.log(examples))
 
 
 def _baseline(

@@ -3,26 +3,16 @@
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from jaxtyping import Float
 
 from statsgd.arguments import finite_array, fraction, positive
-from statsgd.dynamics.sgd import SGD
-from statsgd.measures.dissipation import full_gradients
-from statsgd.measures.measured import (
-    Measured,
-    cut,
-    mean_over_clusters,
-    mean_over_runs,
-    stretch_count,
-)
-from statsgd.measures.trajectories import label, trajectories
-from statsgd.problems import Problem
+from statsgd.estimate import Estimate
+from statsgd.measures.runs.averages import cut, mean_over_clusters, mean_over_runs, stretch_count
 
 
 def area_rate(
     params: Float[Any, "replica step d"], directions: Float[Any, "d k"] | None = None
-) -> Measured:
+) -> Estimate:
     """Area ½⟨θ_i dθ_j − θ_j dθ_i⟩ swept per step in each plane of two coordinates, `(d, d)`.
 
     From consecutive steps of stationary runs, params²; zero in detailed balance. With
@@ -45,7 +35,7 @@ def phase_plane_area_rate(
     params: Float[Any, "replica step d"],
     momentum_buffer: Float[Any, "replica step d"],
     directions: Float[Any, "d k"] | None = None,
-) -> Measured:
+) -> Estimate:
     """Area ½⟨x dv − v dx⟩ swept per step in the plane of each position x and its velocity v = −m.
 
     Negative: SGD turns clockwise. With `directions`, the eigenvectors of the Hessian say, along
@@ -68,7 +58,7 @@ def entropy_production(
     learning_rate: Any,
     momentum: Any = 0.0,
     noise_covariance: Any = None,
-) -> Measured:
+) -> Estimate:
     """Entropy production of the sequence of θ, nats per step, from consecutive stationary steps.
 
     The mean of the log ratio of a step's probability to that of the step back, with the velocity
@@ -120,24 +110,6 @@ def entropy_production(
     push = force + (1 + beta) * (after - before) / 2
     against = np.linalg.solve(covariance, push[..., None])[..., 0]
     return mean_over_runs(-(1 - beta) * np.sum((after + before) * against, axis=2))
-
-
-def currents_dataset(problem: Problem, sgd: SGD, tree: xr.DataTree) -> xr.Dataset:
-    """`area_rate` and, as attributes, `entropy_production` of `simulate(…, keep=range(…))`.
-
-    The snapshots must be consecutive steps of stationary runs. Dims `i` and `j`, in flattened
-    coordinates. Raises as the two measures.
-    """
-    run = trajectories(tree)
-    run.require_consecutive()
-    names = np.arange(run.params.shape[2])
-    found = label({"area_rate": area_rate(run.params)}, ("i", "j"), {"i": names, "j": names})
-    grad = full_gradients(problem, run.params, sgd.weight_decay)
-    rate = entropy_production(run.params, grad, sgd.learning_rate, sgd.momentum)
-    found.attrs["kind"] = "currents"
-    found.attrs["entropy_production"] = float(rate.value)
-    found.attrs["entropy_production_error"] = float(rate.standard_error)
-    return found
 
 
 def _steps(name: str, values: Any, at_least: int) -> np.ndarray:

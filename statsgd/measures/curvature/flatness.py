@@ -1,25 +1,20 @@
 """Flatness of a minimum as widths, volumes, and means over a tube around a set of minima."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from scipy.special import gammaln
 
 from statsgd.arguments import count, finite_array, is_traced, non_negative, positive, real
-from statsgd.measures.evaluation import (
-    Estimate,
-    chunked_map,
-    evaluate,
-    flat_point,
-    random_key,
-    sample_mean,
-)
-from statsgd.measures.operators import dense, hessian_operator
+from statsgd.estimate import Estimate, sample_mean
+from statsgd.measures.curvature.operators import dense, hessian_operator
+from statsgd.measures.curvature.probes import chunked_map, random_key
+from statsgd.precision import in_double_precision
 from statsgd.problems import DENSE_LIMIT, Problem
+from statsgd.problems.parameters import floating
 
 _BISECTIONS, _RAYS_AT_ONCE = 50, 64
 
@@ -59,29 +54,30 @@ def flatness_width(
     Source: Feng, Tu (2021), arXiv:2001.01678.
     """
     if not callable(directions):
-        rows = np.asarray(finite_array("directions", directions, ndim=2), dtype=np.float64)
-        if rows.shape[1] != problem.dimension:
+        directions = np.asarray(finite_array("directions", directions, ndim=2), dtype=np.float64)
+        if directions.shape[1] != problem.dimension:
             raise ValueError(
-                f"directions must have {problem.dimension} columns, got shape {rows.shape}"
+                f"directions must have {problem.dimension} columns, got shape {directions.shape}"
             )
-    factor = float(np.exp(positive("rise", rise)))
-    shortest, longest = float(positive("step", step)), float(positive("furthest", furthest))
-
-    def widths(flat: Float[Array, " d"]) -> tuple[Any, Any]:
-        at = problem.unflatten(flat)
-        here = problem.loss(at)
-        along = jnp.asarray(directions(at) if callable(directions) else rows, flat.dtype)
-        both = jnp.concatenate([along, -along])
-        right, left = jnp.split(
-            _distances(problem, flat, both, factor * here, shortest, longest), 2
-        )
-        left, right = (jnp.where(here > 0, side, jnp.nan) for side in (left, right))
-        return FlatnessWidth(left + right, left, right), here
-
-    found, here = evaluate(widths, flat_point(problem, params))
+    factor = np.exp(positive("rise", rise))
+    looks = _looks(step, furthest)
+    found, here = in_double_precision(_widths, problem, floating(params), directions, factor, looks)
     if not is_traced(here) and not here > 0:
         raise ValueError(f"the loss at params must be positive, got {here:.6g}")
     return found
+
+
+def _widths(
+    problem: Problem, params: PyTree, directions: Any, factor: Any, looks: Float[Any, " m"]
+) -> tuple[FlatnessWidth, Float[Array, ""]]:
+    """The widths, and the loss in the middle."""
+    flat, here = problem.flatten(params), problem.loss(params)
+    rows = directions(params) if callable(directions) else directions
+    along = jnp.asarray(rows, flat.dtype)
+    both = jnp.concatenate([along, -along])
+    right, left = jnp.split(_distances(problem, flat, both, factor * here, looks), 2)
+    left, right = (jnp.where(here > 0, side, jnp.nan) for side in (left, right))
+    return FlatnessWidth(left + right, left, right), here
 
 
 def basin_volume(
@@ -108,28 +104,37 @@ def basin_volume(
 
     Raises `ValueError` unless `rise` is positive and there are at least 4 directions.
     """
-    height = float(positive("rise", rise))
+    height = positive("rise", rise)
     pairs = count("directions", directions, at_least=4) // 2
-    shortest, longest = float(positive("step", step)), float(positive("furthest", furthest))
     d = problem.dimension
-    root = np.eye(d) if shape is None else np.asarray(finite_array("shape", shape, ndim=2))
-    if root.shape != (d, d):
+    root = None if shape is None else np.asarray(finite_array("shape", shape, ndim=2))
+    if root is not None and root.shape != (d, d):
         raise ValueError(f"shape must be a ({d}, {d}) matrix, got shape {root.shape}")
-    log_ball = d / 2 * np.log(np.pi) - gammaln(d / 2 + 1) + np.linalg.slogdet(root)[1]
+    ask = (height, pairs, root, _looks(step, furthest), random_key(seed))
+    return in_double_precision(_log_volume, problem, floating(params), *ask)
 
-    def log_volume(flat: Float[Array, " d"]) -> Estimate:
-        target = problem.loss(problem.unflatten(flat)) + height
-        normal = jax.random.normal(random_key(seed), (pairs, d), flat.dtype)
-        unit = normal / jnp.linalg.norm(normal, axis=1, keepdims=True)
-        rays = (unit if shape is None else unit @ jnp.asarray(root).T).astype(flat.dtype)
-        both = jnp.concatenate([rays, -rays])
-        logs = d * jnp.log(_distances(problem, flat, both, target, shortest, longest))
-        top = jnp.max(logs)
-        weights = jnp.exp(logs - top).reshape(2, pairs)
-        mean, error = sample_mean(jnp.mean(weights, axis=0))
-        return Estimate(log_ball + top + jnp.log(mean), error / mean)
 
-    return evaluate(log_volume, flat_point(problem, params))
+def _log_volume(
+    problem: Problem,
+    params: PyTree,
+    height: Any,
+    pairs: int,
+    root: Float[Any, "d d"] | None,
+    looks: Float[Any, " m"],
+    key: PRNGKeyArray,
+) -> Estimate:
+    flat, d = problem.flatten(params), problem.dimension
+    normal = jax.random.normal(key, (pairs, d), flat.dtype)
+    rays = normal / jnp.linalg.norm(normal, axis=1, keepdims=True)
+    log_ball = d / 2 * np.log(np.pi) - gammaln(d / 2 + 1)
+    if root is not None:
+        rays, log_ball = rays @ root.T, log_ball + jnp.linalg.slogdet(root)[1]
+    rays = rays.astype(flat.dtype)
+    both = jnp.concatenate([rays, -rays])
+    logs = d * jnp.log(_distances(problem, flat, both, problem.loss(params) + height, looks))
+    top = jnp.max(logs)
+    found = sample_mean(jnp.mean(jnp.exp(logs - top).reshape(2, pairs), axis=0))
+    return Estimate(log_ball + top + jnp.log(found.value), found.standard_error / found.value)
 
 
 def tube_mean(
@@ -159,30 +164,13 @@ def tube_mean(
     `problems.DENSE_LIMIT` with `codimension`, and where the loss falls along a normal: θ is no
     minimum then (traced: NaN).
     """
-    alpha = float(real("exponent", exponent, allowed="finite", valid=np.isfinite))
+    alpha = real("exponent", exponent, allowed="finite", valid=np.isfinite)
     delta = float(non_negative("distance", distance))
     pairs = count("samples", samples, at_least=4) // 2
-    basis_at = _normal_space(problem, normals, codimension)
-
-    def mean(flat: Float[Array, " d"]) -> Estimate:
-        at = problem.unflatten(flat)
-        here, hessian = problem.loss(at), hessian_operator(problem, at)
-        basis = jnp.asarray(basis_at(at), flat.dtype)
-        normal = jax.random.normal(random_key(seed), (pairs, len(basis)), flat.dtype)
-        rays = normal / jnp.linalg.norm(normal, axis=1, keepdims=True) @ basis
-
-        def power(ray: Float[Array, " d"]) -> Float[Array, ""]:
-            if delta == 0:
-                curvature = (ray @ hessian.product(ray))[None]
-            else:
-                ends = [problem.loss(problem.unflatten(flat + s * delta * ray)) for s in (1, -1)]
-                curvature = 2 * (jnp.stack(ends) - here) / delta**2
-            positive_part = jnp.where(curvature > 0, curvature, jnp.nan)
-            return jnp.mean(positive_part**-alpha)
-
-        return sample_mean(chunked_map(power, rays, _RAYS_AT_ONCE))
-
-    found = evaluate(mean, flat_point(problem, params))
+    space = _normal_space(problem, normals, codimension)
+    # Products and differences are two programs: only a distance that is not zero is traced.
+    ask = (space, alpha, delta or None, pairs, random_key(seed))
+    found = in_double_precision(_tube_mean, problem, floating(params), *ask)
     if not is_traced(found) and not np.isfinite(found.value):
         raise ValueError(
             "params must be a minimum across the set, got a loss that does not rise along a normal"
@@ -190,30 +178,60 @@ def tube_mean(
     return found
 
 
-def _normal_space(
-    problem: Problem, normals: Any, codimension: int | None
-) -> Callable[[PyTree], Float[Any, "q d"]]:
+def _tube_mean(
+    problem: Problem,
+    params: PyTree,
+    space: Any,
+    alpha: Any,
+    delta: Any,
+    pairs: int,
+    key: PRNGKeyArray,
+) -> Estimate:
+    flat, here = problem.flatten(params), problem.loss(params)
+    hessian = hessian_operator(problem, params)
+    if isinstance(space, int):
+        rows = jnp.linalg.eigh(dense(hessian, flat))[1][:, -space:].T
+    else:
+        rows = space(params) if callable(space) else space
+    basis = jnp.asarray(rows, flat.dtype)
+    normal = jax.random.normal(key, (pairs, len(basis)), flat.dtype)
+    rays = normal / jnp.linalg.norm(normal, axis=1, keepdims=True) @ basis
+
+    def power(ray: Float[Array, " d"]) -> Float[Array, ""]:
+        if delta is None:
+            curvature = (ray @ hessian.product(ray))[None]
+        else:
+            ends = [problem.loss(problem.unflatten(flat + s * delta * ray)) for s in (1, -1)]
+            curvature = 2 * (jnp.stack(ends) - here) / delta**2
+        return jnp.mean(jnp.where(curvature > 0, curvature, jnp.nan) ** -alpha)
+
+    return sample_mean(chunked_map(power, rays, _RAYS_AT_ONCE))
+
+
+def _normal_space(problem: Problem, normals: Any, codimension: int | None) -> Any:
+    """Rows, a function of params that gives them, or the number of sharpest eigenvectors."""
     if (normals is None) == (codimension is None):
         raise ValueError(
             f"exactly one of normals and codimension must be given, got normals={normals!r} and "
             f"codimension={codimension!r}"
         )
+    if normals is None:
+        q, d = count("codimension", codimension), problem.dimension
+        if q > d or d > DENSE_LIMIT:
+            raise ValueError(f"codimension must be at most d = {d} ≤ {DENSE_LIMIT}, got {q}")
+        return q
     if callable(normals):
         return normals
-    if normals is not None:
-        rows = np.asarray(finite_array("normals", normals, ndim=2), dtype=np.float64)
-        if not np.allclose(rows @ rows.T, np.eye(len(rows)), atol=1e-6):
-            raise ValueError("normals must be orthonormal rows, got rows that are not")
-        return lambda _: rows
-    q, d = count("codimension", codimension), problem.dimension
-    if q > d or d > DENSE_LIMIT:
-        raise ValueError(f"codimension must be at most d = {d} ≤ {DENSE_LIMIT}, got {q}")
+    rows = np.asarray(finite_array("normals", normals, ndim=2), dtype=np.float64)
+    if not np.allclose(rows @ rows.T, np.eye(len(rows)), atol=1e-6):
+        raise ValueError("normals must be orthonormal rows, got rows that are not")
+    return rows
 
-    def sharpest(params: PyTree) -> Float[Any, "q d"]:
-        matrix = dense(hessian_operator(problem, params), problem.flatten(params))
-        return jnp.linalg.eigh(matrix)[1][:, -q:].T
 
-    return sharpest
+def _looks(step: float, furthest: float) -> Float[np.ndarray, " m"]:
+    """Distances at which to look first: doubling from `step` to at least `furthest`."""
+    shortest, longest = float(positive("step", step)), float(positive("furthest", furthest))
+    return shortest * 2.0 ** np.arange(max(int(np.ceil(np.log2(longest / shortest))), 0) + 1)
 
 
 def _distances(
@@ -221,12 +239,10 @@ def _distances(
     flat: Float[Array, " d"],
     rays: Float[Array, "n d"],
     target: Any,
-    step: float,
-    furthest: float,
+    looks: Float[Any, " m"],
 ) -> Float[Array, " n"]:
     """Where along each ray from `flat` the loss first reaches `target`; infinite beyond the last
     look."""
-    looks = step * 2.0 ** np.arange(max(int(np.ceil(np.log2(furthest / step))), 0) + 1)
 
     def distance(ray: Float[Array, " d"]) -> Float[Array, ""]:
         def low(t: Any) -> Any:

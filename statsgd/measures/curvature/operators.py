@@ -1,12 +1,14 @@
 """Matrices of a problem known by their products: curvature, Fisher matrices, noise covariance.
 
 An `OperatorAt` is a function `(problem, params) -> Operator`; every spectral measure takes one. It
-can be traced, and its products cost a few gradients and no d × d memory.
+can be traced, and its products cost a few gradients and no d × d memory. Those made with arguments
+are Equinox modules, equal where their arguments are, so that programs are compiled once.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,9 +19,10 @@ from statsgd.arguments import is_traced, one_of
 from statsgd.dynamics.noise import GradientNoise, Minibatch, NoNoise
 from statsgd.dynamics.noise.injected import IsotropicNoise
 from statsgd.dynamics.noise.minibatch import all_examples
-from statsgd.measures.evaluation import PROBES_AT_ONCE, chunked_map, evaluate, flat_point
+from statsgd.measures.curvature.probes import PROBES_AT_ONCE, chunked_map
 from statsgd.precision import in_double_precision
 from statsgd.problems import DENSE_LIMIT, Problem
+from statsgd.problems.parameters import floating
 from statsgd.problems.problem import SampledProblem
 
 type Vector = Float[Any, " d"]
@@ -68,17 +71,23 @@ def gauss_newton_operator(output: Output, output_loss: OutputLoss) -> OperatorAt
 
     Source: Martens (2020), arXiv:1412.1193.
     """
+    return _GaussNewton(output, output_loss)
 
-    def at(problem: Problem, params: PyTree) -> Operator:
+
+class _GaussNewton(eqx.Module):
+    output: Output
+    output_loss: OutputLoss
+
+    def __call__(self, problem: Problem, params: PyTree) -> Operator:
         data = _sampled(problem)
         flat, examples = jnp.asarray(problem.flatten(params)), all_examples(data)
 
         def outputs(vector: Vector) -> Any:
             whole = complete(problem, problem.unflatten(vector))
-            return jax.vmap(lambda example: output(whole, example))(examples)
+            return jax.vmap(lambda example: self.output(whole, example))(examples)
 
         def residuals(values: Any) -> Any:
-            return jax.vmap(jax.grad(output_loss))(values, examples)
+            return jax.vmap(jax.grad(self.output_loss))(values, examples)
 
         def product(v: Vector) -> Vector:
             values, pushed = jax.jvp(outputs, (flat,), (v,))
@@ -87,8 +96,6 @@ def gauss_newton_operator(output: Output, output_loss: OutputLoss) -> OperatorAt
 
         return Operator(product, problem.dimension)
 
-    return at
-
 
 def noise_operator(noise: GradientNoise) -> OperatorAt:
     """C(θ) of a gradient noise.
@@ -96,13 +103,18 @@ def noise_operator(noise: GradientNoise) -> OperatorAt:
     For `Minibatch` noise a product costs two gradients, for isotropic noise nothing. Any other
     noise forms its matrix, up to d = `problems.DENSE_LIMIT`; above that `ValueError` is raised.
     """
+    return _Covariance(noise)
 
-    def at(problem: Problem, params: PyTree) -> Operator:
+
+class _Covariance(eqx.Module):
+    noise: GradientNoise
+
+    def __call__(self, problem: Problem, params: PyTree) -> Operator:
+        noise, d = self.noise, problem.dimension
         noise.check(problem)
         if isinstance(noise, Minibatch):
             factor = noise.variance_factor(problem)
             return _gradient_moment(problem, params, centred=True, factor=factor)
-        d = problem.dimension
         if isinstance(noise, IsotropicNoise | NoNoise):
             root = noise.root(problem, params)
             return Operator(lambda v: root**2 * v, d)
@@ -114,18 +126,22 @@ def noise_operator(noise: GradientNoise) -> OperatorAt:
         covariance = noise.covariance(problem, params)
         return Operator(lambda v: covariance @ v, d)
 
-    return at
-
 
 def block_operator(operator: OperatorAt, name: str) -> OperatorAt:
     """The diagonal block of a matrix that belongs to the params leaf `name`."""
+    return _Block(operator, name)
 
-    def at(problem: Problem, params: PyTree) -> Operator:
+
+class _Block(eqx.Module):
+    operator: OperatorAt
+    name: str = eqx.field(static=True)
+
+    def __call__(self, problem: Problem, params: PyTree) -> Operator:
         names = problem.names
-        index = names.index(one_of("name", name, names))
+        index = names.index(one_of("name", self.name, names))
         sizes = [int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(problem.template)]
         start, size = sum(sizes[:index]), sizes[index]
-        whole = operator(problem, params)
+        whole = self.operator(problem, params)
         after = whole.dimension - start - size
 
         def product(v: Vector) -> Vector:
@@ -133,7 +149,16 @@ def block_operator(operator: OperatorAt, name: str) -> OperatorAt:
 
         return Operator(product, size)
 
-    return at
+
+def rows_of(operator: OperatorAt, problem: Problem, params: PyTree) -> int:
+    """The number of rows of the matrix, which is not formed."""
+    sizes: list[int] = []
+
+    def look(problem: Problem, point: PyTree) -> None:
+        sizes.append(operator(problem, point).dimension)
+
+    eqx.filter_eval_shape(look, problem, floating(params))
+    return sizes[0]
 
 
 def dense(operator: Operator, like: Float[Any, "..."]) -> Float[Any, "d d"]:
@@ -151,18 +176,24 @@ def curvature_matrix(
     A `(d, d)` array up to d = `problems.DENSE_LIMIT`, which `over_endpoints` can compute; above, a
     `scipy.sparse.linalg.LinearOperator`.
     """
-    flat = flat_point(problem, params)
-    dimension = operator(problem, params).dimension
+    dimension = rows_of(operator, problem, params)
     if dimension <= DENSE_LIMIT:
-        return evaluate(lambda v: dense(operator(problem, problem.unflatten(v)), v), flat)
-    product = jax.jit(lambda at, v: operator(problem, problem.unflatten(at)).product(v))
+        return in_double_precision(_matrix, problem, floating(params), operator)
 
     def matvec(vector: Any) -> Any:
         v = np.asarray(vector, dtype=np.float64).reshape(-1)
-        return in_double_precision(product, flat, v)
+        return in_double_precision(_product, problem, floating(params), operator, v)
 
     shape = (dimension, dimension)
     return LinearOperator(shape, matvec=matvec, rmatvec=matvec, dtype=np.float64)
+
+
+def _matrix(problem: Problem, params: PyTree, operator: OperatorAt) -> Float[Any, "d d"]:
+    return dense(operator(problem, params), problem.flatten(params))
+
+
+def _product(problem: Problem, params: PyTree, operator: OperatorAt, vector: Vector) -> Vector:
+    return operator(problem, params).product(vector)
 
 
 def fisher(problem: Problem, params: PyTree) -> Float[Any, "d d"] | LinearOperator:
@@ -182,20 +213,22 @@ def gauss_newton(
     A matrix or products as in `curvature_matrix`. Raises `ValueError` for a problem without
     examples, and where the declared loss is not the problem's at `params`.
     """
-    data = _sampled(problem)
-
-    def declared(point: PyTree) -> Any:
-        whole = complete(problem, point)
-        losses = jax.vmap(lambda example: output_loss(output(whole, example), example))
-        return jnp.mean(losses(all_examples(data))), data.batch_loss(point, all_examples(data))
-
-    said, true = evaluate(declared, params)
+    said, true = in_double_precision(
+        _both_losses, _sampled(problem), floating(params), output, output_loss
+    )
     if not is_traced(said) and not np.isclose(said, true, rtol=1e-4, atol=1e-8):
         raise ValueError(
             f"output_loss of output must be the loss of the problem, {true:.6g} at params, got "
             f"{said:.6g}"
         )
     return curvature_matrix(problem, params, gauss_newton_operator(output, output_loss))
+
+
+def _both_losses(problem: Any, params: PyTree, output: Output, output_loss: OutputLoss) -> Any:
+    """The mean loss as declared, and as the problem has it."""
+    whole, examples = complete(problem, params), all_examples(problem)
+    losses = jax.vmap(lambda example: output_loss(output(whole, example), example))(examples)
+    return jnp.mean(losses), problem.batch_loss(params, examples)
 
 
 def complete(problem: Problem, params: PyTree) -> PyTree:

@@ -1,21 +1,17 @@
 """Expected sharpness: by how much the loss rises around a point."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, PyTree
+from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from statsgd.arguments import count, is_traced, positive
-from statsgd.measures.evaluation import chunked_map, evaluate, flat_point, random_key, sample_mean
+from statsgd.estimate import Estimate, sample_mean
+from statsgd.measures.curvature.probes import chunked_map, random_key
+from statsgd.precision import in_double_precision
 from statsgd.problems import Problem
-
-
-class ExpectedSharpness(NamedTuple):
-    """A mean over random displacements, with its standard error (loss)."""
-
-    value: Any
-    standard_error: Any
+from statsgd.problems.parameters import floating
 
 
 def expected_sharpness(
@@ -26,8 +22,8 @@ def expected_sharpness(
     draws: int = 1000,
     seed: Any = 0,
     absolute: bool = False,
-) -> ExpectedSharpness:
-    """E[L(θ+ν) − L(θ)] for ν ~ N(0, ε²I), ε = `radius` (params).
+) -> Estimate:
+    """E[L(θ+ν) − L(θ)] (loss) for ν ~ N(0, ε²I), ε = `radius` (params).
 
     (ε²/2) Tr H + O(ε⁴), exactly so for a quadratic. It changes when layers are rescaled: look at
     Tr H too. The same `seed` uses the same displacements, so that small differences between
@@ -42,27 +38,30 @@ def expected_sharpness(
 
     Source: Zhu, Wu, Yu, Wu, Ma (2019), arXiv:1803.00195.
     """
-    epsilon = float(positive("radius", radius))
+    epsilon = positive("radius", radius)
     pairs = count("draws", draws, at_least=4) // 2
-
-    def rises(at: Float[Any, " d"]) -> tuple[Any, Any]:
-        here = problem.loss(problem.unflatten(at))
-
-        def mean_rise(key: Any) -> tuple[Any, Any]:
-            shift = epsilon * jax.random.normal(key, at.shape, at.dtype)
-            there = jnp.stack([problem.loss(problem.unflatten(at + s * shift)) for s in (1, -1)])
-            found = there - here
-            mean = jnp.mean(jnp.abs(found) if absolute else found)
-            return mean, jnp.mean(~jnp.isfinite(found))
-
-        keys = jax.random.split(random_key(seed), pairs)
-        means, bad = chunked_map(mean_rise, keys, 64)
-        return ExpectedSharpness(*sample_mean(means)), jnp.mean(bad)
-
-    found, bad = evaluate(rises, flat_point(problem, params))
+    ask = (epsilon, pairs, absolute, random_key(seed))
+    found, bad = in_double_precision(_mean_rise, problem, floating(params), *ask)
     if not is_traced(bad) and bad:
         raise ValueError(
             f"radius must leave the loss finite, got {radius} with {bad:.1%} of the losses not "
             "finite"
         )
     return found
+
+
+def _mean_rise(
+    problem: Problem, params: PyTree, epsilon: Any, pairs: int, absolute: bool, key: PRNGKeyArray
+) -> tuple[Estimate, Float[Any, ""]]:
+    """The mean, and the share of losses that are not finite."""
+    at, here = problem.flatten(params), problem.loss(params)
+
+    def of_one(key: PRNGKeyArray) -> tuple[Any, Any]:
+        shift = epsilon * jax.random.normal(key, at.shape, at.dtype)
+        there = jnp.stack([problem.loss(problem.unflatten(at + s * shift)) for s in (1, -1)])
+        rise = there - here
+        mean = jnp.mean(jnp.abs(rise) if absolute else rise)
+        return mean, jnp.mean(~jnp.isfinite(rise))
+
+    means, bad = chunked_map(of_one, jax.random.split(key, pairs), 64)
+    return sample_mean(means), jnp.mean(bad)

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 import xarray as xr
 from jaxtyping import PyTree
 
 from statsgd.arguments import count
-from statsgd.measures.evaluation import chunked_map, random_key
+from statsgd.measures.curvature.probes import chunked_map, random_key
 from statsgd.precision import in_double_precision
 from statsgd.problems import Problem
 from statsgd.problems.parameters import leaf_names
@@ -46,19 +47,28 @@ def over_replicas(
     axis.
     """
     at_once = count("replicas_at_once", replicas_at_once)
-    replicas = _replicas(problem, params)
-    indices = np.arange(replicas, dtype=np.uint32)
+    indices = np.arange(_replicas(problem, params), dtype=np.uint32)
+    key = None if seed is None else random_key(seed)
+    bound = _Bound(measure, options)
+    return in_double_precision(_at_each, bound, problem, params, indices, key, at_once)
 
+
+class _Bound(eqx.Module):
+    """A measure with its options, of which only arrays are traced."""
+
+    measure: Measure
+    options: dict[str, Any]
+
+
+def _at_each(
+    bound: _Bound, problem: Problem, params: PyTree, indices: Any, key: Any, at_once: int
+) -> PyTree:
     def at(one: tuple[PyTree, Any]) -> PyTree:
         point, index = one
-        drawn = {} if seed is None else {"seed": jax.random.fold_in(random_key(seed), index)}
-        return measure(problem, point, **options, **drawn)
+        drawn = {} if key is None else {"seed": jax.random.fold_in(key, index)}
+        return bound.measure(problem, point, **bound.options, **drawn)
 
-    return in_double_precision(
-        lambda points, order: chunked_map(at, (points, order), at_once),
-        params,
-        indices,
-    )
+    return chunked_map(at, (params, indices), at_once)
 
 
 def over_endpoints(

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float, Int
-from scipy.stats import chi2, norm
+from scipy.stats import CensoredData, chi2, ecdf, norm
 
 from statsgd.arguments import finite_array, non_negative, positive
-from statsgd.measures.measured import tail
-from statsgd.measures.trajectories import observed
+from statsgd.ensembles import observed
+from statsgd.estimate import Estimate, tail
 
 
 class ExitTimes(NamedTuple):
@@ -38,13 +38,12 @@ class Survival(NamedTuple):
     """Replicas that were still inside just before."""
     exits: Int[Any, " times"]
 
-    def at(self, times: Any) -> Float[Any, " k"]:
+    def at(self, times: Any) -> Estimate:
         """S at each of `times`; after the last exit it says no more than that it is not higher."""
-        return self._read(self.survival, times, 1.0)
-
-    def standard_error_at(self, times: Any) -> Float[Any, " k"]:
-        """The standard error of `at`."""
-        return self._read(self.standard_error, times, 0.0)
+        place = np.searchsorted(self.time, np.atleast_1d(np.asarray(times, float)), side="right")
+        return Estimate(
+            np.append(1.0, self.survival)[place], np.append(0.0, self.standard_error)[place]
+        )
 
     def interval(self, confidence: float = 0.95) -> tuple[Any, Any]:
         """Interval of S at every `time`, on the scale log(−log S), so that it stays in [0, 1].
@@ -60,33 +59,6 @@ class Survival(NamedTuple):
         # All have left: the error is unknown, and S may be anything below what it was before.
         last = np.append(1.0, s)[:-1]
         return np.where(inside, low, np.where(s > 0, 1.0, 0.0)), np.where(inside, high, last)
-
-    def _read(self, values: Any, times: Any, before: float) -> Any:
-        place = np.searchsorted(self.time, np.atleast_1d(np.asarray(times, float)), side="right")
-        return np.append(before, values)[place]
-
-
-class EscapeRate(NamedTuple):
-    """A rate of exponential escape (per unit of the exit times), with its error and interval."""
-
-    value: float
-    standard_error: float
-    low: float
-    high: float
-    exits: int
-
-    @property
-    def mean_time(self) -> float:
-        """1/rate; infinite where nothing left."""
-        return float(np.divide(1.0, self.value)) if self.value else np.inf
-
-
-class RestrictedMean(NamedTuple):
-    """E min(T, horizon) and its standard error."""
-
-    value: float
-    standard_error: float
-    horizon: float
 
 
 def first_exit(inside: Bool[Any, "replica step"], times: Float[Any, " step"]) -> ExitTimes:
@@ -125,8 +97,7 @@ def exit_times(tree: xr.DataTree, inside: str, *, start: bool = True) -> ExitTim
 
     Raises `ValueError` as `first_exit`, and without such an observable.
     """
-    alone = tree.drop_nodes("run") if "run" in tree.children else tree
-    record = observed(alone, inside)
+    record = observed(tree, inside)
     held, steps = record.values > 0, record["step"].values.astype(np.float64)
     if start and steps[0] > 0:
         held = np.concatenate([np.ones((len(held), 1), dtype=bool), held], axis=1)
@@ -147,43 +118,46 @@ def survival_curve(exits: ExitTimes) -> Survival:
     Source: Kaplan, Meier (1958); Greenwood (1926).
     """
     time, left = _checked(exits)
-    at = np.unique(time[left])
-    number = np.array([(time >= t).sum() for t in at], dtype=int)
-    gone = np.array([((time == t) & left).sum() for t in at], dtype=int)
-    stays = np.cumprod(1 - gone / np.maximum(number, 1))
-    remaining = number - gone
-    terms = np.divide(gone, number * remaining, out=np.zeros(len(at)), where=remaining > 0)
+    at, gone = np.unique(time[left], return_counts=True)
+    number = len(time) - np.searchsorted(np.sort(time), at)
+    stays = ecdf(CensoredData.right_censored(time, ~left)).sf.evaluate(at)
+    terms = np.divide(gone, number * (number - gone), out=np.zeros(len(at)), where=number > gone)
     return Survival(at, stays, stays * np.sqrt(np.cumsum(terms)), number, gone)
 
 
-def escape_rate(exits: ExitTimes, *, after: float = 0.0, confidence: float = 0.95) -> EscapeRate:
+def escape_rate(exits: ExitTimes, *, after: float = 0.0) -> Estimate:
     """Rate of exponential escape by maximum likelihood: exits over the time spent at risk.
 
-        rate = d/Σ (min(t, …) − after),   [χ²_{2d, α/2}, χ²_{2d+2, 1−α/2}]/(2 × that time)
+        rate = d/Σ (min(t, …) − after),   standard error √d/Σ (…)
 
-    The interval is exact for a run that ends at a given time at risk, conservative else, and holds
-    for no exits at all. In steps this is the probability of leaving in one step, and 1/rate the
-    mean number of steps. Escape from a well is exponential only once the replicas have forgotten
-    their start: with `after` only those still inside then count, from then on.
+    per unit of the exit times. In steps this is the probability of leaving in one step, and 1/rate
+    the mean number of steps. Escape from a well is exponential only once the replicas have
+    forgotten their start: with `after` only those still inside then count, from then on. For few
+    exits see `escape_rate_interval`.
 
     Raises `ValueError` where nobody is inside at `after`.
-
-    Source: Garwood (1936), for the interval.
     """
-    time, left = _checked(exits)
-    since = float(non_negative("after", after))
-    there = time > since
-    at_risk = float(np.sum(time[there] - since))
-    if not at_risk > 0:
-        raise ValueError(f"after must leave replicas inside, got {after} with none")
-    d = int(np.sum(left & there))
+    number, at_risk = _at_risk(exits, after)
+    return Estimate(number / at_risk, number**0.5 / at_risk)
+
+
+def escape_rate_interval(
+    exits: ExitTimes, *, after: float = 0.0, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Interval of the rate of exponential escape, [χ²_{2d, α/2}, χ²_{2d+2, 1−α/2}]/(2 · time).
+
+    Exact for a run that ends at a given time at risk, conservative else; it holds for few exits,
+    and for none at all. Raises as `escape_rate`.
+
+    Source: Garwood (1936).
+    """
+    number, at_risk = _at_risk(exits, after)
     error = tail(confidence)
-    low = chi2.ppf(error, 2 * d) / 2 if d else 0.0
-    high = chi2.isf(error, 2 * d + 2) / 2
-    return EscapeRate(d / at_risk, d**0.5 / at_risk, float(low) / at_risk, float(high) / at_risk, d)
+    low = chi2.ppf(error, 2 * number) / 2 if number else 0.0
+    return float(low) / at_risk, float(chi2.isf(error, 2 * number + 2)) / 2 / at_risk
 
 
-def restricted_mean(exits: ExitTimes, horizon: float) -> RestrictedMean:
+def restricted_mean(exits: ExitTimes, horizon: float) -> Estimate:
     """E min(T, horizon), the area under S(t): a mean time that censoring does not spoil.
 
     Var = Σ A_i² d_i/(n_i(n_i − d_i)), A_i the area from t_i to the horizon. It tends to the mean
@@ -207,35 +181,18 @@ def restricted_mean(exits: ExitTimes, horizon: float) -> RestrictedMean:
     number, gone = curve.at_risk[within], curve.exits[within]
     inside = number - gone
     terms = np.divide(gone, number * inside, out=np.zeros(len(at)), where=inside > 0)
-    return RestrictedMean(area, float(np.sqrt(np.sum(remaining**2 * terms))), end)
+    return Estimate(area, float(np.sqrt(np.sum(remaining**2 * terms))))
 
 
-def survival_dataset(exits: ExitTimes, confidence: float = 0.95) -> xr.Dataset:
-    """`survival_curve` and its interval along the coordinate `time`; rate and counts as attributes.
-
-    Raises as `survival_curve` and `escape_rate`.
-    """
-    curve = survival_curve(exits)
-    low, high = curve.interval(confidence)
-    rate = escape_rate(exits, confidence=confidence)
-    variables = {
-        "survival": curve.survival,
-        "survival_error": curve.standard_error,
-        "low": low,
-        "high": high,
-        "at_risk": curve.at_risk,
-        "exits": curve.exits,
-    }
-    attributes = {
-        "kind": "survival",
-        "escape_rate": rate.value,
-        "escape_rate_low": rate.low,
-        "escape_rate_high": rate.high,
-        "confidence": confidence,
-        "censored": int((~exits.left).sum()),
-    }
-    dims = {name: ("time", value) for name, value in variables.items()}
-    return xr.Dataset(dims, coords={"time": curve.time}, attrs=attributes)
+def _at_risk(exits: ExitTimes, after: float) -> tuple[int, float]:
+    """Exits after a time, and the time that replicas were at risk of them."""
+    time, left = _checked(exits)
+    since = float(non_negative("after", after))
+    there = time > since
+    at_risk = float(np.sum(time[there] - since))
+    if not at_risk > 0:
+        raise ValueError(f"after must leave replicas inside, got {after} with none")
+    return int(np.sum(left & there)), at_risk
 
 
 def _checked(exits: ExitTimes) -> tuple[np.ndarray, np.ndarray]:

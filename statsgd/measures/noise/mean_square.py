@@ -7,7 +7,7 @@ from jaxtyping import Float
 from scipy.optimize import brentq
 
 from statsgd.arguments import count, finite_array, fraction, one_of, positive
-from statsgd.measures.alignment import alignment_range
+from statsgd.measures.noise.alignment import alignment_range
 
 _WHITE = ("with_replacement", "without_replacement")
 _ROUNDS, _TOLERANCE = 10_000, 1e-13
@@ -178,11 +178,11 @@ def repeat_factor(number: int, size: int, sampling: str) -> float:
     return (number - size) / (size * max(number - 1, 1))
 
 
-def mean_square_iteration(a: Any, h: Any, b: float, p: Any, total: Any) -> Any:
+def mean_square_iteration(a: Any, h: Any, b: Any, p: Any, total: Any) -> Any:
     """X of GX + XG = 2𝒟(P) in the eigenbasis of G, for NumPy or JAX arrays; `total` is hᵢ + hⱼ."""
     return 2 * _second(a, h, b, p) / total
 
 
-def _second(a: Any, h: Any, b: float, p: Any) -> Any:
+def _second(a: Any, h: Any, b: Any, p: Any) -> Any:
     weights = ((a @ p) * a).sum(1)
     return (1 - b) * h[:, None] * p * h + b / len(a) * (a * weights[:, None]).T @ a

@@ -4,21 +4,24 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from statsgd.arguments import count
 from statsgd.dynamics.noise import GradientNoise, Minibatch
 from statsgd.dynamics.noise.minibatch import all_examples, centred_example_gradients
-from statsgd.measures.evaluation import (
+from statsgd.estimate import sample_mean
+from statsgd.measures.curvature.eigenpairs import top_eigenpairs
+from statsgd.measures.curvature.operators import OperatorAt, dense, hessian_operator, noise_operator
+from statsgd.measures.curvature.probes import (
     PROBES_AT_ONCE,
     chunked_map,
-    evaluate,
-    flat_point,
-    sample_mean,
+    over_probes,
+    random_key,
 )
-from statsgd.measures.operators import OperatorAt, dense, hessian_operator, noise_operator
-from statsgd.measures.spectrum import over_probes, top_eigenpairs
+from statsgd.measures.curvature.traces import sample_count
+from statsgd.precision import in_double_precision
 from statsgd.problems import DENSE_LIMIT, Problem
+from statsgd.problems.parameters import floating
 
 _GRAM_LIMIT = 2**25  # numbers in the matrix of example gradients
 _SAMPLES = 64
@@ -68,24 +71,33 @@ def low_rank_noise(
     rows = _examples(problem) if isinstance(noise, Minibatch) else 0
     gram = depth is None and k <= rows <= min(d, DENSE_LIMIT) and rows * d <= _GRAM_LIMIT
 
-    def leading(flat: Float[Array, " d"]) -> LowRankNoise:
-        at = problem.unflatten(flat)
-        trace = _trace(problem, at, noise)
-        if gram and isinstance(noise, Minibatch):
-            gradients = centred_example_gradients(problem, at)
-            inner, left = jnp.linalg.eigh(gradients @ gradients.T)
-            inner, left = jnp.clip(inner[::-1][:k], 0), left[:, ::-1][:, :k]
-            # Centred gradients are dependent: a null pair has no direction.
-            length = jnp.where(inner > 0, jnp.sqrt(inner), jnp.inf)
-            vectors = left.T @ gradients / length[:, None]
-            values = noise.variance_factor(problem) / rows * inner
-        else:
-            values, vectors, _ = top_eigenpairs(
-                problem, at, k, noise_operator(noise), depth=depth, seed=seed
-            )
-        return LowRankNoise(values, vectors, trace, jnp.sum(values) / trace)
+    ask = (noise, k, gram, depth, random_key(seed))
+    return in_double_precision(_low_rank, problem, floating(params), *ask)
 
-    return evaluate(leading, flat_point(problem, params))
+
+def _low_rank(
+    problem: Any,
+    params: PyTree,
+    noise: Any,
+    number: int,
+    gram: bool,
+    depth: int | None,
+    key: PRNGKeyArray,
+) -> LowRankNoise:
+    trace = _trace(problem, params, noise)
+    if gram:
+        gradients = centred_example_gradients(problem, params)
+        inner, left = jnp.linalg.eigh(gradients @ gradients.T)
+        inner, left = jnp.clip(inner[::-1][:number], 0), left[:, ::-1][:, :number]
+        # Centred gradients are dependent: a null pair has no direction.
+        length = jnp.where(inner > 0, jnp.sqrt(inner), jnp.inf)
+        vectors = left.T @ gradients / length[:, None]
+        values = noise.variance_factor(problem) / len(gradients) * inner
+    else:
+        values, vectors, _ = top_eigenpairs(
+            problem, params, number, noise_operator(noise), depth=depth, seed=key
+        )
+    return LowRankNoise(values, vectors, trace, jnp.sum(values) / trace)
 
 
 class NoiseAlignment(NamedTuple):
@@ -126,39 +138,40 @@ def noise_alignment(
     Source: Zhu et al. (2019), arXiv:1803.00195.
     """
     noise.check(problem)
-    d = problem.dimension
-    exact = samples is None and d <= DENSE_LIMIT
-    number = _SAMPLES if samples is None else count("samples", samples, at_least=2)
+    number = sample_count(samples, problem.dimension, _SAMPLES)
+    ask = (noise, operator, number, random_key(seed))
+    return in_double_precision(_aligned, problem, floating(params), *ask)
 
-    def align(flat: Float[Array, " d"]) -> NoiseAlignment:
-        at = problem.unflatten(flat)
-        h, c = operator(problem, at), noise_operator(noise)(problem, at)
-        if exact:
-            hessian, covariance = dense(h, flat), dense(c, flat)
-            product = jnp.sum(hessian * covariance)
-            traces = jnp.trace(hessian), jnp.trace(covariance)
-            zero = jnp.zeros_like(product)
-            ratio = d * product / (traces[0] * traces[1])
-            return NoiseAlignment(product, zero, ratio, zero, traces[0], zero, traces[1], zero)
 
-        def forms(v: Float[Array, " d"]) -> tuple[Any, Any, Any]:
-            curved, noisy = h.product(v), c.product(v)
-            return curved @ noisy, v @ curved, v @ noisy
+def _aligned(
+    problem: Problem,
+    params: PyTree,
+    noise: GradientNoise,
+    operator: OperatorAt,
+    number: int | None,
+    key: PRNGKeyArray,
+) -> NoiseAlignment:
+    h, c = operator(problem, params), noise_operator(noise)(problem, params)
+    like, d = problem.flatten(params), problem.dimension
+    if number is None:
+        hessian, covariance = dense(h, like), dense(c, like)
+        product = jnp.sum(hessian * covariance)
+        traces = jnp.trace(hessian), jnp.trace(covariance)
+        zero = jnp.zeros_like(product)
+        ratio = d * product / (traces[0] * traces[1])
+        return NoiseAlignment(product, zero, ratio, zero, traces[0], zero, traces[1], zero)
 
-        product, curvature, strength = over_probes(forms, h, flat, number, seed)
-        forms_mean = [jnp.mean(form) for form in (product, curvature, strength)]
-        ratio = d * forms_mean[0] / (forms_mean[1] * forms_mean[2])
-        relative = product / forms_mean[0] - curvature / forms_mean[1] - strength / forms_mean[2]
-        error = jnp.abs(ratio) * sample_mean(relative).standard_error
-        return NoiseAlignment(
-            *sample_mean(product),
-            ratio,
-            error,
-            *sample_mean(curvature),
-            *sample_mean(strength),
-        )
+    def forms(v: Float[Array, " d"]) -> Float[Array, "3"]:
+        curved, noisy = h.product(v), c.product(v)
+        return jnp.stack([curved @ noisy, v @ curved, v @ noisy])
 
-    return evaluate(align, flat_point(problem, params))
+    found = over_probes(forms, like, number, key)
+    mean, error = sample_mean(found)[:2]
+    ratio = d * mean[0] / (mean[1] * mean[2])
+    relative = sample_mean(found @ (jnp.array([1, -1, -1]) / mean)).standard_error
+    return NoiseAlignment(
+        mean[0], error[0], ratio, jnp.abs(ratio) * relative, mean[1], error[1], mean[2], error[2]
+    )
 
 
 class LeadingAlignment(NamedTuple):
@@ -194,36 +207,45 @@ def leading_alignment(
     Source: Zhu et al. (2019), arXiv:1803.00195; the bound in this form is derived.
     """
     noise.check(problem)
-    d = problem.dimension
-    exact = samples is None and d <= DENSE_LIMIT
-    number = _SAMPLES if samples is None else count("samples", samples, at_least=2)
+    number = sample_count(samples, problem.dimension, _SAMPLES)
+    ask = (noise, operator, number, depth, random_key(seed))
+    return in_double_precision(_leading, problem, floating(params), *ask)
 
-    def align(flat: Float[Array, " d"]) -> LeadingAlignment:
-        at = problem.unflatten(flat)
-        h, c = operator(problem, at), noise_operator(noise)(problem, at)
-        pair = top_eigenpairs(problem, at, 1, operator, depth=depth, seed=seed)
-        sharpest, direction = pair.values[0], pair.vectors[0]
-        along = direction @ c.product(direction)
-        if exact:
-            curvature = jnp.trace(dense(h, flat))[None]
-            strength = jnp.trace(dense(c, flat))[None]
-        else:
-            curvature, strength = over_probes(
-                lambda v: (v @ h.product(v), v @ c.product(v)), h, flat, number, seed
-            )
-        means = jnp.mean(curvature), jnp.mean(strength)
-        coefficient = along * means[0] / (sharpest * means[1])
-        bound = along * d * sharpest / (means[0] * means[1])
+
+def _leading(
+    problem: Problem,
+    params: PyTree,
+    noise: GradientNoise,
+    operator: OperatorAt,
+    number: int | None,
+    depth: int | None,
+    key: PRNGKeyArray,
+) -> LeadingAlignment:
+    h, c = operator(problem, params), noise_operator(noise)(problem, params)
+    like, d = problem.flatten(params), problem.dimension
+    pair = top_eigenpairs(problem, params, 1, operator, depth=depth, seed=key)
+    sharpest, direction = pair.values[0], pair.vectors[0]
+    along = direction @ c.product(direction)
+    if number is None:
+        means = jnp.trace(dense(h, like)), jnp.trace(dense(c, like))
         errors = [jnp.zeros_like(along)] * 2
-        if not exact:
-            relative = curvature / means[0], strength / means[1]
-            errors = [
-                jnp.abs(value) * sample_mean(relative[0] + sign * relative[1]).standard_error
-                for value, sign in ((coefficient, -1), (bound, 1))
-            ]
-        return LeadingAlignment(coefficient, errors[0], bound, errors[1], sharpest, along)
-
-    return evaluate(align, flat_point(problem, params))
+    else:
+        curvature, strength = over_probes(
+            lambda v: (v @ h.product(v), v @ c.product(v)), like, number, key
+        )
+        means = jnp.mean(curvature), jnp.mean(strength)
+        relative = curvature / means[0], strength / means[1]
+        errors = [sample_mean(relative[0] + sign * relative[1])[1] for sign in (-1, 1)]
+    coefficient = along * means[0] / (sharpest * means[1])
+    bound = along * d * sharpest / (means[0] * means[1])
+    return LeadingAlignment(
+        coefficient,
+        jnp.abs(coefficient) * errors[0],
+        bound,
+        jnp.abs(bound) * errors[1],
+        sharpest,
+        along,
+    )
 
 
 def _examples(problem: Any) -> int:

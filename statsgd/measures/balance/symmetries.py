@@ -184,7 +184,11 @@ def _violation(gradients: np.ndarray, symmetry: Symmetry, at: np.ndarray) -> flo
 
 
 def _gradients(problem: Problem, places: np.ndarray) -> Float[Any, "points n d"]:
-    def rows(flat):
+    return in_double_precision(_example_gradients, problem, places)
+
+
+def _example_gradients(problem: Problem, places: Float[Any, "points d"]) -> Any:
+    def rows(flat: Float[Any, " d"]) -> Float[Any, "n d"]:
         params = problem.unflatten(flat)
         if not isinstance(problem, SampledProblem):
             return problem.flatten(problem.gradient(params))[None]
@@ -192,7 +196,7 @@ def _gradients(problem: Problem, places: np.ndarray) -> Float[Any, "points n d"]
         gradient = jax.grad(problem.example_loss)
         return jax.vmap(lambda example: problem.flatten(gradient(params, example)))(few)
 
-    return in_double_precision(lambda points: jax.lax.map(rows, points), places)
+    return jax.lax.map(rows, places)
 
 
 def _random_points(problem: Problem, number: int, seed: int) -> Float[Any, "points d"]:

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int, PyTree
 from statsgd.arguments import count
 from statsgd.dynamics import Dynamics, SettingsGrid
 from statsgd.dynamics.launch import launch
-from statsgd.measures.exits import ExitTimes
+from statsgd.measures.escape.exits import ExitTimes
 from statsgd.problems import Problem
 from statsgd.running.blocks import Blocks, Lanes, over_blocks
 from statsgd.running.stacked import Stacked
@@ -53,7 +53,7 @@ def first_passage(
     settings = SettingsGrid(dynamics, {})
     settings.check(problem, allow_unstable=allow_unstable)
     lanes = launch(problem, settings, start, replicas=number, seeds=[seed], steps=total)
-    outside = int(np.sum(~np.asarray(jax.jit(jax.vmap(inside))(lanes.moving.state.params))))
+    outside = int(np.sum(~np.asarray(_held(inside, lanes.moving.state.params))))
     if outside:
         raise ValueError(f"start must lie inside the region, got {outside} replicas outside")
     taken, left = blocks.join(
@@ -67,6 +67,11 @@ def first_passage(
         )
     )
     return ExitTimes(taken.astype(np.float64), left)
+
+
+@eqx.filter_jit
+def _held(inside: Region, params: PyTree) -> Bool[Any, " replica"]:
+    return jax.vmap(inside)(params)
 
 
 @eqx.filter_jit

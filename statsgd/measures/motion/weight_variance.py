@@ -3,12 +3,11 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-import xarray as xr
 from jaxtyping import Float
 
 from statsgd.arguments import count, finite_array, non_negative, positive
-from statsgd.measures.measured import Measured, bootstrap, mean_over_clusters
-from statsgd.measures.trajectories import endpoint_trajectories, label, trajectories
+from statsgd.estimate import Estimate
+from statsgd.measures.runs.averages import bootstrap, mean_over_clusters
 
 _ROUNDS, _TOLERANCE = 100, 1e-10
 
@@ -27,7 +26,7 @@ class PowerLawFit(NamedTuple):
 
 def ensemble_variance(
     params: Float[Any, "replica d"], directions: Float[Any, "d k"] | None = None
-) -> Measured:
+) -> Estimate:
     """Variance of independent endpoints along each direction, about their own mean (params²).
 
     `directions` are columns, such as eigenvectors of the Hessian; by default the coordinates. The
@@ -44,7 +43,7 @@ def window_variances(
     params: Float[Any, "replica step d"],
     window: int,
     directions: Float[Any, "d k"] | None = None,
-) -> Measured:
+) -> Estimate:
     """Variance within windows of `window` records, each about its own mean, along each direction.
 
     What one trajectory shows: flat directions that move little within a window have a small
@@ -113,7 +112,7 @@ def variance_exponent(
     window: int | None = None,
     seed: int = 0,
     resamples: int = 400,
-) -> Measured:
+) -> Estimate:
     """Exponent b of σ² ∝ x^b over directions, x = `against` their curvature or flatness.
 
     With x the curvature h, σ² ∝ h^b; with x the flatness F, b = −ψ of σ² ∝ F^(−ψ). Directions are
@@ -140,7 +139,7 @@ def variance_exponent(
     if points.shape[1:] != x.shape:
         raise ValueError(f"against must have shape {points.shape[1:]}, got {x.shape}")
 
-    def variances(these: np.ndarray) -> Measured:
+    def variances(these: np.ndarray) -> Estimate:
         return mean_over_clusters(_squares(these) if window is None else these)
 
     y_error = np.asarray(variances(points).standard_error)
@@ -152,52 +151,6 @@ def variance_exponent(
         return power_law_fit(x * next(shifts), variances(these).value, x_error, y_error).exponent
 
     return bootstrap(exponent, points, seed=seed + 1, resamples=resamples)
-
-
-def principal_directions(params: Float[Any, "n d"]) -> Float[Any, "d k"]:
-    """Principal components of points as columns, the largest variance first.
-
-    A random walk has variance fractions 6/(πk)² whatever the loss (.608, .152, .068, …): in a
-    window of one trajectory they say little on curvature. Raises `ValueError` for fewer than two
-    points.
-    """
-    values = np.asarray(finite_array("params", params, ndim=2), dtype=np.float64)
-    if len(values) < 2:
-        raise ValueError(f"params must be at least two points, got shape {values.shape}")
-    _, singular, rows = np.linalg.svd(values - values.mean(axis=0), full_matrices=False)
-    return rows[singular > 1e-12 * max(singular[0], np.finfo(float).tiny)].T
-
-
-def variance_dataset(
-    tree: xr.DataTree,
-    directions: Float[Any, "d k"],
-    curvatures: Float[Any, " k"],
-    *,
-    window: int | None = None,
-    seed: int = 0,
-) -> xr.Dataset:
-    """Variance along each direction beside its curvature, dim `direction`; ψ as an attribute.
-
-    Of the endpoints of `simulate`, or with `window` within windows of that many snapshots. The
-    flatness is F ∝ h^(−1/2), so that ψ = 2b of σ² ∝ h^b. Raises as `variance_exponent`.
-    """
-    if window is None:
-        points = endpoint_trajectories(tree).params[:, 0]
-        spread = ensemble_variance(points, directions)
-    else:
-        points = trajectories(tree).params
-        spread = window_variances(points, window, directions)
-    found = label({"variance": spread}, ("direction",), {})
-    found["curvature"] = ("direction", np.asarray(curvatures, dtype=np.float64))
-    exponent = variance_exponent(points, directions, curvatures, window=window, seed=seed)
-    low, high = exponent.interval()
-    found.attrs["psi"], found.attrs["psi_error"] = (
-        2 * float(exponent.value),
-        2 * float(exponent.standard_error),
-    )
-    found.attrs["psi_interval"] = [2 * float(low), 2 * float(high)]
-    found.attrs["kind"] = "variance_flatness"
-    return found
 
 
 def _along(values: Any, directions: Any) -> np.ndarray:
@@ -214,7 +167,7 @@ def _squares(points: np.ndarray) -> np.ndarray:
     return (points - points.mean(axis=0)) ** 2
 
 
-def _scaled(measured: Measured, factor: float) -> Measured:
+def _scaled(measured: Estimate, factor: float) -> Estimate:
     return measured._replace(
         value=factor * measured.value, standard_error=factor * measured.standard_error
     )

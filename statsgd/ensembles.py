@@ -1,0 +1,122 @@
+"""Ensembles and draws as data trees, read as arrays whose last axis is one of parameters.
+
+Variables of a group are joined in the order of the params' leaves: that of the names a caller
+gives, else of the attribute `parameters` of the group, else as they are listed, which for a store
+on disk may be another one.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Bool, Float, Int
+
+#: Attribute of a group of parameters that lists the names of its variables in order.
+ORDER = "parameters"
+
+
+class Trajectories(NamedTuple):
+    """Flat parameters of an ensemble on their way."""
+
+    params: Float[Any, "replica step d"]
+    steps: Int[Any, " step"]
+    momentum_buffer: Float[Any, "replica step d"] | None
+    """The buffer m at the same steps, None for dynamics without momentum."""
+
+
+def trajectories(
+    tree: xr.DataTree, names: Sequence[str] | None = None, *, condition_on_survival: bool = False
+) -> Trajectories:
+    """Kept parameters of `simulate(…, keep=…)`, flattened, without grid axes.
+
+    **Arguments:** `names` of the params' leaves in order, `problem.names`, where they are known;
+    `condition_on_survival`, whether to leave out replicas that diverged.
+
+    Raises `ValueError` without the group `snapshots`, for a grid (select a cell first), for names
+    that the group does not hold, and if replicas diverged, unless `condition_on_survival`: what is
+    left is not a sample of the law.
+    """
+    return _read(tree, "snapshots", "snapshots_momentum_buffer", names, condition_on_survival)
+
+
+def endpoint_trajectories(
+    tree: xr.DataTree, names: Sequence[str] | None = None, *, condition_on_survival: bool = False
+) -> Trajectories:
+    """The endpoints of `simulate`, as trajectories of one step. Raises as `trajectories`."""
+    return _read(tree, "endpoints", "momentum_buffer", names, condition_on_survival)
+
+
+def observed(tree: xr.DataTree, name: str) -> xr.DataArray:
+    """Observable `name` of `simulate(…, observe={name: …})`, dims `replica`, `step`, ….
+
+    Raises `ValueError` if it was not observed.
+    """
+    dataset = _group(tree, "observables")
+    if name not in dataset:
+        raise ValueError(
+            f"observable must be one of {sorted(map(str, dataset.data_vars))}, got {name!r}"
+        )
+    return dataset[name].transpose("replica", "step", ...)
+
+
+def flat(
+    dataset: xr.Dataset, lead: tuple[str, str], names: Sequence[str] | None = None
+) -> Float[Any, "lane record d"]:
+    """All variables side by side as float64, in order; a missing lead dimension has size 1."""
+    wanted = list(dataset.attrs.get(ORDER, dataset.data_vars)) if names is None else list(names)
+    if sorted(wanted) != sorted(map(str, dataset.data_vars)):
+        raise ValueError(f"params must be {wanted}, got {sorted(map(str, dataset.data_vars))}")
+    columns = []
+    for array in (dataset[name] for name in wanted):
+        have = [dim for dim in lead if dim in array.dims]
+        values = array.transpose(*have, ...).values.astype(np.float64)
+        columns.append(values.reshape(*(array.sizes.get(dim, 1) for dim in lead), -1))
+    return np.concatenate(columns, axis=-1)
+
+
+def _read(
+    tree: xr.DataTree,
+    group: str,
+    buffers: str,
+    names: Sequence[str] | None,
+    condition_on_survival: bool,
+) -> Trajectories:
+    dataset = _group(tree, group)
+    alive = _alive(tree, dataset.sizes["replica"], condition_on_survival)
+    parts = [dataset]
+    if buffers in tree.children:
+        parts.append(tree[buffers].to_dataset())
+    params, *momentum = (flat(part, ("replica", "step"), names)[alive] for part in parts)
+    steps = dataset["step"].values if "step" in dataset.dims else np.zeros(1, dtype=int)
+    return Trajectories(params, steps, *(momentum or [None]))
+
+
+def _group(tree: xr.DataTree, group: str) -> xr.Dataset:
+    asked = {"snapshots": ", simulated with keep=…,", "observables": ", simulated with observe=…,"}
+    if group not in tree.children:
+        raise ValueError(
+            f"endpoints must be a DataTree of simulate{asked.get(group, '')} with the group "
+            f"{group!r}, got the groups {sorted(map(str, tree.children))}"
+        )
+    dataset = tree[group].to_dataset()
+    first = next(iter(dataset.data_vars.values()))
+    before = first.dims[: first.dims.index("replica")] if "replica" in first.dims else ()
+    axes = [str(dim) for dim in before if dim in dataset.coords]
+    if axes:
+        raise ValueError(f"the ensemble must be one cell of a grid, got the axes {axes}")
+    return dataset
+
+
+def _alive(tree: xr.DataTree, replicas: int, condition_on_survival: bool) -> Bool[Any, " replica"]:
+    alive = np.ones(replicas, dtype=bool)
+    if "run" in tree.children:
+        alive = ~tree["run"].to_dataset()["diverged"].values
+    if not alive.all() and not condition_on_survival:
+        raise ValueError(
+            f"{int((~alive).sum())} of {alive.size} replicas diverged, and what is left is not a "
+            "sample of the stationary law; pass condition_on_survival=True to read it anyway"
+        )
+    if not alive.any():
+        raise ValueError("every replica diverged: there is nothing to read")
+    return alive

@@ -1,0 +1,61 @@
+"""A value with its standard error: what every measurement and every comparison gives."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from scipy.stats import norm
+from scipy.stats import t as student
+
+from statsgd.arguments import real
+
+
+class Estimate(NamedTuple):
+    """A number, or an array of them, with its standard error: zero where it is exact.
+
+    It is a pytree, so that programs under `jax.jit` and `jax.vmap` can return it.
+    """
+
+    value: Any
+    standard_error: Any
+    clusters: int | None = None
+    """Independent units behind the error, which has one degree of freedom less; None where their
+    number is not known, or so large that the error is as good as known."""
+
+    def interval(self, confidence: float = 0.95) -> tuple[Any, Any]:
+        """Interval of each entry on its own: Student's, or the normal one without `clusters`."""
+        reach = self._law().isf(tail(confidence)) * self.standard_error
+        return self.value - reach, self.value + reach
+
+    def deviation(self, expected: Any) -> Any:
+        """(value − expected)/standard error: Student's t if `expected` is right.
+
+        Without any scatter it is 0 for the right value and infinite for any other.
+        """
+        gap = np.asarray(self.value - np.asarray(expected, dtype=np.float64))
+        sure = np.where(gap == 0, 0.0, np.copysign(np.inf, gap))
+        error = np.broadcast_to(self.standard_error, gap.shape)
+        return np.divide(gap, error, out=sure, where=error > 0)[()]
+
+    def p_value(self, expected: Any = 0.0) -> Any:
+        """Two-sided p-value of `expected`, of each entry on its own."""
+        return 2 * self._law().sf(np.abs(self.deviation(expected)))
+
+    def _law(self) -> Any:
+        return norm if self.clusters is None else student(self.clusters - 1)
+
+
+def tail(confidence: Any) -> float:
+    """Probability of error on either side of an interval."""
+
+    def valid(level):
+        return (level > 0) & (level < 1)
+
+    return (1 - float(real("confidence", confidence, allowed="in (0, 1)", valid=valid))) / 2
+
+
+def sample_mean(values: Float[Array, "n ..."]) -> Estimate:
+    """Mean over the leading axis of independent values, in JAX, with its standard error."""
+    error = jnp.std(values, axis=0, ddof=1) / np.sqrt(values.shape[0])
+    return Estimate(jnp.mean(values, axis=0), error)

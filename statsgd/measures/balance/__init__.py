@@ -1,0 +1,1 @@
+"""Balance: symmetries of a loss, their charges, and how SGD changes them."""

@@ -1,0 +1,1 @@
+"""Curvature: matrices by their products, spectra, flatness of a minimum."""

@@ -1,0 +1,154 @@
+"""Sums over all eigenvalues of curvature and noise matrices: determinants and densities.
+
+Exact from all eigenvalues, or by Lanczos quadrature from random vectors, each of which gives nodes
+and weights that stand for the whole spectrum.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from statsgd.arguments import count, finite_array, positive
+from statsgd.estimate import Estimate, sample_mean
+from statsgd.measures.curvature.eigenpairs import DEPTH, lanczos
+from statsgd.measures.curvature.operators import OperatorAt, dense, hessian_operator, rows_of
+from statsgd.measures.curvature.probes import over_probes, random_key
+from statsgd.measures.curvature.traces import sample_count
+from statsgd.precision import in_double_precision
+from statsgd.problems import Problem
+from statsgd.problems.parameters import floating
+
+_SAMPLES = 64
+_SQUARE_ROOT_2_PI = np.sqrt(2 * np.pi)
+
+
+class LogDeterminant(NamedTuple):
+    """The logarithm of a pseudo-determinant, and the directions it leaves out."""
+
+    value: Any
+    """Σ log|λ| over eigenvalues outside the nullspace."""
+    standard_error: Any
+    nullity: Any
+    """How many eigenvalues are null, |λ| ≤ tolerance · max |λ|."""
+    nullity_standard_error: Any
+    negative: Any
+    """How many eigenvalues outside the nullspace are negative: 0 at a minimum."""
+    negative_standard_error: Any
+
+
+def log_determinant(
+    problem: Problem,
+    params: PyTree,
+    operator: OperatorAt = hessian_operator,
+    *,
+    tolerance: float = 1e-8,
+    samples: int | None = None,
+    depth: int = DEPTH,
+    seed: Any = 0,
+) -> LogDeterminant:
+    """log |det A| over the eigenvalues that count, by default of the Hessian.
+
+    Eigenvalues with |λ| ≤ `tolerance` · max |λ| are null directions: left out, and counted.
+    Monte Carlo: Lanczos quadrature from each random vector; its error beyond the standard error
+    falls with `depth`, and it cannot tell the null from the nearly null unless a gap as wide as
+    the tolerance separates them. Raises `ValueError` unless the tolerance is positive.
+
+    Source: Ubaru, Chen, Saad (2017), doi:10.1137/16M1104974.
+    """
+    cut = float(positive("tolerance", tolerance))
+    return _quadrature(problem, params, operator, samples, depth, seed, _log_determinant, cut)
+
+
+def spectral_density(
+    problem: Problem,
+    params: PyTree,
+    grid: Any,
+    width: float,
+    operator: OperatorAt = hessian_operator,
+    *,
+    samples: int | None = None,
+    depth: int = DEPTH,
+    seed: Any = 0,
+) -> Estimate:
+    """Density of eigenvalues at `grid`, smoothed by a Gaussian of standard deviation `width`.
+
+    (1/d) Σ φ((x − λᵢ)/w)/w; it integrates to one. Exact from all eigenvalues, or by Lanczos
+    quadrature from random vectors. **Arguments:** `grid`, `(m,)`, and `width` in units of A.
+
+    Source: Ghorbani, Krishnan, Xiao (2019), arXiv:1901.10159.
+    """
+    x = np.atleast_1d(finite_array("grid", grid))
+    w = float(positive("width", width))
+    return _quadrature(problem, params, operator, samples, depth, seed, _density, x, w)
+
+
+def _log_determinant(
+    nodes: Float[Array, "n k"], weights: Float[Array, "n k"], cut: Any
+) -> LogDeterminant:
+    size = jnp.abs(nodes)
+    null = size <= cut * jnp.max(size)
+    logarithms = jnp.where(null, 0.0, jnp.log(jnp.where(null, 1.0, size)))
+    parts = (logarithms, null, (nodes < 0) & ~null)
+    sums = [_over_rows(jnp.sum(weights * part, axis=1)) for part in parts]
+    return LogDeterminant(*(number for found in sums for number in found[:2]))
+
+
+def _density(
+    nodes: Float[Array, "n k"], weights: Float[Array, "n k"], grid: Any, width: Any
+) -> Estimate:
+    shares = weights / jnp.sum(weights, axis=1, keepdims=True)
+
+    def at(point: Float[Array, ""]) -> Estimate:
+        bumps = jnp.exp(-0.5 * ((point - nodes) / width) ** 2) / (_SQUARE_ROOT_2_PI * width)
+        return _over_rows(jnp.sum(shares * bumps, axis=1))
+
+    return jax.lax.map(at, jnp.asarray(grid, nodes.dtype))
+
+
+def _quadrature(
+    problem: Problem,
+    params: PyTree,
+    operator: OperatorAt,
+    samples: int | None,
+    depth: int,
+    seed: Any,
+    read: Callable[..., PyTree],
+    *settings: Any,
+) -> PyTree:
+    """`read(nodes, weights, *settings)`, one row for each random vector or one of all eigenvalues.
+
+    Each row of weights adds up to d.
+    """
+    size = rows_of(operator, problem, params)
+    number, steps = sample_count(samples, size, _SAMPLES), min(count("depth", depth), size)
+    ask = (number, steps, random_key(seed), read, settings)
+    return in_double_precision(_read_quadrature, problem, floating(params), operator, *ask)
+
+
+def _read_quadrature(
+    problem: Problem,
+    params: PyTree,
+    operator: OperatorAt,
+    number: int | None,
+    steps: int,
+    key: PRNGKeyArray,
+    read: Callable[..., PyTree],
+    settings: tuple,
+) -> PyTree:
+    of = operator(problem, params)
+    like = jnp.zeros(of.dimension, jnp.result_type(*jax.tree.leaves(params)))
+    if number is None:
+        nodes = jnp.linalg.eigvalsh(dense(of, like))[None]
+        return read(nodes, jnp.ones_like(nodes), *settings)
+    nodes, weights = over_probes(lambda v: lanczos(of, v, steps)[:2], like, number, key)
+    return read(nodes, of.dimension * weights, *settings)
+
+
+def _over_rows(values: Float[Array, " n"]) -> Estimate:
+    if len(values) == 1:  # all eigenvalues: exact
+        return Estimate(values[0], jnp.zeros_like(values[0]))
+    return sample_mean(values)

@@ -1,0 +1,152 @@
+"""Traces of curvature and noise matrices, exact or from random products."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from statsgd.arguments import count
+from statsgd.estimate import Estimate, sample_mean
+from statsgd.measures.curvature.operators import (
+    Operator,
+    OperatorAt,
+    block_operator,
+    dense,
+    hessian_operator,
+    rows_of,
+)
+from statsgd.measures.curvature.probes import PROBES_AT_ONCE, chunked_map, over_probes, random_key
+from statsgd.precision import in_double_precision
+from statsgd.problems import DENSE_LIMIT, Problem
+from statsgd.problems.parameters import floating
+
+#: Random vectors, and directions taken out before, where neither is asked for: 64 products.
+SAMPLES, RANK = 32, 16
+
+
+def trace(
+    problem: Problem,
+    params: PyTree,
+    operator: OperatorAt = hessian_operator,
+    *,
+    samples: int | None = None,
+    rank: int | None = None,
+    seed: Any = 0,
+) -> Estimate:
+    """Tr A, by default of the Hessian; unit of A.
+
+    Exact where the matrix may be formed (d up to `problems.DENSE_LIMIT`), unless `samples` are
+    asked for. Else Tr QᵀAQ over an orthonormal basis Q of A times `rank` random vectors, at two
+    products each, and the mean of vᵀAv over `samples` random signs v orthogonal to Q, whose
+    variance is 2 Σ_{i≠j} A_ij² at rank 0. By default 32 samples and rank 16, or with `samples`
+    rank 0. At 64 products the rank divides the error by 100 where ten eigenvalues stand out of a
+    bulk, by 3 for eigenvalues 1/k, and multiplies it by 1.2 to 1.7 where none stands out.
+    Leave-one-out estimates (XTrace) have an error of the same size there, to a factor 2.4, but say
+    that it is 10 to 50 % smaller than it is.
+
+    Raises `ValueError` for fewer than 2 samples and a rank that is negative or above d. Source:
+    Hutchinson (1990); Meyer, Musco, Musco, Woodruff (2021), arXiv:2010.09649.
+    """
+    size = rows_of(operator, problem, params)
+    number = sample_count(samples, size, SAMPLES)
+    kept = min(RANK, size) if samples is None else 0
+    if rank is not None:
+        kept = count("rank", rank, at_least=0)
+    if kept > size:
+        raise ValueError(f"rank must be at most the {size} rows of the matrix, got {rank}")
+    return in_double_precision(
+        _trace, problem, floating(params), operator, number, kept, random_key(seed)
+    )
+
+
+def trace_of_square(
+    problem: Problem,
+    params: PyTree,
+    operator: OperatorAt = hessian_operator,
+    *,
+    samples: int | None = None,
+    seed: Any = 0,
+) -> Estimate:
+    """Tr A² = ‖A‖², the squared Frobenius norm, by default of the Hessian; unit of A².
+
+    Exact up to d = `problems.DENSE_LIMIT` unless `samples` are asked for; else the mean of |Av|²
+    over random signs v, by default 64. Raises `ValueError` for fewer than 2 samples.
+    """
+    number = sample_count(samples, rows_of(operator, problem, params), 2 * SAMPLES)
+    return in_double_precision(
+        _square, problem, floating(params), operator, number, random_key(seed)
+    )
+
+
+def over_blocks(
+    problem: Problem,
+    params: PyTree,
+    measure: Callable[..., PyTree],
+    operator: OperatorAt = hessian_operator,
+    **options: Any,
+) -> dict[str, PyTree]:
+    """A spectral measure of the diagonal block of every params leaf, by the leaf's name.
+
+    `over_blocks(problem, params, trace)` says how curvature is shared among layers; the traces add
+    up to that of the whole, determinants and eigenvalues do not.
+    """
+    return {
+        name: measure(problem, params, operator=block_operator(operator, name), **options)
+        for name in problem.names
+    }
+
+
+def sample_count(samples: int | None, size: int, default: int) -> int | None:
+    """Random vectors to use for a matrix of `size` rows; None where it is to be formed."""
+    if samples is None:
+        return None if size <= DENSE_LIMIT else default
+    return count("samples", samples, at_least=2)
+
+
+def _trace(
+    problem: Problem,
+    params: PyTree,
+    operator: OperatorAt,
+    number: int | None,
+    rank: int,
+    key: PRNGKeyArray,
+) -> Estimate:
+    of, like = _at(problem, params, operator)
+    if number is None:
+        return _exact(jnp.trace(dense(of, like)))
+    if rank == 0:
+        return sample_mean(over_probes(lambda v: v @ of.product(v), like, number, key))
+    first, second = jax.random.split(key)
+    sketch = over_probes(of.product, like, rank, first)
+    basis = jnp.linalg.qr(sketch.T)[0].T
+    within = jnp.sum(basis * chunked_map(of.product, basis, PROBES_AT_ONCE))
+
+    def beyond(v: Float[Array, " d"]) -> Float[Array, ""]:
+        rest = v - (basis @ v) @ basis
+        return rest @ of.product(rest)
+
+    found = sample_mean(over_probes(beyond, like, number, second))
+    return found._replace(value=within + found.value)
+
+
+def _square(
+    problem: Problem, params: PyTree, operator: OperatorAt, number: int | None, key: PRNGKeyArray
+) -> Estimate:
+    of, like = _at(problem, params, operator)
+    if number is None:
+        return _exact(jnp.sum(dense(of, like) ** 2))
+    return sample_mean(over_probes(lambda v: jnp.sum(of.product(v) ** 2), like, number, key))
+
+
+def _at(
+    problem: Problem, params: PyTree, operator: OperatorAt
+) -> tuple[Operator, Float[Array, " d"]]:
+    """The operator, and a vector of its length and precision."""
+    of = operator(problem, params)
+    return of, jnp.zeros(of.dimension, jnp.result_type(*jax.tree.leaves(params)))
+
+
+def _exact(value: Float[Array, ""]) -> Estimate:
+    return Estimate(value, jnp.zeros_like(value))

@@ -1,0 +1,1 @@
+"""Motion of stationary runs: displacement, variance, currents, fluctuation–dissipation."""

@@ -1,0 +1,1 @@
+"""Gradient noise against curvature: alignment, leading directions, stability in mean square."""

@@ -1,0 +1,1 @@
+"""Runs as samples: means with errors over replicas and stretches, measures over ensembles."""

@@ -1,0 +1,33 @@
+"""Intervals and p-values of estimates against tables, and estimates inside programs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from statsgd.estimate import Estimate, sample_mean
+
+
+def test_quantiles_are_those_of_the_tables():
+    # Student's t at 95 %: 2.776 for 4 degrees of freedom; the normal one 1.960.
+    few, many = Estimate(1.0, 0.5, 5), Estimate(1.0, 0.5)
+    np.testing.assert_allclose(few.interval(), (1 - 2.776 * 0.5, 1 + 2.776 * 0.5), atol=3e-4)
+    np.testing.assert_allclose(many.interval(), (1 - 1.96 * 0.5, 1 + 1.96 * 0.5), atol=3e-5)
+    assert few.deviation(0.0) == 2
+    assert few.p_value(1 - 2.776 * 0.5) == pytest.approx(0.05, abs=5e-5)
+    assert many.p_value(1 - 1.96 * 0.5) == pytest.approx(0.05, abs=2e-5)
+    np.testing.assert_array_equal(
+        Estimate(np.ones(3), np.zeros(3)).deviation([1, 0, 2]), [0, np.inf, -np.inf]
+    )
+    with pytest.raises(ValueError, match=r"confidence must be in \(0, 1\)"):
+        many.interval(1.0)
+
+
+def test_programs_return_estimates():
+    values = np.random.default_rng(0).normal(size=(5, 40))
+    found = jax.jit(jax.vmap(sample_mean))(jnp.asarray(values))
+    assert isinstance(found, Estimate)
+    np.testing.assert_allclose(found.value, values.mean(axis=1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        found.standard_error, values.std(axis=1, ddof=1) / np.sqrt(40), rtol=1e-5
+    )
