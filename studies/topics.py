@@ -50,6 +50,7 @@ TOPICS = (
             "laws.minimum.entropy_production_rate "
             "laws.PhaseSpaceGaussian.current_velocity",
         ),
+        ("A law by its moments", "laws.GaussianLaw"),
         ("Exact law of the heavy-ball chain", "laws.HeavyBallGaussian"),
         (
             "State-dependent minibatch noise of linear regression, fresh and finite data",

@@ -66,23 +66,37 @@ class Marginal:
     def of_law(cls, law: Law, axis: int = 0, grid: Grid | None = None) -> Self:
         """A coordinate of a law that knows its distribution function and quantiles.
 
-        A law of one parameter that knows only its density is integrated over the cells of `grid`.
-        Raises `IntractableError` for any other law.
+        With a `grid` over one parameter its masses are spread evenly over each cell, as those of a
+        law on that grid are, so that the two can be compared to less than a cell; a law that knows
+        only its density is integrated over the cells. Raises `IntractableError` for any other law.
         """
 
         def at(x: Float[Any, " n"]) -> Float[Any, "n d"]:
             return np.stack([x if i == axis else 0 * x for i in range(law.dimension)], axis=-1)
 
+        def below(x: Float[Any, " n"]) -> Float[Any, " n"]:
+            return np.asarray(law.cdf(at(x)))[:, axis]
+
+        cells = grid if law.dimension == 1 else None
         try:
             low, high = np.asarray(law.quantile([_NOTHING, 1 - _NOTHING]))[:, axis]
-            law.cdf(at(low[None]))
+            below(low[None])
         except IntractableError:
-            if grid is None or law.dimension > 1:
+            if cells is None:
                 raise
-            cumulative = np.concatenate([[0.0], np.cumsum(law.cell_masses(grid))])
-            edges = grid.edges()
+            cumulative = np.concatenate([[0.0], np.cumsum(law.cell_masses(cells))])
+            edges = cells.edges()
             return cls(lambda x: np.interp(x, edges, cumulative), float(edges[0]), float(edges[-1]))
-        return cls(lambda x: np.asarray(law.cdf(at(x)))[:, axis], float(low), float(high))
+        if cells is None:
+            return cls(below, float(low), float(high))
+        edges = cells.edges()
+        at_edges = below(edges)
+
+        def spread(x: Float[Any, " n"]) -> Float[Any, " n"]:
+            inside = (x >= edges[0]) & (x <= edges[-1])
+            return np.where(inside, np.interp(x, edges, at_edges), below(x))
+
+        return cls(spread, float(low), float(high))
 
     @functools.cached_property
     def places(self) -> Float[Any, " n"]:

@@ -148,12 +148,16 @@ class Law(eqx.Module):
         """Points and weights, which sum to one, that integrate against the law; None for none."""
         return None
 
+    def _evaluated(self) -> Self:
+        """The law as far as its formulas read it: what else it holds must not be compiled in."""
+        return self
+
     def _draw(self, key: PRNGKeyArray, number: int) -> Mapping[str, Any]:
         """`number` independent draws of all `variables`, and what else the model makes of them.
 
         By default the model is run forward.
         """
-        return _run_forward(self, jax.random.split(key, number))
+        return _run_forward(self._evaluated(), jax.random.split(key, number))
 
     @classmethod
     def examples(cls) -> Sequence[Self]:
@@ -193,7 +197,7 @@ class Law(eqx.Module):
         points = self._points("params", params)
         if momentum_buffer is None:
             self._require_density(("params",))
-            return over_points(_log_density_at, points, self)
+            return over_points(_log_density_at, points, self._evaluated())
         if "momentum_buffer" not in self.variables:
             raise ValueError(f"{type(self).__name__} is a law of params alone: no momentum_buffer")
         self._require_density(("params", "momentum_buffer"))
@@ -201,13 +205,13 @@ class Law(eqx.Module):
         xp = jnp if is_traced(points, buffer) else np
         lead = np.broadcast_shapes(points.shape, buffer.shape)
         pair = [xp.broadcast_to(part, lead) for part in (points, buffer)]
-        return over_points(_joint_log_density_at, xp.concatenate(pair, axis=-1), self)
+        return over_points(_joint_log_density_at, xp.concatenate(pair, axis=-1), self._evaluated())
 
     def score(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
         """∇ log p at `params`; leading axes are batch axes."""
         self.ensure_proper()
         self._require_density(("params",))
-        return over_points(_score_at, self._points("params", params), self)
+        return over_points(_score_at, self._points("params", params), self._evaluated())
 
     def mean(self, variable: str = "params") -> Float[Any, " d"]:
         """Mean of one of `variables`; NaN where it does not exist.

@@ -21,8 +21,8 @@ from statsgd.laws import (
     ScalarNoiseLaw,
 )
 from statsgd.laws.grids.grid import Grid, GridWarning
-from statsgd.laws.loss_noise.setting import FlatLoss
 from statsgd.problems import landscape
+from statsgd.problems.flat_loss import FlatLoss
 from studies.atlas_families.family import Cell, Effort, against_chain, register
 
 _STEPS = (0.01, 0.03, 0.1, 0.3, 1.0, 1.6)

@@ -7,7 +7,13 @@ from scipy.stats import norm
 
 from statsgd import SGD, noise
 from statsgd.comparison import Marginal, accuracy
-from statsgd.laws import DiscreteChainLaw, FlooredLossScaledLaw, Gibbs
+from statsgd.laws import (
+    DiscreteChainLaw,
+    FlooredLossScaledLaw,
+    Gibbs,
+    IntractableError,
+    TwoBasinGibbs,
+)
 from statsgd.laws.grids.grid import Grid
 from statsgd.problems import landscapes
 
@@ -71,8 +77,8 @@ def test_marginals_of_laws():
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="points must be at least 2"):
         Marginal.of_points(np.zeros(1))
-    with pytest.raises(ValueError, match="needs a grid over one parameter, or points"):
-        Marginal.of_law(FlooredLossScaledLaw(np.eye(2), 0.5, 1.0))
+    with pytest.raises(IntractableError, match="knows no quantiles"):
+        Marginal.of_law(TwoBasinGibbs(0.5))
 
 
 def test_a_few_points_far_off_hide_nothing():

@@ -3,12 +3,12 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from statsgd.laws.bases.tabulated import TabulatedLaw
 from statsgd.problems import Problem
+from statsgd.problems.flat_loss import FlatLoss
 
 
 class ObjectiveLaw(TabulatedLaw):
@@ -24,8 +24,7 @@ class ObjectiveLaw(TabulatedLaw):
 
     def objective(self, params: Float[Any, " d"]) -> Float[Any, ""]:
         """U(θ) = L + (λ/2)|θ|², for flat params."""
-        loss = self.problem.loss(self.problem.unflatten(params))
-        return loss + 0.5 * self.weight_decay * jnp.sum(params**2)
+        return FlatLoss(self.problem, self.weight_decay)(params)
 
     def origin(self) -> Float[Any, " d"]:
         """The problem's initial params, flat."""

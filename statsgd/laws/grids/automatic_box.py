@@ -11,6 +11,7 @@ from statsgd.dynamics.sgd import SGD
 from statsgd.laws.grids.grid import Grid, at_points
 from statsgd.laws.law import ImproperLawError
 from statsgd.problems import Problem, hessian, minimise
+from statsgd.problems.flat_loss import FlatLoss
 
 type Solve = Callable[[Grid], Float[Any, "..."]]
 
@@ -77,9 +78,7 @@ def box_around_minima(problem: Problem, sgd: SGD) -> tuple[Float[Any, " d"], Flo
     radius = np.maximum(radius, 1e-3 * (1 + np.abs(place)))
     reach = 2 * radius + 3 * (1 + np.abs(place))
     lattice = Grid(place - reach, place + reach, _LATTICE[problem.dimension])
-    others = lattice_minima(
-        lambda x: problem.loss(problem.unflatten(x)) + 0.5 * decay * (x @ x), lattice
-    )
+    others = lattice_minima(FlatLoss(problem, np.float64(decay)), lattice)
     found = np.concatenate([place[None], others])
     return np.min(found, axis=0) - radius, np.max(found, axis=0) + radius
 

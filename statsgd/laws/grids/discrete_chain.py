@@ -18,7 +18,13 @@ from statsgd.dynamics.noise import Minibatch, NoNoise
 from statsgd.dynamics.noise.injected import GaussianNoise, IsotropicNoise
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.grids.automatic_box import automatic_box, box_around_minima
-from statsgd.laws.grids.fokker_planck import require_covariance, sgd_coefficients
+from statsgd.laws.grids.fokker_planck import (
+    SGDCovariance,
+    SGDDrift,
+    anisotropic_drift,
+    double_well_drift,
+    require_covariance,
+)
 from statsgd.laws.grids.grid import Grid, GridWarning, at_points
 from statsgd.laws.grids.grid_law import GridLaw
 from statsgd.laws.grids.markov import Generator
@@ -129,7 +135,7 @@ class DiscreteChainLaw(GridLaw):
             )
         sgd.noise.check(problem)
         noise = _noise_of(problem, sgd)
-        gradient_part, _ = sgd_coefficients(problem, SGD(sgd.learning_rate, sgd.noise))
+        gradient_part = SGDDrift(problem, np.zeros(()))
         settings = sgd.learning_rate, sgd.momentum, sgd.weight_decay
         if grid is None:
             step = _Step(gradient_part, noise, *settings, d)
@@ -148,12 +154,11 @@ class DiscreteChainLaw(GridLaw):
     @classmethod
     def examples(cls) -> Sequence[Self]:
         """A double well, with momentum, and a 2-D quadratic with correlated noise."""
-        stiffness = np.array([1.0, 2.0])
         return (
-            cls(lambda x: x - x**3, [[2.0]], 0.1, Grid(-2.6, 2.6, 200)),
-            cls(lambda x: -2 * x, [[0.25]], 0.1, Grid(-1.2, 1.2, 96), momentum=0.5),
+            cls(double_well_drift, [[2.0]], 0.1, Grid(-2.6, 2.6, 200)),
+            cls(_quadratic_drift, [[0.25]], 0.1, Grid(-1.2, 1.2, 96), momentum=0.5),
             cls(
-                lambda x: -stiffness * x,
+                anisotropic_drift,
                 [[1.0, 0.5], [0.5, 1.0]],
                 0.1,
                 Grid([-1.6, -1.2], [1.6, 1.2], [64, 48]),
@@ -163,7 +168,7 @@ class DiscreteChainLaw(GridLaw):
     @classmethod
     def improper_examples(cls) -> Sequence[Self]:
         """No noise in a double well: each minimum keeps what reaches it."""
-        return (cls(lambda x: x - x**3, [[0.0]], 0.5, Grid(-2.1, 2.1, 21)),)
+        return (cls(double_well_drift, [[0.0]], 0.5, Grid(-2.1, 2.1, 21)),)
 
     def relaxation_rate(self) -> float:
         """−log of the second largest modulus of an eigenvalue of the chain: decay per step."""
@@ -322,7 +327,7 @@ def _probabilities(values: Any) -> Float[Any, " B"]:
 def _noise_of(problem: Problem, sgd: SGD) -> Any:
     """Covariance function or `FiniteNoise` of the noise of `sgd`."""
     if isinstance(sgd.noise, GaussianNoise | IsotropicNoise | NoNoise):
-        return sgd_coefficients(problem, sgd)[1]
+        return SGDCovariance(problem, sgd.noise)
     if isinstance(sgd.noise, Minibatch) and isinstance(problem, EmpiricalRisk):
         return minibatch_noise(problem, sgd.noise)
     raise ValueError(
@@ -347,12 +352,21 @@ def minibatch_noise(problem: EmpiricalRisk, noise: Minibatch) -> FiniteNoise:
         np.add.at(counts[row], list(batch), 1.0)
     ways = math.factorial(s) / np.prod(np.vectorize(math.factorial)(counts.astype(int)), axis=1)
     probabilities = ways / ways.sum()
-    weights = counts / s - 1 / n
+    return FiniteNoise(_BatchDeviations(problem, counts / s - 1 / n), probabilities)
 
-    def values(vector):
+
+class _BatchDeviations(eqx.Module):
+    """What every batch adds to −∇L at flat parameters; `weights` `(batches, N)`."""
+
+    problem: EmpiricalRisk
+    weights: Float[Any, "batches N"]
+
+    def __call__(self, vector: Float[Any, " d"]) -> Float[Any, "batches d"]:
+        problem = self.problem
         params = problem.unflatten(vector)
-        gradients = problem.example_gradients(params, jnp.arange(n))
-        rows = jax.vmap(problem.flatten)(gradients)
-        return -jnp.asarray(weights) @ rows
+        gradients = problem.example_gradients(params, jnp.arange(problem.num_examples))
+        return -jnp.asarray(self.weights) @ jax.vmap(problem.flatten)(gradients)
 
-    return FiniteNoise(values, probabilities)
+
+def _quadratic_drift(x: Float[Any, " 1"]) -> Float[Any, " 1"]:
+    return -2 * x

@@ -4,10 +4,13 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
+import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from statsgd.arguments import positive
+from statsgd.dynamics.noise import GradientNoise
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.grids.automatic_box import automatic_box, box_around_minima
 from statsgd.laws.grids.fokker_planck_operator import fokker_planck_generator
@@ -100,7 +103,8 @@ class FokkerPlanckLaw(GridLaw):
         if not sgd.noise.white:
             raise ValueError(f"noise must be independent from step to step, got {sgd.noise!r}")
         sgd.noise.check(problem)
-        drift, covariance = sgd_coefficients(problem, sgd)
+        drift = SGDDrift(problem, sgd.weight_decay)
+        covariance = SGDCovariance(problem, sgd.noise)
         if grid is None:
             solver = _Solver(drift, covariance, float(sgd.learning_rate), problem.dimension)
             first = box_around_minima(problem, sgd)
@@ -115,11 +119,10 @@ class FokkerPlanckLaw(GridLaw):
     @classmethod
     def examples(cls) -> Sequence[Self]:
         """A double well, and a 2-D quadratic whose noise breaks detailed balance."""
-        stiffness = np.array([1.0, 2.0])
         return (
-            cls(lambda x: x - x**3, [[0.4]], 0.5, Grid(-2.4, 2.4, 1600)),
+            cls(double_well_drift, [[0.4]], 0.5, Grid(-2.4, 2.4, 1600)),
             cls(
-                lambda x: -stiffness * x,
+                anisotropic_drift,
                 [[1.0, 0.5], [0.5, 1.0]],
                 0.1,
                 Grid([-1.5, -1.2], [1.5, 1.2], 160),
@@ -131,8 +134,8 @@ class FokkerPlanckLaw(GridLaw):
         """Noise that vanishes at two minima: each of them keeps what reaches it."""
         return (
             cls(
-                lambda x: x - x**3,
-                lambda x: ((x**2 - 1) ** 2)[:, None],
+                double_well_drift,
+                _no_noise_at_the_minima,
                 0.5,
                 Grid(-2.1, 2.1, 21),
                 reflecting=True,
@@ -195,17 +198,28 @@ class _Solver:
         return self.process(grid).stationary.reshape(grid.cells)
 
 
-def sgd_coefficients(problem: Problem, sgd: SGD) -> tuple[Any, Any]:
-    """−∇L − λθ and C as functions of flat parameters."""
+class SGDDrift(eqx.Module):
+    """−∇L − λθ at flat parameters."""
 
-    def drift(vector):
+    problem: Problem
+    weight_decay: Float[Any, ""]
+
+    def __call__(self, vector: Float[Any, " d"]) -> Float[Any, " d"]:
+        """The drift at one point."""
+        problem = self.problem
         gradient = problem.flatten(problem.gradient(problem.unflatten(vector)))
-        return -gradient - sgd.weight_decay * vector
+        return -gradient - self.weight_decay * vector
 
-    def covariance(vector):
-        return sgd.noise.covariance(problem, problem.unflatten(vector))
 
-    return drift, covariance
+class SGDCovariance(eqx.Module):
+    """C at flat parameters."""
+
+    problem: Problem
+    noise: GradientNoise
+
+    def __call__(self, vector: Float[Any, " d"]) -> Float[Any, "d d"]:
+        """The noise covariance at one point."""
+        return self.noise.covariance(self.problem, self.problem.unflatten(vector))
 
 
 def require_covariance(
@@ -223,3 +237,17 @@ def require_covariance(
                 f"covariance must be {word}, got {matrices[bad][0].tolist()} at {points[bad][0]}"
             )
     return symmetric
+
+
+def double_well_drift(x: Float[Any, " 1"]) -> Float[Any, " 1"]:
+    """That of L = x⁴/4 − x²/2."""
+    return x - x**3
+
+
+def anisotropic_drift(x: Float[Any, " 2"]) -> Float[Any, " 2"]:
+    """That of L = x₀²/2 + x₁²."""
+    return jnp.stack([-x[0], -2 * x[1]])
+
+
+def _no_noise_at_the_minima(x: Float[Any, " 1"]) -> Float[Any, "1 1"]:
+    return ((x**2 - 1) ** 2)[:, None]

@@ -1,8 +1,9 @@
 """Laws known as cell masses on a grid, with the Markov process they are stationary for."""
 
+import copy
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -53,6 +54,12 @@ class GridLaw(Law):
         self.process.require_unique()
         if not np.all(np.isfinite(self.masses)):
             raise ImproperLawError("the stationary equations have no finite solution on this grid")
+
+    def _evaluated(self) -> Self:
+        # The process, which no formula reads, would be compiled in by its identity, and kept.
+        bare = copy.copy(self)
+        object.__setattr__(bare, "process", None)
+        return bare
 
     def probabilities(self) -> Float[Any, "..."]:
         """Mass of every cell of `grid`."""

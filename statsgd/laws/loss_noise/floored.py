@@ -19,13 +19,13 @@ from statsgd.laws.loss_noise.loss_potential import (
     unequal_wells,
 )
 from statsgd.laws.loss_noise.setting import (
-    FlatLoss,
     loss_exponent,
     loss_scaled_noise,
     quadratic_loss,
 )
 from statsgd.precision import formula
 from statsgd.problems import Problem
+from statsgd.problems.flat_loss import FlatLoss
 
 
 @register

@@ -18,7 +18,7 @@ from statsgd.laws.loss_noise.loss_potential import (
     require_tail,
     unequal_wells,
 )
-from statsgd.laws.loss_noise.setting import READINGS, FlatLoss, loss_exponent, loss_scaled_noise
+from statsgd.laws.loss_noise.setting import READINGS, loss_exponent, loss_scaled_noise
 from statsgd.laws.loss_noise.torus import (
     ANGLES,
     TorusPowerOfLossLaw,
@@ -26,6 +26,7 @@ from statsgd.laws.loss_noise.torus import (
     cosine_loss,
 )
 from statsgd.problems import Problem
+from statsgd.problems.flat_loss import FlatLoss
 
 
 @register

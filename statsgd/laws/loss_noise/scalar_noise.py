@@ -17,9 +17,10 @@ from statsgd.laws.loss_noise.loss_potential import (
     half_square,
     require_integrable_at_zero,
 )
-from statsgd.laws.loss_noise.setting import READINGS, FlatLoss, loss_scaled_noise
+from statsgd.laws.loss_noise.setting import READINGS, loss_scaled_noise
 from statsgd.precision import formula
 from statsgd.problems import Problem
+from statsgd.problems.flat_loss import FlatLoss
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 

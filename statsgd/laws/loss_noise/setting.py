@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Float, PyTree
 
@@ -11,19 +10,10 @@ from statsgd.dynamics.noise import LossScaled
 from statsgd.dynamics.sgd import SGD
 from statsgd.precision import over_points
 from statsgd.problems import DENSE_LIMIT, Problem, hessian, minimise
+from statsgd.problems.flat_loss import FlatLoss
 
 #: Power of 1/D(θ) that each reading of a stochastic integral puts into the density.
 READINGS = {"ito": 1.0, "stratonovich": 0.5, "anti_ito": 0.0}
-
-
-class FlatLoss(eqx.Module):
-    """The loss of a problem as a function of flat parameters."""
-
-    problem: Problem
-
-    def __call__(self, vector: Float[Any, " d"]) -> Float[Any, ""]:
-        """L at the pytree that flattens to `vector`."""
-        return self.problem.loss(self.problem.unflatten(vector))
 
 
 class QuadraticLoss(NamedTuple):

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float
 
 from statsgd.dynamics.sgd import SGD
-from statsgd.laws.loss_noise.setting import FlatLoss
 from statsgd.laws.valleys.coordinate import Constant, ValleyCoordinate
 from statsgd.precision import over_points
 from statsgd.problems import Problem
+from statsgd.problems.flat_loss import FlatLoss
 
 _PROBES = 65
 
