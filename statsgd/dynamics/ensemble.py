@@ -72,8 +72,9 @@ def simulate(
       equally likely. With the number of batches in an epoch endpoints are taken at random phases
       of it; with 1 and whole epochs, at epoch ends. Records stop at step `steps − phases + 1`.
     - `allow_unstable`: run settings that are known to diverge.
-    - `block_size`: replicas advanced together, a matter of speed. Where a loss multiplies matrices
-      that the replicas share, the last digits may depend on it.
+    - `block_size`: replicas advanced together, a matter of speed. The last digits may depend on it:
+      some processors round otherwise beside a full vector (all agree for multiples of 16), and so
+      do products with matrices that the replicas share.
     - `devices`: JAX devices over which blocks are shared out; by default the first one.
 
     Under `jax.distributed` every process makes the same call, and replicas are shared out over all

@@ -71,7 +71,7 @@ def sample(
       `jax.distributed` every process makes the same call, and chains are shared out over all of
       them, as replicas are by `simulate`.
     - `block_size`: chains advanced together, a matter of speed: by default up to 64, an equal share
-      a device. Where a law multiplies matrices, the last digits may depend on it.
+      a device. The last digits may depend on it, as in `simulate`.
     - `diagnose`: warn (`MixingWarning`) if R-hat or effective sample sizes say that the chains have
       not mixed; see `statsgd.kernels.mixing` for the whole diagnosis.
 

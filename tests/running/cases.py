@@ -57,8 +57,6 @@ class Case(NamedTuple):
     """Arguments that make a grid of it."""
     long: dict[str, Any]
     """Arguments that make it take some seconds."""
-    resumed: dict[str, Any]
-    """Arguments that may be others when a run goes on."""
 
 
 CASES = {
@@ -67,14 +65,12 @@ CASES = {
         "a stored ensemble",
         {"dynamics": statsgd.grid(SGD, momentum=[0.0, 0.5])},
         {"steps": 60_006, "observe_at": 1000, "keep": None},
-        {"block_size": 4},
     ),
     "draws": Case(
         draws,
         "stored draws",
         {"kernel": MALA(adapt_step_size=False), "grid": {"step_size": [0.1, 0.4]}},
         {"draws": 20_000},
-        {},
     ),
 }
 

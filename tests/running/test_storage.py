@@ -40,7 +40,7 @@ def test_a_store_holds_what_memory_would(tmp_path, case, grid):
     assert stored.attrs == expected.attrs
     with xr.open_datatree(path, engine="zarr", consolidated=False) as opened:
         assert same(opened.drop_nodes("checkpoint"), stored)
-    assert same(case.run(str(path), **(options | case.resumed)), stored)  # finished: only read
+    assert same(case.run(str(path), **options), stored)  # finished: only read
 
 
 class Stop(Exception):
@@ -69,7 +69,7 @@ def test_a_run_cut_off_inside_a_checkpoint_ends_the_same(
         patch.setattr(ZarrStore, where, cut)
         with pytest.raises(error):
             case.run(tmp_path / "store")
-    assert same(case.run(tmp_path / "store", **case.resumed), reference)
+    assert same(case.run(tmp_path / "store"), reference)
 
 
 KILLED = """
