@@ -30,7 +30,6 @@ from statsgd.comparison.model_comparison import (
 )
 from statsgd.comparison.multiplicity import holm
 from statsgd.comparison.permutation import HypothesisTest
-from statsgd.comparison.statistics import energy_distance
 from statsgd.comparison.stein import kernel_stein_discrepancy
 from statsgd.comparison.two_sample import (
     classifier,
@@ -66,7 +65,6 @@ __all__ = [
     "compare_laws",
     "cramer_von_mises",
     "energy",
-    "energy_distance",
     "fit_law",
     "fitted_laws",
     "gap_decomposition",

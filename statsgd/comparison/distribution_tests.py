@@ -7,14 +7,14 @@ import jax
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from scipy.spatial.distance import cdist
 
 from statsgd.arguments import one_of
-from statsgd.comparison import statistics
 from statsgd.comparison.multiplicity import holm
 from statsgd.comparison.reference import Reference
 from statsgd.comparison.samples import Clusters
 from statsgd.comparison.stein import kernel_stein_discrepancy
-from statsgd.comparison.two_sample import TWO_SAMPLE_TESTS
+from statsgd.comparison.two_sample import TWO_SAMPLE_TESTS, energy
 from statsgd.laws import Law
 
 #: Points of each sample that enter a test, whose cost is quadratic.
@@ -28,11 +28,12 @@ def distance(variable: str, samples: Clusters, reference: Reference, seed: int) 
     """The energy distance of one variable, whitened by the law's covariance."""
     whiten = _whitening(reference)
     x, y = _points(samples, reference, whiten)
-    test = statistics.energy_distance(x, y, seed)
+    test = energy(x, y, jax.random.key(seed))
     return {
         "variable": variable,
-        "energy_distance": test.distance,
-        "coefficient": test.coefficient,
+        "energy_distance": test.statistic,
+        # 0 for equal laws, at most 1.
+        "coefficient": test.statistic / (2 * cdist(x, y).mean()),
         "p_value": test.p_value,
         "endpoints": len(x),
         "draws": len(y),

@@ -1,25 +1,14 @@
-"""Comparison statistics on arrays: effect sizes with errors, distances with permutation nulls."""
+"""Means and variances over clusters with their errors, and what intervals are made of."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.spatial.distance import cdist
 from scipy.stats import norm
 from scipy.stats import t as student
 
 from statsgd.estimate import Estimate
 from statsgd.measures import mean_over_clusters
-
-
-class DistanceTest(NamedTuple):
-    """A two-sample distance with its permutation p-value."""
-
-    distance: float
-    """Energy distance 2E|X−Y| − E|X−X'| − E|Y−Y'|, unit of the samples."""
-    coefficient: float
-    """The same divided by 2E|X−Y|: 0 for equal laws, at most 1."""
-    p_value: float
 
 
 def cluster_mean(samples: Float[Any, "n t k"]) -> Estimate:
@@ -55,34 +44,3 @@ def critical_value(confidence: float, clusters: int, comparisons: int) -> float:
 def normal_quantile(tail: float) -> float:
     """The standard normal quantile that is exceeded with probability `tail`."""
     return float(norm.isf(tail))
-
-
-def energy_distance(
-    x: Float[Any, "n d"],
-    y: Float[Any, "m d"],
-    seed: int,
-    permutations: int = 999,
-) -> DistanceTest:
-    """Energy distance between two independent samples, with a permutation p-value.
-
-    The p-value is exact: under equal laws it is at most α with probability at most α.
-    Memory (n + m)². Source: Székely, Rizzo (2013).
-    """
-    pooled = np.concatenate([x, y])
-    distances = cdist(pooled, pooled)
-    n, total = len(x), len(pooled)
-    rng = np.random.default_rng(seed)
-    labels = np.zeros((total, permutations + 1))
-    labels[:n, 0] = 1
-    for column in range(1, permutations + 1):
-        labels[rng.permutation(total)[:n], column] = 1
-    within_x = np.einsum("ip,ip->p", labels, distances @ labels)
-    row_sums = distances.sum(axis=1)
-    touching_x = row_sums @ labels  # pairs with the first index in x
-    between = touching_x - within_x
-    within_y = row_sums.sum() - 2 * between - within_x
-    m = total - n
-    energies = 2 * between / (n * m) - within_x / n**2 - within_y / m**2
-    p_value = (1 + np.sum(energies[1:] >= energies[0] * (1 - 1e-12))) / (permutations + 1)
-    scale = 2 * between[0] / (n * m)
-    return DistanceTest(float(energies[0]), float(energies[0] / scale), float(p_value))

@@ -11,7 +11,6 @@ from statsgd.comparison import (
     calibrate,
     cramer_von_mises,
     energy,
-    energy_distance,
     holm,
     kernel_stein_discrepancy,
     kolmogorov_smirnov,
@@ -41,12 +40,24 @@ def test_statistics_on_the_line_are_those_of_scipy(line):
     np.testing.assert_allclose(kolmogorov_smirnov(x, y, KEY, **few).statistic, expected)
     expected = stats.wasserstein_distance(x[:, 0], y[:, 0])
     np.testing.assert_allclose(sliced_wasserstein(x, y, KEY, **few).statistic, expected)
-    expected = energy_distance(x, y, seed=0, permutations=9).distance
+    expected = stats.energy_distance(x[:, 0], y[:, 0]) ** 2
     np.testing.assert_allclose(energy(x, y, KEY, **few).statistic, expected)
     # SciPy splits tied ranks, so without ties.
     x, y = x + 1e-4 * np.arange(60)[:, None], y + 1.3e-4 * np.arange(47)[:, None]
     expected = stats.cramervonmises_2samp(x[:, 0], y[:, 0]).statistic
     np.testing.assert_allclose(cramer_von_mises(x, y, KEY, **few).statistic, expected)
+
+
+def test_energy_of_two_points():
+    # E|X−Y| with X ∈ {0, 2}, Y = {1, 5}: (1+5+1+3)/4; E|X−X'| = 1, E|Y−Y'| = 2.
+    result = energy(np.array([[0.0], [2.0]]), np.array([[1.0], [5.0]]), KEY)
+    np.testing.assert_allclose(result.statistic, 2 * 2.5 - 1 - 2)
+
+
+def test_energy_sees_a_wrong_scale():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(500, 2)), 1.3 * rng.normal(size=(500, 2))
+    assert energy(x, y, KEY).p_value < 0.01
 
 
 def test_rank_p_values_agree_with_scipy():
