@@ -70,26 +70,26 @@ def compare(
         condition_on_survival=condition_on_survival,
     )
     number = REFERENCE_DRAWS if effects else MAX_POINTS
-    said = references(law_or_draws, tuple(samples), seed, number)
-    for variable, reference in said.items():
+    stated = references(law_or_draws, tuple(samples), seed, number)
+    for variable, reference in stated.items():
         have, want = samples[variable].shape[2], len(reference.mean)
         if have != want:
             raise ValueError(f"the law has {want} parameters, the endpoints have {have}")
-    columns = directions(law_or_draws, said, modes, coordinates)
-    comparisons = 2 * len(said) * sum(d.shape[1] for d in columns.values())
+    columns = directions(law_or_draws, stated, modes, coordinates)
+    comparisons = 2 * len(stated) * sum(d.shape[1] for d in columns.values())
     comparisons += sum(effect.quantities(samples["params"].shape[2]) for effect in effects)
     tables = [
         moment_effects(
             variable, samples[variable], reference, name, along, comparisons, margin, confidence
         )
-        for variable, reference in said.items()
+        for variable, reference in stated.items()
         for name, along in columns.items()
     ]
     law = law_or_draws if isinstance(law_or_draws, Law) else None
     for effect in effects:
-        if "params" not in said:
+        if "params" not in stated:
             raise ValueError("effects are of params, and the draws hold none")
-        reference = said["params"]
+        reference = stated["params"]
         draws = reference.draws if law is not None else reference.independent.values[:, None]
         sides = Sides(samples["params"], draws, law)
         rows = effect.rows(sides, (1 - confidence) / (2 * comparisons))
@@ -97,9 +97,9 @@ def compare(
         tables.append(rows.assign(verdict=verdicts_on(rows, rows.pop("centre"), margin)))
     distances = [
         distance(variable, samples[variable], reference, seed)
-        for variable, reference in said.items()
+        for variable, reference in stated.items()
     ]
-    tested = distribution_tests(samples, said, law_or_draws, tests, seed)
+    tested = distribution_tests(samples, stated, law_or_draws, tests, seed)
     name = type(law_or_draws).__name__ if isinstance(law_or_draws, Law) else "draws"
     settings: dict[str, Any] = {
         "law": law_or_draws.describe() if isinstance(law_or_draws, Law) else "draws",
@@ -112,7 +112,7 @@ def compare(
     if law is None:
         settings["draws"] = "; ".join(
             f"{variable}: {reference.independent.describe()}"
-            for variable, reference in said.items()
+            for variable, reference in stated.items()
         )
     settings |= _survival(endpoints)
     return Comparison(

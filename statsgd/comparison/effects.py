@@ -133,23 +133,23 @@ class BasinProbabilities(Effect):
     def rows(self, sides: Sides, tail: float) -> pd.DataFrame:
         """Probability of each basin."""
         seen = shares_of_basins(sides.measured, self.label, self.basins)
-        said = predicted_shares(sides.law, sides.reference, self.label, self.basins)
+        stated = predicted_shares(sides.law, sides.reference, self.label, self.basins)
         z = normal_quantile(tail)
         number = independent_points(seen, sides.measured)
         centre = (seen.value + z**2 / (2 * number)) / (1 + z**2 / number)
         half = z / (1 + z**2 / number)
         half = half * np.sqrt(seen.value * (1 - seen.value) / number + z**2 / (4 * number**2))
-        half = np.hypot(half, z * said.standard_error)
+        half = np.hypot(half, z * stated.standard_error)
         return pd.DataFrame(
             {
                 "statistic": "basin probability",
                 "index": np.arange(self.basins),
                 "measured": seen.value,
-                "predicted": said.value,
-                "effect": seen.value - said.value,
-                "standard_error": np.hypot(seen.standard_error, said.standard_error),
-                "low": centre - half - said.value,
-                "high": centre + half - said.value,
+                "predicted": stated.value,
+                "effect": seen.value - stated.value,
+                "standard_error": np.hypot(seen.standard_error, stated.standard_error),
+                "low": centre - half - stated.value,
+                "high": centre + half - stated.value,
                 "centre": 0.0,
             }
         )
@@ -194,21 +194,21 @@ class FlatPreference(Effect):
         basins = len(curvatures)
         volumes = np.ones(basins) if self.volumes is None else np.asarray(self.volumes, float)
         seen = shares_of_basins(sides.measured, self.label, basins)
-        said = predicted_shares(sides.law, sides.reference, self.label, basins)
-        assigned = float(said.value.sum())
+        stated = predicted_shares(sides.law, sides.reference, self.label, basins)
+        assigned = float(stated.value.sum())
         if not assigned > 0:
             raise ValueError("label must find a basin for points of the law, got none")
         inside = seen.value * sides.measured.shape[0] * sides.measured.shape[1]
         number = max(float(inside.sum()), 1.0)
         filled = (inside + 0.5) / (inside.sum() + 0.5 * basins)
         slope, spread = preference_slope(filled, curvatures, volumes)
-        predicted, law_spread = preference_slope(said.value / assigned, curvatures, volumes)
+        predicted, law_spread = preference_slope(stated.value / assigned, curvatures, volumes)
         error = _mean_error(sides.measured, self.label, curvatures) / spread
         # All endpoints in one basin do not scatter: an error cannot fall below that of one more.
         floor = np.sqrt(_variance(filled, curvatures) / number) / spread
         error = max(error, floor)
         law_error = 0.0
-        if np.any(said.standard_error > 0):
+        if np.any(stated.standard_error > 0):
             law_error = _mean_error(sides.reference, self.label, curvatures) / law_spread
         z = normal_quantile(tail)
         errors = np.array([np.hypot(error, law_error), error])
@@ -247,19 +247,19 @@ class MeanRatio(Effect):
 
     def rows(self, sides: Sides, tail: float) -> pd.DataFrame:
         """The ratio of each entry."""
-        seen, said = (
+        seen, stated = (
             cluster_mean(at_each_point(self.quantity, clusters, (self.count,)))
             for clusters in (sides.measured, sides.reference)
         )
-        ratio = seen.value / said.value
-        error = np.hypot(seen.standard_error / seen.value, said.standard_error / said.value)
+        ratio = seen.value / stated.value
+        error = np.hypot(seen.standard_error / seen.value, stated.standard_error / stated.value)
         z = normal_quantile(tail)
         return pd.DataFrame(
             {
                 "statistic": self.name,
                 "index": np.arange(self.count),
                 "measured": seen.value,
-                "predicted": said.value,
+                "predicted": stated.value,
                 "effect": ratio,
                 "standard_error": ratio * error,
                 "low": ratio * np.exp(-z * error),

@@ -437,11 +437,11 @@ def _refusals(evidence: Evidence) -> str:
     law = evidence.law
     wrong = np.zeros((3, law.dimension + 1))
     for name in ("log_density", "score", "cdf"):
-        if (said := _accepts(getattr(law, name), wrong)) is not None:
-            return f"{name} of points {wrong.shape} {said}; it must raise ValueError"
+        if (response := _accepts(getattr(law, name), wrong)) is not None:
+            return f"{name} of points {wrong.shape} {response}; it must raise ValueError"
     for name, value in (("mean", "nothing"), ("quantile", 1.5)):
-        if (said := _accepts(getattr(law, name), value)) is not None:
-            return f"{name}({value!r}) {said}; it must raise ValueError"
+        if (response := _accepts(getattr(law, name), value)) is not None:
+            return f"{name}({value!r}) {response}; it must raise ValueError"
     for improper in type(law).improper_examples():
         uses = {"require_proper": improper.require_proper, "model": improper.model}
         point = np.zeros(improper.dimension)

@@ -53,8 +53,8 @@ def applicable(problem: Problem, sgd: SGD) -> pd.DataFrame:
         else:
             reason = f"not tried: {reason}"
         expected = expected_error(name, numbers) if applies else None
-        said = "" if expected is None else str(expected)
-        rows.append({"law": name, "applies": applies, "reason": reason, "expected_error": said})
+        error = "" if expected is None else str(expected)
+        rows.append({"law": name, "applies": applies, "reason": reason, "expected_error": error})
     return pd.DataFrame(rows)
 
 

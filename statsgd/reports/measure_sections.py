@@ -26,9 +26,9 @@ def measure_section(name: str, node: xr.DataTree) -> Section:
         error = finite.std(ddof=1) / np.sqrt(finite.size)
         rows.append((variable, finite.mean(), error, finite.std(ddof=1), finite.size))
         density, edges = np.histogram(finite, _CELLS)
-        said = variable.replace("_", " ")
+        label = variable.replace("_", " ")
         bars = Series("", (edges[1:] + edges[:-1]) / 2, density.astype(float), look="steps")
-        panels.append(Chart(f"{said} over replicas", said, "replicas", (bars,)).panel())
+        panels.append(Chart(f"{label} over replicas", label, "replicas", (bars,)).panel())
     columns = ["quantity", "mean", "standard_error", "standard_deviation", "replicas"]
     table = pd.DataFrame(rows, columns=columns)
     told = [f"{row[0]} is {row[1]:.4g} ± {row[2]:.2g}" for row in rows[:_SHOWN]]

@@ -187,8 +187,8 @@ def charge_change(
         raise ValueError(f"params must have at least two steps, got shape {theta.shape}")
     moved = np.diff(symmetry.charge(theta), axis=1)
     earlier = theta[:, :-1].reshape(-1, theta.shape[2])
-    said = predicted_charge_change(problem, sgd, symmetry, earlier).reshape(moved.shape)
-    return ChargeChange(*(mean_over_runs(x) for x in (moved, said, moved - said)))
+    predicted = predicted_charge_change(problem, sgd, symmetry, earlier).reshape(moved.shape)
+    return ChargeChange(*(mean_over_runs(x) for x in (moved, predicted, moved - predicted)))
 
 
 def noise_sides(

@@ -213,13 +213,13 @@ def gauss_newton(
     A matrix or products as in `curvature_matrix`. Raises `ValueError` for a problem without
     examples, and where the declared loss is not the problem's at `params`.
     """
-    said, true = in_double_precision(
+    stated, true = in_double_precision(
         _both_losses, _sampled(problem), floating(params), output, output_loss
     )
-    if not is_traced(said) and not np.isclose(said, true, rtol=1e-4, atol=1e-8):
+    if not is_traced(stated) and not np.isclose(stated, true, rtol=1e-4, atol=1e-8):
         raise ValueError(
             f"output_loss of output must be the loss of the problem, {true:.6g} at params, got "
-            f"{said:.6g}"
+            f"{stated:.6g}"
         )
     return curvature_matrix(problem, params, gauss_newton_operator(output, output_loss))
 
