@@ -1,6 +1,7 @@
 """Importing statsgd is light and leaves the user's process as it was."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,3 +51,30 @@ def test_imports_point_one_way(room):
     for file in files:
         imported = re.findall(r"^\s*(?:from|import) statsgd\.(\w+)", file.read_text(), re.MULTILINE)
         assert not later & set(imported), file
+
+
+NEW_LAW = """
+from statsgd.laws.law import register
+from statsgd.laws.bases import GaussianLaw
+
+
+@register
+class NewLaw(GaussianLaw):
+    pass
+"""
+
+FINDS_IT = """
+import statsgd
+from statsgd.laws import NewLaw
+assert "NewLaw" in dir(statsgd.laws)
+assert "NewLaw" in statsgd.laws.catalogue()["law"].tolist()
+"""
+
+
+def test_a_new_law_touches_its_own_file_only(tmp_path):
+    package = Path(__file__).parents[1] / "statsgd"
+    shutil.copytree(package, tmp_path / "statsgd", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "statsgd" / "laws" / "minimum" / "new_law.py").write_text(NEW_LAW)
+    command = [sys.executable, "-c", FINDS_IT]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
