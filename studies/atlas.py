@@ -24,7 +24,7 @@ from statsgd.comparison import Accuracy, Claim, Marginal, Quantity, accuracy
 from statsgd.laws import LAWS, ImproperLawError
 from statsgd.provenance import provenance
 from statsgd.reports import Chart, Map, Series, gallery
-from studies.atlas_families import FAMILIES, Cell, Family
+from studies.atlas_families import FAMILIES, AtlasCell, Family
 from studies.atlas_families.family import DivergedError, Effort
 from studies.errata import page as errata
 from studies.outcome import begin
@@ -109,7 +109,7 @@ def evaluate(name: str, replicas: int, cell: Any) -> xr.Dataset:
     shares = {side: np.full(_BINS, np.nan) for side in ("truth", "law")}
     at, status = np.full(_BINS, np.nan), "compared"
     try:
-        compared: Cell = family.cell(Effort(replicas, cell.seed), *numbers)
+        compared: AtlasCell = family.cell(Effort(replicas, cell.seed), *numbers)
     except ImproperLawError:
         status = "improper"
     except DivergedError:
@@ -294,7 +294,7 @@ def _cells(rows: pd.DataFrame) -> xr.DataTree:
     return tree
 
 
-def _shares(cell: Cell) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _shares(cell: AtlasCell) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Densities of truth and law over the middle of both."""
     sides = {"truth": cell.truth, "law": cell.law}
     ends = [_ends(marginal) for marginal in sides.values()]

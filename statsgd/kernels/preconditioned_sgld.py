@@ -11,7 +11,7 @@ from statsgd.arguments import fraction, positive
 from statsgd.kernels.kernel_state import Info, Potential
 from statsgd.kernels.registry import register
 from statsgd.kernels.stochastic_gradient import (
-    Estimate,
+    GradientEstimate,
     StochasticGradientKernel,
     evaluate,
     follow,
@@ -25,7 +25,7 @@ class State(NamedTuple):
     """Position with the estimate there, and what is remembered of gradients."""
 
     position: PyTree
-    estimate: Estimate
+    estimate: GradientEstimate
     square: PyTree
     """V, running mean of the squared gradient."""
     slope: PyTree

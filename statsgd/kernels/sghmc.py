@@ -11,7 +11,7 @@ from statsgd.arguments import is_traced, positive
 from statsgd.kernels.kernel_state import Info, KernelState, Potential
 from statsgd.kernels.registry import register
 from statsgd.kernels.stochastic_gradient import (
-    Estimate,
+    GradientEstimate,
     StochasticGradientKernel,
     follow,
     settle,
@@ -25,7 +25,7 @@ class State(NamedTuple):
 
     position: PyTree
     velocity: PyTree
-    estimate: Estimate
+    estimate: GradientEstimate
     kinetic: Float[Any, ""]
     """½ vᵀP⁻¹v."""
 

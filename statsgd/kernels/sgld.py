@@ -10,7 +10,7 @@ from jaxtyping import Float, PRNGKeyArray, PyTree
 from statsgd.kernels.kernel_state import Info, Potential
 from statsgd.kernels.registry import register
 from statsgd.kernels.stochastic_gradient import (
-    Estimate,
+    GradientEstimate,
     StochasticGradientKernel,
     follow,
     settle,
@@ -23,7 +23,7 @@ class State(NamedTuple):
     """Position with the estimate of potential and gradient there."""
 
     position: PyTree
-    estimate: Estimate
+    estimate: GradientEstimate
 
     @property
     def potential(self) -> Float[Any, ""]:

@@ -12,7 +12,7 @@ from statsgd.kernels import sghmc
 from statsgd.kernels.kernel_state import Info, Potential
 from statsgd.kernels.registry import register
 from statsgd.kernels.sghmc import ThermalKernel, pushed
-from statsgd.kernels.stochastic_gradient import Estimate, follow, settle
+from statsgd.kernels.stochastic_gradient import GradientEstimate, follow, settle
 from statsgd.kernels.tree import squared_norm
 
 
@@ -23,7 +23,7 @@ class State(NamedTuple):
     velocity: PyTree
     thermostat: Float[Any, ""]
     """α, the friction in force (1/time)."""
-    estimate: Estimate
+    estimate: GradientEstimate
     kinetic: Float[Any, ""]
     """½ vᵀP⁻¹v."""
 

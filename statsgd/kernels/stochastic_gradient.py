@@ -33,7 +33,7 @@ class Reference(NamedTuple):
     gradient: PyTree
 
 
-class Estimate(NamedTuple):
+class GradientEstimate(NamedTuple):
     """Potential and gradient at a chain's position, from the minibatch of its step."""
 
     potential: Float[Any, ""]
@@ -79,7 +79,7 @@ def start(
     parameters: Mapping[str, Any],
     order: Any = None,
     snapshot: bool = False,
-) -> Estimate:
+) -> GradientEstimate:
     """The estimate of step 0. The reference is `parameters["at"]`, if there, else the snapshot.
 
     `order` is a key, by default a fixed one.
@@ -91,16 +91,16 @@ def start(
         like = jax.tree.map(lambda a, x: jnp.asarray(a, jnp.result_type(x)), at, position)
         reference = reference_at(like, potential)
     first = jnp.zeros((), jnp.int32)
-    return Estimate(
+    return GradientEstimate(
         *evaluate(position, potential, order, first, reference), first, order, reference
     )
 
 
-def follow(estimate: Estimate, position: PyTree, potential: Potential) -> Estimate:
+def follow(estimate: GradientEstimate, position: PyTree, potential: Potential) -> GradientEstimate:
     """The estimate of the next step, at `position`."""
     step, order, reference = estimate.step + 1, estimate.order, estimate.reference
     value, gradient = evaluate(position, potential, order, step, reference)
-    return Estimate(value, gradient, step, order, reference)
+    return GradientEstimate(value, gradient, step, order, reference)
 
 
 def settle(moved: Any, state: Any, stayed: Any = None) -> tuple[Any, Info]:
@@ -257,7 +257,7 @@ class StochasticGradientKernel(LangevinKernel):
         if reference is not None:
             reference = reference_at(reference.position, potential)
         value, gradient = evaluate(state.position, potential, order, step, reference)
-        return state._replace(estimate=Estimate(value, gradient, step, order, reference))
+        return state._replace(estimate=GradientEstimate(value, gradient, step, order, reference))
 
     @property
     def structure(self) -> tuple:

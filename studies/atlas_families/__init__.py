@@ -9,6 +9,6 @@ from studies.atlas_families import two_wells as two_wells
 from studies.atlas_families import valleys as valleys
 from studies.atlas_families import wells as wells
 from studies.atlas_families import zero_loss_sets as zero_loss_sets
-from studies.atlas_families.family import FAMILIES, Cell, Family
+from studies.atlas_families.family import FAMILIES, AtlasCell, Family
 
-__all__ = ["FAMILIES", "Cell", "Family"]
+__all__ = ["FAMILIES", "AtlasCell", "Family"]

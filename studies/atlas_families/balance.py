@@ -22,7 +22,7 @@ from statsgd.laws.grids.discrete_chain import FiniteNoise
 from statsgd.laws.grids.grid import Grid, GridWarning
 from statsgd.laws.networks import DataMoments
 from statsgd.problems import EmpiricalRisk, diagonal_linear_network, landscape, linear_network
-from studies.atlas_families.family import Cell, Effort, register, simulated
+from studies.atlas_families.family import AtlasCell, Effort, register, simulated
 
 _STABLE = 0.1  # largest step that counts as small, in units of the one where SGD gets unstable
 
@@ -81,14 +81,14 @@ _BALANCED = "the chain's law on a grid, on the balanced set, where it ends up"
     domain="diffusion limit, ηA(f*)b₁ ≪ 1 (from 1 on SGD is unstable), and T < T_c",
     valid=lambda step, ratio: step <= _STABLE and ratio < 1,
 )
-def diagonal_network(effort: Effort, step: float, ratio: float) -> Cell:
+def diagonal_network(effort: Effort, step: float, ratio: float) -> AtlasCell:
     """A(f*) = 2 at f* = 1, so η is half the first number; σ² makes T = η the share of T_c."""
     eta = step / 2
     data = _data(np.sqrt(ratio / eta - 0.25))
     law = DiagonalNetworkLaw.from_sgd(diagonal_linear_network(*data), SGD(eta, noise.Minibatch(1)))
     law.require_proper()
     truth = _balanced_chain(law, 2, 1, data, eta)
-    return Cell(truth, _logarithmic(law, truth))
+    return AtlasCell(truth, _logarithmic(law, truth))
 
 
 @register(
@@ -100,14 +100,14 @@ def diagonal_network(effort: Effort, step: float, ratio: float) -> Cell:
     domain="depth D ≫ 1, and ηA(f*)b₁ = TD/M ≪ 1",
     valid=lambda inverse_depth, step: inverse_depth <= _STABLE and step <= _STABLE,
 )
-def infinite_depth(effort: Effort, inverse_depth: float, step: float) -> Cell:
+def infinite_depth(effort: Effort, inverse_depth: float, step: float) -> AtlasCell:
     """Depth D and width M = D: in the limit only M/(DT) is left of the three."""
     depth = round(1 / inverse_depth)
     data = _data(1.0)
     law = InfiniteDepthNetworkLaw(DataMoments.of_data(*data), 1.0, step)
     law.require_proper()
     truth = _balanced_chain(law, depth + 1, depth, data, step)
-    return Cell(truth, _logarithmic(law, truth))
+    return AtlasCell(truth, _logarithmic(law, truth))
 
 
 def _interpolated() -> tuple[np.ndarray, np.ndarray]:
@@ -126,7 +126,7 @@ def _interpolated() -> tuple[np.ndarray, np.ndarray]:
     domain="diffusion limit, ηA(κ)b₁ ≪ 1 (from 1 on SGD is unstable), and T below its threshold",
     valid=lambda step, decay: step <= _STABLE,
 )
-def interpolation(effort: Effort, step: float, decay: float) -> Cell:
+def interpolation(effort: Effort, step: float, decay: float) -> AtlasCell:
     """κ = 1, so A(κ) = 2. The slope relaxes in 1/(4η) steps; the run lasts forty times that."""
     eta = step / 2
     problem = diagonal_linear_network(*_interpolated())
@@ -139,7 +139,7 @@ def interpolation(effort: Effort, step: float, decay: float) -> Cell:
         problem, sgd, effort, int(np.ceil(10 / eta)),
         coordinate=lambda params: params[:, 0] * params[:, 1], start=start,
     )  # fmt: skip
-    return Cell(truth, Marginal.of_law(law))
+    return AtlasCell(truth, Marginal.of_law(law))
 
 
 def _pair(params):
@@ -190,7 +190,7 @@ def _orbit(width: float) -> RescalingGibbs:
     domain="Langevin dynamics in continuous time: η times the mean curvature, 4E u², ≪ 2",
     valid=lambda step, width: step * float(_orbit(width).covariance()[0, 0]) <= _STABLE * 2,
 )
-def rescaling_gibbs(effort: Effort, step: float, width: float) -> Cell:
+def rescaling_gibbs(effort: Effort, step: float, width: float) -> AtlasCell:
     """h = 4y is the curvature where u = w. Charges relax in 1/(2ηλ) steps; six times that."""
     eta, law = step / 4, _orbit(width)
     law.require_proper()
@@ -201,7 +201,7 @@ def rescaling_gibbs(effort: Effort, step: float, width: float) -> Cell:
         landscape(_pair, np.ones(2)), sgd, effort, int(np.ceil(3 / (eta * decay))),
         start=factor.draw(effort),
     )  # fmt: skip
-    return Cell(truth, factor.marginal())
+    return AtlasCell(truth, factor.marginal())
 
 
 _TARGET = np.array([1.0, 0.6])
@@ -228,7 +228,7 @@ def _log_ratio(params: np.ndarray) -> np.ndarray:
     domain="the noise that of the minimum: ηh ≪ 2 and ησ² ≪ 1",
     valid=lambda step, noise_step: step <= 2 * _STABLE and noise_step <= _STABLE,
 )
-def noise_equilibrium(effort: Effort, step: float, noise_step: float) -> Cell:
+def noise_equilibrium(effort: Effort, step: float, noise_step: float) -> AtlasCell:
     """A point mass. The charge relaxes in about 1/(4η²σ²) steps; the run lasts three times that."""
     start = {"weights": [_TARGET[None], np.ones((1, 1))]}
 
@@ -254,4 +254,4 @@ def noise_equilibrium(effort: Effort, step: float, noise_step: float) -> Cell:
     )  # fmt: skip
     blur = np.random.default_rng(effort.seed).uniform(-0.5, 0.5, ended.points.size)
     truth = Marginal.of_points(ended.points + blur)
-    return Cell(truth, Marginal(lambda x: np.clip(x - at + 0.5, 0, 1), at - 0.5, at + 0.5))
+    return AtlasCell(truth, Marginal(lambda x: np.clip(x - at + 0.5, 0, 1), at - 0.5, at + 0.5))

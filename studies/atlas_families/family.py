@@ -1,7 +1,7 @@
 """What the atlas needs to know of a law: problems it speaks about, and the truth in each cell.
 
-To put a law on the atlas, write a function from dimensionless numbers to a `Cell` and `register`
-it: the map, the page, the overview and the table for machines follow.
+To put a law on the atlas, write a function from dimensionless numbers to an `AtlasCell` and
+`register` it: the map, the page, the overview and the table for machines follow.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from statsgd.laws.grids.grid import Grid, GridWarning, total_variation
 from statsgd.problems import Problem
 
 
-class Cell(NamedTuple):
+class AtlasCell(NamedTuple):
     """The truth and the law at one setting, along one coordinate."""
 
     truth: Marginal
@@ -57,9 +57,9 @@ class Family:
     """Where the truth comes from."""
     axes: Mapping[str, tuple[float, ...]]
     """One or two dimensionless numbers with their values, the leading one first."""
-    cell: Callable[..., Cell]
-    """`(effort, *numbers) -> Cell`; raises `ImproperLawError` where the law does not exist, and
-    `DivergedError` where SGD does not stay anywhere."""
+    cell: Callable[..., AtlasCell]
+    """`(effort, *numbers) -> AtlasCell`; raises `ImproperLawError` where the law does not exist,
+    and `DivergedError` where SGD does not stay anywhere."""
     domain: str
     """Where the law claims to hold, in words."""
     valid: Callable[..., bool]
@@ -73,7 +73,7 @@ FAMILIES: dict[str, Family] = {}
 def register(**description: Any) -> Callable:
     """Make the decorated function the `cell` of a family described by the other fields."""
 
-    def add(cell: Callable[..., Cell]) -> Callable[..., Cell]:
+    def add(cell: Callable[..., AtlasCell]) -> Callable[..., AtlasCell]:
         family = Family(cell=cell, **description)
         FAMILIES[family.law] = family
         return cell
@@ -88,7 +88,7 @@ def against_chain(
     *,
     chain: DiscreteChainLaw | None = None,
     threshold: float | None = None,
-) -> Cell:
+) -> AtlasCell:
     """The exact law of the discrete chain on one parameter against a law, with the gap's parts.
 
     The chain's cells are those on which everything is compared; a law that is not normalised is
@@ -109,7 +109,7 @@ def against_chain(
                 "chain_to_sde": _distance(exact, sde, grid),
                 "sde_to_law": _distance(sde, predicted, grid),
             }
-    return Cell(Marginal.of_law(truth), predicted, threshold, **parts)
+    return AtlasCell(Marginal.of_law(truth), predicted, threshold, **parts)
 
 
 def simulated(

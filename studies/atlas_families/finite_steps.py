@@ -18,7 +18,7 @@ from statsgd.laws import (
 )
 from statsgd.laws.grids.grid import Grid, GridWarning
 from statsgd.problems import landscape, linear_regression
-from studies.atlas_families.family import Cell, Effort, register, simulated
+from studies.atlas_families.family import AtlasCell, Effort, register, simulated
 from studies.atlas_families.loss_scaled import growing_wells, saddle
 
 _SMALL = 0.1  # a number this small counts as far below 1
@@ -36,7 +36,7 @@ _TEMPERATURE = 0.1  # about the height of the barrier between the wells
     domain="cells of at most half the standard deviation of a step",
     valid=lambda cell, step: cell <= 0.5,
 )
-def discrete_chain(effort: Effort, cell: float, step: float) -> Cell:
+def discrete_chain(effort: Effort, cell: float, step: float) -> AtlasCell:
     """What a grid that is too coarse for the steps does to the law."""
     sgd = SGD(step, noise.Isotropic(2 * _TEMPERATURE / step))
     problem = landscape(growing_wells, np.ones(1))
@@ -49,7 +49,7 @@ def discrete_chain(effort: Effort, cell: float, step: float) -> Cell:
     # One in four starts in the sharp well; the slowest rate is about that of the flat one, 1/9.
     start = np.where(np.arange(effort.replicas)[:, None] % 4, -1.0, 1.0)
     truth = simulated(problem, sgd, effort, int(np.ceil(60 / step)), start=start)
-    return Cell(truth, predicted, saddle())
+    return AtlasCell(truth, predicted, saddle())
 
 
 def _spread_curvatures(reach: float) -> Float[Any, " n"]:
@@ -77,7 +77,7 @@ def _skewness(inverse: float, reach: float) -> float:
     domain="many steps: skewness of log|w| ≪ 1",
     valid=lambda inverse, reach: abs(_skewness(inverse, reach)) <= _SMALL,
 )
-def multiplicative_walk(effort: Effort, inverse: float, reach: float) -> Cell:
+def multiplicative_walk(effort: Effort, inverse: float, reach: float) -> AtlasCell:
     """The central limit sets in late where an example nearly annihilates the weight."""
     steps, curvatures = _number_of_steps(inverse), _spread_curvatures(reach)
     law = LogMultiplicativeWalk(curvatures, 1.0, steps)
@@ -96,7 +96,7 @@ def multiplicative_walk(effort: Effort, inverse: float, reach: float) -> Cell:
     truth = Marginal(
         lambda x: np.interp(x, edges, cumulative / cumulative[-1]), edges[0], edges[-1]
     )
-    return Cell(truth, Marginal.of_law(law))
+    return AtlasCell(truth, Marginal.of_law(law))
 
 
 _HESSIAN = np.array([[1.0, 0.3], [0.3, 0.5]])
@@ -127,14 +127,14 @@ class _Wavy(eqx.Module):
     domain="quadratic loss at any learning rate: w²τ/h ≪ 1",
     valid=lambda wave, step: wave <= _SMALL,
 )
-def anisotropic_quadratic(effort: Effort, wave: float, step: float) -> Cell:
+def anisotropic_quadratic(effort: Effort, wave: float, step: float) -> AtlasCell:
     """In units of the temperature τ and of the largest curvature h."""
     problem = landscape(_Wavy(np.asarray(np.sqrt(wave))), np.zeros(2))
     covariance = 2 / step * _NOISE
     steps = int(np.ceil(2 / step))
     law = AnisotropicQuadraticLaw(_HESSIAN, covariance, step, steps)
     sgd = SGD(step, noise.Anisotropic(covariance))
-    return Cell(simulated(problem, sgd, effort, steps), Marginal.of_law(law))
+    return AtlasCell(simulated(problem, sgd, effort, steps), Marginal.of_law(law))
 
 
 @register(
@@ -146,7 +146,7 @@ def anisotropic_quadratic(effort: Effort, wave: float, step: float) -> Cell:
     domain="constant noise at any learning rate: ρ ≪ 1",
     valid=lambda spread, step: spread <= _SMALL,
 )
-def epoch_noise(effort: Effort, spread: float, step: float) -> Cell:
+def epoch_noise(effort: Effort, spread: float, step: float) -> AtlasCell:
     """Gradients that go with curvatures shift the mean, which flat directions feel."""
     number, batches = 100, 10
     signs = np.where(np.arange(number) % 2, 1.0, -1.0)
@@ -160,4 +160,4 @@ def epoch_noise(effort: Effort, spread: float, step: float) -> Cell:
     sgd = SGD(step / batches, noise.Minibatch(number // batches, "reshuffle"))
     law = EpochNoiseGaussian.from_sgd(problem, sgd)
     epochs = max(3, int(np.ceil(5 / step)))
-    return Cell(simulated(problem, sgd, effort, epochs * batches), Marginal.of_law(law))
+    return AtlasCell(simulated(problem, sgd, effort, epochs * batches), Marginal.of_law(law))

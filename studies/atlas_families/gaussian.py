@@ -14,18 +14,18 @@ from statsgd.laws import (
     PhaseSpaceGaussian,
 )
 from statsgd.problems import landscapes, linear_regression
-from studies.atlas_families.family import Cell, Effort, register, simulated
+from studies.atlas_families.family import AtlasCell, Effort, register, simulated
 
 _STEPS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 1.6)
 _MOMENTA = (0.0, 0.5, 0.9)
 
 
-def _quadratic(step: float, momentum: float, law: Any) -> Cell:
+def _quadratic(step: float, momentum: float, law: Any) -> AtlasCell:
     """One parameter of curvature 1 with constant Gaussian noise: the chain is normal."""
     problem = landscapes.quadratic([[1.0]])
     sgd = SGD(step, noise.Isotropic(1.0), momentum)
     chain = HeavyBallGaussian.from_sgd(problem, sgd)
-    return Cell(Marginal.of_law(chain), Marginal.of_law(law.from_sgd(problem, sgd)))
+    return AtlasCell(Marginal.of_law(chain), Marginal.of_law(law.from_sgd(problem, sgd)))
 
 
 _CONTINUOUS = {
@@ -39,24 +39,24 @@ _CONTINUOUS = {
 
 
 @register(law="Gibbs", **_CONTINUOUS)
-def gibbs(effort: Effort, step: float, momentum: float) -> Cell:
+def gibbs(effort: Effort, step: float, momentum: float) -> AtlasCell:
     """The Gibbs law lacks the factor 1/(1 − ηh/(2(1 + β))) of the chain's variance."""
     return _quadratic(step, momentum, Gibbs)
 
 
 @register(law="OrnsteinUhlenbeckLaw", **_CONTINUOUS)
-def ornstein_uhlenbeck(effort: Effort, step: float, momentum: float) -> Cell:
+def ornstein_uhlenbeck(effort: Effort, step: float, momentum: float) -> AtlasCell:
     """First-order SDE, the same factor."""
     return _quadratic(step, momentum, OrnsteinUhlenbeckLaw)
 
 
 @register(law="PhaseSpaceGaussian", **_CONTINUOUS)
-def phase_space(effort: Effort, step: float, momentum: float) -> Cell:
+def phase_space(effort: Effort, step: float, momentum: float) -> AtlasCell:
     """Second-order SDE, the same variance of positions as the first-order one."""
     return _quadratic(step, momentum, PhaseSpaceGaussian)
 
 
-def _regression(step: float, batch_size: float, effort: Effort, law: Any) -> Cell:
+def _regression(step: float, batch_size: float, effort: Effort, law: Any) -> AtlasCell:
     """One parameter, 200 examples with label noise, minibatches with replacement."""
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(200, 1))
@@ -66,7 +66,7 @@ def _regression(step: float, batch_size: float, effort: Effort, law: Any) -> Cel
     predicted = law.from_sgd(problem, sgd)
     predicted.require_proper()
     steps = int(np.ceil(12 / step))
-    return Cell(simulated(problem, sgd, effort, steps), Marginal.of_law(predicted))
+    return AtlasCell(simulated(problem, sgd, effort, steps), Marginal.of_law(predicted))
 
 
 _MINIBATCH = {
@@ -83,7 +83,7 @@ _MINIBATCH = {
     valid=lambda step, batch_size: 4 * step / batch_size <= 0.1,
     **_MINIBATCH,
 )
-def heavy_ball(effort: Effort, step: float, batch_size: float) -> Cell:
+def heavy_ball(effort: Effort, step: float, batch_size: float) -> AtlasCell:
     """Noise frozen at the minimum: too narrow where noise grows away from it."""
     return _regression(step, batch_size, effort, HeavyBallGaussian)
 
@@ -94,6 +94,6 @@ def heavy_ball(effort: Effort, step: float, batch_size: float) -> Cell:
     valid=lambda step, batch_size: step / batch_size <= 0.1,
     **_MINIBATCH,
 )
-def linear_regression_gaussian(effort: Effort, step: float, batch_size: float) -> Cell:
+def linear_regression_gaussian(effort: Effort, step: float, batch_size: float) -> AtlasCell:
     """Exact moments; what is left is that the true marginals have heavier tails."""
     return _regression(step, batch_size, effort, LinearRegressionGaussian)

@@ -23,7 +23,7 @@ from statsgd.laws import (
 from statsgd.laws.grids.grid import Grid, GridWarning
 from statsgd.problems import landscape
 from statsgd.problems.flat_loss import FlatLoss
-from studies.atlas_families.family import Cell, Effort, against_chain, register
+from studies.atlas_families.family import AtlasCell, Effort, against_chain, register
 
 _STEPS = (0.01, 0.03, 0.1, 0.3, 1.0, 1.6)
 _SMALL = 0.1  # a step this small counts as far below 1
@@ -70,7 +70,7 @@ def _box(step: float, strength: float, reach: float, least: float) -> Grid:
     return Grid(-reach, reach, int(np.clip(np.ceil(cells), 400, 8000)))
 
 
-def _against_wells(loss: Any, sgd: SGD, law: Law, box: Grid) -> Cell:
+def _against_wells(loss: Any, sgd: SGD, law: Law, box: Grid) -> AtlasCell:
     problem = landscape(loss, np.array([1.0]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GridWarning)
@@ -92,7 +92,7 @@ _EXACT_FOR_THE_SDE = {
     axes={"ηh": _STEPS, "ησ": (0.3, 1.0, 3.0, 10.0)},
     **_EXACT_FOR_THE_SDE,
 )
-def loss_scaled(effort: Effort, step: float, strength: float) -> Cell:
+def loss_scaled(effort: Effort, step: float, strength: float) -> AtlasCell:
     """On a circle and without zero loss the pure law is proper for every strength."""
     problem = landscape(_circle, np.zeros(1))
     sgd = SGD(step, noise.LossScaled(strength / step))
@@ -113,7 +113,7 @@ _WELLS: dict[str, Any] = {"coordinate": "the parameter; basins on both sides of 
     **_WELLS,
     **_EXACT_FOR_THE_SDE,
 )
-def floored(effort: Effort, step: float, strength: float) -> Cell:
+def floored(effort: Effort, step: float, strength: float) -> AtlasCell:
     """Tails are a power of the parameter: the box leaves out a millionth."""
     sgd = SGD(step, noise.LossScaled(strength / step, _LEAST))
     law = FlooredPowerOfLossLaw(FlatLoss(landscape(growing_wells, np.ones(1))), 1, strength, _LEAST)
@@ -122,7 +122,7 @@ def floored(effort: Effort, step: float, strength: float) -> Cell:
     return _against_wells(growing_wells, sgd, law, _box(step, strength, max(reach, 3.0), _LEAST))
 
 
-def _saturated(step: float, strength: float, loss: Any, floor: float, law: Any) -> Cell:
+def _saturated(step: float, strength: float, loss: Any, floor: float, law: Any) -> AtlasCell:
     sgd = SGD(step, noise.LossScaled(strength / step, floor, _SATURATION))
     # Noise is ησL_sat far out, where the law falls as exp(−x²/(2ησL_sat)).
     reach = 2 + np.sqrt(2 * strength * _SATURATION * -np.log(_MISSED))
@@ -141,7 +141,7 @@ _SATURATED: dict[str, Any] = {"axes": {"ηh": _STEPS, "ησ": (0.5, 1.0, 3.0)}}
     **_WELLS,
     **_EXACT_FOR_THE_SDE,
 )
-def saturated(effort: Effort, step: float, strength: float) -> Cell:
+def saturated(effort: Effort, step: float, strength: float) -> AtlasCell:
     """Noise that is a power of the loss in the wells and constant far out."""
 
     law = SaturatingLossScaledLaw.from_sgd
@@ -155,7 +155,7 @@ def saturated(effort: Effort, step: float, strength: float) -> Cell:
     **_WELLS,
     **_EXACT_FOR_THE_SDE,
 )
-def scalar_noise(effort: Effort, step: float, strength: float) -> Cell:
+def scalar_noise(effort: Effort, step: float, strength: float) -> AtlasCell:
     """Noise with both a floor and saturation, for which there is no named law."""
     law = functools.partial(ScalarNoiseLaw.from_sgd, codimension=None)
     return _saturated(step, strength, growing_wells, _LEAST, law)
@@ -170,7 +170,7 @@ def scalar_noise(effort: Effort, step: float, strength: float) -> Cell:
     domain="the bulk at ηh ≪ 1, for inputs of kurtosis κ = 2, whose noise is decoupled",
     valid=lambda step, kurtosis: step <= _SMALL and kurtosis == 2,
 )
-def outlier(effort: Effort, step: float, kurtosis: float) -> Cell:
+def outlier(effort: Effort, step: float, kurtosis: float) -> AtlasCell:
     """At x² = κ a step is an autoregression with normal noise, at x = 0 nothing moves."""
     law = OutlierPowerLaw(1, step, 1.0, 0.5)
-    return Cell(Marginal.of_normal(0.0, step / (2 - step * kurtosis)), Marginal.of_law(law))
+    return AtlasCell(Marginal.of_normal(0.0, step / (2 - step * kurtosis)), Marginal.of_law(law))

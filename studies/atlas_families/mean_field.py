@@ -8,7 +8,7 @@ from statsgd.kernels import MeanFieldFunctional
 from statsgd.laws import MeanFieldLaw, MeanFieldLimit, QuadraticMeanField
 from statsgd.laws.mean_field import particle_sgd, tanh_features
 from statsgd.problems import landscape
-from studies.atlas_families.family import Cell, Effort, register, simulated
+from studies.atlas_families.family import AtlasCell, Effort, register, simulated
 
 _SMALL = 0.1  # share of the step where the mean of particles gets unstable, and share of one
 _TANH = {
@@ -47,12 +47,12 @@ def _neurons(effort: Effort, law: MeanFieldLaw, step: float) -> Marginal:
     valid=lambda step, number: step <= 2 * _SMALL,
     **_TANH,
 )
-def mean_field(effort: Effort, step: float, number: float) -> Cell:
+def mean_field(effort: Effort, step: float, number: float) -> AtlasCell:
     """The bias of the step alone."""
     law = MeanFieldLaw(_limit(), int(number))
     key = jax.random.key(effort.seed)
     draws = np.asarray(law.draw(key, (-(-effort.replicas // int(number)),)), dtype=np.float64)
-    return Cell(_neurons(effort, law, step), Marginal.of_points(draws.ravel()))
+    return AtlasCell(_neurons(effort, law, step), Marginal.of_points(draws.ravel()))
 
 
 @register(
@@ -63,13 +63,13 @@ def mean_field(effort: Effort, step: float, number: float) -> Cell:
     valid=lambda inverse_number, step: inverse_number <= _SMALL and step <= 2 * _SMALL,
     **_TANH,
 )
-def mean_field_limit(effort: Effort, inverse_number: float, step: float) -> Cell:
+def mean_field_limit(effort: Effort, inverse_number: float, step: float) -> AtlasCell:
     """Neurons of finitely many repel one another less than the limit says."""
     limit = _limit()
     law = MeanFieldLaw(limit, round(1 / inverse_number))
     reach = float(np.max(limit.grid))
     known = Marginal(lambda x: limit.cdf(x[:, None])[:, 0], -reach, reach)
-    return Cell(_neurons(effort, law, step), known)
+    return AtlasCell(_neurons(effort, law, step), known)
 
 
 @register(
@@ -81,7 +81,7 @@ def mean_field_limit(effort: Effort, inverse_number: float, step: float) -> Cell
     domain="exact for the chain at every stable step, η(a + b) < 2",
     valid=lambda step, number: step < 2,
 )
-def quadratic_mean_field(effort: Effort, step: float, number: float) -> Cell:
+def quadratic_mean_field(effort: Effort, step: float, number: float) -> AtlasCell:
     """a = 1, b = 4, y = 2, τ = ½; ten times the relaxation of the cloud and of the mean."""
     eta, count = step / 5, int(number)
     law = QuadraticMeanField.scalar(1, 4, 2, 0.5, count, eta)
@@ -96,6 +96,6 @@ def quadratic_mean_field(effort: Effort, step: float, number: float) -> Cell:
         int(np.ceil(10 / slowest)),
         coordinate=np.ravel,
     )
-    return Cell(
+    return AtlasCell(
         truth, Marginal.of_normal(law.particle_mean().item(), law.particle_covariance().item())
     )

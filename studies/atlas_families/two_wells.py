@@ -20,7 +20,7 @@ from statsgd.laws import (
 from statsgd.laws.grids.grid import Grid, GridWarning
 from statsgd.problems import Problem, landscapes, two_basins
 from statsgd.problems.two_basins import TwoBasinLoss
-from studies.atlas_families.family import Cell, Effort, against_chain, register, simulated
+from studies.atlas_families.family import AtlasCell, Effort, against_chain, register, simulated
 
 _SMALL = 0.1  # a number this small counts as far below 1
 _SHARP = 9.0  # curvature of the sharp well in one dimension
@@ -41,7 +41,7 @@ def _chain(problem: Problem, sgd: SGD, grid: Grid) -> DiscreteChainLaw:
     domain="a step's drift jumps at the kink by far less than its noise: η(ΔL')²/2τ ≪ 1",
     valid=lambda kink, barrier: kink <= _SMALL,
 )
-def kinked_wells(effort: Effort, kink: float, barrier: float) -> Cell:
+def kinked_wells(effort: Effort, kink: float, barrier: float) -> AtlasCell:
     """The kink is felt long before ηh is large: the numbers fix η, and ηh follows."""
     problem = landscapes.kinked_wells(1.0, _SHARP)
     split = 0.5  # (√h_s − √h_f)/(√h_s + √h_f)
@@ -76,7 +76,7 @@ def _weaker_at_zero(params: Float[Any, " 1"]) -> Float[Any, ""]:
     domain="ηh ≪ 1 at the sharp well: exact for the SDE",
     valid=lambda step, barrier: step <= _SMALL,
 )
-def effective_potential(effort: Effort, step: float, barrier: float) -> Cell:
+def effective_potential(effort: Effort, step: float, barrier: float) -> AtlasCell:
     """The well that is reached through weaker noise wins, the more the higher the barrier."""
     problem = landscapes.smooth_wells()
     saddle, height = 0.6585913, 0.0673892  # of Φ, the line integral of L' over the variance
@@ -106,7 +106,7 @@ def _log_ratio(params: Float[Any, "n 2"]) -> Float[Any, " n"]:
     domain="ηh ≪ 1 for h = 200, the largest curvature: the chain overheats the sharp basin",
     valid=lambda step, barrier: step <= _SMALL,
 )
-def two_basin(effort: Effort, step: float, barrier: float) -> Cell:
+def two_basin(effort: Effort, step: float, barrier: float) -> AtlasCell:
     """The law from other draws than those at which the ensemble starts."""
     temperature, eta = 800 / 121 / barrier, step / 200
     problem = two_basins(spread=0.0, num_points=1)
@@ -120,4 +120,4 @@ def two_basin(effort: Effort, step: float, barrier: float) -> Cell:
         problem, sgd, effort, int(np.ceil(2 / eta)), coordinate=_log_ratio, start=start
     )
     drawn = np.asarray(law.draw(other, (effort.replicas,)), np.float64)
-    return Cell(truth, Marginal.of_points(_log_ratio(drawn)), 0.0)
+    return AtlasCell(truth, Marginal.of_points(_log_ratio(drawn)), 0.0)

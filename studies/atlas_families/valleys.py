@@ -20,7 +20,7 @@ from statsgd.laws import (
 )
 from statsgd.laws.valleys import CosineCurvature, two_valley_chain_law
 from statsgd.problems import TwoValleyLandscape, landscape
-from studies.atlas_families.family import Cell, Effort, register, simulated
+from studies.atlas_families.family import AtlasCell, Effort, register, simulated
 
 _SMALL = 0.1  # share of a limit that counts as far below it
 _DRAWN = "a simulated ensemble of SGD, from draws of the law on"
@@ -72,7 +72,7 @@ _STEEPEST = (1 - (1 - np.sqrt(2)) ** 2) * np.exp(np.sqrt(2) - 1)
     domain="adiabatic, κD h'²/(4h³) ≤ 0.05, and ηh < 2 everywhere",
     valid=lambda adiabatic, step: adiabatic <= 0.05 and step < 2,
 )
-def valley(effort: Effort, adiabatic: float, step: float) -> Cell:
+def valley(effort: Effort, adiabatic: float, step: float) -> AtlasCell:
     """The angle relaxes in κ/(ηD) steps; the run lasts three times that."""
     eta = step / math.e
     across = 4 * adiabatic / (_RING_RATIO * _STEEPEST)
@@ -83,7 +83,7 @@ def valley(effort: Effort, adiabatic: float, step: float) -> Cell:
     along = _circular(lambda x: law.log_marginal((x + np.pi) % (2 * np.pi) - np.pi))
     start = _starts(effort, along, lambda x: law.conditional_variance(x)[:, 0])
     steps = int(np.ceil(3 * _RING_RATIO / (eta * across)))
-    return Cell(simulated(problem, sgd, effort, steps, coordinate=_angle, start=start), along)
+    return AtlasCell(simulated(problem, sgd, effort, steps, coordinate=_angle, start=start), along)
 
 
 def _cosine(params):
@@ -108,7 +108,7 @@ _CLOSED = {
     valid=lambda step, temperature: step <= 2 * _SMALL,
     **_CLOSED,
 )
-def valley_entropy(effort: Effort, step: float, temperature: float) -> Cell:
+def valley_entropy(effort: Effort, step: float, temperature: float) -> AtlasCell:
     """Isotropic noise; h = 2 on average. Angles relax in 1/(ητ) steps; three times that."""
     eta, tau = step / _SHARPEST, 2 * temperature
     sgd = SGD(eta, noise.Anisotropic(2 * tau / eta * np.eye(2)))
@@ -118,7 +118,7 @@ def valley_entropy(effort: Effort, step: float, temperature: float) -> Cell:
         landscape(_cosine, np.zeros(2)), sgd, effort, int(np.ceil(3 / (eta * tau))),
         coordinate=_angle, start=start,
     )  # fmt: skip
-    return Cell(truth, law)
+    return AtlasCell(truth, law)
 
 
 class _CurvatureNoise(GaussianNoise):
@@ -143,7 +143,7 @@ class _CurvatureNoise(GaussianNoise):
     valid=lambda step, noise_step: step <= 2 * _SMALL and noise_step <= _SMALL,
     **_CLOSED,
 )
-def valley_sharpness(effort: Effort, step: float, noise_step: float) -> Cell:
+def valley_sharpness(effort: Effort, step: float, noise_step: float) -> AtlasCell:
     """Von Mises of concentration ¾. Angles relax in 2/(η²c) steps; three times that."""
     eta = step / _SHARPEST
     strength = noise_step / eta
@@ -154,7 +154,7 @@ def valley_sharpness(effort: Effort, step: float, noise_step: float) -> Cell:
         landscape(_cosine, np.zeros(2)), SGD(eta, _CurvatureNoise(np.float64(strength))), effort,
         int(np.ceil(6 / (eta * noise_step))), coordinate=_angle, start=start,
     )  # fmt: skip
-    return Cell(truth, law)
+    return AtlasCell(truth, law)
 
 
 def _circle(params):
@@ -171,7 +171,7 @@ def _circle(params):
     domain="small steps: ηεh ≪ 2 everywhere, with ε above the critical ratio 4",
     valid=lambda step, ratio: step <= 2 * _SMALL and ratio > 4,
 )
-def zero_loss_circle(effort: Effort, step: float, ratio: float) -> Cell:
+def zero_loss_circle(effort: Effort, step: float, ratio: float) -> AtlasCell:
     """log L relaxes in a time ε/(ε/4 − 1)² or less; the run lasts three times that."""
     eta = step / (math.e * ratio)
     law = ZeroLossCircleLaw(3, 1.0, ratio, 1.0)
@@ -182,7 +182,7 @@ def zero_loss_circle(effort: Effort, step: float, ratio: float) -> Cell:
         int(np.ceil(3 * ratio / (ratio / 4 - 1) ** 2 / eta)), coordinate=_angle, start=start,
     )  # fmt: skip
     kappa = law.concentration()
-    return Cell(truth, _circular(lambda x: vonmises.logpdf(x, kappa, loc=np.pi)))
+    return AtlasCell(truth, _circular(lambda x: vonmises.logpdf(x, kappa, loc=np.pi)))
 
 
 _PLACE = 5.0  # along the two valleys
@@ -214,7 +214,7 @@ def _ridge_step(step: float, barrier: float) -> float:
     domain="small steps at the ridge, √(ΔLη/Δ_S) ≤ 0.1",
     valid=lambda step, barrier: _ridge_step(step, barrier) <= 0.1,
 )
-def two_valley(effort: Effort, step: float, barrier: float) -> Cell:
+def two_valley(effort: Effort, step: float, barrier: float) -> AtlasCell:
     """Exact for the SDE; the jump of noise at the ridge puts odds of the chain off by O(√η)."""
     law: Any = _two_wells(barrier)
     law.require_proper()
@@ -223,4 +223,4 @@ def two_valley(effort: Effort, step: float, barrier: float) -> Cell:
     edges = np.concatenate([chain.nodes - half, chain.nodes[-1:] + half])
     cumulative = np.concatenate([[0.0], np.cumsum(chain.probability)])
     truth = Marginal(lambda x: np.interp(x, edges, cumulative), edges[0], edges[-1])
-    return Cell(truth, Marginal(lambda x: law.cdf(x[:, None])[:, 0], edges[0], edges[-1]), 0.0)
+    return AtlasCell(truth, Marginal(lambda x: law.cdf(x[:, None])[:, 0], edges[0], edges[-1]), 0.0)

@@ -9,7 +9,7 @@ from statsgd import SGD, noise
 from statsgd.laws import DiscreteChainLaw, FlooredLossScaledLaw, FokkerPlanckLaw
 from statsgd.laws.grids.grid import Grid, GridWarning
 from statsgd.problems import Problem, landscapes
-from studies.atlas_families.family import Cell, Effort, against_chain, register
+from studies.atlas_families.family import AtlasCell, Effort, against_chain, register
 
 _STEPS = (0.003, 0.01, 0.03, 0.1, 0.3)
 _STRENGTHS = (0.1, 0.3, 0.6, 1.0)
@@ -46,7 +46,7 @@ _LOSS_SCALED = {
 
 
 @register(law="FlooredLossScaledLaw", **_LOSS_SCALED)
-def floored(effort: Effort, step: float, strength: float) -> Cell:
+def floored(effort: Effort, step: float, strength: float) -> AtlasCell:
     """Exact for the SDE: all of the error is that of the finite step."""
     problem, sgd = _floored(strength, step)
     law = FlooredLossScaledLaw.from_sgd(problem, sgd)
@@ -54,7 +54,7 @@ def floored(effort: Effort, step: float, strength: float) -> Cell:
 
 
 @register(law="FokkerPlanckLaw", **_LOSS_SCALED)
-def fokker_planck(effort: Effort, step: float, strength: float) -> Cell:
+def fokker_planck(effort: Effort, step: float, strength: float) -> AtlasCell:
     """The SDE solved numerically: the same error, up to that of the grid."""
     problem, sgd = _floored(strength, step)
     chain = _chain(problem, sgd, strength)

@@ -12,7 +12,7 @@ from statsgd.comparison import Marginal
 from statsgd.laws import SaturatingLossScaledLaw, StrataLaw, TorusPowerOfLossLaw
 from statsgd.laws.loss_noise.torus import cosine_loss
 from statsgd.problems import landscape, landscapes
-from studies.atlas_families.family import Cell, Effort, register, simulated
+from studies.atlas_families.family import AtlasCell, Effort, register, simulated
 
 _STEPS = (0.01, 0.03, 0.1, 0.3, 1.0, 1.6)
 _CODIMENSION = 3  # of the points and the segment of zero loss
@@ -67,7 +67,7 @@ def _radial_chain(step: float, strength: float) -> Marginal:
     domain="ηh ≪ 1: exact for the SDE",
     valid=lambda step, strength: step <= 0.1,
 )
-def saturating(effort: Effort, step: float, strength: float) -> Cell:
+def saturating(effort: Effort, step: float, strength: float) -> AtlasCell:
     """Above the critical noise ησ = 4; the mass gathers at the minimum as it is approached."""
     problem = landscapes.quadratic(np.eye(_CODIMENSION))
     sgd = SGD(step, noise.LossScaled(strength / step, saturation=1.0))
@@ -76,7 +76,7 @@ def saturating(effort: Effort, step: float, strength: float) -> Cell:
     of_loss = law.loss_law
     upper = float(np.sqrt(2 * of_loss.quantile(1 - 1e-9)))
     truth = _radial_chain(step, strength)
-    return Cell(truth, Marginal(lambda r: of_loss.cdf(np.maximum(r, 0) ** 2 / 2), 0.0, upper))
+    return AtlasCell(truth, Marginal(lambda r: of_loss.cdf(np.maximum(r, 0) ** 2 / 2), 0.0, upper))
 
 
 def _steps(step: float, strength: float) -> int:
@@ -87,7 +87,7 @@ def _steps(step: float, strength: float) -> int:
 
 def _run(
     effort: Effort, step: float, strength: float, law: Any, loss: Any, saturation: float, read: Any
-) -> Cell:
+) -> AtlasCell:
     """SGD that starts at draws of the law, against other draws; read along a coordinate."""
     law.require_proper()
     key, other = jax.random.split(jax.random.key(effort.seed))
@@ -98,7 +98,7 @@ def _run(
         problem, sgd, effort, _steps(step, strength), coordinate=read, start=np.asarray(start)
     )
     drawn = np.asarray(law.draw(other, (effort.replicas,)), np.float64)
-    return Cell(truth, Marginal.of_points(read(drawn)))
+    return AtlasCell(truth, Marginal.of_points(read(drawn)))
 
 
 _SIMULATED: dict[str, Any] = {
@@ -115,7 +115,7 @@ _SIMULATED: dict[str, Any] = {
     coordinate="the loss",
     **_SIMULATED,
 )
-def torus(effort: Effort, step: float, strength: float) -> Cell:
+def torus(effort: Effort, step: float, strength: float) -> AtlasCell:
     """The pure power law where it is proper, above ησ = 4."""
     law = TorusPowerOfLossLaw(_CODIMENSION, strength)
 
@@ -131,7 +131,7 @@ def torus(effort: Effort, step: float, strength: float) -> Cell:
     coordinate="the parameter along the segment; basins of the segment and of the point",
     **_SIMULATED,
 )
-def strata(effort: Effort, step: float, strength: float) -> Cell:
+def strata(effort: Effort, step: float, strength: float) -> AtlasCell:
     """How much the point holds against the segment."""
     law = StrataLaw(strength)
     cell = _run(
