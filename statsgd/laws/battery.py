@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,18 +18,13 @@ import pandas as pd
 from jaxtyping import Float
 from numpyro.infer.util import log_density as model_log_density
 
-from statsgd.arguments import count
+from statsgd.laws.evidence import DoesNotApply, Evidence
 from statsgd.laws.law import ImproperLawError, IntractableError, Law
 
 _SIGMAS = 4.5  # a few statistics are looked at together
 _METROPOLIS_STEPS = 12
-_POINTS = 12  # draws at which densities are looked at
 _FINE = {1: 20_001, 2: 401}  # nodes an axis of the quadrature
 _REACH = {1: 12.0, 2: 7.0}  # asinh of how many scales out it goes
-
-
-class DoesNotApply(Exception):
-    """A test that has nothing to compare for this law; the message is the reason."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,57 +68,6 @@ class LawCheck:
             elif outcome.passed is None:
                 lines.append(f"  {outcome.test} does not apply: {outcome.words}")
         return "\n".join(lines)
-
-
-class Evidence:
-    """A law with the draws that several tests look at."""
-
-    def __init__(self, law: Law, *, draws: int = 40_000, seed: int = 0):
-        self.law = law
-        self.number = count("draws", draws, at_least=1000)
-        self.seed = count("seed", seed, at_least=0)
-
-    @functools.cached_property
-    def variables(self) -> dict[str, Float[np.ndarray, "n d"]]:
-        """Exact draws of every variable, in float64."""
-        if not self.law.exact_draws:
-            raise DoesNotApply("the law has no exact draws")
-        drawn = self.law.draw_variables(jax.random.key(self.seed), (self.number,))
-        return {name: np.asarray(values, dtype=np.float64) for name, values in drawn.items()}
-
-    @functools.cached_property
-    def scale(self) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
-        """A centre and a width of every parameter: of draws, else of moments, else 0 and 1."""
-        try:
-            low, middle, high = np.quantile(self.variables["params"], [0.25, 0.5, 0.75], axis=0)
-            return middle, np.maximum(high - low, 1e-12)
-        except DoesNotApply:
-            pass
-        try:
-            spread = np.sqrt(np.diagonal(np.asarray(self.law.covariance(), dtype=np.float64)))
-            return np.asarray(self.law.mean(), dtype=np.float64), spread
-        except IntractableError:
-            return np.zeros(self.law.dimension), np.ones(self.law.dimension)
-
-    @functools.cached_property
-    def points(self) -> Float[np.ndarray, "n d"]:
-        """A few points where the law has mass."""
-        try:
-            return self.variables["params"][:_POINTS]
-        except DoesNotApply:
-            middle, width = self.scale
-            rng = np.random.default_rng(self.seed)
-            points = middle + width * rng.normal(size=(8 * _POINTS, self.law.dimension))
-            inside = np.isfinite(np.asarray(self.law.log_density(points)))
-            return points[inside][:_POINTS]
-
-    @functools.cached_property
-    def density(self) -> Any:
-        """log p at `points`."""
-        try:
-            return np.asarray(self.law.log_density(self.points))
-        except (IntractableError, ImproperLawError) as refusal:
-            raise DoesNotApply(f"the law has no density: {refusal}") from None
 
 
 def check(law: Law, *, draws: int = 40_000, seed: int = 0) -> LawCheck:
@@ -422,15 +367,19 @@ def _precisions(evidence: Evidence) -> str:
     double = evidence.density
     if np.asarray(double).dtype != np.float64:
         return f"log_density of concrete points must be in float64, got {double.dtype}"
-    traced = jax.jit(jax.vmap(law.log_density))
-    single = np.asarray(traced(jnp.asarray(points, dtype=jnp.float32)))
+    single, slope = map(np.asarray, _in_single_precision(law._evaluated(), jnp.asarray(points)))
     close = np.isclose(single, double, rtol=2e-3, atol=2e-3)
     if not np.mean(close) > 0.8:  # a few points may sit where float32 cannot tell them from an edge
         worst = float(np.nanmax(np.abs(single - double)))
         return f"log_density traced in float32 is off float64 by up to {worst:.3g}"
-    if not np.all(np.isfinite(jax.vmap(jax.grad(law.log_density))(jnp.asarray(points)))):
+    if not np.all(np.isfinite(slope)):
         return "the gradient of log_density is not finite in float32"
     return ""
+
+
+@eqx.filter_jit
+def _in_single_precision(law: Law, points: Float[Any, "n d"]) -> tuple[Any, Any]:
+    return jax.vmap(law.log_density)(points), jax.vmap(jax.grad(law.log_density))(points)
 
 
 def _refusals(evidence: Evidence) -> str:

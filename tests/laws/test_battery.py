@@ -5,7 +5,8 @@ import functools
 import pytest
 
 from statsgd.laws import LAWS
-from statsgd.laws.battery import TESTS, Evidence, run_test
+from statsgd.laws.battery import TESTS, run_test
+from statsgd.laws.evidence import Evidence
 
 EXAMPLES = [
     # Every law's first example by default, the others with the slow tests.
