@@ -11,7 +11,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Float
 
 from statsgd.arguments import is_traced
-from statsgd.laws.bases.line import LineTable, tabulate
+from statsgd.laws.bases.line import LineTable, find_wells, one_well, tabulate
 from statsgd.laws.loss_noise.setting import READINGS
 from statsgd.laws.valleys.coordinate import Constant, ValleyCoordinate
 from statsgd.precision import over_points
@@ -165,9 +165,10 @@ class AveragedValley(eqx.Module):
         )
 
     def log_mass(self, v: Float[Any, " n"]) -> Float[Any, " n"]:
-        """Log density of v up to a constant, at ascending points symmetric about zero.
+        """Log density of v up to a constant, at ascending points.
 
-        The integral is summed from one to the next.
+        The integral is summed from one to the next, away from its maximum: sums that begin in a
+        tail lose all digits.
         """
         x, stretch = self.coordinate.place(v), self.coordinate.log_stretch(v)
         if not self._integrates:
@@ -175,13 +176,28 @@ class AveragedValley(eqx.Module):
         half = (v[1:] - v[:-1]) / 2
         inside = v[:-1, None] + half[:, None] * (1 + _NODES)
         rates = self._rate_in_v(inside.ravel()).reshape(inside.shape)
-        integral = jnp.concatenate([jnp.zeros(1), jnp.cumsum(half * (rates @ _WEIGHTS))])
-        return integral - integral[len(v) // 2] - jax.vmap(self.log_prefactor)(x) + stretch
+        rises, cell = half * (rates @ _WEIGHTS), jnp.arange(len(half))
+        sums = jnp.concatenate([jnp.zeros(1), jnp.cumsum(rises)])
+        top = jnp.argmax(sums - jax.vmap(self.log_prefactor)(x) + stretch)
+        above = jnp.cumsum(jnp.where(cell >= top, rises, 0))
+        below = jnp.cumsum(jnp.where(cell < top, rises, 0)[::-1])[::-1]
+        integral = jnp.pad(above, (1, 0)) - jnp.pad(below, (0, 1)) + self._integral(x[top])
+        return integral - jax.vmap(self.log_prefactor)(x) + stretch
 
-    def table(self) -> LineTable:
-        """The density of v. Its normaliser is that of exp(log_shape)."""
+    def log_mass_at(self, v: Float[Any, " n"]) -> Float[Any, " n"]:
+        """The same, up to its quadrature, at any points: each by an integral of its own."""
+
+        def at(place: Any) -> Any:
+            x = self.coordinate.place(place)
+            return self.log_shape(x) + self.coordinate.log_stretch(place)
+
+        return jax.lax.map(at, v, batch_size=512)
+
+    def table(self, number: int) -> LineTable:
+        """The density of v on `number` knots. Its normaliser is that of exp(log_shape)."""
         reach = self.coordinate.reach
-        return tabulate(self.log_mass, jnp.zeros(()), jnp.asarray(reach), -reach, reach)
+        wells = find_wells(self.log_mass_at, 0.0, reach, -reach, reach)
+        return tabulate(self.log_mass, wells, -reach, reach, number)
 
     def limits(self, x: Float[Any, " n"]) -> Float[Any, "3"]:
         """max ηh/s over `x`, where it is, and the power with which p falls at the ends of a line.
@@ -200,9 +216,9 @@ class AveragedValley(eqx.Module):
         return jnp.stack([excess, x[sharpest], tail])
 
 
-def tabulated(valley: AveragedValley) -> tuple[LineTable, Float[Any, "3"]]:
+def tabulated(valley: AveragedValley, number: int) -> tuple[LineTable, Float[Any, "3"]]:
     """The table along the valley, and its `limits`."""
-    table = valley.table()
+    table = valley.table(number)
     return table, valley.limits(valley.coordinate.place(table.points))
 
 
@@ -216,7 +232,8 @@ def across_table(widths: Float[Any, " n"], masses: Float[Any, " n"]) -> LineTabl
         return jax.lax.map(log_density, y, batch_size=64)
 
     reach = 12 * jnp.max(jnp.where(masses > 1e-16, widths, 0))
-    return tabulate(log_mass, jnp.zeros(()), 1 / jnp.sum(masses / widths), -reach, reach)
+    width = 1 / jnp.sum(masses / widths)
+    return tabulate(log_mass, one_well(jnp.zeros(()), width), -reach, reach)
 
 
 def along_valley(function: Callable, valley: AveragedValley, x: Any) -> Any:
