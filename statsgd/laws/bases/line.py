@@ -213,7 +213,8 @@ def find_wells(
     widths = (high - low) * 2.0 ** -jnp.arange(500)
     fall = jnp.stack(
         [
-            top - log_density(jnp.clip(centers + side * widths[:, None], low, high).ravel()).reshape(
+            top
+            - log_density(jnp.clip(centers + side * widths[:, None], low, high).ravel()).reshape(
                 -1, _WELLS
             )
             for side in (-1, 1)
@@ -221,7 +222,9 @@ def find_wells(
     )
     narrow = jnp.cumprod((jnp.max(fall, axis=0) <= 1)[::-1], axis=0)
     found = widths[jnp.clip(len(widths) - jnp.sum(narrow, axis=0), 0, len(widths) - 1)]
-    safe = jnp.where(exists, jnp.stack([centers, found]), jnp.stack([centers[0], found[0]])[:, None])
+    safe = jnp.where(
+        exists, jnp.stack([centers, found]), jnp.stack([centers[0], found[0]])[:, None]
+    )
     wells = Wells(safe[0], safe[1], exists.astype(safe.dtype))
     return jax.lax.stop_gradient(wells)
 

@@ -129,6 +129,4 @@ def _table(law: SlopeLaw, number: int) -> LineTable:
     sides = jnp.minimum(law.log_mass(center - reach), law.log_mass(center + reach))
     drop = law.log_mass(center) - sides
     scale = reach[jnp.argmax(jnp.where(drop < 1, reach, 0))]
-    return tabulate(
-        law.log_mass, one_well(center, scale), center - left, center + right, number
-    )
+    return tabulate(law.log_mass, one_well(center, scale), center - left, center + right, number)

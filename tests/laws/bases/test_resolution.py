@@ -61,9 +61,9 @@ def integrals(log_density, breaks, low, high):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", IntegrationWarning)
             parts = [
-                quad(
-                    lambda x: function(x) * np.exp(log_density(x)), *pair, epsabs=0, epsrel=1e-12
-                )[0]
+                quad(lambda x: function(x) * np.exp(log_density(x)), *pair, epsabs=0, epsrel=1e-12)[
+                    0
+                ]
                 for pair in zip(ends[:-1], ends[1:], strict=True)
             ]
         return sum(parts)
