@@ -62,6 +62,10 @@ class IntractableError(ValueError):
     """The law knows this quantity neither in closed form nor by quadrature: draw from it."""
 
 
+class UnresolvedWarning(UserWarning):
+    """A number is off by more than it should be: a grid is too coarse, or its box too small."""
+
+
 class Law(eqx.Module):
     """A stationary law of SGD over flat parameters `(d,)`; the module states the contract.
 

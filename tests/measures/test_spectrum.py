@@ -15,6 +15,7 @@ from statsgd.measures import (
     trace_of_square,
 )
 from statsgd.measures.curvature import traces
+from statsgd.problems.landscapes import quadratic
 from tests.measures.problem_cases import PARAMS, network
 
 _rng = np.random.default_rng(0)
@@ -74,6 +75,19 @@ def test_log_determinant_leaves_out_the_nullspace():
     found = log_determinant(PROBLEM, ORIGIN, samples=400)
     assert abs(found.value - expected) < 4 * found.standard_error
     assert abs(found.nullity - 8) < 4 * found.nullity_standard_error < 1
+
+
+@pytest.mark.parametrize("decades", [4, 6, 8])
+def test_error_of_the_log_determinant_holds_the_bias(decades):
+    # Determinant one. Deeper quadrature comes nearer; the error says how near.
+    spectrum = np.logspace(-decades / 2, decades / 2, 400)
+    problem = quadratic(np.diag(spectrum))
+    shallow = log_determinant(problem, np.zeros(400), samples=64, depth=64)
+    deep = log_determinant(problem, np.zeros(400), samples=64, depth=128)
+    for found in (shallow, deep):
+        assert abs(found.value) < 2 * found.standard_error
+        assert found.standard_error < {4: 30, 6: 160, 8: 330}[decades]
+    assert abs(deep.value) < abs(shallow.value) < {4: 10, 6: 160, 8: 540}[decades]
 
 
 def test_log_determinant_at_a_saddle():

@@ -1,5 +1,6 @@
 """One density on the line, tabulated: normaliser, quadrature, distribution function and inverse."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,34 +11,73 @@ import numpy as np
 from jaxtyping import Float
 
 from statsgd.arguments import is_traced
+from statsgd.laws.law import IntractableError, UnresolvedWarning
 from statsgd.precision import in_double_precision, over_points
 
-POINTS = 8193
-_SIMPSON = np.where(np.arange(POINTS) % 2 == 1, 4.0, 2.0) / 3
-_SIMPSON[[0, -1]] = 1 / 3
+#: Numbers of knots: the second where the first does not resolve the density.
+LADDER = (8193, 65537)
+_RESOLVED = 1e-6
+_WARNED = 1e-3
+_REFUSED = 0.1
+_WELLS = 8
+_LOOKED_AT = 32
+_RISE = 45.0
+
+
+class Wells(eqx.Module):
+    """Places about which a density is resolved at every distance, each with a width of its own."""
+
+    centers: Float[Any, " k"]
+    widths: Float[Any, " k"]
+    shares: Float[Any, " k"]
+    """One, or zero where there is no well."""
+
+    def coordinate(self, s: Any) -> Any:
+        """t = Σ asinh((s − c)/w)."""
+        return jnp.sum(self.shares * jnp.arcsinh(self._from(s)), axis=-1)
+
+    def slope(self, s: Any) -> Any:
+        """dt/ds."""
+        return jnp.sum(self.shares / (self.widths * jnp.sqrt(1 + self._from(s) ** 2)), axis=-1)
+
+    def place(self, t: Any, guess: Any, low: Any, high: Any) -> Any:
+        """s at t, by Newton's method from a guess between `low` and `high`."""
+        if self.centers.shape == (1,):
+            return self.centers[0] + self.widths[0] * jnp.sinh(t)
+        for _ in range(6):
+            guess = jnp.clip(guess - (self.coordinate(guess) - t) / self.slope(guess), low, high)
+        return guess
+
+    def _from(self, s: Any) -> Any:
+        # A well that is none, at zero, must not overflow.
+        return (s[..., None] - self.centers) / self.widths
 
 
 class LineTable(eqx.Module):
-    """A density of s on the grid s = center + scale sinh t, uniform in t: fine near the mode.
+    """A density of s on a grid that is uniform in t = Σ asinh((s − c)/w): fine in every well.
 
     Sums over the grid are Simpson's rule, which for smooth densities that decay at both ends is far
     more accurate than its order. Between knots the distribution function is the cubic with the
     density as its slope.
     """
 
-    center: Float[Any, ""]
-    scale: Float[Any, ""]
+    wells: Wells
     knots: Float[Any, " n"]
     """t, uniform."""
+    points: Float[Any, " n"]
+    """s at the knots."""
     density: Float[Any, " n"]
     """With respect to t; it integrates to one."""
     cumulative: Float[Any, " n"]
     log_normalizer: Float[Any, ""]
+    error_estimate: Float[Any, ""]
+    """Relative error of the normaliser, and error of probabilities, by quadrature: what the rule on
+    every second knot changes, cell by cell. Means are then off by at most this times the range."""
 
     @property
-    def points(self) -> Float[Any, " n"]:
-        """s at the knots."""
-        return in_double_precision(_place, self, self.knots)
+    def center(self) -> Float[Any, ""]:
+        """s in the first well."""
+        return self.wells.centers[0]
 
     @property
     def weights(self) -> Float[Any, " n"]:
@@ -53,22 +93,58 @@ class LineTable(eqx.Module):
         return _at_each(_quantile, probability, self)
 
 
+def nowhere() -> LineTable:
+    """The table of a law that is improper: NaN."""
+    nothing, number = np.full(LADDER[0], np.nan), np.float64(np.nan)
+    wells = Wells(*[np.full(1, np.nan)] * 3)
+    return LineTable(wells, nothing, nothing, nothing, nothing, number, number)
+
+
+def resolved(tabulated: Callable[..., Any], *arguments: Any, table: Callable[[Any], Any]) -> Any:
+    """`tabulated(*arguments, number)` with as many knots as it takes, in double precision.
+
+    `table` finds the table in what it returns. Warns with `UnresolvedWarning` where an error above
+    10⁻³ is left. Traced, the first number of knots has to do.
+    """
+    for number in LADDER:
+        found = in_double_precision(tabulated, *arguments, number)
+        error = table(found).error_estimate
+        if is_traced(error) or not error > _RESOLVED:
+            return found
+    if error > _WARNED:
+        warnings.warn(
+            f"the density is not resolved: its normaliser and probabilities are off by about "
+            f"{float(error):.2g} on {number} knots",
+            UnresolvedWarning,
+            stacklevel=4,
+        )
+    return found
+
+
+def require_resolved(table: LineTable) -> LineTable:
+    """`table`; `IntractableError` where its errors are above a tenth."""
+    if not is_traced(table) and table.error_estimate > _REFUSED:
+        raise IntractableError(
+            f"quadrature does not resolve the density: normaliser and probabilities are off by "
+            f"{float(table.error_estimate):.2g} on {len(table.knots)} knots"
+        )
+    return table
+
+
 def tabulate(
     log_mass: Callable[[Float[Any, " n"]], Float[Any, " n"]],
-    center: Any,
-    scale: Any,
+    wells: Wells,
     low: Any,
     high: Any,
+    number: int = LADDER[0],
 ) -> LineTable:
-    """The table of exp(log_mass) from `low` to `high`, in JAX; `scale` is a width at `center`."""
-    center, scale = jnp.asarray(center, float), jnp.asarray(scale, float)
-    ends = [jnp.arcsinh((end - center) / scale) for end in (low, high)]
-    knots = jnp.linspace(ends[0], ends[1], POINTS)
-    step = (ends[1] - ends[0]) / (POINTS - 1)
-    log_density = log_mass(center + scale * jnp.sinh(knots)) + jnp.log(scale * jnp.cosh(knots))
+    """The table of exp(log_mass) from `low` to `high` on `number` knots, in JAX."""
+    points, knots = _grid(wells, jnp.asarray(low, float), jnp.asarray(high, float), number)
+    step = (knots[-1] - knots[0]) / (number - 1)
+    log_density = log_mass(points) - jnp.log(wells.slope(points))
     top = jnp.max(log_density)
     density = jnp.exp(log_density - top)
-    total = jnp.sum(density * jnp.asarray(_SIMPSON, density.dtype)) * step
+    total = jnp.sum(density * jnp.asarray(_simpson(number), density.dtype)) * step
     density = density / total
     # The cubic through four neighbours: ∫ = h (−f₋ + 13 f₀ + 13 f₁ − f₂)/24 over the middle cell,
     # and h (9 f₀ + 19 f₁ − 5 f₂ + f₃)/24 over one at an end.
@@ -79,9 +155,101 @@ def tabulate(
     )
     masses = jnp.clip(step * jnp.concatenate([first, inner, last]) / 24, 0, None)
     cumulative = jnp.concatenate([jnp.zeros(1, masses.dtype), jnp.cumsum(masses)])
+    # Simpson's rules with step h and 2h differ by h/3 of the fourth difference of f. The four
+    # places at which the wide cells may start are averaged, so that no kink hides between knots.
+    error = step / 12 * jnp.sum(jnp.abs(jnp.diff(f, 4)))
     return LineTable(
-        center, scale, knots, density, cumulative / cumulative[-1], top + jnp.log(total)
+        wells, knots, points, density, cumulative / cumulative[-1], top + jnp.log(total), error
     )
+
+
+def one_well(center: Any, width: Any) -> Wells:
+    """A single place to resolve: the grid is s = center + width sinh t."""
+    center, width = (jnp.asarray(value, float)[None] for value in (center, width))
+    return Wells(center, width, jnp.ones_like(center))
+
+
+def find_wells(
+    log_density: Callable[[Float[Any, " n"]], Float[Any, " n"]],
+    center: Any,
+    width: Any,
+    low: Any,
+    high: Any,
+) -> Wells:
+    """The highest maxima of a log density, at most eight, and how far off it falls by one, in JAX.
+
+    They are looked for on the grid of one well at `center`. Maxima less than one apart in height,
+    with no dip of one between them, count as one.
+    """
+    low, high = jnp.asarray(low, float), jnp.asarray(high, float)
+    grid = _grid(one_well(center, width), low, high, LADDER[0])[0]
+    heights = jnp.nan_to_num(log_density(grid), nan=-jnp.inf, posinf=-jnp.inf)
+    padded = jnp.pad(heights, 1, constant_values=-jnp.inf)
+    peak = (heights >= padded[:-2]) & (heights > padded[2:])
+
+    def take(left: Any, _: Any) -> tuple[Any, tuple[Any, Any]]:
+        best = jnp.argmax(jnp.where(left, heights, -jnp.inf))
+        dips = jnp.cumsum(heights < heights[best] - 1)
+        return left & (dips != dips[best]), (best, left[best])
+
+    _, (best, exists) = jax.lax.scan(take, peak, length=_LOOKED_AT)
+    begin, end = grid[jnp.maximum(best - 1, 0)], grid[jnp.minimum(best + 1, len(grid) - 1)]
+
+    def zoom(ends: Any, _: Any) -> tuple[Any, None]:
+        inside = jnp.linspace(*ends, 17)
+        values = log_density(inside.ravel()).reshape(inside.shape)
+        there = jnp.nanargmax(values, axis=0)
+        columns = jnp.arange(_LOOKED_AT)
+        near = (jnp.clip(there + by, 0, 16) for by in (-1, 1))
+        return tuple(inside[row, columns] for row in near), None
+
+    (begin, end), _ = jax.lax.scan(zoom, (begin, end), length=10)
+    centers = (begin + end) / 2
+    # Narrow wells show their height only now.
+    reached = jnp.where(exists, log_density(centers), -jnp.inf)
+    top, chosen = jax.lax.top_k(jnp.nan_to_num(reached, nan=-jnp.inf), _WELLS)
+    centers, exists = centers[chosen], (top > top[0] - _RISE).at[0].set(True)
+    # Tails that fall as a low power reach out to e³⁰⁰ widths.
+    widths = (high - low) * 2.0 ** -jnp.arange(500)
+    fall = jnp.stack(
+        [
+            top
+            - log_density(jnp.clip(centers + side * widths[:, None], low, high).ravel()).reshape(
+                -1, _WELLS
+            )
+            for side in (-1, 1)
+        ]
+    )
+    narrow = jnp.cumprod((jnp.max(fall, axis=0) <= 1)[::-1], axis=0)
+    found = widths[jnp.clip(len(widths) - jnp.sum(narrow, axis=0), 0, len(widths) - 1)]
+    safe = jnp.where(
+        exists, jnp.stack([centers, found]), jnp.stack([centers[0], found[0]])[:, None]
+    )
+    wells = Wells(safe[0], safe[1], exists.astype(safe.dtype))
+    return jax.lax.stop_gradient(wells)
+
+
+def _grid(wells: Wells, low: Any, high: Any, number: int) -> tuple[Any, Any]:
+    """Points from `low` to `high` whose coordinate is uniform, and the coordinate."""
+    first, last = wells.coordinate(low), wells.coordinate(high)
+    knots = jnp.linspace(first, last, number)
+    if wells.centers.shape == (1,):
+        return wells.place(knots, knots, low, high), knots
+    # Uniform about each well, so that between neighbours no term of the sum rises by much.
+    ends = [jnp.arcsinh((end - wells.centers) / wells.widths) for end in (low, high)]
+    turns = wells.centers + wells.widths * jnp.sinh(jnp.linspace(*ends, 2049))
+    known = jnp.sort(jnp.clip(turns.ravel(), low, high))
+    at = wells.coordinate(known)
+    cell = jnp.clip(jnp.searchsorted(at, knots), 1, len(known) - 1)
+    guess = jnp.interp(knots, at, known)
+    points = wells.place(knots, guess, known[cell - 1], known[cell])
+    return points.at[0].set(low).at[-1].set(high), knots
+
+
+def _simpson(number: int) -> Float[np.ndarray, " n"]:
+    weights = np.where(np.arange(number) % 2 == 1, 4.0, 2.0) / 3
+    weights[[0, -1]] = 1 / 3
+    return weights
 
 
 def _step(table: LineTable) -> Any:
@@ -89,12 +257,8 @@ def _step(table: LineTable) -> Any:
     return (table.knots[-1] - table.knots[0]) / (len(table.knots) - 1)
 
 
-def _place(table: LineTable, t: Any) -> Any:
-    return table.center + table.scale * jnp.sinh(t)
-
-
 def _weights(table: LineTable) -> Any:
-    weights = table.density * jnp.asarray(_SIMPSON, table.density.dtype)
+    weights = table.density * jnp.asarray(_simpson(len(table.knots)), table.density.dtype)
     return weights / jnp.sum(weights)
 
 
@@ -111,7 +275,7 @@ def _typed(table: LineTable, like: Any) -> LineTable:
 
 def _distribution(s: Any, table: LineTable) -> Any:
     table = _typed(table, s)
-    return _cubic(table, jnp.arcsinh((s - table.center) / table.scale))[0]
+    return _cubic(table, table.wells.coordinate(s))[0]
 
 
 def _quantile(probability: Any, table: LineTable) -> Any:
@@ -122,7 +286,11 @@ def _quantile(probability: Any, table: LineTable) -> Any:
         value, slope = _cubic(table, t)
         move = jnp.where(slope > 1e-12, (value - probability) / jnp.maximum(slope, 1e-12), 0)
         t = t - jnp.clip(move, -step, step)
-    return _place(table, t)
+    start = table.knots[0]
+    cell = jnp.clip(jnp.floor((t - start) / step).astype(int), 0, len(table.knots) - 2)
+    low, high = table.points[cell], table.points[cell + 1]
+    guess = low + (high - low) * ((t - start) / step - cell)
+    return table.wells.place(t, jnp.clip(guess, low, high), low, high)
 
 
 def _cubic(table: LineTable, t: Any) -> tuple[Any, Any]:

@@ -4,12 +4,11 @@ import abc
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Float
 
-from statsgd.laws.bases.line import POINTS, LineTable, tabulate
+from statsgd.laws.bases.line import LineTable, nowhere, one_well, resolved, tabulate
 from statsgd.laws.bases.potential import density_model
 from statsgd.laws.law import ImproperLawError, Law
 from statsgd.precision import in_double_precision
@@ -31,6 +30,11 @@ class SlopeLaw(Law):
     def dimension(self) -> int:
         """One."""
         return 1
+
+    @property
+    def error_estimate(self) -> Float[Any, ""]:
+        """See `LineTable.error_estimate`."""
+        return self.table.error_estimate
 
     @abc.abstractmethod
     def slope_at(self, coordinate: Any) -> Any:
@@ -104,9 +108,8 @@ class SlopeLaw(Law):
         try:
             self.ensure_proper()
         except ImproperLawError:
-            nothing, number = np.full(POINTS, np.nan), np.float64(np.nan)
-            return LineTable(number, number, nothing, nothing, nothing, number)
-        return in_double_precision(_table, self)
+            return nowhere()
+        return resolved(_table, self, table=lambda found: found)
 
 
 def _distribution(params: Float[Any, "..."], law: SlopeLaw) -> Float[Any, "..."]:
@@ -116,7 +119,7 @@ def _distribution(params: Float[Any, "..."], law: SlopeLaw) -> Float[Any, "..."]
     return jnp.where(inside, law.table.cdf(coordinate), (params >= high).astype(params.dtype))
 
 
-def _table(law: SlopeLaw) -> LineTable:
+def _table(law: SlopeLaw, number: int) -> LineTable:
     center, left, right = law.reach()
     half = 60.0
     for _ in range(3):
@@ -126,4 +129,4 @@ def _table(law: SlopeLaw) -> LineTable:
     sides = jnp.minimum(law.log_mass(center - reach), law.log_mass(center + reach))
     drop = law.log_mass(center) - sides
     scale = reach[jnp.argmax(jnp.where(drop < 1, reach, 0))]
-    return tabulate(law.log_mass, center, scale, center - left, center + right)
+    return tabulate(law.log_mass, one_well(center, scale), center - left, center + right, number)

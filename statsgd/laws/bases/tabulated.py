@@ -12,10 +12,10 @@ from jaxtyping import Float, PRNGKeyArray
 
 from statsgd.arguments import finite_array, is_traced
 from statsgd.laws.bases.growth import radial_growth, slow_directions
-from statsgd.laws.bases.line import LineTable, tabulate
+from statsgd.laws.bases.line import LineTable, find_wells, require_resolved, resolved, tabulate
 from statsgd.laws.bases.potential import PotentialLaw
 from statsgd.laws.law import ImproperLawError
-from statsgd.precision import in_double_precision, over_points
+from statsgd.precision import over_points
 
 type Potential = Callable[[Float[Any, " n"]], Float[Any, " n"]]
 
@@ -64,6 +64,11 @@ class TabulatedLaw(PotentialLaw):
         return self.table is not None
 
     @property
+    def error_estimate(self) -> Float[Any, ""]:
+        """See `LineTable.error_estimate`; NaN where there is no quadrature."""
+        return np.asarray(np.nan) if self.table is None else self.table.error_estimate
+
+    @property
     def constraint(self) -> dist.constraints.Constraint:
         """The box, where there is one."""
         if self.bounds is None:
@@ -103,8 +108,13 @@ class TabulatedLaw(PotentialLaw):
             support = Support(low, high, (low + high) / 2, (high - low) / 2)
         else:
             return
-        table = in_double_precision(table_of, self._bare(), support)
-        self.support, self.table = support, table
+        self._fill(support)
+
+    def _fill(self, support: Support) -> None:
+        self.support, self.table = support, self._tabulated(support)
+
+    def _tabulated(self, support: Support) -> LineTable:
+        return resolved(table_of, self._bare(), support, table=lambda found: found)
 
     def _bare(self) -> Self:
         """The law without what is derived: the same to the compiler whenever it is asked."""
@@ -132,15 +142,15 @@ class TabulatedLaw(PotentialLaw):
 
     def _line(self, what: str) -> LineTable:
         if self.table is not None:
-            return self.table
+            return require_resolved(self.table)
         if self.dimension != 1 or is_traced(self):
             self._cannot_say(what)
         # Not tabulated when it was made, or for the reason that this raises.
         support = find_support(self._on_line, self.bounds)
-        return in_double_precision(table_of, self._bare(), support)
+        return require_resolved(self._tabulated(support))
 
     def _log_normalizer(self) -> Any:
-        return 0.0 if self.table is None else self.table.log_normalizer
+        return 0.0 if self.table is None else require_resolved(self.table).log_normalizer
 
     def _quadrature(self) -> tuple[Float[Any, "n d"], Float[Any, " n"]] | None:
         if self.dimension != 1:
@@ -170,14 +180,14 @@ def _potential_at(params: Float[Any, " d"], law: PotentialLaw) -> Float[Any, ""]
     return law.potential(params)
 
 
-def table_of(law: PotentialLaw, support: Support) -> LineTable:
+def table_of(law: PotentialLaw, support: Support, number: int) -> LineTable:
     """exp(−U) tabulated on its support."""
 
     def log_mass(x: Float[Any, " n"]) -> Float[Any, " n"]:
         return -jax.lax.map(law.potential, x[:, None], batch_size=1024)
 
     low, high, mode, width = support
-    return tabulate(log_mass, mode, width, low, high)
+    return tabulate(log_mass, find_wells(log_mass, mode, width, low, high), low, high, number)
 
 
 def check_bounds(bounds: Any, dimension: int) -> Any:

@@ -10,11 +10,10 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from statsgd.arguments import count, is_traced, positive
-from statsgd.laws.bases.line import LineTable
-from statsgd.laws.bases.tabulated import Support, TabulatedLaw, find_support, table_of
+from statsgd.laws.bases.line import LineTable, require_resolved
+from statsgd.laws.bases.tabulated import Support, TabulatedLaw, find_support
 from statsgd.laws.law import ImproperLawError
 from statsgd.laws.loss_noise.setting import READINGS, loss_exponent
-from statsgd.precision import in_double_precision
 
 #: Exponent at zero loss below which quadrature takes the density for a bounded one.
 _BOUNDED = 1e-6
@@ -92,13 +91,12 @@ class LossPotentialLaw(TabulatedLaw):
             past = self.potentials((support.mode + 1.25 * (ends - support.mode))[:, None])
             if singular or not np.all(np.isfinite(past)):
                 return
-        table = in_double_precision(table_of, self._bare(), support)
-        self.support, self.table = support, table
+        self._fill(support)
 
     def _line(self, what: str) -> LineTable:
         if self.table is None:
             self._cannot_say(what)
-        return self.table
+        return require_resolved(self.table)
 
     def starting_points(
         self, key: PRNGKeyArray, number: int

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from scipy.special import logsumexp
 
 from statsgd.arguments import count, finite_array, is_traced, positive
-from statsgd.laws.bases.line import LineTable, tabulate
+from statsgd.laws.bases.line import LineTable, one_well, tabulate
 from statsgd.laws.bases.potential import density_model
 from statsgd.laws.grids.grid import Grid
 from statsgd.laws.law import ImproperLawError, Law, register
@@ -261,14 +261,14 @@ def _plane(half: float) -> Grid:
 
 
 def _even_table(spread: Any, half: Any) -> LineTable:
-    return tabulate(jnp.zeros_like, jnp.zeros_like(spread), spread, -half, half)
+    return tabulate(jnp.zeros_like, one_well(jnp.zeros_like(spread), spread), -half, half)
 
 
 def _table(energy: _Energy, spread: Any, half: Any) -> LineTable:
     def log_mass(x: Float[Any, " g"]) -> Float[Any, " g"]:
         return -jax.vmap(energy)(x[:, None])
 
-    return tabulate(log_mass, jnp.zeros_like(spread), spread, -half, half)
+    return tabulate(log_mass, one_well(jnp.zeros_like(spread), spread), -half, half)
 
 
 class TanhFeatures(eqx.Module):

@@ -11,12 +11,13 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Float
 
 from statsgd.arguments import is_traced
-from statsgd.laws.bases.line import LineTable, tabulate
+from statsgd.laws.bases.line import LineTable, find_wells, one_well, tabulate
 from statsgd.laws.loss_noise.setting import READINGS
 from statsgd.laws.valleys.coordinate import Constant, ValleyCoordinate
 from statsgd.precision import over_points
 
 _PANELS = 32
+_CELLS = 8192
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(6)
 
 
@@ -164,24 +165,23 @@ class AveragedValley(eqx.Module):
             self.coordinate.log_stretch(v)
         )
 
-    def log_mass(self, v: Float[Any, " n"]) -> Float[Any, " n"]:
-        """Log density of v up to a constant, at ascending points symmetric about zero.
-
-        The integral is summed from one to the next.
-        """
+    def log_mass(self, v: Float[Any, " n"], integral: "RateIntegral") -> Float[Any, " n"]:
+        """Log density of v up to a constant."""
         x, stretch = self.coordinate.place(v), self.coordinate.log_stretch(v)
         if not self._integrates:
             return jax.vmap(self.log_shape)(x) + stretch
-        half = (v[1:] - v[:-1]) / 2
-        inside = v[:-1, None] + half[:, None] * (1 + _NODES)
-        rates = self._rate_in_v(inside.ravel()).reshape(inside.shape)
-        integral = jnp.concatenate([jnp.zeros(1), jnp.cumsum(half * (rates @ _WEIGHTS))])
-        return integral - integral[len(v) // 2] - jax.vmap(self.log_prefactor)(x) + stretch
+        return integral(v) - jax.vmap(self.log_prefactor)(x) + stretch
 
-    def table(self) -> LineTable:
-        """The density of v. Its normaliser is that of exp(log_shape)."""
+    def table(self, number: int) -> LineTable:
+        """The density of v on `number` knots. Its normaliser is that of exp(log_shape)."""
         reach = self.coordinate.reach
-        return tabulate(self.log_mass, jnp.zeros(()), jnp.asarray(reach), -reach, reach)
+        integral = RateIntegral.of(self) if self._integrates else None
+
+        def log_mass(v: Float[Any, " n"]) -> Float[Any, " n"]:
+            return self.log_mass(v, integral)
+
+        wells = find_wells(log_mass, 0.0, reach, -reach, reach)
+        return tabulate(log_mass, wells, -reach, reach, number)
 
     def limits(self, x: Float[Any, " n"]) -> Float[Any, "3"]:
         """max ηh/s over `x`, where it is, and the power with which p falls at the ends of a line.
@@ -200,9 +200,44 @@ class AveragedValley(eqx.Module):
         return jnp.stack([excess, x[sharpest], tail])
 
 
-def tabulated(valley: AveragedValley) -> tuple[LineTable, Float[Any, "3"]]:
+class RateIntegral(eqx.Module):
+    """∫ rate dv from v = 0: by cells, and from the end of a cell to where it is asked for."""
+
+    valley: AveragedValley
+    knots: Float[Any, " n"]
+    sums: Float[Any, " n"]
+
+    @classmethod
+    def of(cls, valley: AveragedValley) -> "RateIntegral":
+        """Summed away from the place where it is largest: from a tail it would lose all digits."""
+        knots = jnp.linspace(-1, 1, _CELLS + 1) * valley.coordinate.reach
+        rises = _gauss(valley, knots[:-1], knots[1:])
+        cell, top = jnp.arange(_CELLS), _CELLS // 2
+        for _ in range(3):
+            above = jnp.cumsum(jnp.where(cell >= top, rises, 0))
+            below = jnp.cumsum(jnp.where(cell < top, rises, 0)[::-1])[::-1]
+            sums = jnp.pad(above, (1, 0)) - jnp.pad(below, (0, 1))
+            top = jnp.nanargmax(sums)
+        offset = valley._integral(valley.coordinate.place(knots[top])) - sums[top]
+        return cls(valley, knots, sums + offset)
+
+    def __call__(self, v: Float[Any, " n"]) -> Float[Any, " n"]:
+        """At any points."""
+        place = (v - self.knots[0]) / (self.knots[-1] - self.knots[0]) * _CELLS
+        near = jnp.clip(jnp.round(place).astype(int), 0, _CELLS)
+        return self.sums[near] + _gauss(self.valley, self.knots[near], v)
+
+
+def _gauss(valley: AveragedValley, start: Any, end: Any) -> Any:
+    half = (end - start) / 2
+    inside = start[:, None] + half[:, None] * (1 + jnp.asarray(_NODES, half.dtype))
+    rates = valley._rate_in_v(inside.ravel()).reshape(inside.shape)
+    return half * (rates @ jnp.asarray(_WEIGHTS, half.dtype))
+
+
+def tabulated(valley: AveragedValley, number: int) -> tuple[LineTable, Float[Any, "3"]]:
     """The table along the valley, and its `limits`."""
-    table = valley.table()
+    table = valley.table(number)
     return table, valley.limits(valley.coordinate.place(table.points))
 
 
@@ -216,7 +251,8 @@ def across_table(widths: Float[Any, " n"], masses: Float[Any, " n"]) -> LineTabl
         return jax.lax.map(log_density, y, batch_size=64)
 
     reach = 12 * jnp.max(jnp.where(masses > 1e-16, widths, 0))
-    return tabulate(log_mass, jnp.zeros(()), 1 / jnp.sum(masses / widths), -reach, reach)
+    width = 1 / jnp.sum(masses / widths)
+    return tabulate(log_mass, one_well(jnp.zeros(()), width), -reach, reach)
 
 
 def along_valley(function: Callable, valley: AveragedValley, x: Any) -> Any:

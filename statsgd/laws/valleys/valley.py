@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from statsgd.arguments import fraction, is_traced, non_negative, one_of, positive, real
 from statsgd.dynamics.sgd import SGD
-from statsgd.laws.bases.line import LineTable
+from statsgd.laws.bases.line import LineTable, require_resolved, resolved
 from statsgd.laws.bases.potential import density_model
 from statsgd.laws.law import ImproperLawError, Law, register
 from statsgd.laws.loss_noise.setting import READINGS
@@ -36,6 +36,7 @@ from statsgd.precision import formula, in_double_precision
 from statsgd.problems import Problem
 
 _ACROSS = 16  # nodes of Gauss–Hermite rules
+_MIXED = 2048  # normal laws in the marginal across
 _ADIABATIC = 0.05  # relative error of the averaging above which to warn
 _OCCUPIED = 1e-8  # share of the largest weight below which a place has no mass
 
@@ -129,7 +130,7 @@ class ValleyLaw(Law):
                 "second_order needs constant diffusion, one transverse direction and "
                 "learning_rate = 0: add the finite-step shift to its expectations"
             )
-        self.table, self.limits = in_double_precision(tabulated, self.valley)
+        self.table, self.limits = resolved(tabulated, self.valley, table=lambda found: found[0])
         self.adiabaticity = in_double_precision(_largest_adiabaticity, self.valley, self.table)
 
     @classmethod
@@ -239,6 +240,11 @@ class ValleyLaw(Law):
         )
 
     @property
+    def error_estimate(self) -> Float[Any, ""]:
+        """See `LineTable.error_estimate`, of the marginal along the valley."""
+        return self.table.error_estimate
+
+    @property
     def dimension(self) -> int:
         """1 + m."""
         return 1 + self.valley.transverse
@@ -267,6 +273,7 @@ class ValleyLaw(Law):
                 "valley marginal not normalisable: its integral is not finite (curvature and "
                 "diffusion must be positive and finite on the support)"
             )
+        require_resolved(self.table)
         parameter, order = self.adiabatic_parameter(), 2 if self.valley.second_order else 1
         if parameter**order > _ADIABATIC:
             warnings.warn(
@@ -360,11 +367,12 @@ class ValleyLaw(Law):
 
     def _across_tables(self) -> list[LineTable]:
         """The marginal laws of y_i."""
-        # Every fourth point will do for a smooth mixture; an end stands for half an interval.
-        masses = np.array(self.table.density[::4])
+        # Few points will do for a smooth mixture; an end stands for half an interval.
+        every = (len(self.table.knots) - 1) // _MIXED
+        masses = np.array(self.table.density[::every])
         masses[[0, -1]] /= 2
         kept = masses > 0
-        x = self.valley.coordinate.place(self.table.points)[::4]
+        x = self.valley.coordinate.place(self.table.points)[::every]
         widths = np.sqrt(self.conditional_variance(np.where(kept, x, x[np.argmax(masses)])))
         shares = masses / masses.sum()
         return [in_double_precision(across_table, width, shares) for width in widths.T]

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from scipy.integrate import quad
 from scipy.stats import norm, t, truncnorm
 
-from statsgd.laws.bases.line import tabulate
+from statsgd.laws.bases.line import one_well, tabulate
 from statsgd.precision import in_double_precision
 from tests.compilation import compilations
 
@@ -64,9 +64,13 @@ CASES = {
 }
 
 
+def tabulated(log_mass, center, width, low, high):
+    return tabulate(log_mass, one_well(center, width), low, high)
+
+
 def table_of(name):
     log_mass, place, _, _ = CASES[name]
-    return in_double_precision(tabulate, log_mass, *place)
+    return in_double_precision(tabulated, log_mass, *place)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -104,7 +108,7 @@ def test_traced_and_concrete_agree(name):
 def test_derivative_by_a_parameter_of_the_density():
     # d log Z/dσ of exp(−x²/(2σ²)) is 1/σ.
     def log_normalizer(width):
-        return tabulate(lambda x: -0.5 * (x / width) ** 2, 0.0, 1.0, -9.0, 9.0).log_normalizer
+        return tabulated(lambda x: -0.5 * (x / width) ** 2, 0.0, 1.0, -9.0, 9.0).log_normalizer
 
     assert_allclose(jax.grad(log_normalizer)(0.8), 1 / 0.8, rtol=1e-5)
 
@@ -112,7 +116,7 @@ def test_derivative_by_a_parameter_of_the_density():
 def test_second_calls_compile_nothing():
     for count in (None, 0):
         with compilations() as lowered:
-            table = in_double_precision(tabulate, normal, 0.3, 2.0, -19.7, 20.3)
+            table = in_double_precision(tabulated, normal, 0.3, 2.0, -19.7, 20.3)
             for number in (3, 7):
                 table.cdf(np.linspace(0, 1, number))
                 table.quantile(np.linspace(0.1, 0.9, number))

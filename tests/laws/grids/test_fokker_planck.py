@@ -612,6 +612,36 @@ def test_kinetic_equation_with_noise_in_one_coordinate():
     assert 1.5 < errors[0] / errors[1] < 2.5
 
 
+def underdamped_gap(temperature, friction, number=36, width=0.35):
+    """Of dx = v, dv = x − x³ − γv + √(2γT) dW, by Hermite functions of x and v."""
+    lower = np.diag(np.sqrt(np.arange(1, number + 8)), 1)
+    x, slope = (lower + lower.T) / np.sqrt(2) * width, (lower - lower.T) / np.sqrt(2) / width
+    root = np.sqrt(temperature)
+    force = (x @ x @ x - x) / (2 * root)
+    transport = (root * slope + force)[:number, :number]
+    raise_v = np.diag(np.sqrt(np.arange(1, number)), -1)
+    flow = np.kron(raise_v, transport) - np.kron(raise_v.T, transport.T)
+    damping = friction * np.kron(np.diag(np.arange(number)), np.eye(number))
+    return np.sort(np.linalg.eigvals(damping + flow).real)[1]
+
+
+def test_spectral_gap_states_its_error_where_the_scheme_is_of_first_order():
+    exact = underdamped_gap(0.1, 0.5)
+    assert exact == pytest.approx(underdamped_gap(0.1, 0.5, 30, 0.4), rel=1e-6)
+    for cells in (80, 160):
+        with pytest.warns(GridWarning, match="the law is off"):
+            law = FokkerPlanckLaw(
+                lambda s: jnp.array([s[1], s[0] - s[0] ** 3 - s[1] / 2]),
+                np.diag([0.0, 0.1]),
+                1.0,
+                Grid([-2.2, -2.0], [2.2, 2.0], cells),
+            )
+        with pytest.warns(GridWarning, match="the spectral gap .* is off by about"):
+            gap = law.spectral_gap()
+        stated = law.spectral_gap_error()
+        assert 0.5 * stated < abs(gap - exact) < 2 * stated
+
+
 # --- from problems --------------------------------------------------------------------------
 
 

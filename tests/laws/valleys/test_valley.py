@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.integrate import quad
 from scipy.stats import t as student_t
 
 import statsgd
@@ -366,3 +367,75 @@ def test_upper_bounds_of_the_learning_rate():
     assert bounds.edge_of_stability == 1.0
     assert bounds.smallest == pytest.approx(0.5)
     assert max_stable_learning_rate([2.0], 0.5).smallest == pytest.approx(1.5)
+
+
+def varying(value):
+    """The same diffusion, given as a function."""
+    return lambda x: value + 0 * x
+
+
+def widening(x):
+    return 1 + x**2
+
+
+def rising(x):
+    return 0.001 * x**2
+
+
+def test_diffusion_as_a_function_is_the_same_law():
+    # κ = 4: p ∝ h^(−2) exp(−κL₀/D_y).
+    def density(x):
+        return np.exp(-0.4 * x**2) / (1 + x**2) ** 2
+
+    normalizer = 2 * quad(density, 0, 30)[0]
+    variance = 2 * quad(lambda x: x**2 * density(x), 0, 30)[0] / normalizer
+    assert variance == pytest.approx(0.34310, abs=6e-6)
+    x = np.array([-2.0, 0.0, 1.0])
+    for across, along in ((0.01, 0.0025), (varying(0.01), varying(0.0025))):
+        law = ValleyLaw(widening, across, along, floor=rising, support="line")
+        assert law.covariance()[0, 0] == pytest.approx(variance, rel=1e-9)
+        np.testing.assert_allclose(law.log_marginal(x), np.log(density(x) / normalizer), atol=1e-9)
+        assert law.error_estimate < 1e-9
+
+
+def test_second_order_on_a_line_with_a_rising_floor():
+    # Drift and diffusion of the second order for h = 1 + x², written out, with q = h'/h.
+    across, kappa = 0.01, 4.0
+
+    def rate(x):
+        h, q = 1 + x**2, 2 * x / (1 + x**2)
+        bend = 2 * (1 - x**2) / (1 + x**2) ** 2
+        diffusion = across / kappa + across**2 * (1 - 2 / kappa) * q**2 / (4 * h)
+        of_y = (1 - 2 / kappa) * q * bend / 4 + q**3 / 8 - (q * bend - q**3) / (4 * kappa)
+        drift = -0.002 * x - across * q / 2 + across**2 * of_y / h
+        return drift + across * 0.002 * x * q**2 / (4 * h), diffusion
+
+    def density(x):
+        exponent = quad(lambda u: rate(u)[0] / rate(u)[1], 0, x)[0]
+        return np.exp(exponent) / rate(x)[1]
+
+    normalizer = quad(density, 0, 12)[0]
+    variance = quad(lambda x: x**2 * density(x), 0, 12)[0] / normalizer
+    assert variance == pytest.approx(0.344793, abs=6e-7)
+    law = ValleyLaw(
+        widening, across, across / kappa, floor=rising, support="line", second_order=True
+    )
+    assert law.covariance()[0, 0] == pytest.approx(variance, rel=1e-7)
+
+
+@pytest.mark.parametrize("diffusion", [1e-4, 1e-5, 1e-8])
+@pytest.mark.parametrize("kind", [lambda value: value, varying], ids=["number", "function"])
+def test_little_diffusion_on_a_line(diffusion, kind):
+    # p ∝ exp(−x²/(2D)) h^(−1/2), in units of √D.
+    def density(u):
+        return np.exp(-(u**2) / 2) / np.sqrt(1 + 0.1 * np.cos(np.sqrt(diffusion) * u))
+
+    variance = quad(lambda u: u**2 * density(u), -12, 12)[0] / quad(density, -12, 12)[0]
+    across = kind(diffusion)
+    law = ValleyLaw(
+        lambda x: 1 + 0.1 * jnp.cos(x), across, across, floor=lambda x: x**2 / 2, support="line"
+    )
+    assert law.covariance()[0, 0] / diffusion == pytest.approx(variance, rel=1e-9)
+    median, above = law.quantile(np.array([0.5, 0.8413447460685429]))[:, 0] / np.sqrt(diffusion)
+    assert abs(median) < 1e-7
+    assert above == pytest.approx(1, abs=2e-5)
