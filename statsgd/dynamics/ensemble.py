@@ -96,6 +96,8 @@ def simulate(
     - `run`: `loss` at the end, `steps` taken, `diverged`, and `diverged_at`, the first step whose
       result was not finite (−1 if none). Such a replica is frozen at its last finite state.
 
+    Variables have the names of the leaves of the params, written as in addresses of web pages where
+    a data tree cannot hold them (`statsgd.problems.parameters.variable_name`): "a/b" is "a%2Fb".
     For a grid every group has the axes of the grid as leading dims. Provenance is in the
     attributes. Ctrl-C raises `Interrupted`, a `KeyboardInterrupt` whose `result` is the tree as it
     stands: `endpoints` after the steps that `run` counts, records up to there. With a store the

@@ -83,7 +83,9 @@ def sample(
 
     **Returns** a `DataTree` in ArviZ's schema: `posterior` (dims `chain`, `draw`, …) with every
     site of the law's model, and, from a kernel, `sample_stats` with `lp`, `acceptance_rate`,
-    `step_size`, `diverging` and what else the kernel reports.
+    `step_size`, `diverging` and what else the kernel reports. A site "scope/x" is the variable
+    "scope%2Fx" there: names are written as in addresses of web pages where a data tree cannot hold
+    them, as `simulate` does.
 
     Ctrl-C after warm-up raises `Interrupted`, a `KeyboardInterrupt` whose `result` is the tree of
     the draws so far. With a store they are there, and the same call goes on from them.

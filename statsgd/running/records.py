@@ -54,6 +54,15 @@ class Layout:
         variables = self.variables(tree, recorded=labels is not None)
         return xr.Dataset(variables, coords=coords, attrs=self.order(variables))
 
+    def require_names(self, group: str, template: PyTree) -> None:
+        """Raise `ValueError` where a variable would have the name of a dim or of an axis."""
+        names = leaf_names(template)
+        pairs = zip(names, jax.tree.leaves(template), strict=True)
+        own = [f"{name}_dim_{i}" for name, leaf in pairs for i in range(len(leaf.shape))]
+        clash = sorted(set(names) & {*self.dims, self.record, *own})
+        if clash:
+            raise ValueError(f"{group} must not hold the name {clash[0]!r}, which is that of a dim")
+
     def order(self, names: Iterable[str]) -> dict[str, list[str]]:
         """The attributes of a group of variables with these names."""
         return {ORDER: self.parameters} if list(names) == self.parameters else {}

@@ -9,6 +9,7 @@ import xarray as xr
 
 from statsgd.description import describe
 from statsgd.ensembles import ORDER, order
+from statsgd.problems.parameters import quoted
 from statsgd.provenance import first_difference
 
 type Labelled = tuple[tuple[str, ...], np.ndarray]
@@ -67,7 +68,7 @@ def _group(dataset: xr.Dataset, dims: Sequence[str]) -> Group:
     if clash:
         raise ValueError(f"run must not name a variable {clash[0]!r}, which is an axis")
     return Group(
-        {str(name): _plain(name, array) for name, array in dataset.data_vars.items()},
+        {quoted(str(name)): _plain(name, array) for name, array in dataset.data_vars.items()},
         {str(name): _plain(name, array) for name, array in dataset.coords.items() if array.dims},
         tuple(order(dataset)),
     )
