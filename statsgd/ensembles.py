@@ -1,8 +1,9 @@
 """Ensembles and draws as data trees, read as arrays whose last axis is one of parameters.
 
 Variables of a group are joined in the order of the params' leaves: that of the names a caller
-gives, else of the attribute `parameters` of the group, else as they are listed, which for a store
-on disk may be another one.
+gives, else of the attribute `parameters` of the group, which every run writes. The order in which
+they are listed means nothing: file systems list a store as they like. So several variables of
+which nothing says the order are refused.
 """
 
 from collections.abc import Sequence
@@ -34,8 +35,8 @@ def trajectories(
     `condition_on_survival`, whether to leave out replicas that diverged.
 
     Raises `ValueError` without the group `snapshots`, for a grid (select a cell first), for names
-    that the group does not hold, and if replicas diverged, unless `condition_on_survival`: what is
-    left is not a sample of the law.
+    that the group does not hold, for several variables without an order, and if replicas diverged,
+    unless `condition_on_survival`: what is left is not a sample of the law.
     """
     return _read(tree, "snapshots", "snapshots_momentum_buffer", names, condition_on_survival)
 
@@ -60,11 +61,17 @@ def observed(tree: xr.DataTree, name: str) -> xr.DataArray:
     return dataset[name].transpose("replica", "step", ...)
 
 
+def order(dataset: xr.Dataset) -> list[str]:
+    """Names of the parameters in a group in order; none where it does not say."""
+    # Some file formats give back a list of one as text.
+    return np.atleast_1d(dataset.attrs.get(ORDER, [])).tolist()
+
+
 def flat(
     dataset: xr.Dataset, lead: tuple[str, str], names: Sequence[str] | None = None
 ) -> Float[Any, "lane record d"]:
     """All variables side by side as float64, in order; a missing lead dimension has size 1."""
-    wanted = list(dataset.attrs.get(ORDER, dataset.data_vars)) if names is None else list(names)
+    wanted = _in_order(dataset) if names is None else list(names)
     if sorted(wanted) != sorted(map(str, dataset.data_vars)):
         raise ValueError(f"params must be {wanted}, got {sorted(map(str, dataset.data_vars))}")
     columns = []
@@ -73,6 +80,17 @@ def flat(
         values = array.transpose(*have, ...).values.astype(np.float64)
         columns.append(values.reshape(*(array.sizes.get(dim, 1) for dim in lead), -1))
     return np.concatenate(columns, axis=-1)
+
+
+def _in_order(dataset: xr.Dataset) -> list[str]:
+    listed = sorted(map(str, dataset.data_vars))
+    known = order(dataset)
+    if not known and len(listed) > 1:
+        raise ValueError(
+            f"params must come with their order, got {listed} in no known one; give names, or set "
+            f"the attribute {ORDER!r} of the group to problem.names"
+        )
+    return known or listed
 
 
 def _read(

@@ -79,6 +79,7 @@ def run(config: Config) -> xr.DataTree:
             {axis: _thinned(values, config.values) for axis, values in family.axes.items()},
             store=store / name,
             seed=config.seed,
+            identity=f"atlas of {name}",  # that other families change does not matter
             executor=None if config.executor == "serial" else config.executor,
             progress=config.progress,
         )

@@ -15,20 +15,31 @@ def tree(order=None):
     ends = xr.Dataset({"b": ("replica", B), "a": (("replica", "a_dim_0"), A)})
     if order is not None:
         ends.attrs[ORDER] = order
-    return xr.DataTree.from_dict({"endpoints": ends, "momentum_buffer": -ends})
+    buffers = (-ends).assign_attrs(ends.attrs)
+    return xr.DataTree.from_dict({"endpoints": ends, "momentum_buffer": buffers})
 
 
 def test_parameters_are_joined_in_the_order_that_is_known():
     right = np.concatenate([A, B[:, None]], axis=1)[:, None]
-    listed = np.concatenate([B[:, None], A], axis=1)[:, None]
     np.testing.assert_array_equal(endpoint_trajectories(tree(), ["a", "b"]).params, right)
     np.testing.assert_array_equal(endpoint_trajectories(tree(["a", "b"])).params, right)
     np.testing.assert_array_equal(read_ensemble(tree(["a", "b"]))["params"], right)
-    # Whoever asks knows better; where nobody knows, variables are taken as listed.
+    # Whoever asks knows better.
     found = endpoint_trajectories(tree(["b", "a"]), ["a", "b"])
     np.testing.assert_array_equal(found.params, right)
     np.testing.assert_array_equal(found.momentum_buffer, -right)
-    np.testing.assert_array_equal(endpoint_trajectories(tree()).params, listed)
+
+
+def test_several_parameters_without_an_order_are_refused():
+    for read in (endpoint_trajectories, read_ensemble):
+        with pytest.raises(ValueError, match=r"\['a', 'b'\] in no known one.*problem.names"):
+            read(tree())
+    alone = tree()["endpoints"].to_dataset()[["b"]]
+    found = endpoint_trajectories(xr.DataTree.from_dict({"endpoints": alone})).params
+    np.testing.assert_array_equal(found[:, 0, 0], B)
+    as_text = alone.assign_attrs({ORDER: "b"})  # as NetCDF gives a list of one
+    found = endpoint_trajectories(xr.DataTree.from_dict({"endpoints": as_text})).params
+    np.testing.assert_array_equal(found[:, 0, 0], B)
 
 
 def test_bad_input():
@@ -43,5 +54,5 @@ def test_bad_input():
     damaged = xr.DataTree.from_dict({"endpoints": tree()["endpoints"].to_dataset(), "run": run})
     with pytest.raises(ValueError, match="1 of 3 replicas diverged"):
         endpoint_trajectories(damaged)
-    alive = endpoint_trajectories(damaged, condition_on_survival=True)
+    alive = endpoint_trajectories(damaged, ["b", "a"], condition_on_survival=True)
     np.testing.assert_array_equal(alive.params[:, 0, 0], B[[0, 2]])

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int, PRNGKeyArray, PyTree
 from statsgd.dynamics.schedule import Observable
 from statsgd.problems import Problem
 from statsgd.running.blocks import Lanes, over_blocks
+from statsgd.running.keys import pack, unpack
 from statsgd.running.stacked import Stacked
 
 #: Steps between looks for divergence. Chunks are whole segments but for the last before an event,
@@ -87,8 +88,8 @@ def advance(
             number = jnp.minimum(SEGMENT, steps - i * SEGMENT)
             return (watched if ending else unwatched)(motion, number)
 
-        motion = jax.lax.fori_loop(0, -(-steps // SEGMENT), segment, block.moving)
-        return block._replace(moving=motion)
+        motion = jax.lax.fori_loop(0, -(-steps // SEGMENT), segment, unpack(block.moving))
+        return block._replace(moving=pack(motion))
 
     return over_blocks(advance_block, replicas, steps, mesh=mesh)
 

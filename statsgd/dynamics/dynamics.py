@@ -7,7 +7,6 @@ import equinox as eqx
 from jaxtyping import Int, PRNGKeyArray, PyTree
 
 from statsgd.problems import Problem
-from statsgd.provenance import describe
 
 
 class DynamicsState(Protocol):
@@ -39,7 +38,3 @@ class Dynamics(eqx.Module):
 
     def check(self, problem: Problem, *, allow_unstable: bool = False) -> None:
         """Raise `ValueError` if this rule cannot run on `problem`, or is known to diverge."""
-
-    def describe(self) -> dict[str, Any]:
-        """Name and settings, as plain values for provenance."""
-        return describe(self)

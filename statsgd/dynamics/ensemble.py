@@ -12,6 +12,7 @@ import xarray as xr
 from jaxtyping import PyTree
 
 from statsgd.arguments import count
+from statsgd.description import describe
 from statsgd.dynamics.advance import SEGMENT, advance, observe_replicas
 from statsgd.dynamics.dynamics import Dynamics
 from statsgd.dynamics.grid import SettingsGrid
@@ -24,7 +25,7 @@ from statsgd.dynamics.schedule import (
     snapshot_groups,
 )
 from statsgd.problems import Problem
-from statsgd.provenance import describe, provenance
+from statsgd.provenance import provenance
 from statsgd.running.blocks import Blocks, Lanes
 from statsgd.running.chunks import Stretch
 from statsgd.running.records import Layout, Records
@@ -44,6 +45,7 @@ def simulate(
     observe_at: int | Sequence[int] | None = None,
     keep: int | Sequence[int] | None = None,
     store: str | Path | None = None,
+    identity: str | None = None,
     progress: bool = True,
     phases: int = 1,
     allow_unstable: bool = False,
@@ -68,6 +70,9 @@ def simulate(
     - `store`: a directory. The run is written there as a Zarr store while it goes, and memory does
       not grow with records. Called again with the same arguments after it was cut off, it goes on
       from the last checkpoint; after it was finished, it reads the result.
+    - `identity`: a name and version of the code that is called, for a `store`. Functions and
+      classes are then known by it and by their names, not by their code and all that it reaches. A
+      store needs it where something has no exact description, and says so.
     - `phases`: each replica ends after a random one of the last `phases` numbers of steps, all
       equally likely. With the number of batches in an epoch endpoints are taken at random phases
       of it; with 1 and whole epochs, at epoch ends. Records stop at step `steps − phases + 1`.
@@ -91,6 +96,8 @@ def simulate(
     - `run`: `loss` at the end, `steps` taken, `diverged`, and `diverged_at`, the first step whose
       result was not finite (−1 if none). Such a replica is frozen at its last finite state.
 
+    Variables have the names of the leaves of the params, written as in addresses of web pages where
+    a data tree cannot hold them (`statsgd.problems.parameters.variable_name`): "a/b" is "a%2Fb".
     For a grid every group has the axes of the grid as leading dims. Provenance is in the
     attributes. Ctrl-C raises `Interrupted`, a `KeyboardInterrupt` whose `result` is the tree as it
     stands: `endpoints` after the steps that `run` counts, records up to there. With a store the
@@ -115,24 +122,28 @@ def simulate(
     kept = dict.fromkeys(snapshot_groups(lanes.moving.state), keep_steps)
     schedules = {g: at for g, at in ({"observables": observe_steps} | kept).items() if at}
     events = sorted({*itertools.chain(*schedules.values()), first_end, total})
+    said = functools.partial(describe, code=identity is None)
     attributes = provenance(
         "ensemble",
+        identity=identity,
         seed=seeds if isinstance(seed, Sequence) else seeds[0],
         steps=total,
         replicas=number,
         phases=phases,
         precision=64 if jax.config.jax_enable_x64 else 32,
-        dynamics=settings.dynamics.describe(),
+        dynamics=said(settings.dynamics),
         grid=describe(settings.axes),
-        problem=describe(problem) | {"dimension": problem.dimension},
+        problem=said(problem) | {"dimension": problem.dimension, "parameters": problem.names},
         start=describe(start),
-        observe=describe(observables),
+        observe=said(observables),
         schedules=schedules,
     )
     ensemble = Ensemble(
         title="simulate",
         blocks=blocks,
-        layout=Layout(settings.axes, number, lane="replica", record="step"),
+        layout=Layout(
+            settings.axes, number, lane="replica", record="step", parameters=problem.names
+        ),
         schedules=schedules,
         stretches=[Stretch(event, SEGMENT) for event in events],
         attributes=attributes,

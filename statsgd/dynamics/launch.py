@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
+from jaxtyping import PRNGKeyArray, PyTree
 
 from statsgd.dynamics.advance import Course, Motion
 from statsgd.dynamics.grid import SettingsGrid
@@ -13,6 +13,7 @@ from statsgd.dynamics.sampling import bounded
 from statsgd.problems import Problem
 from statsgd.problems.parameters import as_arrays
 from statsgd.running.blocks import Lanes
+from statsgd.running.keys import pack, with_own_keys
 from statsgd.running.random_stream import stream_key
 
 
@@ -41,14 +42,18 @@ def launch(
 
         params = jax.vmap(problem.initial_params)(keys(1)) if given is None else given
         early = jax.vmap(lambda key: bounded(jax.random.bits(key, (), jnp.uint32), phases))(keys(2))
-        return params, Course(keys(0), (steps - early).astype(jnp.int32))
+        return params, Course(keys(0), (steps - early).astype(jnp.int32)), keys(3)
 
     by_seed = [of_seed(seed) for seed in seeds]
     repeats = settings.cells // len(by_seed)
-    params, courses = jax.tree.map(lambda *leaves: jnp.concatenate(leaves * repeats), *by_seed)
+    params, courses, own = jax.tree.map(lambda *leaves: jnp.concatenate(leaves * repeats), *by_seed)
     cell = jnp.repeat(jnp.arange(settings.cells, dtype=jnp.int32), replicas)
     stacked = settings.stacked()
-    state = jax.vmap(lambda cell, params: stacked.cell(cell).init(problem, params))(cell, params)
+
+    def at_rest(cell: Any, params: PyTree, key: PRNGKeyArray) -> Any:
+        return with_own_keys(stacked.cell(cell).init(problem, params), key)
+
+    state = pack(jax.vmap(at_rest)(cell, params, own))
     return Lanes(Motion(state, jnp.full(len(cell), -1, dtype=jnp.int32)), courses, cell)
 
 

@@ -32,7 +32,8 @@ class OptaxDynamics(Dynamics):
     numbers do not recompile, and `grid` takes axes such as `hyperparameters.learning_rate`.
 
     **Arguments:** `transformation`, a gradient transformation or a function that returns one;
-    `noise`, a gradient noise; `hyperparameters`, the numbers to call that function with.
+    `noise`, a gradient noise; `hyperparameters`, the numbers to call that function with. Random
+    keys that an optimiser holds become each replica's own, folded from its stream.
 
     Raises `ValueError` for arguments that are not these.
     """
@@ -98,6 +99,14 @@ class OptaxDynamics(Dynamics):
                 "transformation must return an optax.GradientTransformation, got "
                 f"{self.optimiser()!r}"
             )
+        state = jax.eval_shape(self.optimiser().init, problem.template)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+            if leaf.dtype == jnp.uint32 and leaf.shape[-1:] == (2,):
+                raise ValueError(
+                    "transformation must hold its random keys as jax.random.key(…), got numbers "
+                    f"of jax.random.PRNGKey in its state{jax.tree_util.keystr(path)}: every "
+                    "replica needs keys of its own"
+                )
 
 
 def _is_transformation(value: Any) -> bool:

@@ -7,13 +7,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import PyTree
 
 from statsgd.kernels.adapter import LangevinKernel
 from statsgd.kernels.kernel_state import KernelState
 from statsgd.kernels.starts import unconstrained
 from statsgd.laws import Law
 from statsgd.running.blocks import Lanes, over_blocks
+from statsgd.running.keys import pack, unpack
 from statsgd.running.stacked import Stacked
 
 #: Draws that one call can return.
@@ -57,39 +57,6 @@ class Program:
         kernel.parameters = dict(settings.parameters)
         kernel._forget()
         return kernel
-
-
-class KeyData(eqx.Module):
-    """A random key as plain numbers, which can be reshaped and stored."""
-
-    data: Any
-    generator: Any = eqx.field(static=True)
-
-
-def pack(state: PyTree) -> PyTree:
-    """`state` with its keys as numbers."""
-
-    def packed(leaf):
-        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        if not is_key:
-            return leaf
-        return KeyData(jax.random.key_data(leaf), jax.random.key_impl(leaf))
-
-    return jax.tree.map(packed, state)
-
-
-def unpack(state: PyTree) -> Any:
-    """The inverse of `pack`."""
-
-    def is_key(leaf):
-        return isinstance(leaf, KeyData)
-
-    def unpacked(leaf):
-        if not is_key(leaf):
-            return leaf
-        return jax.random.wrap_key_data(leaf.data, impl=leaf.generator)
-
-    return jax.tree.map(unpacked, state, is_leaf=is_key)
 
 
 @eqx.filter_jit

@@ -1,5 +1,6 @@
 """Draws from a law as an ArviZ data tree: exact where the law allows, else by a kernel."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from statsgd.arguments import count
+from statsgd.description import describe
 from statsgd.kernels.adapter import LangevinKernel
 from statsgd.kernels.chains import Chains
 from statsgd.kernels.grid import constructor_arguments, grid_axes, settings_of_cells, stacked
@@ -17,7 +19,7 @@ from statsgd.kernels.mixing import warn_of_poor_mixing
 from statsgd.kernels.program import CAPACITY, Program, Settings, launch
 from statsgd.kernels.starts import starting_points
 from statsgd.laws import Law
-from statsgd.provenance import describe, provenance
+from statsgd.provenance import provenance
 from statsgd.running.blocks import Blocks
 from statsgd.running.chunks import Stretch
 from statsgd.running.random_stream import stream_key
@@ -37,6 +39,7 @@ def sample(
     starts: Any = None,
     grid: Mapping[str, Any] | None = None,
     store: str | Path | None = None,
+    identity: str | None = None,
     devices: Sequence[jax.Device] | None = None,
     block_size: int | None = None,
     diagnose: bool = True,
@@ -67,6 +70,9 @@ def sample(
     - `store`: a directory. The run is written there as a Zarr store while it goes. Called again
       with the same arguments after it was cut off at any moment, it goes on from there and ends
       with the same numbers; after it was finished, it reads the result.
+    - `identity`: a name and version of the code that is called, for a `store`. Functions and
+      classes are then known by it and by their names, not by their code and all that it reaches. A
+      store needs it where something has no exact description, and says so.
     - `devices`: JAX devices over which chains are shared out; by default the first one. Under
       `jax.distributed` every process makes the same call, and chains are shared out over all of
       them, as replicas are by `simulate`.
@@ -77,7 +83,9 @@ def sample(
 
     **Returns** a `DataTree` in ArviZ's schema: `posterior` (dims `chain`, `draw`, …) with every
     site of the law's model, and, from a kernel, `sample_stats` with `lp`, `acceptance_rate`,
-    `step_size`, `diverging` and what else the kernel reports.
+    `step_size`, `diverging` and what else the kernel reports. A site "scope/x" is the variable
+    "scope%2Fx" there: names are written as in addresses of web pages where a data tree cannot hold
+    them, as `simulate` does.
 
     Ctrl-C after warm-up raises `Interrupted`, a `KeyboardInterrupt` whose `result` is the tree of
     the draws so far. With a store they are there, and the same call goes on from them.
@@ -97,11 +105,13 @@ def sample(
     axes = grid_axes(law, chosen, grid, warmup)
     cells = settings_of_cells(law, chosen, axes)
     layout = Layout(axes, chains, lane="chain", record="draw")
+    said = functools.partial(describe, code=identity is None)
     attributes = provenance(
         "draws",
-        law=_describe_target(law),
+        identity=identity,
+        law=_describe_target(law, said),
         kernel="exact draws" if chosen is None else type(chosen).__name__,
-        kernel_settings={} if chosen is None else describe(_kernel_settings(chosen)),
+        kernel_settings={} if chosen is None else said(_kernel_settings(chosen, law is None)),
         grid=describe(axes),
         seed=int(seed),
         warmup=warmup,
@@ -176,14 +186,19 @@ def _exact_draws(
     return recorder.finish({}, attributes)
 
 
-def _describe_target(law: Any) -> Any:
+def _describe_target(law: Any, said: Callable[[Any], Any]) -> Any:
     if isinstance(law, Law):
-        fields = describe(law)
+        fields = said(law)
         # What the user gave comes first, so that a refused store is told by that.
         given = {name: fields[name] for name in constructor_arguments(law) if name in fields}
         return law.describe() | {"arguments": given | fields}
-    return describe(law)
+    return said(law)
 
 
-def _kernel_settings(kernel: LangevinKernel) -> dict[str, Any]:
-    return {"parameters": kernel.parameters, "structure": kernel.structure[1:]}
+def _kernel_settings(kernel: LangevinKernel, own_target: bool) -> dict[str, Any]:
+    return {
+        "parameters": kernel.parameters,
+        "structure": kernel.structure[1:],
+        "class": type(kernel),
+        "own target": (kernel._model, kernel._potential_fn) if own_target else None,
+    }

@@ -8,17 +8,39 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, PyTree
 
+#: Dims of every data tree, which are no names of variables.
+DIMENSIONS = ("replica", "step", "chain", "draw")
+
 
 def leaf_names(tree: PyTree, root: str = "params") -> list[str]:
     """Names of the leaves of `tree`, in flattening order: `layers.0.weight`, or `root` for a leaf.
 
-    These are the variable names under which parameters appear in data trees and reports.
+    These are the variable names under which parameters appear in data trees and reports, each as
+    `variable_name` says.
     """
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
-    names = [jax.tree_util.keystr(path, simple=True, separator=".") or root for path in paths]
+    given = [jax.tree_util.keystr(path, simple=True, separator=".") or root for path in paths]
+    names = [variable_name(name) for name in given]
     if len(set(names)) != len(names):
         raise ValueError(f"params must have distinct leaf names, got {names}")
     return names
+
+
+def variable_name(name: str) -> str:
+    """The name of a variable under which data trees and stores can hold what is called `name`.
+
+    As in addresses of web pages, "/" is "%2F" and "%" is "%25". So is the first letter of what else
+    they do not hold: `DIMENSIONS`, dots alone, names of Zarr's own. `urllib.parse.unquote` gives
+    every name back, so that no two share a variable.
+    """
+    mapped = quoted(name)
+    taken = name in (*DIMENSIONS, ".", "..", "zarr.json") or name.startswith("__")
+    return f"%{ord(mapped[0]):02X}{mapped[1:]}" if taken else mapped
+
+
+def quoted(name: str) -> str:
+    """`name` without "/", as `variable_name` writes it."""
+    return name.replace("%", "%25").replace("/", "%2F")
 
 
 def as_arrays(tree: PyTree) -> PyTree:

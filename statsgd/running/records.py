@@ -1,6 +1,6 @@
 """What lanes leave on their way, and how it becomes labelled groups."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -8,20 +8,31 @@ import numpy as np
 import xarray as xr
 from jaxtyping import PyTree
 
+from statsgd.ensembles import ORDER
 from statsgd.problems.parameters import leaf_names
 
 
 class Layout:
     """Axes that every array of records begins with: those of the grid, then the lanes.
 
-    `lane` and `record` are the dims of lanes and of their records.
+    `lane` and `record` are the dims of lanes and of their records, and `parameters` the names of
+    parameters in order, which every group of them says.
     """
 
-    def __init__(self, axes: Mapping[str, Any], lanes: int, *, lane: str, record: str):
+    def __init__(
+        self,
+        axes: Mapping[str, Any],
+        lanes: int,
+        *,
+        lane: str,
+        record: str,
+        parameters: Sequence[str] = (),
+    ):
         self.coords: dict[str, Any] = {**axes, lane: np.arange(lanes)}
         self.shape = (*(len(values) for values in axes.values()), lanes)
         self.dims = tuple(self.coords)
         self.record = record
+        self.parameters = list(parameters)
 
     def variables(self, tree: PyTree, *, recorded: bool = False) -> dict[str, tuple]:
         """Name to (dims, array) for every leaf of `tree`, whose leading axis is one of lanes.
@@ -40,7 +51,21 @@ class Layout:
     def dataset(self, tree: PyTree, labels: Sequence[int] | None = None) -> xr.Dataset:
         """A dataset of every leaf of `tree`; `labels` are those of its records, if it has any."""
         coords = self.coords if labels is None else {**self.coords, self.record: np.asarray(labels)}
-        return xr.Dataset(self.variables(tree, recorded=labels is not None), coords=coords)
+        variables = self.variables(tree, recorded=labels is not None)
+        return xr.Dataset(variables, coords=coords, attrs=self.order(variables))
+
+    def require_names(self, group: str, template: PyTree) -> None:
+        """Raise `ValueError` where a variable would have the name of a dim or of an axis."""
+        names = leaf_names(template)
+        pairs = zip(names, jax.tree.leaves(template), strict=True)
+        own = [f"{name}_dim_{i}" for name, leaf in pairs for i in range(len(leaf.shape))]
+        clash = sorted(set(names) & {*self.dims, self.record, *own})
+        if clash:
+            raise ValueError(f"{group} must not hold the name {clash[0]!r}, which is that of a dim")
+
+    def order(self, names: Iterable[str]) -> dict[str, list[str]]:
+        """The attributes of a group of variables with these names."""
+        return {ORDER: self.parameters} if list(names) == self.parameters else {}
 
 
 class Records(NamedTuple):

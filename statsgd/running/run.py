@@ -53,6 +53,8 @@ class Run(abc.ABC):
         With a `store` it goes on from the last checkpoint there. Raises `Interrupted` on Ctrl-C,
         or a plain `KeyboardInterrupt` where nothing was done or a store keeps it.
         """
+        for group, template in self.templates(lanes).items():
+            self.layout.require_names(group, template)
         recorder = self._recorder(store, lanes)
         done, moving = recorder.resume(lanes.moving)
         lanes = self.blocks.place(lanes._replace(moving=moving))

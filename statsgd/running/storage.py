@@ -20,6 +20,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import PyTree
 
+from statsgd.problems.parameters import leaf_names
 from statsgd.running.blocks import Blocks
 from statsgd.running.processes import agreed, first_does, is_first
 from statsgd.running.records import Layout, Records
@@ -71,7 +72,7 @@ class ZarrStore:
 
     def _create(self, group: str, template: PyTree, labels: Sequence[int]) -> None:
         coords = {**self.layout.coords, self.layout.record: np.asarray(labels)}
-        empty = xr.Dataset(coords=coords)
+        empty = xr.Dataset(coords=coords, attrs=self.layout.order(leaf_names(template)))
         empty.to_zarr(str(self.path), group=group, mode="w", consolidated=False, zarr_format=3)
         lanes = math.prod(self.layout.shape)
 

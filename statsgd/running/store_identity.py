@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from statsgd.description import UNDESCRIBED, undescribed
 from statsgd.provenance import first_difference
 
 _STORED = {  # kinds, in words
@@ -12,6 +13,7 @@ _STORED = {  # kinds, in words
     "draws": "stored draws",
     "sweep": "a stored sweep",
 }
+_LONGEST = 100  # characters of a value in an error
 _VERSION = "_version"  # attributes that end so say who wrote a store, not what is in it
 
 
@@ -19,10 +21,17 @@ def open_store(path: Path, attributes: dict) -> Any:
     """The root of the Zarr store at `path` that belongs to the run with these `attributes`.
 
     Raises `ValueError` if `path` holds anything else: another configuration, by the name of the
-    field that differs, or no such run at all. Nothing is overwritten then.
+    field that differs, or no such run at all; and for a run that cannot be described exactly and
+    was given no identity. Nothing is overwritten then.
     """
     import zarr
 
+    place = None if "identity" in attributes else undescribed(_settings(attributes))
+    if place is not None:
+        raise ValueError(
+            f"store needs identity='a name and version' to know this run again: {place}, "
+            f"{UNDESCRIBED}"
+        )
     wanted = f"store must be a new path or {_STORED[attributes['kind']]}, got "
     if _is_new(path, wanted):
         return zarr.open_group(str(path), mode="a", attributes=attributes)
@@ -56,9 +65,14 @@ def _require_same(path: Path, wanted: str, attributes: dict) -> None:
     if found:
         name, theirs, ours = found
         raise ValueError(
-            f"store {path} holds another configuration: {name} is {theirs!r} there and "
-            f"{ours!r} here"
+            f"store {path} holds another configuration: {name} is {_short(theirs)} there and "
+            f"{_short(ours)} here"
         )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _settings(attributes: Mapping[str, Any]) -> dict[str, Any]:

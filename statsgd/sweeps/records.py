@@ -7,7 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from statsgd.provenance import describe, first_difference
+from statsgd.description import describe
+from statsgd.ensembles import ORDER, order
+from statsgd.problems.parameters import quoted
+from statsgd.provenance import first_difference
 
 type Labelled = tuple[tuple[str, ...], np.ndarray]
 """Dims and values."""
@@ -24,6 +27,8 @@ class Group(NamedTuple):
 
     variables: dict[str, Labelled]
     coords: dict[str, Labelled]
+    order: tuple[str, ...] = ()
+    """Names of parameters in order, where the dataset says it."""
 
 
 class Record(NamedTuple):
@@ -63,8 +68,9 @@ def _group(dataset: xr.Dataset, dims: Sequence[str]) -> Group:
     if clash:
         raise ValueError(f"run must not name a variable {clash[0]!r}, which is an axis")
     return Group(
-        {str(name): _plain(name, array) for name, array in dataset.data_vars.items()},
+        {quoted(str(name)): _plain(name, array) for name, array in dataset.data_vars.items()},
         {str(name): _plain(name, array) for name, array in dataset.coords.items() if array.dims},
+        tuple(order(dataset)),
     )
 
 
@@ -91,6 +97,7 @@ def _structure(group: Group) -> dict[str, Any]:
             name: {"dims": list(dims), "values": describe(_comparable(values))}
             for name, (dims, values) in group.coords.items()
         },
+        ORDER: list(group.order),
     }
 
 

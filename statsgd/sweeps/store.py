@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from statsgd.ensembles import ORDER
 from statsgd.running.store_identity import open_store
 from statsgd.sweeps.cells import Cell, Table
 from statsgd.sweeps.records import Failure, Group, Record, require_alike
@@ -156,7 +157,8 @@ class SweepStore:
         for path, group in record.groups.items():
             own = {name: coord for name, coord in group.coords.items() if not self._is_label(name)}
             coords = self.table.coords | own
-            _write(xr.Dataset(coords=coords), self.path, _inside(path))
+            attributes = {ORDER: list(group.order)} if group.order else {}
+            _write(xr.Dataset(coords=coords, attrs=attributes), self.path, _inside(path))
             self._create_arrays(_inside(path), group)
         self.root[_CELLS].attrs[_STRUCTURE] = json.dumps(record.structure())
 

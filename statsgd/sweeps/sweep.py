@@ -1,6 +1,7 @@
 """Many settings, each run once, wherever there are workers, into one store."""
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from statsgd.arguments import count
-from statsgd.provenance import describe, provenance
+from statsgd.description import describe
+from statsgd.provenance import provenance
 from statsgd.sweeps.cells import Cell, Table, lay_out
 from statsgd.sweeps.executors import executor_for
 from statsgd.sweeps.records import Failure, Record
@@ -28,6 +30,7 @@ def sweep(
     *,
     store: str | Path,
     seed: int,
+    identity: str | None = None,
     executor: Any = None,
     batched: Sequence[str] = (),
     batch_size: int | None = None,
@@ -56,11 +59,14 @@ def sweep(
     **Arguments:**
 
     - `run`: from a `Cell` to a `Dataset` or `DataTree` of numbers, truth values and words, of the
-      same structure for every cell. Attributes are not kept. An exception is the end of its cell
-      only: its text is kept, and the next call tries again.
+      same structure for every cell. Of attributes the order of parameters alone is kept. An
+      exception is the end of its cell only: its text is kept, and the next call tries again.
     - `cells`: values along named axes, every combination of which is a cell; or a list of configs,
       dicts or dataclass instances, along a dim `cell`.
     - `store`: a new directory, or that of the same sweep. `statsgd.sweeps.read` reads it meanwhile.
+    - `identity`: a name and version of the code that is called, for a `store`. Functions and
+      classes are then known by it and by their names, not by their code and all that it reaches. A
+      store needs it where something has no exact description, and says so.
     - `executor`: None or `"serial"`; `"processes"` or `sweeps.Processes(workers=…)`; a
       `dask.distributed.Client` or the address of a scheduler (extra `distributed`).
     - `batched`: names of settings that may differ within one call of `run`, which then takes a
@@ -86,7 +92,7 @@ def sweep(
     table = lay_out(cells)
     divide(table, range(len(table.configs)), seed, batched, batch_size)  # checks the names
     work = Work(run, table.dims, bool(batched), numerics())
-    book = SweepStore(store, table, _attributes(run, table, seed))
+    book = SweepStore(store, table, _attributes(run, table, seed, identity))
     tasks = divide(table, book.holes(), seed, batched, batch_size)
     failures: list[tuple[Cell, Failure]] = []
     with (
@@ -120,13 +126,17 @@ def sweep(
     return book.tree()
 
 
-def _attributes(run: Callable[[Any], Any], table: Table, seed: int) -> dict[str, Any]:
+def _attributes(
+    run: Callable[[Any], Any], table: Table, seed: int, identity: str | None
+) -> dict[str, Any]:
+    said = functools.partial(describe, code=identity is None)
     return provenance(
         "sweep",
-        run=describe(run),
-        axes=describe(table.axes),
+        identity=identity,
+        run=said(run),
+        axes=said(table.axes),
         # Along named axes these would only say it again.
-        configs=describe(table.configs) if table.dims == ("cell",) else [],
+        configs=said(table.configs) if table.dims == ("cell",) else [],
         seed=int(seed),
         numerics=numerics(),
     )

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
-from statsgd.provenance import describe
+from statsgd.description import describe, undescribed
 from statsgd.sweeps.cells import Cell, Table, without
 from statsgd.sweeps.records import Failure, Record, as_record
 
@@ -90,7 +90,9 @@ def divide(
     groups: dict[str, list[Cell]] = {}
     for index in holes:
         config = table.configs[index]
-        rest = str(index) if not batched else json.dumps(describe(without(config, batched)))
+        same = describe(without(config, batched))
+        alone = not batched or undescribed(same)
+        rest = str(index) if alone else json.dumps(same)
         groups.setdefault(rest, []).append(Cell(index, config, root_seed))
     return [
         Task(tuple(cells[first : first + (size or len(cells))]))

@@ -13,6 +13,7 @@ import numpy as np
 
 import statsgd
 from statsgd.comparison import Marginal
+from statsgd.ensembles import endpoint_trajectories
 from statsgd.laws import DiscreteChainLaw, FokkerPlanckLaw, Law
 from statsgd.laws.grids.grid import Grid, GridWarning, total_variation
 from statsgd.problems import Problem
@@ -132,10 +133,8 @@ def simulated(
     alive = ~ensemble["run"].to_dataset()["diverged"].values
     if alive.mean() < 0.5:
         raise DivergedError(f"{np.sum(~alive)} of {effort.replicas} runs diverged")
-    leaves = ensemble["endpoints"].to_dataset().data_vars.values()
-    flat = np.concatenate([leaf.values.reshape(effort.replicas, -1) for leaf in leaves], axis=1)
-    flat = flat.astype(np.float64)
-    return Marginal.of_points(coordinate(flat[alive]))
+    ends = endpoint_trajectories(ensemble, condition_on_survival=True)
+    return Marginal.of_points(coordinate(ends.params[:, 0]))
 
 
 def _coarse(grid: Grid) -> Grid:

@@ -128,7 +128,7 @@ REFUSED = [
         r"dynamics\.noise\.batch_size is 4",
     ),
     ("ensemble", {"dynamics": statsgd.grid(SGD, momentum=[0.5])}, r"dynamics\.momentum is 0\.5"),
-    ("ensemble", {"problem": linear_regression(INPUTS, np.ones(24))}, r"problem\.examples is"),
+    ("ensemble", {"problem": linear_regression(INPUTS, np.ones(24))}, r"problem\.examples\.1 is"),
     ("draws", {"seed": 6}, "seed is 5 there and 6 here"),
     ("draws", {"draws": 301}, "draws is 300 there and 301 here"),
     ("draws", {"warmup": 0}, "warmup is 150 there and 0 here"),
@@ -147,7 +147,7 @@ REFUSED = [
     (
         "draws",
         {"kernel": MALA(step_size=0.4, target_accept_prob=0.5)},
-        "kernel_settings.structure is",
+        r"kernel_settings\.structure\.0\.target_accept_prob is 0\.574 there and 0\.5",
     ),
     ("draws", {"grid": {"temperature": [1.0]}}, "grid.temperature is None there"),
     (

@@ -10,11 +10,12 @@ import xarray as xr
 from jaxtyping import PyTree
 
 from statsgd.arguments import count
+from statsgd.description import describe
 from statsgd.measures.curvature.probes import chunked_map, random_key
 from statsgd.precision import in_double_precision
 from statsgd.problems import Problem
 from statsgd.problems.parameters import leaf_names
-from statsgd.provenance import describe, provenance
+from statsgd.provenance import provenance
 
 type Measure = Callable[..., PyTree]
 
@@ -132,7 +133,7 @@ def over_endpoints(
     if "run" in endpoints.children and "diverged" in endpoints["run"]:
         variables["diverged"] = endpoints["run"]["diverged"].variable
     settings = {key: describe(value) for key, value in options.items()}
-    drawn = {} if seed is None else {"seed": int(seed)}
+    drawn: dict[str, Any] = {} if seed is None else {"seed": int(seed)}
     attributes = provenance("measure", measure=title, options=settings, group=group, **drawn)
     return xr.Dataset(variables, coords=coords, attrs=attributes)
 
