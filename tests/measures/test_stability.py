@@ -62,6 +62,27 @@ def test_orthogonal_features_with_batches_of_four():
     assert found > 2 / np.trace(ORTHOGONAL.T @ ORTHOGONAL / 4)
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_many_orthogonal_features(size):
+    # min 2/(q(b + (1−b)/N)), in more dimensions than matrices of moments are formed for.
+    squares = np.linspace(1, 2, 30)
+    found = mean_square_threshold(np.diag(np.sqrt(squares)), size)
+    assert found == pytest.approx(2 / (2 * (1 / size + (1 - 1 / size) / 30)), rel=1e-10)
+
+
+def test_many_correlated_features_grow_as_their_moments():
+    # One round of P → E[(I − ηaaᵀ)P(I − ηaaᵀ)] over all examples, iterated from the identity.
+    features = np.random.default_rng(3).standard_normal((40, 25))
+    eta = mean_square_threshold(features, 1)
+    steps = np.eye(25) - eta * features[:, :, None] * features[:, None, :]
+    moments = np.eye(25)
+    for _ in range(3000):
+        before = np.linalg.norm(moments)
+        moments = np.mean(steps @ moments @ steps, axis=0) / before
+    assert np.linalg.norm(moments) == pytest.approx(1, abs=1e-7)
+    assert mean_square_growth(features, 1, 1.5 * eta) > 1
+
+
 def test_full_batches_without_repeats_leave_the_full_batch_threshold():
     assert mean_square_threshold(FEATURES, 4, "without_replacement") == pytest.approx(4 / 3)
     assert stability_bounds(FEATURES, 4, "without_replacement").trace == np.inf

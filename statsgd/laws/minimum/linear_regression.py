@@ -1,6 +1,6 @@
 """Stationary moments of minibatch SGD on linear regression, where the noise follows the state."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -12,6 +12,7 @@ from statsgd.arguments import (
     fraction,
     is_traced,
     location_vector,
+    non_negative,
     positive,
     symmetric,
 )
@@ -25,9 +26,15 @@ from statsgd.laws.minimum.heavy_ball import (
     require_settled_chain,
     require_stable_mean,
 )
+from statsgd.laws.minimum.second_moments import (
+    feedback_covariance,
+    feedback_gain,
+    feedback_noise,
+    stability_threshold,
+)
 from statsgd.problems import LinearRegression, Problem, linear_regression
 
-_MAX_TERMS = 100_000
+_FLAT = 1e-12  # of the largest curvature: what counts as none
 
 
 @register
@@ -40,8 +47,9 @@ class LinearRegressionGaussian(MinimumGaussian):
         E C = C(μ) + p ( mean_i φ_iφ_iᵀ (φ_iᵀPφ_i) − HPH ),     P = Cov θ
 
     and P solves the heavy-ball moment equation with this C. The map P → Cov θ is linear and
-    positive; its spectral radius, the *feedback gain*, is proportional to p. Moments are finite iff
-    0 < ηh < 2(1+β) and the gain is below 1, which is a condition on the batch size.
+    positive; its spectral radius, the *feedback gain*, is proportional to p. Moments are finite,
+    from any start, iff 0 < ηh < 2(1+β) and the gain is below 1, which is a condition on the batch
+    size. It holds also where the data leave no noise at the minimum and the law is a point.
 
     Moments are exact at any learning rate. The true marginals are not Gaussian: with few examples
     per batch they are heavier-tailed (power laws for Gaussian inputs), so compare variances and
@@ -51,7 +59,7 @@ class LinearRegressionGaussian(MinimumGaussian):
 
     Source: Mulayoff, Michaeli (2024), arXiv:2306.07850, for finite data without momentum; Ziyin,
     Liu, Mori, Ueda (2022), arXiv:2102.05375, for Gaussian inputs; momentum and weight decay with
-    finite data, and the solution by feedback series, are derived.
+    finite data are derived.
     """
 
     setting: ClassVar[str] = "heavy-ball SGD, linear regression, i.i.d. minibatches"
@@ -69,7 +77,7 @@ class LinearRegressionGaussian(MinimumGaussian):
         """The law for minibatch `sgd` on a `linear_regression` problem.
 
         Raises `ValueError` for another problem or noise, `ImproperLawError` (from the first use)
-        if the moments are infinite. Cost: N d² a term of the feedback series, tens of terms.
+        if the moments are infinite. Cost: N d² an iteration, tens of iterations.
         """
         data = _finite_data(problem, sgd)
         joint, gain = _solve(data, float(sgd.learning_rate), float(sgd.momentum))
@@ -95,13 +103,13 @@ class LinearRegressionGaussian(MinimumGaussian):
         momentum: Any = 0.0,
         location: Any = None,
     ) -> Self:
-        """The law for fresh data x ~ N(0, A), y = x·θ* + noise of variance `label_noise`.
+        """The law for fresh data x ~ N(0, A), y = x·θ* + noise of variance `label_noise` ≥ 0.
 
         In closed form, with G = 2(1−β)I − ((1−β)/(1+β) + 1/S)ηA and T = Tr[ηAG⁻¹]: Cov θ =
         (σ²/S) ηG⁻¹/(1 − T/S). No weight decay. The condition is G > 0 and T < S.
         """
         a = symmetric("input_covariance", input_covariance, definite="positive")
-        sigma2 = float(positive("label_noise", label_noise))
+        sigma2 = float(non_negative("label_noise", label_noise))
         s = count("batch_size", batch_size)
         eta, beta = positive("learning_rate", learning_rate), fraction("momentum", momentum)
         eigenvalues, q = np.linalg.eigh(a)
@@ -183,12 +191,15 @@ class LinearRegressionGaussian(MinimumGaussian):
 def critical_learning_rate(problem: Problem, sgd: SGD) -> float:
     """The learning rate at which the variance of `sgd` on `problem` becomes infinite.
 
-    Never above 2(1+β)/(h_max+λ), where the mean diverges. Found by root search on the feedback
-    gain, so `sgd.learning_rate` is not used. For i.i.d. minibatches; otherwise `ValueError`.
+    At least from starts away from the minimum, where the data leave no noise there. Never above
+    2(1+β)/(h_max+λ), where the mean diverges, and equal to it for a full batch. Directions that no
+    input has a share in count for nothing; infinite if there are no others. `sgd.learning_rate` is
+    not used. For i.i.d. minibatches; otherwise `ValueError`.
     """
-    data = _finite_data(problem, sgd)
-    beta = float(sgd.momentum)
-    return _largest_rate(lambda eta: _feedback(data, eta, beta)[1], data.curvatures, beta)
+    data = _finite_data(problem, sgd).without_flat_directions()
+    if not len(data.curvatures):
+        return np.inf
+    return stability_threshold(data.feedback_noise, data.curvatures, float(sgd.momentum))
 
 
 def gaussian_critical_learning_rate(
@@ -197,7 +208,14 @@ def gaussian_critical_learning_rate(
     """As `critical_learning_rate`, for fresh Gaussian inputs with the covariance given."""
     a = np.linalg.eigvalsh(symmetric("input_covariance", input_covariance, definite="positive"))
     beta, s = float(fraction("momentum", momentum)), count("batch_size", batch_size)
-    return _largest_rate(lambda eta: _gaussian_gain(a, eta, beta, s), a, beta)
+    # Where G is positive: T/S grows from zero to infinity.
+    highest = 2 * (1 - beta) / (((1 - beta) / (1 + beta) + 1 / s) * a[-1])
+
+    def excess(eta: float) -> float:
+        gain = _gaussian_gain(a, eta, beta, s)
+        return 1 - 1 / gain if np.isfinite(gain) else 1.0
+
+    return float(brentq(excess, 1e-9 * highest / len(a), highest, xtol=1e-300, rtol=1e-14))
 
 
 class _FiniteData(NamedTuple):
@@ -220,11 +238,20 @@ class _FiniteData(NamedTuple):
         factor, n = self.factor / gain, len(self.features)
         return 1 / factor if self.replacement else n / (1 + factor * (n - 1))
 
-    def state_dependent_noise(self, params: Float[Any, "d d"]) -> Float[Any, "d d"]:
+    def feedback_noise(self, params: Float[Any, "d d"]) -> Float[Any, "d d"]:
         """E C − C(μ) where Cov θ = `params`."""
-        spread = np.einsum("ni,ij,nj->n", self.features, params, self.features, optimize=True)
-        mean = (self.features * spread[:, None]).T @ self.features / len(spread)
-        return self.factor * (mean - self.hessian[:, None] * params * self.hessian)
+        return feedback_noise(self.features, self.hessian, self.factor, params)
+
+    def without_flat_directions(self) -> "_FiniteData":
+        """The data in the directions that have curvature."""
+        kept = self.curvatures > _FLAT * np.max(self.curvatures)
+        return self._replace(
+            vectors=self.vectors[:, kept],
+            curvatures=self.curvatures[kept],
+            hessian=self.hessian[kept],
+            features=self.features[:, kept],
+            noise=self.noise[np.ix_(kept, kept)],
+        )
 
 
 def _finite_data(problem: Problem, sgd: SGD) -> _FiniteData:
@@ -256,43 +283,19 @@ def _finite_data(problem: Problem, sgd: SGD) -> _FiniteData:
     )
 
 
-def _feedback(data: _FiniteData, eta: float, beta: float) -> tuple[np.ndarray, float]:
-    """Cov θ in the eigenbasis and the feedback gain, by summing the series of feedback rounds.
-
-    Cov θ = Σ_n K^n P₀, with P₀ the answer to constant noise C(μ) and K one round: covariance →
-    additional noise → additional covariance. K is positive, so the ratio of successive terms tends
-    to its spectral radius; once that has settled, the rest of the series is geometric.
-    """
-    term, _, _ = heavy_ball_moments(data.curvatures, data.noise, eta, beta)
-    total, gain, before = term.copy(), 0.0, np.inf
-    for _ in range(_MAX_TERMS):
-        noise = data.state_dependent_noise(term)
-        following, _, _ = heavy_ball_moments(data.curvatures, noise, eta, beta)
-        size, next_size = np.linalg.norm(term), np.linalg.norm(following)
-        if size == 0:
-            return total, gain
-        gain = float(next_size / size)
-        total, term = total + following, following
-        if abs(gain - before) < 1e-12 * gain:
-            rest = gain / (1 - gain) * term if gain < 1 else np.full_like(term, np.inf)
-            return total + rest, gain
-        if next_size > 1e100:
-            return np.full_like(total, np.inf), gain
-        before = gain
-    return total, gain
-
-
 def _solve(data: _FiniteData, eta: float, beta: float) -> tuple[np.ndarray, float]:
-    d = len(data.curvatures)
+    """The covariance of (θ, m), NaN where it is infinite, and the feedback gain."""
+    h = data.curvatures
+    nowhere = np.full((2 * len(h), 2 * len(h)), np.nan)
     try:
-        require_stable_mean(data.curvatures, eta, beta)
+        require_stable_mean(h, eta, beta)
     except ImproperLawError:
-        return np.full((2 * d, 2 * d), np.nan), np.inf
-    params, gain = _feedback(data, eta, beta)
+        return nowhere, np.inf
+    gain = feedback_gain(data.feedback_noise, h, eta, beta)
     if not gain < 1:
-        return np.full((2 * d, 2 * d), np.nan), gain
-    noise = data.noise + data.state_dependent_noise(params)
-    moments = heavy_ball_moments(data.curvatures, noise, eta, beta)
+        return nowhere, gain
+    params = feedback_covariance(data.feedback_noise, data.noise, h, eta, beta)
+    moments = heavy_ball_moments(h, data.noise + data.feedback_noise(params), eta, beta)
     return joint_covariance(data.vectors, *moments), gain
 
 
@@ -318,19 +321,3 @@ def _gaussian_critical_batch_size(a: np.ndarray, eta: float, beta: float) -> flo
             lambda s: 1 - 1 / np.sum(eta * a / (s * constant - eta * a)), low * (1 + 1e-12), high
         )
     )
-
-
-def _largest_rate(gain: Callable[[float], float], h: np.ndarray, beta: float) -> float:
-    limit = 2 * (1 + beta) / float(np.max(h))
-    low, high = 0.0, limit * (1 - 1e-9)
-
-    def excess(eta: float) -> float:
-        value = gain(eta)
-        return 1 - 1 / value if np.isfinite(value) else 1.0
-
-    if excess(high) <= 0:
-        return limit
-    low = high
-    while excess(low) > 0:
-        low /= 2
-    return float(brentq(excess, low, high, rtol=1e-10))

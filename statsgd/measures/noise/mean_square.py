@@ -4,13 +4,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import brentq
 
 from statsgd.arguments import count, finite_array, fraction, one_of, positive
+from statsgd.laws.minimum import gaussian_critical_learning_rate
+from statsgd.laws.minimum.second_moments import (
+    feedback_noise,
+    largest_eigenvalue,
+    stability_threshold,
+)
 from statsgd.measures.noise.alignment import alignment_range
 
 _WHITE = ("with_replacement", "without_replacement")
-_ROUNDS, _TOLERANCE = 10_000, 1e-13
 
 
 class StabilityBounds(NamedTuple):
@@ -49,17 +53,7 @@ def mean_square_threshold(
     setting; the exact threshold is derived.
     """
     a, h, b = _setting(gradients, batch_size, sampling)
-    total = h[:, None] + h
-    p = np.eye(len(h))
-    largest = 0.0
-    for _ in range(_ROUNDS):
-        x = mean_square_iteration(a, h, b, p, total)
-        size = float(np.linalg.norm(x))
-        p = x / size
-        if abs(size - largest) <= _TOLERANCE * size:
-            break
-        largest = size
-    return 2 / size
+    return stability_threshold(lambda p: feedback_noise(a, h, b, p), h)
 
 
 def mean_square_growth(
@@ -74,15 +68,8 @@ def mean_square_growth(
     """
     a, h, b = _setting(gradients, batch_size, sampling)
     eta = float(positive("learning_rate", learning_rate))
-    p, growth = np.eye(len(h)), 0.0
-    for _ in range(_ROUNDS):
-        moved = p - eta * (h[:, None] * p + p * h) + eta**2 * _second(a, h, b, p)
-        size = float(np.linalg.norm(moved)) / float(np.linalg.norm(p))
-        p = moved / np.linalg.norm(moved)
-        if abs(size - growth) <= _TOLERANCE * size:
-            break
-        growth = size
-    return size
+    kept = (1 - eta * h)[:, None] * (1 - eta * h)
+    return largest_eigenvalue(lambda p: kept * p + eta**2 * feedback_noise(a, h, b, p), len(h))
 
 
 def momentum_mean_square_growth(
@@ -146,13 +133,7 @@ def fresh_mean_square_threshold(covariance_eigenvalues: Any, batch_size: int) ->
     ω = 1. Source: derived.
     """
     omega = np.atleast_1d(positive("covariance_eigenvalues", covariance_eigenvalues))
-    size = count("batch_size", batch_size)
-    top = 2 / (omega.max() * (1 + 1 / size))
-
-    def excess(eta: float) -> float:
-        return float(np.sum(eta * omega / (2 - eta * omega * (1 + 1 / size))) - size)
-
-    return float(brentq(excess, 0, top * (1 - 1e-12), xtol=1e-15))
+    return gaussian_critical_learning_rate(np.diag(omega), batch_size)
 
 
 def _setting(gradients: Any, batch_size: int, sampling: str) -> tuple[Any, Any, float]:
@@ -176,13 +157,3 @@ def repeat_factor(number: int, size: int, sampling: str) -> float:
     if size > number:
         raise ValueError(f"batch_size must be at most the number of rows {number}, got {size}")
     return (number - size) / (size * max(number - 1, 1))
-
-
-def mean_square_iteration(a: Any, h: Any, b: Any, p: Any, total: Any) -> Any:
-    """X of GX + XG = 2𝒟(P) in the eigenbasis of G, for NumPy or JAX arrays; `total` is hᵢ + hⱼ."""
-    return 2 * _second(a, h, b, p) / total
-
-
-def _second(a: Any, h: Any, b: Any, p: Any) -> Any:
-    weights = ((a @ p) * a).sum(1)
-    return (1 - b) * h[:, None] * p * h + b / len(a) * (a * weights[:, None]).T @ a

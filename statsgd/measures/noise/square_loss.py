@@ -9,9 +9,10 @@ from jaxtyping import Array, Float, PyTree
 
 from statsgd.arguments import count, is_traced
 from statsgd.dynamics.noise.minibatch import all_examples
+from statsgd.laws.minimum.second_moments import feedback_noise
 from statsgd.measures.curvature.operators import complete
 from statsgd.measures.noise.alignment import LossScaledAlignment
-from statsgd.measures.noise.mean_square import mean_square_iteration, repeat_factor
+from statsgd.measures.noise.mean_square import repeat_factor
 from statsgd.precision import in_double_precision
 from statsgd.problems import EmpiricalRisk
 from statsgd.problems.parameters import floating
@@ -110,7 +111,7 @@ def _bounds(
 
     def advance(carry: tuple[Any, Any, Any, Any]) -> tuple[Any, Any, Any, Any]:
         p, size, _, rounds = carry
-        x = mean_square_iteration(a, h, b, p, total)
+        x = 2 * (h[:, None] * p * h + feedback_noise(a, h, b, p)) / total
         grown = jnp.linalg.norm(x)
         return x / grown, grown, size, rounds + 1
 

@@ -174,6 +174,85 @@ def test_full_batch_does_not_move():
     assert np.all(law.joint == 0)
 
 
+def noiseless(inputs):
+    """Data that one θ fits exactly."""
+    x = np.asarray(inputs, dtype=float)
+    return problems.linear_regression(x, x @ np.full(x.shape[1], 2.0))
+
+
+def test_threshold_where_the_data_leave_no_noise_at_the_minimum():
+    # E(1 − ηx²)² = 1 at η = 2E x²/E x⁴.
+    found = critical_learning_rate(noiseless([[1], [2], [4]]), SGD(0.1, noise.Minibatch(1)))
+    assert found == pytest.approx(14 / 91, rel=1e-12)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.6])
+def test_threshold_of_full_batches_is_that_of_the_mean(beta):
+    sgd = SGD(0.1, noise.Minibatch(6, "without_replacement"), beta, 0.2)
+    top = np.linalg.eigvalsh(INPUTS.T @ INPUTS / 6)[-1] + 0.2
+    assert critical_learning_rate(six_examples(), sgd) == pytest.approx(2 * (1 + beta) / top)
+
+
+def test_interpolating_data_are_refused_above_their_threshold():
+    # E(1 − ηx²)² = 1 at 10/41 for x = (1, 3), and 1.69 a step at η = .3.
+    problem = noiseless([[1], [3]])
+    assert critical_learning_rate(problem, SGD(0.1, noise.Minibatch(1))) == pytest.approx(10 / 41)
+    above = LinearRegressionGaussian.from_sgd(problem, SGD(0.3, noise.Minibatch(1)))
+    # η E(x² − h)²/(2h − ηh²), h = 5.
+    assert above.feedback_gain == pytest.approx(0.3 * 16 / 2.5)
+    with pytest.raises(ImproperLawError, match="gain 1.92 ≥ 1"):
+        above.covariance()
+    below = LinearRegressionGaussian.from_sgd(problem, SGD(0.24, noise.Minibatch(1)))
+    np.testing.assert_array_equal(below.covariance(), [[0.0]])
+    np.testing.assert_allclose(below.mean(), [2.0])
+    # One example above the bound of the batch size is enough.
+    enough = int(np.ceil(above.critical_batch_size))
+    LinearRegressionGaussian.from_sgd(problem, SGD(0.3, noise.Minibatch(enough))).require_proper()
+
+
+def test_noise_in_one_direction_does_not_hide_that_another_diverges():
+    # Noise at the minimum along the first axis only; along the second E(1 − .3x²)² = 1.69.
+    inputs, targets = [[1, 0], [1, 0], [0, np.sqrt(2)], [0, np.sqrt(18)]], [1.0, -1.0, 0.0, 0.0]
+    law = LinearRegressionGaussian.from_sgd(
+        problems.linear_regression(inputs, targets), SGD(0.3, noise.Minibatch(1))
+    )
+    with pytest.raises(ImproperLawError, match="the noise feedback has gain"):
+        law.covariance()
+
+
+@pytest.mark.parametrize(("beta", "decay"), [(0.0, 0.0), (0.7, 0.0), (0.4, 0.3)])
+def test_threshold_of_noiseless_data_is_where_second_moments_begin_to_grow(beta, decay):
+    # The spectral radius of E[T⊗T] over all examples, T the step of (θ, m).
+    features = np.random.default_rng(2).standard_normal((5, 3))
+    sgd = SGD(0.1, noise.Minibatch(1), beta, decay)
+    found = critical_learning_rate(noiseless(features), sgd)
+    eye = np.eye(3)
+
+    def growth(eta):
+        steps = [np.outer(x, x) + decay * eye for x in features]
+        steps = [np.block([[eye - eta * g, -eta * beta * eye], [g, beta * eye]]) for g in steps]
+        squares = np.mean([np.kron(step, step) for step in steps], axis=0)
+        return np.abs(np.linalg.eigvals(squares)).max()
+
+    assert growth(found) == pytest.approx(1, abs=1e-9)
+    assert growth(1.01 * found) > 1 > growth(0.99 * found)
+
+
+def test_directions_without_inputs_count_for_nothing():
+    sgd = SGD(0.1, noise.Minibatch(1))
+    flat = noiseless([[1, 0, 1], [3, 0, 3]])
+    assert critical_learning_rate(flat, sgd) == pytest.approx(10 / 41 / 2)
+    assert critical_learning_rate(noiseless(np.zeros((2, 2))), sgd) == np.inf
+
+
+def test_fresh_inputs_without_label_noise():
+    law = LinearRegressionGaussian.gaussian_inputs([[1.0]], 0.0, 4, 0.5)
+    np.testing.assert_array_equal(law.covariance(), [[0.0]])
+    # E(1 − ηa²)² = 1 − 2η + 3η² at S = 1.
+    with pytest.raises(ImproperLawError, match="feedback has gain"):
+        LinearRegressionGaussian.gaussian_inputs([[1.0]], 0.0, 1, 0.67).covariance()
+
+
 @pytest.mark.parametrize("scheme", ["with_replacement", "without_replacement"])
 def test_simulated_moments(scheme):
     # 20 000 endpoints see a factor of 1.05; freezing the noise at the minimum is off by more.
