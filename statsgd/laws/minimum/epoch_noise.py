@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 from jax.scipy.special import ndtri
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import count
+from statsgd.arguments import count, is_traced
 from statsgd.dynamics.noise import Minibatch
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.bases.gaussian import (
@@ -51,8 +51,8 @@ class EpochNoiseGaussian(ConstantNoiseGaussian):
     which keeps flat directions above this law, and shift the mean by O(η): see
     `reshuffle_mean_shift`.
 
-    **Arguments:** as `HeavyBallGaussian`, and `num_batches` M = N/S ≥ 2. C is the covariance of
-    one batch without repeats, Σ₁(N−S)/(S(N−1)).
+    **Arguments:** as `HeavyBallGaussian`, and `num_batches` M = N/S. C is the covariance of one
+    batch without repeats, Σ₁(N−S)/(S(N−1)): zero for a single one, whose epochs do not fluctuate.
 
     Source: Kühn, Rosenow (2023), arXiv:2306.05300, for the noise correlation and the reduced
     variance; the exact law is derived.
@@ -79,7 +79,8 @@ class EpochNoiseGaussian(ConstantNoiseGaussian):
         phase: int | str = 0,
     ):
         super().__init__(hessian, noise_covariance, learning_rate, momentum, weight_decay, location)
-        self.num_batches = count("num_batches", num_batches, at_least=2)
+        noisy = not is_traced(self.noise_covariance) and np.any(self.noise_covariance)
+        self.num_batches = count("num_batches", num_batches, at_least=2 if noisy else 1)
         self.phase = _phase(phase, self.num_batches)
         self.phase_covariances = self._where_proper(epoch_covariances, self.num_batches, self.phase)
         self.joint = self.phase_covariances.mean(0)
@@ -234,11 +235,12 @@ def epoch_covariances(
         spread = spread + (j - 1) / j * deviation @ noise @ deviation.T
         mean = mean + deviation / j
         rest = j * (1 - j / num_batches) * mean @ noise @ mean.T
-        gathered = num_batches / (num_batches - 1) * (spread + rest)
+        gathered = num_batches / others * (spread + rest)
         carry = (transition @ power, mean, spread, gathered)
         return carry, (carry[0], gathered) if phase == "random" else None
 
     nothing = jnp.zeros_like(transition)
+    others = max(num_batches - 1, 1)  # without any others there is no noise
     start = (jnp.eye(len(transition)), nothing, nothing, nothing)
     counts = jnp.arange(1, num_batches + 1) * 1.0
     (power, _, _, gathered), phases = jax.lax.scan(advance, start, counts)

@@ -78,6 +78,31 @@ def test_flat_directions_diffuse():
     np.testing.assert_allclose(quiet, np.diag([0.1 / 1.9, 0]), atol=1e-15)
 
 
+def test_the_loss_settles_where_flat_directions_diffuse():
+    # (η/2) Σ C_ii/(2 − ηh_i) over the curved directions of the chain, (η/4) Σ C_ii of the SDE.
+    covariance = np.array([[1.0, 0.4, 0.3], [0.4, 2.0, 0.1], [0.3, 0.1, 5.0]])
+    turn = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 3)))[0]
+    hessian, noise = (turn @ m @ turn.T for m in (np.diag([4.0, 1.0, 0.0]), covariance))
+    chain = escape_efficiency(hessian, noise, 0.2, np.inf)
+    np.testing.assert_allclose(chain, 0.1 * (1 / 1.2 + 2 / 1.8), rtol=1e-12)
+    np.testing.assert_allclose(
+        escape_efficiency(hessian, noise, 0.2, np.inf, "continuous"), 0.15, rtol=1e-12
+    )
+    law = AnisotropicQuadraticLaw(hessian, noise, 0.2)
+    with pytest.raises(ImproperLawError, match="flat direction"):
+        law.covariance()
+    with pytest.raises(ImproperLawError, match=r"learning_rate\*max_eigenvalue = 2\.4"):
+        escape_efficiency(hessian, noise, 0.6, np.inf)
+    with pytest.raises(ImproperLawError, match="negative eigenvalue"):
+        escape_efficiency(np.diag([1.0, -1.0]), np.eye(2), 0.1, np.inf)
+
+
+def test_the_loss_without_any_curvature_does_not_rise():
+    np.testing.assert_array_equal(
+        escape_efficiency(np.zeros((2, 2)), np.eye(2), 0.1, [1, np.inf]), [0.0, 0.0]
+    )
+
+
 @pytest.mark.slow
 def test_sgd_climbs_as_said():
     # 16384 runs from the minimum, four steps: the mean loss to about 1 %.

@@ -241,6 +241,19 @@ def test_reshuffled_sgd(beta, phase):
 
 
 @RESHUFFLE
+@pytest.mark.parametrize("phase", [0, "random"])
+def test_a_single_batch_an_epoch_does_not_fluctuate(phase):
+    problem = linear_regression(XQ, YQ)
+    sgd = SGD(0.1, noise.Minibatch(len(XQ), "reshuffle"), momentum=0.5)
+    law = EpochNoiseGaussian.from_sgd(problem, sgd, phase=phase)
+    np.testing.assert_array_equal(law.joint, 0)
+    np.testing.assert_allclose(law.mean(), np.linalg.lstsq(XQ, YQ, rcond=None)[0], rtol=1e-6)
+    draws = law.draw_variables(jax.random.key(0), (5,))
+    np.testing.assert_allclose(draws["params"], np.tile(law.mean(), (5, 1)), rtol=1e-6)
+    np.testing.assert_array_equal(draws["momentum_buffer"], 0)
+
+
+@RESHUFFLE
 def test_batches_must_fill_the_epoch():
     problem = linear_regression(XQ, YQ)
     with pytest.raises(ValueError, match="remainder 2"):

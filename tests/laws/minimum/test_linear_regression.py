@@ -200,7 +200,7 @@ def test_interpolating_data_are_refused_above_their_threshold():
     above = LinearRegressionGaussian.from_sgd(problem, SGD(0.3, noise.Minibatch(1)))
     # η E(x² − h)²/(2h − ηh²), h = 5.
     assert above.feedback_gain == pytest.approx(0.3 * 16 / 2.5)
-    with pytest.raises(ImproperLawError, match="gain 1.92 ≥ 1"):
+    with pytest.raises(ImproperLawError, match=r"gain 1\.92 ≥ 1"):
         above.covariance()
     below = LinearRegressionGaussian.from_sgd(problem, SGD(0.24, noise.Minibatch(1)))
     np.testing.assert_array_equal(below.covariance(), [[0.0]])
