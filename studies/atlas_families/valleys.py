@@ -1,6 +1,7 @@
 """Laws along valleys and across two of them, held against SGD there."""
 
 import math
+import warnings
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from statsgd.laws import (
     ValleySharpnessLaw,
     ZeroLossCircleLaw,
 )
-from statsgd.laws.valleys import CosineCurvature, two_valley_chain_law
+from statsgd.laws.valleys import AdiabaticWarning, CosineCurvature, two_valley_chain_law
 from statsgd.problems import TwoValleyLandscape, landscape
 from studies.atlas_families.family import AtlasCell, Effort, register, simulated
 
@@ -79,9 +80,11 @@ def valley(effort: Effort, adiabatic: float, step: float) -> AtlasCell:
     covariance = np.diag([across / _RING_RATIO, across]) * 2 / eta
     problem, sgd = landscape(_ring, np.zeros(2)), SGD(eta, noise.Anisotropic(covariance))
     law = ValleyLaw.from_sgd(problem, sgd, support="ring")
-    law.require_proper()
-    along = _circular(lambda x: law.log_marginal((x + np.pi) % (2 * np.pi) - np.pi))
-    start = _starts(effort, along, lambda x: law.conditional_variance(x)[:, 0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AdiabaticWarning)  # the axis is what it warns of
+        law.require_proper()
+        along = _circular(lambda x: law.log_marginal((x + np.pi) % (2 * np.pi) - np.pi))
+        start = _starts(effort, along, lambda x: law.conditional_variance(x)[:, 0])
     steps = int(np.ceil(3 * _RING_RATIO / (eta * across)))
     return AtlasCell(simulated(problem, sgd, effort, steps, coordinate=_angle, start=start), along)
 

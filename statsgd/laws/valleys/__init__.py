@@ -24,9 +24,10 @@ from statsgd.laws.valleys.random_shift import (
 from statsgd.laws.valleys.stability import LearningRateBounds, max_stable_learning_rate
 from statsgd.laws.valleys.two_valley import TwoValleyLaw, two_valley_noise
 from statsgd.laws.valleys.two_valley_hopping import ChainLaw, TwoValleyHopping, two_valley_chain_law
-from statsgd.laws.valleys.valley import ValleyLaw
+from statsgd.laws.valleys.valley import AdiabaticWarning, ValleyLaw
 
 __all__ = [
+    "AdiabaticWarning",
     "ChainLaw",
     "CosineCurvature",
     "Freezing",

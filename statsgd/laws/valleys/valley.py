@@ -1,8 +1,10 @@
 """A valley of (nearly) equal minima: noise across it makes the flat stretches likelier."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -34,6 +36,12 @@ from statsgd.precision import formula, in_double_precision
 from statsgd.problems import Problem
 
 _ACROSS = 16  # nodes of Gauss–Hermite rules
+_ADIABATIC = 0.05  # relative error of the averaging above which to warn
+_OCCUPIED = 1e-8  # share of the largest weight below which a place has no mass
+
+
+class AdiabaticWarning(UserWarning):
+    """The motion across a valley is not fast enough for the law along it."""
 
 
 @register
@@ -55,7 +63,8 @@ class ValleyLaw(Law):
     probability flux circulates and the joint density is not a stationary density in 2-D.
 
     Proper if ηh < s on the whole support and p can be normalised (on a line, F ~ |x|^(−r) needs
-    κr > 1 where L₀ does not grow). Accurate where `adiabatic_parameter` is below about 0.05.
+    κr > 1 where L₀ does not grow). Its relative error is of the order of `adiabatic_parameter`, or
+    of its square with `second_order`; `AdiabaticWarning` says so where that is above 0.05.
 
     **Arguments:**
 
@@ -84,6 +93,7 @@ class ValleyLaw(Law):
     table: LineTable
     #: See `AveragedValley.limits`.
     limits: Float[Any, "3"]
+    adiabaticity: Float[Any, ""]
 
     def __init__(
         self,
@@ -120,6 +130,7 @@ class ValleyLaw(Law):
                 "learning_rate = 0: add the finite-step shift to its expectations"
             )
         self.table, self.limits = in_double_precision(tabulated, self.valley)
+        self.adiabaticity = in_double_precision(_largest_adiabaticity, self.valley, self.table)
 
     @classmethod
     def from_sgd(
@@ -215,7 +226,7 @@ class ValleyLaw(Law):
         rings = (RingCurvature(np.float64(base), np.float64(-0.5)) for base in (2.0, 0.02, 0.005))
         return (
             cls.ring(2.0, -0.5, 0.02, 4.0, learning_rate=0.05),
-            cls.line(1.0, 1.0, 0.05, 9.0, learning_rate=0.05),
+            cls.line(1.0, 1.0, 0.03, 9.0, learning_rate=0.05),
             cls(*rings),
         )
 
@@ -233,7 +244,10 @@ class ValleyLaw(Law):
         return 1 + self.valley.transverse
 
     def require_proper(self) -> None:
-        """Raise `ImproperLawError` unless ηh < 2(1+β) on the support and p is normalisable."""
+        """Raise `ImproperLawError` unless ηh < 2(1+β) on the support and p is normalisable.
+
+        Warns (`AdiabaticWarning`) where the averaging is not accurate.
+        """
         if is_traced(self.limits, self.valley):
             return
         excess, where, tail = (float(value) for value in self.limits)
@@ -252,6 +266,14 @@ class ValleyLaw(Law):
             raise ImproperLawError(
                 "valley marginal not normalisable: its integral is not finite (curvature and "
                 "diffusion must be positive and finite on the support)"
+            )
+        parameter, order = self.adiabatic_parameter(), 2 if self.valley.second_order else 1
+        if parameter**order > _ADIABATIC:
+            warnings.warn(
+                f"adiabatic parameter {parameter:.3g} makes the law off by a share of order "
+                f"{parameter**order:.2g}: it should be below {_ADIABATIC ** (1 / order):.2g}",
+                AdiabaticWarning,
+                stacklevel=2,
             )
 
     def conditional_variance(self, x: Any) -> Any:
@@ -381,9 +403,14 @@ class ValleyLaw(Law):
         return float(half * np.sum(np.tile(weights, 64) / self.drift(x)))
 
     def adiabatic_parameter(self) -> float:
-        """max over the support of κ D_y h'²/(4h³): the adiabatic law wants it well below one."""
-        x = self.valley.coordinate.place(self.table.points)
-        return float(np.nanmax(along_valley(AveragedValley.adiabaticity, self.valley, x)))
+        """Largest κ D_y h'²/(4h³) where the law has mass: wanted well below one."""
+        return float(self.adiabaticity)
+
+
+def _largest_adiabaticity(valley: AveragedValley, table: LineTable) -> Float[Any, ""]:
+    values = jax.vmap(valley.adiabaticity)(valley.coordinate.place(table.points))
+    occupied = table.weights > _OCCUPIED * jnp.max(table.weights)
+    return jnp.max(jnp.where(occupied, values, 0.0))
 
 
 def _diffusion(name: str, value: Any) -> Callable:

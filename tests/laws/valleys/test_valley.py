@@ -8,6 +8,7 @@ import statsgd
 from statsgd import SGD, noise
 from statsgd.laws import ImproperLawError, ValleyLaw
 from statsgd.laws.valleys import (
+    AdiabaticWarning,
     max_stable_learning_rate,
     random_shift_noise,
     random_shift_path,
@@ -35,6 +36,7 @@ def flat_side(law):
         (0.02, 4, 0.005, 0, -0.00024),
     ],
 )
+@pytest.mark.filterwarnings("ignore::statsgd.laws.valleys.AdiabaticWarning")
 def test_ring(diffusion, kappa, floor, adiabatic, second):
     law = ValleyLaw.ring(2.0, 0.5, diffusion, kappa, floor)
     assert flat_side(law) == pytest.approx(adiabatic, abs=6e-6)
@@ -150,6 +152,7 @@ def test_edge_of_stability_is_refused():
 
 
 @pytest.mark.parametrize(("diffusion", "mode"), [(0.4, 0.0), (1.0, 1.0), (2.0, np.sqrt(3.0))])
+@pytest.mark.filterwarnings("ignore::statsgd.laws.valleys.AdiabaticWarning")
 def test_pitchfork(diffusion, mode):
     # L₀ = αx²/2, F = F₀(1+x²/l²)^r: the mode leaves 0 at D_y = αl²/(2r); then x*² = 2rD_y/α − l²
     law = ValleyLaw(
@@ -190,6 +193,29 @@ def test_adiabatic_parameter():
     h = 2 * np.exp(0.5 * np.cos(x))
     expected = np.max(4 * 0.2 * (0.5 * np.sin(x)) ** 2 / (4 * h))
     assert law.adiabatic_parameter() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("second_order", "limit"), [(False, 0.05), (True, 0.22)])
+def test_a_valley_too_slow_across_it_says_by_how_much(second_order, limit):
+    # κD_y a² sin²x/(4h₀e^(a cos x)) is largest where a sin²x = −2 cos x.
+    cosine = 1 - np.sqrt(2)  # for a = 1
+    largest = 40 * 0.1 * (1 - cosine**2) / (8 * np.exp(cosine))
+    law = ValleyLaw.ring(2.0, 1.0, 0.1, 40.0, second_order=second_order)
+    assert law.adiabatic_parameter() == pytest.approx(largest, rel=1e-4)
+    with pytest.warns(AdiabaticWarning, match=f"parameter {largest:.3g}.* below {limit}"):
+        law.mean()
+    # What it does not speak about is said without a warning.
+    assert ValleyLaw.ring(2.0, 0.5, 0.05, 400.0).slide_time(0.5, 2.0) > 0
+
+
+def test_places_without_mass_do_not_count():
+    # With h = (1 + x²)^(−2) the parameter is 4D x², without bound; p falls as e^(−x²/2D).
+    law = ValleyLaw(
+        lambda x: (1 + x**2) ** -2.0, 0.001, 0.001, floor=lambda x: x**2 / 2, support="line"
+    )
+    reach = 0.002 * np.log(1e8)
+    assert law.adiabatic_parameter() == pytest.approx(0.004 * reach, rel=0.1)
+    assert np.isfinite(law.covariance()).all()
 
 
 def test_draws_match_the_moments_and_the_distribution_function():
