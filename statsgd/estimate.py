@@ -55,6 +55,11 @@ def tail(confidence: Any) -> float:
     return (1 - float(real("confidence", confidence, allowed="in (0, 1)", valid=valid))) / 2
 
 
+def exact(value: Float[Array, "..."]) -> Estimate:
+    """A value computed without sampling, in JAX: of error zero, or NaN where it is NaN itself."""
+    return Estimate(value, jnp.where(jnp.isnan(value), jnp.nan, jnp.zeros_like(value)))
+
+
 def sample_mean(values: Float[Array, "n ..."]) -> Estimate:
     """Mean over the leading axis of independent values, in JAX, with its standard error."""
     error = jnp.std(values, axis=0, ddof=1) / np.sqrt(values.shape[0])

@@ -70,7 +70,7 @@ def dimensionless_numbers(problem: Problem, sgd: SGD) -> dict[str, float]:
     """The numbers by which the atlas is ordered, as far as the setting has them.
 
     - `ηh`: learning rate times the largest curvature at the minimum that `minimise` finds, with
-      weight decay (for up to 500 parameters);
+      weight decay (for up to 500 parameters), and `ConvergenceWarning` where it finds none;
     - `β`: momentum; `S`: batch size of `Minibatch` noise, and `N/S`, steps an epoch;
     - `ησ`: learning rate times the strength of `LossScaled` noise.
     """
@@ -78,6 +78,7 @@ def dimensionless_numbers(problem: Problem, sgd: SGD) -> dict[str, float]:
     numbers = {"β": float(sgd.momentum)}
     if problem.dimension <= _LARGEST:
         minimum = minimise(problem, weight_decay=decay)
+        minimum.warn_unless_converged("ηh")
         curvature = np.linalg.eigvalsh(np.asarray(hessian(problem, minimum.params)))[-1] + decay
         if curvature > 0:
             numbers["ηh"] = eta * float(curvature)

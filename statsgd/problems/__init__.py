@@ -12,7 +12,7 @@ from statsgd.problems.landscapes import (
     tilted_quartic,
     valley_wells,
 )
-from statsgd.problems.minimum import Minimum, minimise
+from statsgd.problems.minimum import ConvergenceWarning, Minimum, minimise
 from statsgd.problems.networks import (
     DiagonalLinearNetwork,
     LinearNetwork,
@@ -37,6 +37,7 @@ from statsgd.problems.two_valley import FrozenTwoValley, TwoValleyLandscape
 
 __all__ = [
     "DENSE_LIMIT",
+    "ConvergenceWarning",
     "DiagonalLinearNetwork",
     "EmpiricalRisk",
     "FrozenTwoValley",

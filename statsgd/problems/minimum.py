@@ -1,5 +1,6 @@
 """The minimum of a problem, with the gradient norm it was found to."""
 
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,10 @@ from statsgd.problems.problem import Problem
 from statsgd.problems.regression import LinearRegression
 
 
+class ConvergenceWarning(UserWarning):
+    """A search stopped before it found what it was after."""
+
+
 class Minimum(NamedTuple):
     """A minimum of L + (λ/2)|θ|² and how well it is one."""
 
@@ -25,6 +30,16 @@ class Minimum(NamedTuple):
     """Euclidean norm of ∇L + λθ there."""
     converged: bool
     """Whether `gradient_norm` is at most the tolerance asked for."""
+
+    def warn_unless_converged(self, of: str) -> None:
+        """Warn (`ConvergenceWarning`) that the quantity `of` is not at a minimum."""
+        if not self.converged:
+            warnings.warn(
+                f"{of}: no minimum was found, the gradient norm reached is "
+                f"{self.gradient_norm:.3g}",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
 
 
 def minimise(

@@ -24,6 +24,16 @@ PROBLEM, ORIGIN = problems.quadratic(SINGULAR), np.zeros(24)
 VALUES = np.linalg.eigvalsh(SINGULAR)[::-1]
 
 
+def test_no_number_is_certain_where_params_are_nan():
+    bent = problems.landscape(lambda x: jnp.sum(jnp.cos(x)), np.zeros(3))
+    for measure in (trace, trace_of_square):
+        for options in ({}, {"samples": 4}):
+            found = measure(bent, np.full(3, np.nan), **options)
+            assert np.isnan(found.value)
+            assert np.isnan(found.standard_error)
+        assert measure(bent, np.zeros(3)).standard_error == 0
+
+
 def test_traces():
     assert trace(PROBLEM, ORIGIN)[:2] == pytest.approx((VALUES.sum(), 0))
     assert trace_of_square(PROBLEM, ORIGIN)[:2] == pytest.approx((np.sum(VALUES**2), 0))

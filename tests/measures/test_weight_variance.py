@@ -17,6 +17,7 @@ from statsgd.measures import (
     window_variances,
 )
 from statsgd.measures.runs.averages import stretch_count
+from statsgd.problems import ConvergenceWarning
 from tests.statistical import assert_variance_within
 
 ETA, H = 0.1, np.geomspace(0.3, 5.0, 6)
@@ -104,6 +105,12 @@ def test_line_with_errors_in_both_on_known_data():
     slope, covariance = np.polyfit(x, y, 1, cov=True)
     assert plain.exponent == pytest.approx(slope[0])
     assert plain.standard_error == pytest.approx(np.sqrt(covariance[0, 0]))
+
+
+def test_a_fit_that_does_not_settle_says_so(monkeypatch):
+    monkeypatch.setattr("statsgd.measures.motion.weight_variance._ROUNDS", 1)
+    with pytest.warns(ConvergenceWarning, match=r"the exponent still moves by .* after 1 rounds"):
+        power_law_fit(np.array([1.0, 2, 4, 8]), np.array([1.0, 3, 3.5, 9]), 0.5, 0.5)
 
 
 def test_errors_in_curvature_do_not_flatten_the_exponent():

@@ -7,7 +7,13 @@ import pytest
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from statsgd import hessian, minimise, noise, noise_covariance
-from statsgd.problems import curvature, empirical_risk, landscape, linear_regression
+from statsgd.problems import (
+    ConvergenceWarning,
+    curvature,
+    empirical_risk,
+    landscape,
+    linear_regression,
+)
 
 RNG = np.random.default_rng(0)
 INPUTS, TARGETS = RNG.normal(size=(40, 5)), RNG.normal(size=40)
@@ -44,6 +50,8 @@ def test_unreached_minimum_says_so():
     minimum = minimise(landscape(lambda x: jnp.exp(-x), 0.0), max_iterations=5)
     assert not minimum.converged
     assert minimum.gradient_norm > 1e-8
+    with pytest.warns(ConvergenceWarning, match=r"ηh: no minimum was found, the gradient norm"):
+        minimum.warn_unless_converged("ηh")
 
 
 def test_large_problem_uses_gradients_only(monkeypatch):

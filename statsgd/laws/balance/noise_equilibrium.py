@@ -1,5 +1,6 @@
 """Where SGD comes to rest on the orbit of a symmetry: the noise equilibrium."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -22,7 +23,9 @@ from statsgd.arguments import (
 from statsgd.dynamics.noise import noise_covariance
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.law import ImproperLawError, Law, register
-from statsgd.problems import Problem
+from statsgd.problems import ConvergenceWarning, Problem
+
+_SETTLED = 1e-8  # drift of the charges, as a share of the largest there could be
 
 
 @register
@@ -331,4 +334,11 @@ def _minimise_sum_of_exponentials(terms: np.ndarray, directions: np.ndarray) -> 
     s = result.x
     for _ in range(3):  # the last digits, which the trust region's own test leaves
         s = s - np.linalg.lstsq(hessian(s), weights(s) @ slopes, rcond=None)[0]
+    slope = float(np.linalg.norm(weights(s) @ slopes))
+    if not slope <= _SETTLED:
+        warnings.warn(
+            f"equilibrium: charges still drift, by {slope:.2g} of their terms: not found",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
     return s

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import is_traced, non_negative, positive
+from statsgd.arguments import is_traced, location_vector, non_negative, positive
 from statsgd.dynamics.noise import GradientNoise
 from statsgd.dynamics.noise.injected import IsotropicNoise
 from statsgd.dynamics.sgd import SGD
@@ -17,7 +17,7 @@ from statsgd.laws.bases.tabulated import check_bounds
 from statsgd.laws.gibbs.objective import ObjectiveLaw
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.precision import in_double_precision, over_points
-from statsgd.problems import Problem, landscape
+from statsgd.problems import Problem, landscape, minimise
 from statsgd.problems.landscapes import quadratic, smooth_wells
 
 type NoiseVariance = Callable[[PyTree], Float[Any, ""]]
@@ -56,11 +56,13 @@ class EffectivePotentialGibbs(ObjectiveLaw):
     the weaker noise wins, exponentially in the batch size. Otherwise still, where ∇c and ∇L are
     not parallel, there is no detailed balance and no explicit law.
 
-    Φ is a line integral of ∇U/c from the problem's initial params (Gauss–Legendre, 64 nodes,
+    Φ is a line integral of ∇U/c from `start` (Gauss–Legendre, 64 nodes,
     graded for distances far above 1), and its gradient is exact.
 
     **Arguments:** `problem`; `noise_variance`, a positive function of params, c with the batch
-    size included, (loss/params)²; `learning_rate` η; `weight_decay` λ; `bounds` as in `Gibbs`.
+    size included, (loss/params)²; `learning_rate` η; `weight_decay` λ; `bounds` as in `Gibbs`;
+    `start` `(d,)`, where Φ = 0, a place with noise and near the mass: the problem's initial params
+    by default, a minimum in `from_sgd`.
     Raises `ValueError` where ∇c and ∇U are not parallel at probe points about the start.
 
     With one parameter the normaliser, distribution function and moments come from quadrature.
@@ -86,6 +88,7 @@ class EffectivePotentialGibbs(ObjectiveLaw):
         weight_decay: Any = 0.0,
         *,
         bounds: Any = None,
+        start: Any = None,
     ):
         if not callable(noise_variance):
             raise ValueError(f"noise_variance must be a function of params, got {noise_variance!r}")
@@ -94,7 +97,7 @@ class EffectivePotentialGibbs(ObjectiveLaw):
         self.learning_rate = positive("learning_rate", learning_rate)
         self.weight_decay = non_negative("weight_decay", weight_decay)
         self.bounds = check_bounds(bounds, problem.dimension)
-        self.start = self.origin()
+        self.start = self.origin() if start is None else location_vector(start, self.dimension)
         self.growth = self.support = self.table = None
         if not is_traced(self):
             self._require_parallel()
@@ -120,7 +123,16 @@ class EffectivePotentialGibbs(ObjectiveLaw):
             )
         sgd.noise.check(problem)
         variance = GradientVariance(sgd.noise, problem)
-        return cls(problem, variance, sgd.learning_rate, sgd.weight_decay, bounds=bounds)
+        start = None
+        if not is_traced(problem, sgd):
+            minimum = minimise(problem, weight_decay=float(sgd.weight_decay)).params
+            place = np.asarray(problem.flatten(minimum), dtype=np.float64)
+            # Without noise there Φ has no zero there: it is infinitely lower than all else.
+            noisy = in_double_precision(_variance_at, place, problem, variance) > 0
+            start = place if noisy else None
+        return cls(
+            problem, variance, sgd.learning_rate, sgd.weight_decay, bounds=bounds, start=start
+        )
 
     @classmethod
     def examples(cls) -> Sequence[Self]:
@@ -143,7 +155,7 @@ class EffectivePotentialGibbs(ObjectiveLaw):
         return self.noise_variance(self.problem.unflatten(params))
 
     def effective_loss(self, params: Float[Any, " d"]) -> Float[Any, ""]:
-        """Φ(θ) with ∇Φ = ∇U/c, zero at the problem's initial params; dimension of params²/loss."""
+        """Φ(θ) with ∇Φ = ∇U/c, zero at `start`; dimension of params²/loss."""
         return in_double_precision(_line_integral, self._bare(), params)
 
     def potential(self, params: Float[Any, " d"]) -> Float[Any, ""]:
@@ -191,6 +203,10 @@ def _one_plus_square(params: Float[Any, " 1"]) -> Float[Any, ""]:
 
 def _step_up(params: Float[Any, " 1"]) -> Float[Any, ""]:
     return 1.5 + 0.5 * jnp.tanh(3 * (params[0] - 0.5))
+
+
+def _variance_at(params: Any, problem: Problem, noise_variance: NoiseVariance) -> Any:
+    return noise_variance(problem.unflatten(params))
 
 
 def _drift_over_variance(law: EffectivePotentialGibbs, params: Any) -> Any:

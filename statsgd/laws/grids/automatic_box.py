@@ -66,10 +66,13 @@ def box_around_minima(problem: Problem, sgd: SGD) -> tuple[Float[Any, " d"], Flo
 
     The standard deviations are those of a quadratic with the curvature and noise of the minimum
     that `problem.initial_params` leads to. Other minima are looked for on a lattice about it.
+    Warns (`ConvergenceWarning`) where no minimum is found.
     """
     decay = float(sgd.weight_decay)
     rate = float(sgd.learning_rate) / (1 - float(sgd.momentum))
-    params = minimise(problem, weight_decay=decay).params
+    minimum = minimise(problem, weight_decay=decay)
+    minimum.warn_unless_converged("box of the grid")
+    params = minimum.params
     place = np.asarray(problem.flatten(params), dtype=np.float64)
     curvature = np.diagonal(np.asarray(hessian(problem, params))) + decay
     noise = np.diagonal(np.asarray(noise_covariance(problem, params, sgd.noise)))

@@ -69,8 +69,10 @@ def floor_second_moments(
 def regression_tail_index(learning_rate: Any, batch_size: int = 1) -> float:
     """The exponent κ with P(|θ| > x) ~ x^(−κ) for the chain of `label_noise_regression`.
 
-    The root of E|1 − ηA|^κ = 1, A the mean of S squared standard normals (Kesten). It is below the
-    ν of the SDE law: the tails of the chain are heavier.
+    The root of E|1 − ηA|^κ = 1, A the mean of S squared standard normals (Kesten). The SDE
+    law has ν = 1 + S/η in its place. At small steps κ is above it, and the tails of the chain are
+    lighter: 17.28 against 11 at η = 0.1, S = 1. They are heavier for η > 0.472 at S = 1, 0.577 at
+    S = 2 and 0.615 at S = 4 and 8.
 
     Raises `ImproperLawError` where E log|1 − ηA| ≥ 0: the chain is not stationary. Source: derived.
     """

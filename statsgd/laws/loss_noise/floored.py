@@ -108,8 +108,9 @@ class FlooredLossScaledLaw(StudentTLaw):
 
         In one dimension this noise is exactly loss-scaled: L = θ²/2 and C = (2θ² + s²)/S, so that
         σ = 4/S, c₀ = s²/4, ν = 1 + S/η and the scale squared is s²/(2ν). The chain's variance is
-        `LinearRegressionGaussian.gaussian_inputs`; its tails are heavier (`regression_tail_index`),
-        so compare the bulk. **Arguments:** `target_variance` s², η, S.
+        `LinearRegressionGaussian.gaussian_inputs`; its tails are lighter than of this law at small
+        η, heavier at large (`regression_tail_index`), so compare the bulk. **Arguments:**
+        `target_variance` s², η, S.
         """
         s2, eta = (
             positive("target_variance", target_variance),

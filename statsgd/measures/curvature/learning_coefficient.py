@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from statsgd.arguments import count, is_traced, non_negative, positive
 from statsgd.dynamics.noise import Minibatch
-from statsgd.estimate import Estimate, sample_mean
+from statsgd.estimate import Estimate, exact, sample_mean
 from statsgd.kernels import sgld
 from statsgd.kernels.preconditioner import as_preconditioner
 from statsgd.kernels.stochastic_gradient import start
@@ -254,8 +254,7 @@ def _baseline(
     loss_at: Any, centre: Any, key: PRNGKeyArray, records: int, loss_examples: int | None
 ) -> Estimate:
     if loss_examples is None:
-        value = loss_at(key, centre)
-        return Estimate(value, jnp.zeros_like(value))
+        return exact(loss_at(key, centre))
     keys = jax.random.split(key, records)
     return sample_mean(jax.lax.map(lambda look: loss_at(look, centre), keys))
 

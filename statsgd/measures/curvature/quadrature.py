@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from statsgd.arguments import count, finite_array, positive
-from statsgd.estimate import Estimate, sample_mean
+from statsgd.estimate import Estimate, exact, sample_mean
 from statsgd.measures.curvature.eigenpairs import DEPTH, lanczos
 from statsgd.measures.curvature.operators import OperatorAt, dense, hessian_operator, rows_of
 from statsgd.measures.curvature.probes import over_probes, random_key
@@ -150,5 +150,5 @@ def _read_quadrature(
 
 def _over_rows(values: Float[Array, " n"]) -> Estimate:
     if len(values) == 1:  # all eigenvalues: exact
-        return Estimate(values[0], jnp.zeros_like(values[0]))
+        return exact(values[0])
     return sample_mean(values)

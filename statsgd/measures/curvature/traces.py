@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from statsgd.arguments import count
-from statsgd.estimate import Estimate, sample_mean
+from statsgd.estimate import Estimate, exact, sample_mean
 from statsgd.measures.curvature.operators import (
     Operator,
     OperatorAt,
@@ -115,7 +115,7 @@ def _trace(
 ) -> Estimate:
     of, like = _at(problem, params, operator)
     if number is None:
-        return _exact(jnp.trace(dense(of, like)))
+        return exact(jnp.trace(dense(of, like)))
     if rank == 0:
         return sample_mean(over_probes(lambda v: v @ of.product(v), like, number, key))
     first, second = jax.random.split(key)
@@ -136,7 +136,7 @@ def _square(
 ) -> Estimate:
     of, like = _at(problem, params, operator)
     if number is None:
-        return _exact(jnp.sum(dense(of, like) ** 2))
+        return exact(jnp.sum(dense(of, like) ** 2))
     return sample_mean(over_probes(lambda v: jnp.sum(of.product(v) ** 2), like, number, key))
 
 
@@ -146,7 +146,3 @@ def _at(
     """The operator, and a vector of its length and precision."""
     of = operator(problem, params)
     return of, jnp.zeros(of.dimension, jnp.result_type(*jax.tree.leaves(params)))
-
-
-def _exact(value: Float[Array, ""]) -> Estimate:
-    return Estimate(value, jnp.zeros_like(value))

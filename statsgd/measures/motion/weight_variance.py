@@ -1,5 +1,6 @@
 """Variance of weights along directions, and how it goes with curvature or flatness."""
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ from jaxtyping import Float
 from statsgd.arguments import count, finite_array, non_negative, positive
 from statsgd.estimate import Estimate
 from statsgd.measures.runs.averages import bootstrap, mean_over_clusters
+from statsgd.problems import ConvergenceWarning
 
 _ROUNDS, _TOLERANCE = 100, 1e-10
 
@@ -67,7 +69,8 @@ def power_law_fit(
     squares.
 
     Raises `ValueError` for numbers that are not positive, fewer than three points, x that do not
-    differ, and errors of which some but not all vanish.
+    differ, and errors of which some but not all vanish. Warns (`ConvergenceWarning`) where the
+    iteration does not settle.
 
     Source: York (1968).
     """
@@ -91,6 +94,12 @@ def power_law_fit(
         before, b = b, float(np.sum(weights * shift * v) / np.sum(weights * shift * u))
         if abs(b - before) <= _TOLERANCE * (1 + abs(b)):
             break
+    else:
+        warnings.warn(
+            f"fit: the exponent still moves by {abs(b - before):.2g} after {_ROUNDS} rounds",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
     off = v - b * u
     chi_square = float(np.sum(weights * off**2))
     if plain:

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -10,7 +12,12 @@ from statsgd.laws.balance import (
     noise_balance_gap,
     rescaling_generator,
 )
-from statsgd.problems import empirical_risk, linear_network, multilayer_perceptron
+from statsgd.problems import (
+    ConvergenceWarning,
+    empirical_risk,
+    linear_network,
+    multilayer_perceptron,
+)
 
 INPUTS = np.array([[1, 0], [0, 1], [1, 1], [-1, 0.5]])
 TARGETS = np.array([1, -0.5, 0.3, 0.2])
@@ -179,6 +186,14 @@ def test_conditions():
         running.mean()
     with pytest.raises(ImproperLawError, match="label_covariance must be positive definite"):
         linear_network_equilibrium(np.eye(2), np.diag([1.0, 0]), np.eye(2))
+
+
+def test_a_search_that_stops_early_says_so(monkeypatch):
+    # Newton steps alone run away from a place where the logarithm of the sum is nearly straight.
+    module = "statsgd.laws.balance.noise_equilibrium.minimize"
+    monkeypatch.setattr(module, lambda *a, **k: SimpleNamespace(x=np.array([1.0])))
+    with pytest.warns(ConvergenceWarning, match="charges still drift"):
+        NoiseEquilibrium(THETA, covariance(THETA), GENERATOR)
 
 
 def test_arguments():

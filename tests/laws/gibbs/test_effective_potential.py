@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 from statsgd import SGD, ImproperLawError, noise, simulate
 from statsgd.laws.gibbs.effective_potential import EffectivePotentialGibbs
 from statsgd.laws.gibbs.gibbs import Gibbs
-from statsgd.problems import linear_regression
+from statsgd.problems import landscape, linear_regression
 from statsgd.problems.landscapes import quadratic, smooth_wells
 
 SADDLE = 0.6585913
@@ -66,6 +66,32 @@ def test_loss_scaled_noise_in_the_plane():
     losses = 0.5 * (points[:, 0] ** 2 + 2 * points[:, 1] ** 2)
     expected = -(1 + 2 / 0.3) * np.log(losses / 0.3 + 1)
     assert_allclose(np.diff(law.log_density(points)), np.diff(expected), rtol=1e-7)
+
+
+@pytest.mark.parametrize("start", [0.0, 50.0, 1e3, -1e6])
+def test_law_of_sgd_does_not_depend_on_where_the_problem_starts(start):
+    # c = σ(L + f), L = x²/2: Student, Var = 2fε/(4 − ε) at ε = ησ = .3.
+    sgd = SGD(0.2, noise.LossScaled(1.5, 0.3))
+    problem = landscape(lambda x: 0.5 * jnp.sum(x**2), np.full(1, start))
+    law = EffectivePotentialGibbs.from_sgd(problem, sgd)
+    assert_allclose(law.covariance(), [[0.6 * 0.3 / 3.7]], rtol=1e-6)
+
+
+def test_law_of_sgd_in_the_plane_does_not_depend_on_where_the_problem_starts():
+    problem = landscape(lambda x: 0.5 * (x[0] ** 2 + 2 * x[1] ** 2), np.array([1e4, -1e3]))
+    law = EffectivePotentialGibbs.from_sgd(problem, SGD(0.2, noise.LossScaled(1.5, 0.3)))
+    points = np.array([[0.0, 0.0], [0.5, -1.0], [3.0, 2.0]])
+    losses = 0.5 * (points[:, 0] ** 2 + 2 * points[:, 1] ** 2)
+    expected = -(1 + 2 / 0.3) * np.log(losses / 0.3 + 1)
+    assert_allclose(np.diff(law.log_density(points)), np.diff(expected), rtol=1e-7)
+
+
+def test_noise_may_vanish_at_the_minimum():
+    # c = σL: U_eff = (1 + 2/(ησ)) log L, from a place where there is noise.
+    problem = landscape(lambda x: 0.5 * jnp.sum(x**2), np.ones(2))
+    law = EffectivePotentialGibbs.from_sgd(problem, SGD(0.2, noise.LossScaled(1.5, 0.0)))
+    gap = np.diff([law.potential(np.array(x)) for x in ([0.5, 0.0], [1.0, 1.0])])
+    assert_allclose(gap, [(1 + 2 / 0.3) * np.log(8)], rtol=1e-5)
 
 
 def test_gradient_and_hessian_of_the_potential_are_exact():

@@ -5,6 +5,7 @@ import pytest
 from statsgd import SGD, ImproperLawError, noise, problems
 from statsgd.laws.grids import Grid
 from statsgd.laws.grids.automatic_box import automatic_box, box_around_minima, lattice_minima
+from statsgd.problems import ConvergenceWarning
 
 
 def gaussian_masses(centre, deviation):
@@ -43,6 +44,13 @@ def test_both_wells_are_seen_from_one():
     lower, upper = box_around_minima(problem, SGD(0.04, noise.Isotropic(1.0)))
     assert lower[0] == pytest.approx(-1.8, abs=0.02)
     assert upper[0] == pytest.approx(1.8, abs=0.02)
+
+
+def test_a_box_about_no_minimum_says_so():
+    problem = problems.landscape(lambda x: jnp.sum(jnp.logaddexp(0, -x) - x), np.ones(1))
+    message = "box of the grid: no minimum was found, the gradient norm reached is 1$"
+    with pytest.warns(ConvergenceWarning, match=message):
+        box_around_minima(problem, SGD(0.04, noise.Isotropic(1.0)))
 
 
 def test_lattice_minima_in_the_plane():

@@ -1,6 +1,10 @@
+import itertools
+
 import jax
 import numpy as np
 import pytest
+from scipy.integrate import quad
+from scipy.stats import gamma
 from scipy.stats import t as student_t
 
 import statsgd
@@ -124,6 +128,27 @@ def test_label_noise_regression():
 @pytest.mark.parametrize(("eta", "index"), [(0.2, 8.3026), (0.1, 17.2846)])
 def test_regression_tail_index(eta, index):
     assert regression_tail_index(eta) == pytest.approx(index, abs=6e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "equal"), [(1, 0.471841), (2, 0.577022), (4, 0.615195), (8, 0.615278)]
+)
+def test_tails_of_the_chain_are_lighter_than_those_of_the_sde_at_small_steps_only(size, equal):
+    # E|1 − ηA|^(1 + S/η) = 1 at `equal`, the Gamma density of A integrated by scipy.
+    def moment(eta, power):
+        ends = [0, eta**-0.5, eta**-0.5 + 2, eta**-0.5 + 5, eta**-0.5 + 20]
+        law = gamma(size / 2, scale=2 / size)
+        parts = itertools.pairwise(ends)
+        # a = r² removes the singularity at zero.
+        return sum(
+            quad(lambda r: abs(1 - eta * r * r) ** power * law.pdf(r * r) * 2 * r, *part)[0]
+            for part in parts
+        )
+
+    assert moment(equal, 1 + size / equal) == pytest.approx(1, abs=3e-5)
+    for eta, lighter in ((0.5 * equal, True), (0.99 * equal, True), (1.01 * equal, False)):
+        assert (regression_tail_index(eta, size) > 1 + size / eta) == lighter
+        assert (moment(eta, 1 + size / eta) < 1) == lighter
 
 
 def test_regression_tail_index_refuses_a_diverging_chain():
