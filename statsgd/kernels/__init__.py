@@ -14,9 +14,9 @@ from statsgd.kernels.registry import KERNELS
 from statsgd.kernels.replica_exchange import ReplicaExchange
 from statsgd.kernels.runner import sample
 from statsgd.kernels.sghmc import SGHMC
-from statsgd.kernels.sgld import SGLD
+from statsgd.kernels.sgld import SGLD, sgld_variance
 from statsgd.kernels.sgnht import SGNHT
-from statsgd.kernels.sgworld import SGWORLD
+from statsgd.kernels.sgworld import SGWORLD, sgworld_variance
 from statsgd.kernels.state_dependent import StateDependentLangevin
 from statsgd.kernels.stochastic_gradient import StochasticGradientKernel
 from statsgd.kernels.ula import ULA
@@ -50,5 +50,7 @@ __all__ = [
     "find_wells",
     "mixing",
     "sample",
+    "sgld_variance",
+    "sgworld_variance",
     "step_size_bias",
 ]

@@ -5,8 +5,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
+from statsgd.arguments import is_traced, non_negative, positive
 from statsgd.kernels.kernel_state import Info, Potential
 from statsgd.kernels.registry import register
 from statsgd.kernels.stochastic_gradient import (
@@ -63,7 +65,8 @@ class SGLD(StochasticGradientKernel):
         (T + hC/2) / (λ(1 − hλ/2)),      0 < hλ < 2
 
     of which hC/2 is the minibatches' share: with N examples C ≈ λN/S, so that it is small only for
-    hλN/S ≪ 1. See `SGWORLD` for reshuffled batches, whose share is of higher order.
+    hλN/S ≪ 1. `sgld_variance` is this formula. See `SGWORLD` for reshuffled batches, whose share is
+    of higher order.
 
     Source: Welling, Teh (2011); the variance is derived.
     """
@@ -73,3 +76,29 @@ class SGLD(StochasticGradientKernel):
 
     core_init = staticmethod(init)
     core_step = staticmethod(step)
+
+
+def sgld_variance(
+    step_size: Any, curvature: Any, gradient_variance: Any = 0.0, temperature: Any = 1.0
+) -> Float[Any, "..."]:
+    """Stationary variance of `SGLD` on ½λθ², (T + hC/2)/(λ(1 − hλ/2)).
+
+    **Arguments:** `step_size` h, `curvature` λ, `gradient_variance` C of one batch's ∇Û_b,
+    `temperature` T; numbers or arrays that broadcast. Raises `ValueError` unless hλ < 2.
+    """
+    h, stiffness = stable_step(step_size, curvature)
+    noise = non_negative("gradient_variance", gradient_variance)
+    return (positive("temperature", temperature) + h * noise / 2) / (
+        stiffness * (1 - h * stiffness / 2)
+    )
+
+
+def stable_step(step_size: Any, curvature: Any) -> tuple[Any, Any]:
+    """h and λ, checked for 0 < hλ < 2."""
+    h, stiffness = positive("step_size", step_size), positive("curvature", curvature)
+    if not is_traced(h, stiffness) and not np.all(h * stiffness < 2):
+        raise ValueError(
+            f"step_size*curvature must be below 2, got {np.max(h * stiffness):.6g}: no stationary "
+            "variance"
+        )
+    return h, stiffness

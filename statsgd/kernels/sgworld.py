@@ -5,8 +5,10 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray
 
+from statsgd.arguments import count, is_traced, non_negative, positive
 from statsgd.dynamics.noise import Minibatch
 from statsgd.kernels import sgld
 from statsgd.kernels.kernel_state import Info, Potential
@@ -43,7 +45,7 @@ class SGWORLD(StochasticGradientKernel):
 
     for 0 < ε < 2, with s₁ = Σ_{j<M} r^j and s₂ = Σ_{j<M} r^(2j). At small εM and C' = λM this is
     1/(1 − ε/2) + ε³M(M²−1)/24, where independent batches have 1 + ε(M+1)/2: what is left is Euler's
-    own bias.
+    own bias. `sgworld_variance` is this formula.
 
     `sampling` is `"reshuffle"`. A refused step ends its epoch later. Raises `ValueError` for other
     sampling, for a batch size that does not divide N, and for plates of unequal N/S.
@@ -70,3 +72,30 @@ class SGWORLD(StochasticGradientKernel):
 
     core_init = staticmethod(sgld.init)
     core_step = staticmethod(step)
+
+
+def sgworld_variance(
+    step_size: Any,
+    curvature: Any,
+    batches: int,
+    gradient_variance: Any = 0.0,
+    temperature: Any = 1.0,
+) -> Float[Any, "..."]:
+    """Stationary variance at epoch ends of `SGWORLD` on ½λθ²: the formula there.
+
+    With T instead of 1 in the first term. **Arguments:** as `sgld_variance`, and `batches` M of an
+    epoch; C' = M/(M−1) times `gradient_variance`, that of one batch, which a single batch of all
+    examples does not have. Raises `ValueError` unless hλ < 2.
+    """
+    h, stiffness = sgld.stable_step(step_size, curvature)
+    noise = non_negative("gradient_variance", gradient_variance)
+    noisy = not is_traced(noise) and np.any(noise)
+    number = count("batches", batches, at_least=2 if noisy else 1)
+    step = h * stiffness
+    kept = 1 - step
+    powers = kept[..., None] ** np.arange(number)
+    first, second = powers.sum(-1), (powers**2).sum(-1)
+    among = second - first**2 / number
+    drawn = number / max(number - 1, 1) * noise * among
+    thermal = 2 * positive("temperature", temperature) * second
+    return (step * thermal + step * h * drawn) / (stiffness * (1 - kept ** (2 * number)))

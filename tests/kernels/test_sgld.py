@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from statsgd.dynamics.noise import Minibatch
-from statsgd.kernels import SGLD
+from statsgd.kernels import SGLD, sgld_variance
 from tests.kernels.stochastic import mean_problem, normal_scores, walk
 from tests.statistical import assert_printed, assert_variance_within
 
@@ -35,6 +35,19 @@ def test_variance_on_independent_batches(batches, epsilon, printed):
     start = np.random.default_rng(1).standard_normal(CHAINS) / np.sqrt(number)
     end = walk(kernel, {"x": start}, int(4 / epsilon))
     assert_variance_within(end.z["x"], (1 + float(printed)) / number)
+
+
+def test_variance_is_where_a_step_keeps_it():
+    # θ ← (1 − hλ)θ − hξ + √(2hT)ζ, Var ξ = C.
+    h, curvature, noise, temperature = 0.3, np.array([0.5, 2.0]), 1.7, np.array([0.4, 1.0])
+    value = sgld_variance(h, curvature, noise, temperature)
+    after = (1 - h * curvature) ** 2 * value + h**2 * noise + 2 * h * temperature
+    np.testing.assert_allclose(after, value, rtol=1e-12)
+    # The printed ones, at N = 20.
+    for batches, epsilon, printed in TABLE:
+        assert_printed(20 * sgld_variance(epsilon / 20, 20, 20 * batches) - 1, printed)
+    with pytest.raises(ValueError, match=r"step_size\*curvature must be below 2, got 2"):
+        sgld_variance(1.0, 2.0)
 
 
 def test_temperature_and_preconditioner():

@@ -1,11 +1,13 @@
 """SGWORLD: its stationary variance at epoch ends, and its epochs."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
 
 from statsgd.dynamics.noise import Minibatch
-from statsgd.kernels import SGWORLD
+from statsgd.kernels import SGWORLD, sgld_variance, sgworld_variance
 from statsgd.problems import empirical_risk
 from tests.kernels.stochastic import mean_problem, normal_scores, plate_model, walk
 from tests.statistical import assert_printed, assert_variance_within
@@ -40,6 +42,28 @@ def test_variance_at_epoch_ends(batches, epsilon, printed):
     end = walk(kernel, {"x": start}, int(4 / epsilon) // batches)
     assert_variance_within(end.z["x"], (1 + float(printed)) / number)
     assert np.all(end.core.estimate.step == int(4 / epsilon) // batches * batches)
+
+
+def test_variance_is_where_an_epoch_keeps_it():
+    # All orders of three batches whose noise sums to zero: θ ← (1 − hλ)θ − hv + √(2hT)ζ.
+    h, curvature, temperature = 0.4, 1.5, 0.7
+    noise = np.array([1.0, -3.0, 2.0])
+    kept = (1 - h * curvature) ** np.arange(3)[::-1]
+    pushes = [-h * kept @ noise[list(order)] for order in itertools.permutations(range(3))]
+    value = sgworld_variance(h, curvature, 3, np.mean(noise**2), temperature)
+    thermal = 2 * h * temperature * np.sum(kept**2)
+    after = (1 - h * curvature) ** 6 * value + np.mean(np.square(pushes)) + thermal
+    assert after == pytest.approx(value, rel=1e-12)
+    # The printed ones: C' = hM and C' = MC/(M−1).
+    for batches, epsilon, printed in TABLE:
+        assert_printed(sgworld_variance(epsilon, 1.0, batches, batches - 1.0) - 1, printed)
+
+
+def test_an_epoch_of_one_batch_is_a_langevin_step():
+    value = sgworld_variance(0.4, 1.5, 1, temperature=0.7)
+    assert value == pytest.approx(sgld_variance(0.4, 1.5, temperature=0.7), rel=1e-12)
+    with pytest.raises(ValueError, match="batches must be at least 2"):
+        sgworld_variance(0.4, 1.5, 1, 1.0)
 
 
 @pytest.mark.slow

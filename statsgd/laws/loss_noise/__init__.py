@@ -30,6 +30,7 @@ from statsgd.laws.loss_noise.multiplicative_walk import (
     LogMultiplicativeWalk,
     batch_curvature,
     collapse_window,
+    moment_threshold,
     momentum_growth_rate,
 )
 from statsgd.laws.loss_noise.regime import (
@@ -84,6 +85,7 @@ __all__ = [
     "lyapunov_exponent",
     "mean_loss_contraction",
     "mean_square_noise_ratio",
+    "moment_threshold",
     "momentum_growth_rate",
     "regression_tail_index",
     "relaxation_rate",

@@ -10,6 +10,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Float
+from scipy.optimize import brentq
 
 from statsgd.arguments import (
     count,
@@ -181,6 +182,15 @@ class LogMultiplicativeWalk(NormalLaw):
         self.require_proper()
         return self.step_spread
 
+    def moment_growth_rate(self, order: Any) -> float:
+        """log E|1 − ηλ − η mean_B h|^q per step, by which log E|w_k|^q grows, q = `order`.
+
+        Also where a batch annihilates w, or all batches act alike.
+        """
+        power = positive("order", order)
+        with np.errstate(divide="ignore"):
+            return float(np.log(np.abs(self._factors()) ** power @ self.probabilities))
+
     def probability_below(self, fraction_of_start: Any) -> Float[Any, "..."]:
         """P(|w_k| < e|w₀|) for e = `fraction_of_start`."""
         level = np.log(positive("fraction_of_start", fraction_of_start) * self.start)
@@ -230,6 +240,35 @@ def _moments(factors: Any, probabilities: Any, steps: Any, start: Any) -> tuple[
     variance = (logs - rate) ** 2 @ probabilities
     mean = jnp.log(start) + steps * rate
     return rate, variance, jnp.reshape(mean, (1,)), jnp.reshape(steps * variance, (1, 1))
+
+
+def moment_threshold(
+    curvatures: Any, order: Any, *, probabilities: Any = None, weight_decay: Any = 0.0
+) -> float:
+    """The learning rate up to which E|w_k|^q decays, q = `order` ≥ 1: E|1 − η(λ + h)|^q = 1.
+
+    2 E h/E h² for q = 2; the higher the order, the lower. Zero where E h + λ ≤ 0: such moments grow
+    at any learning rate. `curvatures` and `probabilities` as in `LogMultiplicativeWalk`.
+
+    Source: derived.
+    """
+    h = np.asarray(finite_array("curvatures", curvatures, ndim=1), dtype=np.float64)
+    weights = np.full(len(h), 1 / len(h)) if probabilities is None else np.asarray(probabilities)
+    power = real("order", order, allowed="at least 1", valid=lambda q: q >= 1)
+    rates = h + non_negative("weight_decay", weight_decay)
+    if weights @ rates <= 0:
+        return 0.0
+    # Convex in η, 1 at η = 0 and falling there; above 1 where |1 − ηh|^q of one value alone is.
+    top = np.max(rates[weights > 0])
+    share = float(np.sum(weights[rates == top]))
+
+    def excess(eta: float) -> float:
+        return float(np.abs(1 - eta * rates) ** power @ weights) - 1
+
+    low = 1 / top
+    while excess(low) >= 0:
+        low /= 2
+    return float(brentq(excess, low, (1 + share ** (-1 / power)) / top * 1.001, xtol=1e-300))
 
 
 def collapse_window(a: Any) -> tuple[float, float]:

@@ -8,6 +8,7 @@ from statsgd.laws.loss_noise.multiplicative_walk import (
     LogMultiplicativeWalk,
     batch_curvature,
     collapse_window,
+    moment_threshold,
     momentum_growth_rate,
 )
 from statsgd.problems import population_risk
@@ -30,6 +31,36 @@ def test_collapse_window(a, window):
 def test_growth_rate(learning_rate, rate):
     law = LogMultiplicativeWalk(MAXIMUM, learning_rate, 10)
     assert_allclose(law.growth_rate(), rate, atol=5.1e-7)
+
+
+def test_moments_grow_as_their_mean_factor():
+    # 16 000 walks of three steps: E w⁴ = (E(1 − ηh)⁴)³, h = 1, −1.2; errors of 2 %.
+    law = LogMultiplicativeWalk(MAXIMUM, 0.5, 3)
+    assert law.moment_growth_rate(4) == pytest.approx(np.log((0.5**4 + 1.6**4) / 2))
+    factors = np.random.default_rng(0).choice([0.5, 1.6], (16_000, 3))
+    fourth = np.prod(factors, axis=1) ** 4
+    error = fourth.std() / np.sqrt(16_000)
+    assert abs(fourth.mean() - np.exp(3 * law.moment_growth_rate(4))) < 4 * error
+    # Small orders decay where w → 0 in probability.
+    assert law.moment_growth_rate(0.1) < 0 < law.moment_growth_rate(1)
+    assert LogMultiplicativeWalk([1.0], 1.0, 3).moment_growth_rate(2) == -np.inf
+
+
+def test_moment_thresholds():
+    # Second moments: 2 E h/E h². Fourth: the positive root of the cubic (E(1 − ηh)⁴ − 1)/η.
+    h, weights = np.array([0.2, 1.0, 3.0]), np.array([0.5, 0.3, 0.2])
+    powers = [weights @ h**k for k in range(5)]
+    found = moment_threshold(h, 2, probabilities=weights)
+    assert found == pytest.approx(2 * powers[1] / powers[2], rel=1e-12)
+    roots = np.roots([powers[4], -4 * powers[3], 6 * powers[2], -4 * powers[1]])
+    (expected,) = roots[np.abs(roots.imag) < 1e-12].real
+    fourth = moment_threshold(h, 4, probabilities=weights)
+    assert fourth == pytest.approx(expected, rel=1e-10)
+    assert fourth < found
+    law = LogMultiplicativeWalk(h, fourth, 1, probabilities=weights)
+    assert law.moment_growth_rate(4) == pytest.approx(0, abs=1e-9)
+    assert moment_threshold([0.5], 4, weight_decay=0.5) == pytest.approx(2)
+    assert moment_threshold(MAXIMUM, 2) == 0
 
 
 @pytest.mark.parametrize(
