@@ -23,6 +23,7 @@ from statsgd.laws.minimum.phase_space_motion import (
     local_displacement,
     mean_squared_displacement,
 )
+from statsgd.laws.minimum.regression_shape import gaussian_regression_kurtosis, regression_shape
 from statsgd.laws.minimum.reshuffling import (
     crossover_curvature,
     reshuffle_effective_loss,
@@ -47,12 +48,14 @@ __all__ = [
     "entropy_production_rate",
     "escape_efficiency",
     "gaussian_critical_learning_rate",
+    "gaussian_regression_kurtosis",
     "local_displacement",
     "mean_squared_displacement",
     "optimal_learning_rate",
     "phase_plane_area",
     "posterior_divergence",
     "regression_second_moment",
+    "regression_shape",
     "reshuffle_effective_loss",
     "reshuffle_mean_shift",
     "single_shuffle_variance",

@@ -53,7 +53,7 @@ class LinearRegressionGaussian(MinimumGaussian):
 
     Moments are exact at any learning rate. The true marginals are not Gaussian: with few examples
     per batch they are heavier-tailed (power laws for Gaussian inputs), so compare variances and
-    the bulk, not tails.
+    the bulk, not tails; `regression_shape` has their exact skewness and kurtosis.
 
     Build it with `from_sgd` (a finite data set, i.i.d. batches) or `gaussian_inputs` (fresh data).
 
