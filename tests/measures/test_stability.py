@@ -99,6 +99,9 @@ def test_fresh_gaussian_inputs():
     # 2S/(S + d + 1) for unit covariance.
     assert_printed(fresh_mean_square_threshold(np.ones(10), 1), ".16666667")
     assert fresh_mean_square_threshold(np.ones(5), 4) == pytest.approx(8 / 10)
+    # Directions without inputs count for nothing.
+    assert fresh_mean_square_threshold([0.0, 1.0, 1.0], 1) == pytest.approx(2 / 4)
+    assert fresh_mean_square_threshold([0.0], 1) == np.inf
 
 
 def test_chains_grow_in_mean_square_as_said():

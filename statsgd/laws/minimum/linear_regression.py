@@ -35,6 +35,7 @@ from statsgd.laws.minimum.second_moments import (
 from statsgd.problems import LinearRegression, Problem, linear_regression
 
 _FLAT = 1e-12  # of the largest curvature: what counts as none
+_ROUNDING = 1e-12  # of the size of a prediction: a residual that is none
 
 
 @register
@@ -265,8 +266,11 @@ def _finite_data(problem: Problem, sgd: SGD) -> _FiniteData:
     decay = float(sgd.weight_decay)
     location = problem.minimiser(decay)
     curvatures, q = eigenmodes(problem.hessian_matrix(), decay)
-    features = np.asarray(problem.inputs, dtype=np.float64) @ q
-    residuals = np.asarray(problem.inputs, np.float64) @ location - np.asarray(problem.targets)
+    inputs, targets = np.asarray(problem.inputs, np.float64), np.asarray(problem.targets)
+    features = inputs @ q
+    residuals = inputs @ location - targets
+    # Data that are fitted but for rounding leave no noise.
+    residuals[np.abs(residuals) <= _ROUNDING * (np.abs(inputs) @ np.abs(location))] = 0.0
     gradients = residuals[:, None] * features
     gradients -= gradients.mean(0)
     factor = sgd.noise.variance_factor(problem)

@@ -102,15 +102,18 @@ def reshuffle_mean_shift(
         φ = 2/(M(M−1)) Σ_{l<M} (M−l)(1−β^l)/(1−β)
 
     (H_i and g_i belong to one example.) φ = 1 without momentum, → 1/(1−β) for long epochs. White
-    batches do not shift the mean of a quadratic. Raises `ValueError` unless S divides N.
+    batches do not shift the mean of a quadratic, nor does a single one. Raises `ValueError` unless
+    S divides N.
 
     Source: *derived*.
     """
     eta, beta = positive("learning_rate", learning_rate), fraction("momentum", momentum)
     decay = non_negative("weight_decay", weight_decay)
     n, s = problem.num_examples, count("batch_size", batch_size)
-    if n % s or n == s:
-        raise ValueError(f"reshuffle law needs S | N and S < N: N = {n}, S = {s}")
+    if n % s:
+        raise ValueError(f"reshuffle law needs S | N: N = {n}, S = {s}")
+    if n == s:
+        return np.zeros(problem.dimension)
     force = _mean_curvature_noise(problem, at)
     stiffness = np.asarray(hessian(problem, at)) + decay * np.eye(problem.dimension)
     weight = eta / 2 * momentum_shift_factor(n // s, beta) * _batch_factor(n, s)

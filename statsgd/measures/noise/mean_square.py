@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from statsgd.arguments import count, finite_array, fraction, one_of, positive
+from statsgd.arguments import count, finite_array, fraction, non_negative, one_of, positive
 from statsgd.laws.minimum import gaussian_critical_learning_rate
 from statsgd.laws.minimum.second_moments import (
     feedback_noise,
@@ -130,10 +130,11 @@ def fresh_mean_square_threshold(covariance_eigenvalues: Any, batch_size: int) ->
     """The same threshold for fresh Gaussian inputs, from the eigenvalues ω of their covariance.
 
     Stable iff ηω(1 + 1/S) < 2 for every ω and Σ ηω/(2 − ηω(1 + 1/S)) < S; 2S/(S + d + 1) for
-    ω = 1. Source: derived.
+    ω = 1. Infinite without any inputs, ω = 0. Source: derived.
     """
-    omega = np.atleast_1d(positive("covariance_eigenvalues", covariance_eigenvalues))
-    return gaussian_critical_learning_rate(np.diag(omega), batch_size)
+    omega = np.atleast_1d(non_negative("covariance_eigenvalues", covariance_eigenvalues))
+    moving = omega[omega > 0]
+    return gaussian_critical_learning_rate(np.diag(moving), batch_size) if len(moving) else np.inf
 
 
 def _setting(gradients: Any, batch_size: int, sampling: str) -> tuple[Any, Any, float]:

@@ -210,6 +210,11 @@ def test_interpolating_data_are_refused_above_their_threshold():
     LinearRegressionGaussian.from_sgd(problem, SGD(0.3, noise.Minibatch(enough))).require_proper()
 
 
+def test_residuals_that_are_rounding_are_no_noise():
+    law = LinearRegressionGaussian.from_sgd(noiseless(INPUTS), SGD(0.1, noise.Minibatch(2), 0.5))
+    np.testing.assert_array_equal(law.joint, 0)
+
+
 def test_noise_in_one_direction_does_not_hide_that_another_diverges():
     # Noise at the minimum along the first axis only; along the second E(1 − .3x²)² = 1.69.
     inputs, targets = [[1, 0], [1, 0], [0, np.sqrt(2)], [0, np.sqrt(18)]], [1.0, -1.0, 0.0, 0.0]

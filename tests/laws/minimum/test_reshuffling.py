@@ -159,6 +159,12 @@ def test_weight_decay_belongs_to_every_batch():
     np.testing.assert_allclose(found - at, shift, rtol=0.01)
 
 
+def test_a_single_batch_shifts_nothing():
+    np.testing.assert_array_equal(reshuffle_mean_shift(Q, Q.minimiser(), 0.1, 6, 0.5), [0.0, 0.0])
+    found = minimise(reshuffle_effective_loss(Q, 0.1, 6)).params
+    np.testing.assert_allclose(found, Q.minimiser(), rtol=1e-6)
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="needs S"):
         reshuffle_mean_shift(Q, Q.minimiser(), 0.1, 4)
