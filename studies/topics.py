@@ -54,7 +54,8 @@ TOPICS = (
         ("Exact law of the heavy-ball chain", "laws.HeavyBallGaussian"),
         (
             "State-dependent minibatch noise of linear regression, fresh and finite data",
-            "laws.LinearRegressionGaussian laws.loss_noise.regression_tail_index",
+            "laws.LinearRegressionGaussian laws.minimum.regression_shape "
+            "laws.minimum.gaussian_regression_kurtosis laws.loss_noise.regression_tail_index",
         ),
         (
             "First-order law and the rate nearest to a posterior",
@@ -255,7 +256,7 @@ TOPICS = (
         (
             "SGD that converges to local maxima",
             "laws.LogMultiplicativeWalk laws.loss_noise.collapse_window "
-            "laws.loss_noise.momentum_growth_rate",
+            "laws.loss_noise.momentum_growth_rate laws.loss_noise.moment_threshold",
         ),
         (
             "Large steps and sparse features",
@@ -278,7 +279,8 @@ TOPICS = (
         ("Underdamped, exact and not", "kernels.OBABO kernels.BAOAB kernels.BAOAB.from_sgd"),
         (
             "Stochastic gradients: SGLD, preconditioned, by epochs, underdamped, thermostatted",
-            "kernels.SGLD kernels.PreconditionedSGLD kernels.SGWORLD kernels.SGHMC kernels.SGNHT",
+            "kernels.SGLD kernels.PreconditionedSGLD kernels.SGWORLD kernels.SGHMC kernels.SGNHT "
+            "kernels.sgld_variance kernels.sgworld_variance",
         ),
         ("Noise that depends on the state", "kernels.StateDependentLangevin"),
         ("Many wells", "kernels.ReplicaExchange kernels.find_wells kernels.mixing"),

@@ -52,9 +52,10 @@ class LinearRegressionGaussian(MinimumGaussian):
     from any start, iff 0 < ηh < 2(1+β) and the gain is below 1, which is a condition on the batch
     size. It holds also where the data leave no noise at the minimum and the law is a point.
 
-    Moments are exact at any learning rate. The true marginals are not Gaussian: with few examples
-    per batch they are heavier-tailed (power laws for Gaussian inputs), so compare variances and
-    the bulk, not tails; `regression_shape` has their exact skewness and kurtosis.
+    Moments are exact at any learning rate. The true marginals are not Gaussian: compare variances
+    and the bulk, not tails. `regression_shape` has their exact skewness and kurtosis, which is
+    above the Gaussian one or, with few examples and large steps, below it; fresh Gaussian inputs
+    make power laws of the tails (`regression_tail_index`).
 
     Build it with `from_sgd` (a finite data set, i.i.d. batches) or `gaussian_inputs` (fresh data).
 
@@ -64,7 +65,7 @@ class LinearRegressionGaussian(MinimumGaussian):
     """
 
     setting: ClassVar[str] = "heavy-ball SGD, linear regression, i.i.d. minibatches"
-    exactness: ClassVar[str] = "exact first two moments; tails are heavier than Gaussian"
+    exactness: ClassVar[str] = "exact first two moments; skewed, and not Gaussian in the tails"
     citation: ClassVar[str] = (
         "Mulayoff, Michaeli (2024), arXiv:2306.07850; Ziyin et al. (2022), arXiv:2102.05375"
     )

@@ -138,6 +138,17 @@ def test_gaussian_inputs_by_quadrature(eta, size):
     assert gaussian_regression_kurtosis(eta, size) == pytest.approx(fourth / square**2 - 3)
 
 
+def test_tails_are_not_always_heavier_than_gaussian():
+    # Inputs 1, targets ±1: θ is a sum of ±η(1−η)^k, of cumulants κ₄/κ₂² = −2(1−r²)²/(1−r⁴).
+    problem = problems.linear_regression(np.ones((2, 1)), np.array([1.0, -1.0]))
+    for eta in (0.05, 0.3):
+        shape = regression_shape(problem, SGD(eta, noise.Minibatch(1)))
+        square = (1 - eta) ** 2
+        expected = -2 * (1 - square) ** 2 / (1 - square**2)
+        assert shape.excess_kurtosis[0] == pytest.approx(expected, rel=1e-8)
+        assert shape.skewness[0] == pytest.approx(0, abs=1e-9)
+
+
 def test_refusals():
     wells = problems.landscape(lambda x: x @ x, np.zeros(1))
     with pytest.raises(ValueError, match="for linear_regression problems, got Landscape"):
