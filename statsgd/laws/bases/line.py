@@ -211,16 +211,13 @@ def find_wells(
     centers, exists = centers[chosen], (top > top[0] - _RISE).at[0].set(True)
     # Tails that fall as a low power reach out to e³⁰⁰ widths.
     widths = (high - low) * 2.0 ** -jnp.arange(500)
-    fall = jnp.stack(
-        [
-            top
-            - log_density(jnp.clip(centers + side * widths[:, None], low, high).ravel()).reshape(
-                -1, _WELLS
-            )
-            for side in (-1, 1)
-        ]
-    )
-    narrow = jnp.cumprod((jnp.max(fall, axis=0) <= 1)[::-1], axis=0)
+
+    def fallen(side: int) -> Any:
+        there = jnp.clip(centers + side * widths[:, None], low, high)
+        return top - log_density(there.ravel()).reshape(there.shape)
+
+    least = jnp.maximum(fallen(-1), fallen(1))
+    narrow = jnp.cumprod((least <= 1)[::-1], axis=0)
     found = widths[jnp.clip(len(widths) - jnp.sum(narrow, axis=0), 0, len(widths) - 1)]
     safe = jnp.where(
         exists, jnp.stack([centers, found]), jnp.stack([centers[0], found[0]])[:, None]

@@ -13,6 +13,7 @@ from statsgd.arguments import is_traced, location_vector, non_negative, positive
 from statsgd.dynamics.noise import GradientNoise
 from statsgd.dynamics.noise.injected import IsotropicNoise
 from statsgd.dynamics.sgd import SGD
+from statsgd.laws.bases.antiderivative import Antiderivative
 from statsgd.laws.bases.tabulated import check_bounds
 from statsgd.laws.gibbs.objective import ObjectiveLaw
 from statsgd.laws.law import ImproperLawError, register
@@ -27,6 +28,8 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 _LAST = (-(3**-0.5), 3**-0.5)
 _PROBES = 32
 _TOLERANCE = 1e-6
+_FARTHEST = 60.0  # arcsinh of a distance
+_RESOLVED = 1e-10  # error of the potential in a cell
 
 
 class GradientVariance(eqx.Module):
@@ -56,8 +59,8 @@ class EffectivePotentialGibbs(ObjectiveLaw):
     the weaker noise wins, exponentially in the batch size. Otherwise still, where ∇c and ∇L are
     not parallel, there is no detailed balance and no explicit law.
 
-    Φ is a line integral of ∇U/c from `start` (Gauss–Legendre, 64 nodes,
-    graded for distances far above 1), and its gradient is exact.
+        self.start = self.origin() if start is None else location_vector(start, self.dimension)
+        self.growth = self.support = self.table = self.line = None
 
     **Arguments:** `problem`; `noise_variance`, a positive function of params, c with the batch
     size included, (loss/params)²; `learning_rate` η; `weight_decay` λ; `bounds` as in `Gibbs`;
@@ -79,6 +82,8 @@ class EffectivePotentialGibbs(ObjectiveLaw):
     learning_rate: Float[Any, ""]
     start: Float[Any, " d"]
     """Where Φ = 0."""
+    line: Antiderivative | None
+    """Φ on the line, in arcsinh of the distance; None in the plane and beyond, and where traced."""
 
     def __init__(
         self,
@@ -99,8 +104,11 @@ class EffectivePotentialGibbs(ObjectiveLaw):
         self.bounds = check_bounds(bounds, problem.dimension)
         self.start = self.origin() if start is None else location_vector(start, self.dimension)
         self.growth = self.support = self.table = None
+        self.start = self.origin()
+        self.growth = self.support = self.table = self.line = None
         if not is_traced(self):
             self._require_parallel()
+            self.line = self._integrated() if self.dimension == 1 else None
         self._tabulate()
 
     @classmethod
@@ -164,6 +172,26 @@ class EffectivePotentialGibbs(ObjectiveLaw):
         energy = jnp.log(self.variance(params)) + 2 / self.learning_rate * phi
         return self.within(params, energy)
 
+    @property
+    def error_estimate(self) -> Float[Any, ""]:
+        """That of the table, with what the error of Φ does to the density."""
+        found = super().error_estimate
+        if self.line is None or self.support is None:
+            return found
+        ends = (np.arcsinh(end - self.start[0]) for end in (self.support.low, self.support.high))
+        return found + self.line.error_between(*ends)
+
+    def _integrated(self) -> Antiderivative:
+        """(2/η)Φ in w, θ = start + sinh w."""
+
+        def integrand(w: Float[Any, " n"]) -> Float[Any, " n"]:
+            return over_points(_energy_slope, w[:, None], self)
+
+        low, high = -_FARTHEST, _FARTHEST
+        if self.bounds is not None:
+            low, high = (float(np.arcsinh(end[0] - self.start[0])) for end in self.bounds)
+        return Antiderivative.of(integrand, min(low, 0.0), max(high, 0.0), _RESOLVED)
+
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless exp(−U_eff) can be normalised."""
         slow, least = self._slow_directions()
@@ -213,9 +241,22 @@ def _drift_over_variance(law: EffectivePotentialGibbs, params: Any) -> Any:
     return jax.grad(law.objective)(params) / law.variance(params)
 
 
+def _energy_slope(w: Float[Any, " 1"], law: EffectivePotentialGibbs) -> Any:
+    """d((2/η)Φ)/dw at θ = start + sinh w."""
+    slope = _drift_over_variance(law, law.start + jnp.sinh(w))[0]
+    return 2 / law.learning_rate * slope * jnp.cosh(w[0])
+
+
+def _energy_at(w: Float[Any, " 1"], law: EffectivePotentialGibbs, line: Antiderivative) -> Any:
+    return line.at(w[0], lambda place: _energy_slope(place[None], law))
+
+
 def _line_integral(law: EffectivePotentialGibbs, params: Any) -> Any:
     """∫∇U/c along the straight line from the origin to `params`."""
     end = jax.lax.stop_gradient(params)
+    if law.line is not None:
+        phi = law.learning_rate / 2 * _energy_at(jnp.arcsinh(end - law.start), law, law.line)
+        return phi + _last_stretch(law, end, params)
     distance = jnp.sqrt(jnp.sum((end - law.start) ** 2) + 1e-30)
     direction = (end - law.start) / distance
     # Points at distance sinh w: a far end does not starve the region near the origin of nodes.
@@ -228,11 +269,15 @@ def _line_integral(law: EffectivePotentialGibbs, params: Any) -> Any:
         return _drift_over_variance(law, law.start + offset * direction) @ direction
 
     values = jax.vmap(integrand)(jnp.sinh(coordinate)) * jnp.cosh(coordinate)
+    return reach / 2 * jnp.sum(weights * values) + _last_stretch(law, end, params)
+
+
+def _last_stretch(law: EffectivePotentialGibbs, end: Any, params: Any) -> Any:
     # A last stretch of length zero carries the derivatives: two nodes make them exact up to the
     # fourth, where differentiating the quadrature would only approximate ∇U/c.
     step = params - end
     last = sum(_drift_over_variance(law, end + step * (1 + node) / 2) for node in _LAST)
-    return reach / 2 * jnp.sum(weights * values) + last @ step / 2
+    return last @ step / 2
 
 
 def _curl(params: Float[Any, " d"], law: EffectivePotentialGibbs) -> tuple[Any, Any]:

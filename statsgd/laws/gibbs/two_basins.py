@@ -1,6 +1,7 @@
 """Gibbs law on a sharp and a flat basin in the plane, and how soon noise leaves the sharp one."""
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import jax
@@ -10,9 +11,10 @@ from jaxtyping import Float, PRNGKeyArray
 from scipy.special import ndtr
 
 from statsgd.arguments import count, non_negative, positive
+from statsgd.laws.bases.plane import integrate_over_square
 from statsgd.laws.bases.potential import PotentialLaw
-from statsgd.laws.law import register
-from statsgd.precision import formula
+from statsgd.laws.law import UnresolvedWarning, register
+from statsgd.precision import formula, over_points
 from statsgd.problems.two_basins import TwoBasinLoss
 
 #: Rotation into the axes u, v of the sharp basin, and the curvatures along them; the flat has 2.
@@ -21,6 +23,7 @@ _CURVATURES = np.array([20.0, 200.0])
 # Quadrature by midpoints in standard deviations of a basin. Integrands with jumps need many in the
 # flat one, which holds nearly all the mass.
 _REACH, _SHARP_CELLS, _FLAT_CELLS = 7.0, 280, 1050
+_CELL_TOLERANCE, _WARNED = 1e-10, 1e-3
 
 
 @register
@@ -76,6 +79,44 @@ class TwoBasinGibbs(PotentialLaw):
     def potential(self, params: Float[Any, " 2"]) -> Float[Any, ""]:
         """L/τ."""
         return jnp.minimum(*_branches(params)) / self.temperature
+
+    def expectation(self, function: Callable[[Float[Any, " 2"]], Any]) -> Any:
+        """E f(w) for a JAX function of one point, by adaptive quadrature: f may jump.
+
+        Warns with `UnresolvedWarning` where the error is above 10⁻³ of E|f|.
+        """
+        value, error, size = self._expected(function)
+        if np.any(error > _WARNED * size):
+            warnings.warn(
+                f"the expectation is off by up to {float(np.max(error)):.2g}",
+                UnresolvedWarning,
+                stacklevel=2,
+            )
+        return value
+
+    def expectation_error(self, function: Callable[[Float[Any, " 2"]], Any]) -> Any:
+        """A bound on the error of `expectation`, of its shape."""
+        return self._expected(function)[1]
+
+    def _expected(self, function: Callable[[Float[Any, " 2"]], Any]) -> tuple[Any, Any, Any]:
+        """E f, its error and E|f|."""
+        shape = np.shape(over_points(function, np.zeros(2)))
+
+        def parts(points: Any, weights: Any) -> Any:
+            values = np.asarray(over_points(function, points), dtype=np.float64)
+            values = values.reshape(len(points), -1) * weights[:, None]
+            return np.concatenate([values, np.abs(values)], axis=1)
+
+        def within(basin: str) -> Any:
+            def integrand(standard: Any) -> Any:
+                return parts(*over_points(_weighted, standard, self.temperature, basin))
+
+            return integrate_over_square(integrand, _REACH, _CELL_TOLERANCE)
+
+        found, errors = sum(np.stack(within(basin)) for basin in ("sharp", "flat"))
+        normalizer, half = np.exp(self.log_z), len(found) // 2
+        answers = (found[:half], errors[:half], found[half:])
+        return tuple((part / normalizer).reshape(shape)[()] for part in answers)
 
     def flat_probability(self) -> float:
         """Mass of the region where the flat parabola is the lower one."""
@@ -164,20 +205,28 @@ def _standard_grid(cells: int) -> Float[np.ndarray, "n 2"]:
 
 @formula
 def _midpoints(temperature: Any) -> tuple[Any, Any]:
-    """Points and weights that integrate against exp(−L/τ), a sum of two smooth functions.
+    """Points and weights that integrate against exp(−L/τ), each on a grid made for its basin."""
+    parts = []
+    for basin, cells in (("sharp", _SHARP_CELLS), ("flat", _FLAT_CELLS)):
+        points, weights = _weighted(_standard_grid(cells), temperature, basin)
+        parts.append((points, weights * (2 * _REACH / cells) ** 2))
+    (sharp, of_sharp), (flat, of_flat) = parts
+    return jnp.concatenate([sharp, flat]), jnp.concatenate([of_sharp, of_flat])
 
-    exp(−min) = exp(−flat) + (exp(−sharp) − exp(−flat))₊, each on a grid made for its basin.
+
+def _weighted(standard: Float[Any, "... 2"], temperature: Any, basin: str) -> tuple[Any, Any]:
+    """Points in standard deviations of a basin as points of the plane, and the integrand there.
+
+    exp(−min) = exp(−flat) + (exp(−sharp) − exp(−flat))₊.
     """
-    sharp_scale, flat_scale = jnp.sqrt(temperature / _CURVATURES), jnp.sqrt(temperature / 2)
-    sharp = 1 + (_standard_grid(_SHARP_CELLS) * sharp_scale) @ _TURN
-    flat = -1 + _standard_grid(_FLAT_CELLS) * flat_scale
-    above, below = (jnp.exp(-branch / temperature) for branch in _branches(sharp.T))
-    steps = [2 * _REACH / cells for cells in (_SHARP_CELLS, _FLAT_CELLS)]
-    weights = (
-        jnp.prod(sharp_scale) * steps[0] ** 2 * jnp.clip(above - below, 0, None),
-        (flat_scale * steps[1]) ** 2 * jnp.exp(-_branches(flat.T)[1] / temperature),
-    )
-    return jnp.concatenate([sharp, flat]), jnp.concatenate(weights)
+    if basin == "sharp":
+        scale = jnp.sqrt(temperature / _CURVATURES)
+        points = 1 + (standard * scale) @ _TURN
+        above, below = (jnp.exp(-branch / temperature) for branch in _branches(points.T))
+        return points, jnp.prod(scale) * jnp.clip(above - below, 0, None)
+    scale = jnp.sqrt(temperature / 2)
+    points = -1 + standard * scale
+    return points, scale**2 * jnp.exp(-_branches(points.T)[1] / temperature)
 
 
 @formula

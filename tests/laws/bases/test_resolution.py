@@ -1,5 +1,6 @@
 """Random laws on the line against adaptive quadrature: off by no more than what they state."""
 
+import itertools
 import warnings
 
 import equinox as eqx
@@ -64,7 +65,7 @@ def integrals(log_density, breaks, low, high):
                 quad(lambda x: function(x) * np.exp(log_density(x)), *pair, epsabs=0, epsrel=1e-12)[
                     0
                 ]
-                for pair in zip(ends[:-1], ends[1:], strict=True)
+                for pair in itertools.pairwise(ends)
             ]
         return sum(parts)
 

@@ -1,8 +1,11 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy.integrate import quad
 
 from statsgd import SGD, ImproperLawError, noise, simulate
 from statsgd.laws.gibbs.effective_potential import EffectivePotentialGibbs
@@ -152,3 +155,34 @@ def test_draws_follow_the_law():
     law = EffectivePotentialGibbs(BOWL, one_plus_square, 0.1)
     draws = law.draw(jax.random.key(0), (40_000,))
     assert abs(draws.var() / 0.0526316 - 1) < 4 * np.sqrt(2.4 / 40_000)
+
+
+def raised_wells(params):
+    """Parabolas of curvatures 1 and 9 with bottoms at .10 and .05, cut where they meet."""
+    x = params[0]
+    return jnp.minimum(0.1 + (x + 1) ** 2 / 2, 0.05 + 9 * (x - 1) ** 2 / 2)
+
+
+@pytest.mark.parametrize(("ratio", "printed"), [(0.1, 2.02e-6), (0.35, 0.0388358)])
+def test_noise_that_grows_with_the_loss_of_kinked_wells(ratio, printed):
+    # C = σL, ε = ησ: p ∝ L^(−1−2/ε) exactly, and Φ = log L/σ, whose slope jumps at the kink.
+    power = 1 + 2 / ratio
+    split = (5 - np.sqrt(7.2)) / 4  # 4x² − 10x + 4.45 = 0
+
+    def well(bottom, curvature, place):
+        def density(x):
+            return (0.05 / (bottom + curvature * (x - place) ** 2 / 2)) ** power
+
+        return lambda *ends: sum(
+            quad(density, *pair, epsabs=0, epsrel=1e-11)[0] for pair in itertools.pairwise(ends)
+        )
+
+    flat = well(0.1, 1, -1)(-np.inf, -3, -1, split)
+    sharp = well(0.05, 9, 1)(split, 1, 2, np.inf)
+    expected = flat / (flat + sharp)
+    assert expected == pytest.approx(printed, rel=2e-3)
+    law = EffectivePotentialGibbs(landscape(raised_wells, np.zeros(1)), raised_wells, ratio)
+    assert_allclose(law.cdf(np.array([split])), [expected], rtol=1e-6)
+    assert law.error_estimate < 1e-8
+    score = -power * 9 * (0.7 - 1) / (0.05 + 4.5 * 0.09)
+    assert_allclose(law.score(np.array([0.7])), [score], rtol=1e-9)

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from statsgd import SGD, noise, problems, simulate
 from statsgd.laws import AnisotropicQuadraticLaw, TwoBasinGibbs
@@ -38,6 +39,29 @@ def test_masses(temperature, normalizer, flat, success, loss):
     assert abs(losses.mean() - float(loss)) < 4 * error
     share = succeeded(draws.T).mean()
     assert abs(share - float(success)) < 4 * np.sqrt(share * (1 - share) / len(draws))
+
+
+@pytest.mark.parametrize(
+    ("temperature", "success"), [(0.25, 0.822866), (0.5, 0.686163), (1.0, 0.560316)]
+)
+def test_expectations_of_indicators_state_their_error(temperature, success):
+    law = TwoBasinGibbs(temperature)
+    stated = law.expectation_error(succeeded)
+    assert 0 < stated < 2e-4
+    assert abs(law.expectation(succeeded) - success) < stated
+
+
+@pytest.mark.parametrize(("temperature", "normalizer"), [(0.5, 1.620469), (1.0, 3.240630)])
+def test_expectations_where_one_parabola_is_alone(temperature, normalizer):
+    # At w₁ < −½ the sharp parabola is higher by far: the density there is a normal one.
+    law = TwoBasinGibbs(temperature)
+    share = np.pi * temperature / normalizer
+    expected = norm.cdf(0.5 / np.sqrt(temperature / 2)) * share
+    assert abs(law.expectation(left) - expected) < law.expectation_error(left) < 2e-4
+
+
+def left(w):
+    return w[0] < -0.5
 
 
 def test_curvatures():
