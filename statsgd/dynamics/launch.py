@@ -11,7 +11,7 @@ from statsgd.dynamics.advance import Course, Motion
 from statsgd.dynamics.grid import SettingsGrid
 from statsgd.dynamics.sampling import bounded
 from statsgd.problems import Problem
-from statsgd.problems.parameters import as_arrays
+from statsgd.problems.parameters import as_arrays, require_real
 from statsgd.running.blocks import Lanes
 from statsgd.running.keys import pack, with_own_keys
 from statsgd.running.random_stream import stream_key
@@ -65,6 +65,7 @@ def _given_start(problem: Problem, start: PyTree, replicas: int) -> PyTree:
             f"start must have the structure of the problem's params, "
             f"{jax.tree.structure(template)}, got {given}"
         )
+    require_real("start", start)
     start = as_arrays(start)
     leaves, wanted = jax.tree.leaves(start), jax.tree.leaves(template)
     pairs = list(zip(leaves, wanted, strict=True))

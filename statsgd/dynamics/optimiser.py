@@ -1,5 +1,7 @@
 """Optimisers of optax as dynamics."""
 
+import traceback
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -92,14 +94,18 @@ class OptaxDynamics(Dynamics):
         return OptaxState(params, after, state.step + 1)
 
     def check(self, problem: Problem, *, allow_unstable: bool = False) -> None:
-        """Raise `ValueError` if the noise does not fit, or no transformation comes out."""
+        """Raise `ValueError` if the noise does not fit, or no transformation comes out.
+
+        And for one that needs more than gradients and params (a line search, which evaluates the
+        loss; two copies of the params), or whose updates do not fit them.
+        """
         self.noise.check(problem)
         if not _is_transformation(self.optimiser()):
             raise ValueError(
                 "transformation must return an optax.GradientTransformation, got "
                 f"{self.optimiser()!r}"
             )
-        state = jax.eval_shape(self.optimiser().init, problem.template)
+        state = self._state(problem)
         for path, leaf in jax.tree_util.tree_leaves_with_path(state):
             if leaf.dtype == jnp.uint32 and leaf.shape[-1:] == (2,):
                 raise ValueError(
@@ -107,6 +113,31 @@ class OptaxDynamics(Dynamics):
                     f"of jax.random.PRNGKey in its state{jax.tree_util.keystr(path)}: every "
                     "replica needs keys of its own"
                 )
+
+    def _state(self, problem: Problem) -> PyTree:
+        """Shapes of the optimiser's state. Raises `ValueError` unless one update comes out."""
+        params = problem.template
+        try:
+            state = jax.eval_shape(self.optimiser().init, params)
+            updates, after = jax.eval_shape(self.optimiser().update, params, state, params)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ValueError(
+                "transformation must need gradients and params alone, but "
+                f"{_innermost(error)} says: {str(error).splitlines()[0]}"
+            ) from error
+        for what, one, other in (("updates", updates, params), ("a state", after, state)):
+            structures: list[Any] = [jax.tree.structure(tree) for tree in (one, other)]
+            shapes = [[leaf.shape for leaf in jax.tree.leaves(tree)] for tree in (one, other)]
+            if structures[0] != structures[1] or shapes[0] != shapes[1]:
+                raise ValueError(f"transformation must return {what} like what it was given")
+        return state
+
+
+def _innermost(error: Exception) -> str:
+    """The function of optax in which an error arose."""
+    frames = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    of_optax = [code for code in frames if "optax" in Path(code.co_filename).parts]
+    return of_optax[-1].co_qualname.split(".")[0] if of_optax else "it"
 
 
 def _is_transformation(value: Any) -> bool:

@@ -44,8 +44,22 @@ def quoted(name: str) -> str:
 
 
 def as_arrays(tree: PyTree) -> PyTree:
-    """`tree` with every leaf a floating JAX array of the current default precision."""
+    """`tree` with every leaf a floating JAX array of the current default precision.
+
+    Raises `ValueError` for complex numbers, whose imaginary part would be lost.
+    """
+    require_real("params", tree)
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=float), tree)
+
+
+def require_real(what: str, tree: PyTree) -> None:
+    """Raise `ValueError` for complex leaves."""
+    for name, leaf in zip(leaf_names(tree), jax.tree.leaves(tree), strict=True):
+        if jnp.iscomplexobj(leaf):
+            raise ValueError(
+                f"{what} must be real, got {name!r} of dtype {jnp.result_type(leaf)}; make real "
+                "and imaginary parts parameters of their own"
+            )
 
 
 def floating(tree: PyTree) -> PyTree:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray, PyTree
 
 from statsgd.arguments import count, finite_array
-from statsgd.problems.parameters import as_arrays, leaf_names, ravel
+from statsgd.problems.parameters import as_arrays, leaf_names, ravel, require_real
 
 type Loss = Callable[[PyTree], Float[Any, ""]]
 type ExampleLoss = Callable[[PyTree, PyTree], Float[Any, ""]]
@@ -165,8 +165,9 @@ class Landscape(Problem):
 class Start(eqx.Module):
     """Where parameters come from: a pytree, or a function of a key.
 
-    A model given as a pytree may hold leaves that are not numbers (an activation function, say).
-    They are kept aside and put back by `complete` before the user's loss sees the parameters.
+    A model may hold leaves that are not numbers (an activation function, say). They are kept aside
+    and put back by `complete` before the user's loss sees the parameters; a function of a key must
+    give the same ones for every key.
     """
 
     params: PyTree | None
@@ -178,6 +179,7 @@ class Start(eqx.Module):
         """From a params pytree or a function `key -> params`."""
         numbers, rest = eqx.partition(initial_params, eqx.is_inexact_array_like)
         if jax.tree.leaves(numbers):
+            require_real("initial_params", numbers)
             for name, leaf in zip(leaf_names(numbers), jax.tree.leaves(numbers), strict=True):
                 finite_array(f"initial_params {name!r}", leaf)
             return cls(as_arrays(numbers), None, rest)
@@ -186,18 +188,27 @@ class Start(eqx.Module):
                 "initial_params must be a pytree of floating arrays or a function of a key, "
                 f"got {initial_params!r}"
             )
-        example = jax.eval_shape(initial_params, jax.random.key(0))
-        if not jax.tree.leaves(example):
+        numbers, rest = eqx.partition(initial_params(jax.random.key(0)), _is_inexact)
+        if not jax.tree.leaves(numbers):
             raise ValueError("initial_params(key) must return a pytree with at least one array")
-        return cls(None, initial_params, jax.tree.map(lambda _: None, example))
+        require_real("initial_params(key)", numbers)
+        return cls(None, initial_params, rest)
 
     def __call__(self, key: PRNGKeyArray) -> PyTree:
         """Parameters for `key`."""
-        return as_arrays(self.params if self.draw is None else self.draw(key))
+        if self.draw is None:
+            return as_arrays(self.params)
+        return as_arrays(eqx.filter(self.draw(key), _is_inexact))
 
     def complete(self, params: PyTree) -> PyTree:
         """`params` with the parts that are not parameters put back."""
         return eqx.combine(params, self.fixed)
+
+
+def _is_inexact(leaf: Any) -> bool:
+    # Equinox's own test of the like fails for tracers.
+    number = isinstance(leaf, float | complex | np.generic | np.ndarray | jax.Array)
+    return number and bool(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact))
 
 
 def empirical_risk(
@@ -209,8 +220,8 @@ def empirical_risk(
 
     - `example_loss`: `(params, example) -> scalar`, differentiable in `params`.
     - `examples`: pytree of arrays with the same leading axis N (`(inputs, targets)`, a dict, …).
-    - `initial_params`: params pytree, or a function `key -> params`. Equinox modules are split
-      into their arrays (the parameters) and the rest.
+    - `initial_params`: params pytree, or a function `key -> params`, which gives every replica a
+      start of its own. Equinox modules are split into their arrays (the parameters) and the rest.
 
     Raises `ValueError` for ragged, empty or non-finite data and for a loss that is not scalar.
     """

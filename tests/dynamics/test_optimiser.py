@@ -97,3 +97,32 @@ def test_importing_statsgd_loads_neither_optax_nor_zarr():
     code = "import sys, statsgd; print([m for m in ('optax', 'zarr') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("transformation", "name"),
+    [
+        (optax.lbfgs(), "scale_by_zoom_linesearch"),
+        (optax.lbfgs, "scale_by_zoom_linesearch"),
+        (optax.contrib.reduce_on_plateau(), "reduce_on_plateau"),
+        (optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau()), "reduce_on_plateau"),
+        (optax.lookahead(optax.sgd(0.1), 5, 0.5), "lookahead"),
+        (optax.polyak_sgd(), "scale_by_polyak"),
+        (optax.contrib.momo(), "momo"),
+    ],
+)
+def test_what_needs_more_than_gradients_is_refused_by_name(transformation, name):
+    with pytest.raises(ValueError, match=f"must need gradients and params alone, but .*{name}"):
+        endpoints(BOWL, statsgd.OptaxDynamics(transformation, NoNoise()))
+
+
+def test_updates_that_do_not_fit_are_refused():
+    def forgetful(updates, state, params=None):
+        return updates, ()
+
+    shapeless = optax.stateless(lambda updates, params: jnp.zeros(3))
+    with pytest.raises(ValueError, match="must return updates like what it was given"):
+        endpoints(BOWL, statsgd.OptaxDynamics(shapeless, NoNoise()))
+    forgets = optax.GradientTransformation(optax.sgd(0.1, momentum=0.5).init, forgetful)
+    with pytest.raises(ValueError, match="must return a state like what it was given"):
+        endpoints(BOWL, statsgd.OptaxDynamics(forgets, NoNoise()))

@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import statsgd
+from statsgd.noise import Minibatch, NoNoise
 from statsgd.problems import empirical_risk, landscape, linear_regression, population_risk
 
 
@@ -134,3 +136,58 @@ def test_parameters_that_are_single_numbers():
 def test_bad_input_is_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_a_random_network_for_every_replica_works_as_the_module_does():
+    inputs, targets = np.linspace(-1, 1, 8).reshape(-1, 1), np.linspace(0, 1, 8)
+
+    def network(key):
+        return eqx.nn.MLP(1, 1, 4, 1, key=key)
+
+    def loss(model, example):
+        x, y = example
+        return (model(x)[0] - y) ** 2
+
+    drawn = empirical_risk(loss, (inputs, targets), network)
+    given = empirical_risk(loss, (inputs, targets), network(jax.random.key(0)))
+    assert drawn.names == given.names
+    key = jax.random.key(3)
+    model = network(key)
+    expected = np.mean([(model(x)[0] - y) ** 2 for x, y in zip(inputs, targets, strict=True)])
+    np.testing.assert_allclose(drawn.loss(drawn.initial_params(key)), expected, rtol=1e-5)
+    sgd = statsgd.SGD(0.1, Minibatch(2))
+    run = {"steps": 5, "replicas": 3, "seed": 0, "progress": False}
+    tree = statsgd.simulate(drawn, sgd, keep=[0], **run)
+    starts = tree["snapshots"].isel(step=0).to_dataset()
+    leaves = [jnp.asarray(starts[name].values) for name in drawn.names]
+    assert all(len(np.unique(leaf, axis=0)) == 3 for leaf in leaves)
+    start = jax.tree.unflatten(jax.tree.structure(given.template), leaves)
+    again = statsgd.simulate(given, sgd, start=start, **run)
+    assert again["endpoints"].to_dataset().equals(tree["endpoints"].to_dataset())
+
+
+@pytest.mark.parametrize(
+    "initial",
+    [
+        np.ones(2) * 1j,
+        {"w": np.ones(2), "z": jnp.ones(2, complex)},
+        lambda key: jnp.ones(2, complex),
+        {"w": np.ones(2), "z": 1j},
+    ],
+    ids=["array", "leaf", "function", "number"],
+)
+def test_complex_parameters_are_refused(initial):
+    def loss(params):
+        return sum(jnp.sum(jnp.abs(leaf) ** 2) for leaf in jax.tree.leaves(params))
+
+    with pytest.raises(ValueError, match=r"must be real, got '(params|z)' of dtype complex"):
+        landscape(loss, initial)
+
+
+def test_complex_starts_are_refused():
+    problem = landscape(lambda params: jnp.sum(params**2), np.ones(2))
+    with pytest.raises(ValueError, match="start must be real, got 'params' of dtype complex"):
+        statsgd.simulate(
+            problem, statsgd.SGD(0.1, NoNoise()), steps=1, replicas=1, seed=0, progress=False,
+            start=np.ones(2) * 1j,
+        )  # fmt: skip
