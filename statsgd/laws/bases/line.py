@@ -196,7 +196,7 @@ def find_wells(
     begin, end = grid[jnp.maximum(best - 1, 0)], grid[jnp.minimum(best + 1, len(grid) - 1)]
 
     def zoom(ends: Any, _: Any) -> tuple[Any, None]:
-        inside = jnp.linspace(*ends, 17)
+        inside = jnp.linspace(ends[0], ends[1], 17)
         values = log_density(inside.ravel()).reshape(inside.shape)
         there = jnp.nanargmax(values, axis=0)
         columns = jnp.arange(_LOOKED_AT)
@@ -234,7 +234,7 @@ def _grid(wells: Wells, low: Any, high: Any, number: int) -> tuple[Any, Any]:
         return wells.place(knots, knots, low, high), knots
     # Uniform about each well, so that between neighbours no term of the sum rises by much.
     ends = [jnp.arcsinh((end - wells.centers) / wells.widths) for end in (low, high)]
-    turns = wells.centers + wells.widths * jnp.sinh(jnp.linspace(*ends, 2049))
+    turns = wells.centers + wells.widths * jnp.sinh(jnp.linspace(ends[0], ends[1], 2049))
     known = jnp.sort(jnp.clip(turns.ravel(), low, high))
     at = wells.coordinate(known)
     cell = jnp.clip(jnp.searchsorted(at, knots), 1, len(known) - 1)

@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from statsgd.arguments import count, finite_array
+from statsgd.laws.law import UnresolvedWarning
 from statsgd.precision import over_points
 
 
-class GridWarning(UserWarning):
+class GridWarning(UnresolvedWarning):
     """A numerical law may be wrong: the box is too small or its cells are too large."""
 
 

@@ -165,7 +165,7 @@ class AveragedValley(eqx.Module):
             self.coordinate.log_stretch(v)
         )
 
-    def log_mass(self, v: Float[Any, " n"], integral: "RateIntegral") -> Float[Any, " n"]:
+    def log_mass(self, v: Float[Any, " n"], integral: Any) -> Float[Any, " n"]:
         """Log density of v up to a constant."""
         x, stretch = self.coordinate.place(v), self.coordinate.log_stretch(v)
         if not self._integrates:
@@ -212,7 +212,7 @@ class RateIntegral(eqx.Module):
         """Summed away from the place where it is largest: from a tail it would lose all digits."""
         knots = jnp.linspace(-1, 1, _CELLS + 1) * valley.coordinate.reach
         rises = _gauss(valley, knots[:-1], knots[1:])
-        cell, top = jnp.arange(_CELLS), _CELLS // 2
+        cell, top = jnp.arange(_CELLS), jnp.asarray(_CELLS // 2)
         for _ in range(3):
             above = jnp.cumsum(jnp.where(cell >= top, rises, 0))
             below = jnp.cumsum(jnp.where(cell < top, rises, 0)[::-1])[::-1]
