@@ -134,10 +134,11 @@ def hopping_rate(effort: Effort) -> Curves:
         return np.sum(2 / (np.pi * np.asarray(wells.flatness) * erfi(z)))
 
     at = np.array([0.0005, 0.0007, 0.001, 0.0014])
-    return Curves(
-        at, [_line_law(_law(level).wells).spectral_gap() for level in at], printed,
-        lambda level: np.sum(TwoValleyHopping(_law(level)).rates()),
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        # The gap is known to about a per cent, against a tolerance of five.
+        warnings.simplefilter("ignore", GridWarning)
+        gaps = [_line_law(_law(level).wells).spectral_gap() for level in at]
+    return Curves(at, gaps, printed, lambda level: np.sum(TwoValleyHopping(_law(level)).rates()))
 
 
 @register(

@@ -76,8 +76,8 @@ def test_records_that_were_not_reached_are_left_out(interrupt):
 
 def test_draws_so_far_are_kept_and_flagged(interrupt):
     whole = draws()
-    # Two chunks of warm-up, of 64 and 36 steps, then one draw each.
-    interrupt(chains, 2 + 25)
+    # A look at the shapes, two chunks of warm-up, of 64 and 36 steps, then one draw each.
+    interrupt(chains, 1 + 2 + 25)
     with pytest.raises(Interrupted, match="after 25 of 300 draws") as stop:
         draws()
     partial = stop.value.result

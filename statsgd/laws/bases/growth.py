@@ -10,6 +10,7 @@ type Potential = Callable[[Float[Any, "n d"]], Float[Any, " n"]]
 
 _AXES = 64  # dimensions up to which every axis is tried
 _RANDOM = 32
+_MOST = 1e30
 _NEAR, _FAR = 30.0, 40.0  # log of the distances between which growth is measured
 
 
@@ -25,7 +26,7 @@ def radial_growth(potential: Potential, origin: Float[Any, " d"]) -> Float[Any, 
 
     exp(−U) is integrable only if this exceeds d in almost every direction. The axes are tried up
     to d = 64, and 32 fixed random directions: a necessary condition on these, not a proof.
-    Growth that overflows is infinite.
+    Growth beyond any dimension is cut at 10³⁰, which float32 holds.
     """
     d = len(origin)
     directions = np.random.default_rng(0).standard_normal((_RANDOM, d))
@@ -37,4 +38,4 @@ def radial_growth(potential: Potential, origin: Float[Any, " d"]) -> Float[Any, 
     with np.errstate(all="ignore"):
         values = potential(np.concatenate([near, far]))
         rise = values[len(near) :] - values[: len(near)]
-    return np.where(np.isnan(rise), np.inf, rise / (_FAR - _NEAR))
+    return np.where(np.isnan(rise), _MOST, np.minimum(rise / (_FAR - _NEAR), _MOST))
