@@ -45,8 +45,13 @@ CALLS = {
     "check": lambda shift: laws.check(laws.GaussianLaw([shift], [[1.0]]), draws=1000),
 }  # fmt: skip
 
+SLOW = {"from_sgd", "exact draws", "compare", "check"}
 
-@pytest.mark.parametrize("name", CALLS)
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in CALLS],
+)
 def test_second_calls_compile_nothing(name):
     CALLS[name](0.0)
     with compilations() as count:

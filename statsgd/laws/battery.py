@@ -293,7 +293,7 @@ def _quantiles(evidence: Evidence) -> str:
     # A coordinate of one value has no inverse.
     moving = np.ptp(found.reshape(4, -1), axis=0) > 0
     worst = float(np.max(np.abs(back - levels[..., None])[..., moving], initial=0.0))
-    if not worst < 1e-4:
+    if not worst < 1e-6:
         return f"cdf(quantile(p)) is off p by up to {worst:.2g}"
     return ""
 

@@ -32,7 +32,17 @@ def use(law):
     return known
 
 
-@pytest.mark.parametrize("name", sorted(LAWS))
+#: One of each base by default, the others with the slow tests.
+DEFAULT = {"HeavyBallGaussian", "Gibbs", "FlooredLossScaledLaw", "FokkerPlanckLaw", "ValleyLaw"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in DEFAULT else [pytest.mark.slow])
+        for name in sorted(LAWS)
+    ],
+)
 def test_second_calls_compile_nothing(name):
     assert use(LAWS[name].examples()[0]) > 1
     with compilations() as count:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from statsgd.laws import LAWS, EpochNoiseGaussian, HeavyBallGaussian, IntractableError
+from statsgd.laws import LAWS, EpochNoiseGaussian, HeavyBallGaussian
 from tests.compilation import compilations
 
 FAMILY = {
@@ -25,40 +25,10 @@ IMPROPER = [
 ]
 
 
-def known(function, *arguments):
-    try:
-        return function(*arguments)
-    except IntractableError as refusal:
-        pytest.skip(str(refusal))
-
-
 def near(law, *lead):
     width = np.sqrt(np.diagonal(law.covariance()))
     noise = np.random.default_rng(0).normal(size=(*lead, law.dimension))
     return law.mean() + width * noise
-
-
-@pytest.mark.parametrize("law", EXAMPLES)
-@pytest.mark.parametrize("name", ["log_density", "score", "cdf"])
-def test_leading_axes_are_batch_axes(law, name):
-    points, read = near(law, 2, 3), getattr(law, name)
-    values = known(read, points)
-    assert values.shape == (points.shape[:2] if name == "log_density" else points.shape)
-    assert values.dtype == np.float64
-    rows = read(points.reshape(6, -1))
-    np.testing.assert_allclose(rows.reshape(values.shape), values, rtol=1e-12, atol=1e-14)
-    each = np.array([read(point) for point in points.reshape(6, -1)])
-    np.testing.assert_allclose(each.reshape(values.shape), values, rtol=1e-12, atol=1e-14)
-
-
-@pytest.mark.parametrize("law", EXAMPLES)
-def test_quantiles_invert_the_distribution_function(law):
-    levels = np.array([[0.001, 0.2, 0.5], [0.7, 0.9, 0.999]])
-    places = known(law.quantile, levels)
-    assert places.shape == (2, 3, law.dimension)
-    expected = np.broadcast_to(levels[..., None], places.shape)
-    np.testing.assert_allclose(law.cdf(places), expected, rtol=1e-10)
-    np.testing.assert_allclose(law.quantile(0.7), places[1, 0], rtol=1e-12)
 
 
 @pytest.mark.parametrize("law", [law for law in EXAMPLES if len(law.values[0].variables) == 2])
