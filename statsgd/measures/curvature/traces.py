@@ -41,10 +41,9 @@ def trace(
     asked for. Else Tr QᵀAQ over an orthonormal basis Q of A times `rank` random vectors, at two
     products each, and the mean of vᵀAv over `samples` random signs v orthogonal to Q, whose
     variance is 2 Σ_{i≠j} A_ij² at rank 0. By default 32 samples and rank 16, or with `samples`
-    rank 0. At 64 products the rank divides the error by 100 where ten eigenvalues stand out of a
-    bulk, by 3 for eigenvalues 1/k, and multiplies it by 1.2 to 1.7 where none stands out.
-    Leave-one-out estimates (XTrace) have an error of the same size there, to a factor 2.4, but say
-    that it is 10 to 50 % smaller than it is.
+    rank 0. The rank takes off much of the error where a few eigenvalues stand out, and costs a
+    little where none does. Leave-one-out estimates (XTrace) have errors of the same order, which
+    they state too small.
 
     Raises `ValueError` for fewer than 2 samples and a rank that is negative or above d. Source:
     Hutchinson (1990); Meyer, Musco, Musco, Woodruff (2021), arXiv:2010.09649.
