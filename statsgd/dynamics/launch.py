@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray, PyTree
+import numpy as np
+from jaxtyping import Int, PRNGKeyArray, PyTree, UInt32
 
 from statsgd.dynamics.advance import Course, Motion
 from statsgd.dynamics.grid import SettingsGrid
@@ -15,6 +17,7 @@ from statsgd.problems.parameters import as_arrays, require_real
 from statsgd.running.blocks import Lanes
 from statsgd.running.keys import pack, with_own_keys
 from statsgd.running.random_stream import stream_key
+from statsgd.running.stacked import Stacked
 
 
 def launch(
@@ -32,9 +35,35 @@ def launch(
     `seeds` has one seed for all cells or one for each.
     """
     given = None if start is None else _given_start(problem, start, replicas)
+    return _at_rest(
+        problem,
+        settings.stacked(),
+        given,
+        np.array(seeds, dtype=np.uint32),
+        np.int32(steps),
+        cells=settings.cells,
+        replicas=replicas,
+        phases=phases,
+    )
 
-    def of_seed(seed: int):
-        root = stream_key(seed)
+
+@eqx.filter_jit
+def _at_rest(
+    problem: Problem,
+    settings: Stacked,
+    given: PyTree | None,
+    seeds: UInt32[Any, " seeds"],
+    steps: Int[Any, ""],
+    *,
+    cells: int,
+    replicas: int,
+    phases: int,
+) -> Lanes:
+    """One program: an operation at a time, each of some eighty would be compiled alone."""
+
+    def of_seed(seed: UInt32[Any, ""]):
+        # Fused into all that follows, it would be computed, and compiled, many times over.
+        root = jax.lax.optimization_barrier(stream_key(seed))
 
         def keys(purpose: int):
             stream = jax.random.fold_in(root, purpose)
@@ -45,13 +74,12 @@ def launch(
         return params, Course(keys(0), (steps - early).astype(jnp.int32)), keys(3)
 
     by_seed = [of_seed(seed) for seed in seeds]
-    repeats = settings.cells // len(by_seed)
+    repeats = cells // len(by_seed)
     params, courses, own = jax.tree.map(lambda *leaves: jnp.concatenate(leaves * repeats), *by_seed)
-    cell = jnp.repeat(jnp.arange(settings.cells, dtype=jnp.int32), replicas)
-    stacked = settings.stacked()
+    cell = jnp.repeat(jnp.arange(cells, dtype=jnp.int32), replicas)
 
     def at_rest(cell: Any, params: PyTree, key: PRNGKeyArray) -> Any:
-        return with_own_keys(stacked.cell(cell).init(problem, params), key)
+        return with_own_keys(settings.cell(cell).init(problem, params), key)
 
     state = pack(jax.vmap(at_rest)(cell, params, own))
     return Lanes(Motion(state, jnp.full(len(cell), -1, dtype=jnp.int32)), courses, cell)
