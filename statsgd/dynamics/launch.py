@@ -1,4 +1,4 @@
-"""Replicas at rest at their starts, each with its own key."""
+"""Replicas at their starts, each with its own key: at rest, or as an ensemble left them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,20 +7,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
-from statsgd.dynamics.advance import Course, Motion
+from statsgd.dynamics.advance import Course, Motion, select
 from statsgd.dynamics.grid import SettingsGrid
+from statsgd.dynamics.origin import Origin
 from statsgd.dynamics.sampling import bounded
+from statsgd.dynamics.stages import state_shape
 from statsgd.problems import Problem
 from statsgd.problems.parameters import as_arrays, require_real
 from statsgd.running.blocks import Lanes
-from statsgd.running.keys import pack, with_own_keys
+from statsgd.running.keys import pack, unpack, with_own_keys
 from statsgd.running.random_stream import stream_key
 
 
 def launch(
     problem: Problem,
     settings: SettingsGrid,
-    start: PyTree | None,
+    start: Any,
     *,
     replicas: int,
     seeds: Sequence[int],
@@ -29,9 +31,12 @@ def launch(
 ) -> Lanes:
     """All replicas of all cells, cell by cell: a `Motion` each, and a fixed `Course`.
 
-    `seeds` has one seed for all cells or one for each.
+    `start` is None, params or an `Origin`. `seeds` has one seed for all cells or one for each.
     """
-    given = None if start is None else _given_start(problem, start, replicas)
+    origin = start if isinstance(start, Origin) else None
+    begin = 0 if origin is None else origin.steps
+    at_place = origin is None and start is not None
+    given = _given_start(problem, start, replicas) if at_place else None
 
     def of_seed(seed: int):
         root = stream_key(seed)
@@ -42,7 +47,7 @@ def launch(
 
         params = jax.vmap(problem.initial_params)(keys(1)) if given is None else given
         early = jax.vmap(lambda key: bounded(jax.random.bits(key, (), jnp.uint32), phases))(keys(2))
-        return params, Course(keys(0), (steps - early).astype(jnp.int32)), keys(3)
+        return params, Course(keys(0), (begin + steps - early).astype(jnp.int32)), keys(3)
 
     by_seed = [of_seed(seed) for seed in seeds]
     repeats = settings.cells // len(by_seed)
@@ -53,8 +58,14 @@ def launch(
     def at_rest(cell: Any, params: PyTree, key: PRNGKeyArray) -> Any:
         return with_own_keys(stacked.cell(cell).init(problem, params), key)
 
-    state = pack(jax.vmap(at_rest)(cell, params, own))
-    return Lanes(Motion(state, jnp.full(len(cell), -1, dtype=jnp.int32)), courses, cell)
+    if origin is None:
+        state = pack(jax.vmap(at_rest)(cell, params, own))
+        return Lanes(Motion(state, jnp.full(len(cell), -1, dtype=jnp.int32)), courses, cell)
+    motion = origin.motion(state_shape(problem, [settings]), settings.cells)
+    # Keys that a state holds go on as they are only where all other random numbers do.
+    anew = pack(jax.vmap(with_own_keys)(unpack(motion.state), own))
+    in_place = jnp.asarray(origin.in_place([*seeds] * repeats))
+    return Lanes(motion._replace(state=select(in_place, motion.state, anew)), courses, cell)
 
 
 def _given_start(problem: Problem, start: PyTree, replicas: int) -> PyTree:
