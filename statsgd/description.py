@@ -114,8 +114,12 @@ class _Description:
         array = np.asarray(value)
         if array.dtype == object:
             return {"shape": list(array.shape), "items": [self.of(item) for item in array.flat]}
-        if array.size <= _LISTED and array.dtype.kind in "biufUS" and array.dtype.kind != "S":
-            return array.tolist()
+        if array.size <= _LISTED and array.dtype.kind in "biufU":
+            listed = array.tolist()
+            plain = array.size and (array.dtype.kind in "bU" or array.dtype in (int, float))
+            if plain:  # the list says all
+                return listed
+            return {"shape": list(array.shape), "dtype": str(array.dtype), "values": listed}
         digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
         return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest}
 

@@ -3,9 +3,12 @@
 import importlib.metadata
 import json
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 PACKAGES = ("statsgd", "jax", "numpyro", "numpy", "xarray")
+
+_VERSION = "_version"  # attributes that end so say who wrote a result, not what is in it
 
 
 def provenance(kind: str, *, identity: str | None = None, **settings: Any) -> dict[str, Any]:
@@ -28,6 +31,18 @@ def provenance(kind: str, *, identity: str | None = None, **settings: Any) -> di
     for name, value in settings.items():
         attributes[name] = value if isinstance(value, str | int | float) else json.dumps(value)
     return attributes
+
+
+def settings_of(attributes: Mapping[Any, Any]) -> dict[str, Any]:
+    """What the attributes of a result say of it, without the versions of who computed it."""
+    found = {}
+    for name, value in attributes.items():
+        if not str(name).endswith(_VERSION):
+            try:
+                found[str(name)] = json.loads(value) if isinstance(value, str) else value
+            except json.JSONDecodeError:
+                found[str(name)] = value
+    return found
 
 
 def first_difference(one: Any, other: Any, path: str = "") -> tuple[str, Any, Any] | None:

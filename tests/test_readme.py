@@ -36,19 +36,31 @@ def test_pictures_are_there():
         assert (README.parent / picture).read_bytes().startswith(b"\x89PNG")
 
 
+def code_of(name):
+    found = re.search(rf"<!-- {name} -->\n```python\n(.*?)```", README.read_text(), re.DOTALL)
+    return found.group(1)
+
+
 def test_example_runs_as_printed_and_shows_what_is_said(capsys):
-    code = re.search(r"<!-- example -->\n```python\n(.*?)```", README.read_text(), re.DOTALL)
-    exec(compile(code.group(1), "README.md", "exec"), {})
+    exec(compile(code_of("example"), "README.md", "exec"), {})
     printed = capsys.readouterr().out
     assert "against LinearRegressionGaussian: agrees within 10 %" in printed
     assert "against HeavyBallGaussian: differs by more than 10 %" in printed
 
 
+def test_a_run_goes_on_as_shown():
+    # After the lines of the first example that it needs, with fewer replicas.
+    first = code_of("example").split("for law in")[0]
+    code = (first + code_of("continued example")).replace("10_000", "64")
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["later"]["run"].steps.values.tolist() == [1500] * 64
+
+
 def test_the_law_of_the_reader_passes_what_every_law_must(capsys):
-    code = re.search(r"<!-- law example -->\n```python\n(.*?)```", README.read_text(), re.DOTALL)
     names = {}
     try:
-        exec(compile(code.group(1), "README.md", "exec"), names)
+        exec(compile(code_of("law example"), "README.md", "exec"), names)
         assert names["QuarticGibbs"].__name__ in catalogue()["law"].tolist()
     finally:
         LAWS.pop("QuarticGibbs", None)

@@ -69,7 +69,7 @@ def advance(
             moved = step(motion.state)
             finite = _is_finite(moved.params)
             first = jnp.where(active & ~finite, motion.state.step + 1, motion.diverged_at)
-            return Motion(_select(active & finite, moved, motion.state), first)
+            return Motion(select(active & finite, moved, motion.state), first)
 
         def watched(motion: Motion, number) -> Motion:
             return jax.lax.fori_loop(0, number, watched_step, motion)
@@ -78,11 +78,11 @@ def advance(
             moved = jax.lax.fori_loop(0, number, lambda _, state: step(state), motion.state)
             alive = motion.diverged_at < 0
             finite = _is_finite(moved.params)
-            fine = Motion(_select(alive & finite, moved, motion.state), motion.diverged_at)
+            fine = Motion(select(alive & finite, moved, motion.state), motion.diverged_at)
             # No steps again where all is well: unlike a branch, that costs nothing where blocks
             # are run at once.
             again = watched(motion, jnp.where(jnp.any(alive & ~finite), number, 0))
-            return _select(alive & ~finite, again, fine)
+            return select(alive & ~finite, again, fine)
 
         def segment(i, motion: Motion) -> Motion:
             number = jnp.minimum(SEGMENT, steps - i * SEGMENT)
@@ -102,7 +102,8 @@ def _is_finite(params: PyTree) -> Bool[Any, " size"]:
     return functools.reduce(jnp.logical_and, finite)
 
 
-def _select(which: Bool[Any, " size"], one: PyTree, other: PyTree) -> PyTree:
+def select(which: Bool[Any, " size"], one: PyTree, other: PyTree) -> PyTree:
+    """Lanes of `one` where `which` is true, else of `other`."""
     return jax.tree.map(
         lambda a, b: jnp.where(which.reshape(-1, *[1] * (a.ndim - 1)), a, b), one, other
     )

@@ -17,6 +17,7 @@ from statsgd.dynamics.advance import SEGMENT, advance, observe_replicas
 from statsgd.dynamics.dynamics import Dynamics
 from statsgd.dynamics.grid import SettingsGrid
 from statsgd.dynamics.launch import launch
+from statsgd.dynamics.origin import Origin
 from statsgd.dynamics.schedule import (
     Observable,
     check_observables,
@@ -24,23 +25,24 @@ from statsgd.dynamics.schedule import (
     schedule,
     snapshot_groups,
 )
+from statsgd.dynamics.stages import Stage, in_turn, state_shape
 from statsgd.problems import Problem
+from statsgd.problems.parameters import leaf_names
 from statsgd.provenance import provenance
 from statsgd.running.blocks import Blocks, Lanes
 from statsgd.running.chunks import Stretch
 from statsgd.running.records import Layout, Records
 from statsgd.running.run import Run
-from statsgd.running.stacked import Stacked
 
 
 def simulate(
     problem: Problem,
-    dynamics: Dynamics | SettingsGrid,
+    dynamics: Dynamics | SettingsGrid | Sequence[Dynamics | SettingsGrid],
     *,
-    steps: int,
-    replicas: int,
+    steps: int | Sequence[int],
+    replicas: int | None = None,
     seed: int | Sequence[int],
-    start: PyTree | None = None,
+    start: PyTree | xr.DataTree | None = None,
     observe: Mapping[str, Observable] | None = None,
     observe_at: int | Sequence[int] | None = None,
     keep: int | Sequence[int] | None = None,
@@ -59,13 +61,18 @@ def simulate(
 
     **Arguments:**
 
-    - `dynamics`: a rule of motion such as `SGD`, or a `grid` or `batch` of them.
+    - `dynamics`: a rule of motion such as `SGD`, or a `grid` or `batch` of them. Or a sequence of
+      these, stages that follow one another, and `steps` the sequence of their numbers of steps:
+      `simulate(problem, [sgd, slower], steps=[1000, 500], …)` is, bit for bit, what two calls
+      would be of which the second continues the first.
     - `seed`: one seed, which all cells of a grid share, or a sequence of one for each cell. A cell
       is, bit for bit, the separate run of its settings and its seed.
     - `start`: None (each replica starts at `problem.initial_params` of its own key), one params
-      pytree (all start there), or a pytree with a leading axis of length `replicas`.
+      pytree (all start there), a pytree with a leading axis of length `replicas`, or an ensemble
+      that `simulate` returned, to be continued (below).
     - `observe`: functions `params -> array` by name, recorded at the steps `observe_at`: a
-      sequence, or every so many steps (by default 128 evenly spaced ones up to the last).
+      sequence, or every so many steps (by default 128 evenly spaced ones up to the last). Steps
+      of a run that continues another one count from the beginning of that.
     - `keep`: steps at which all parameters are kept, in the same form.
     - `store`: a directory. The run is written there as a Zarr store while it goes, and memory does
       not grow with records. Called again with the same arguments after it was cut off, it goes on
@@ -75,7 +82,7 @@ def simulate(
       store needs it where something has no exact description, and says so.
     - `phases`: each replica ends after a random one of the last `phases` numbers of steps, all
       equally likely. With the number of batches in an epoch endpoints are taken at random phases
-      of it; with 1 and whole epochs, at epoch ends. Records stop at step `steps − phases + 1`.
+      of it; with 1 and whole epochs, at epoch ends. Records stop `phases − 1` steps before the end.
     - `allow_unstable`: run settings that are known to diverge.
     - `block_size`: replicas advanced together, a matter of speed. The last digits may depend on it:
       some processors round otherwise beside a full vector (all agree for multiples of 16), and so
@@ -87,14 +94,27 @@ def simulate(
     processes. All get the whole result. The first process alone writes the store, which must be on
     a file system that they share.
 
+    **Continuing.** With `start=ensemble` every replica goes on from its parameters, with its
+    momentum or optimiser's state and at its step, which schedules and epochs count. `dynamics` may
+    be another one: what its state has in common with the ensemble is carried on. With the seed of
+    the ensemble so are its random numbers: the same settings give, bit for bit, one long run. With
+    another seed they are others from there on; either way all noise is new. (Params alone as
+    `start`, with the same seed, would see the old noise once more.) An epoch belongs to a batch
+    size: after a change of it in the middle of one, the rest of an epoch of the new size comes
+    first. Replicas that diverged stay frozen, flagged and counted. Grids continue cell by cell; an
+    ensemble without axes starts every cell, a dynamics without axes goes on in every cell.
+    Ensembles whose replicas ended at random `phases` cannot be continued.
+
     **Returns** a `DataTree` with the groups
 
     - `endpoints`: parameters after the last step, dims `replica` and parameter dims;
     - `momentum_buffer`: the buffer m then, same names (dynamics with momentum);
+    - `optimiser_state`: what `OptaxDynamics` holds then, by names such as "0.mu.w" and "0.count";
     - `observables`: dims `replica`, `step`, …; `snapshots` and `snapshots_momentum_buffer`:
       the same for kept parameters;
     - `run`: `loss` at the end, `steps` taken, `diverged`, and `diverged_at`, the first step whose
-      result was not finite (−1 if none). Such a replica is frozen at its last finite state.
+      result was not finite (−1 if none). Such a replica is frozen at its last finite state. The
+      attribute `origin` says what a run continues: settings and state as digests, steps, seed.
 
     Variables have the names of the leaves of the params, written as in addresses of web pages where
     a data tree cannot hold them (`statsgd.problems.parameters.variable_name`): "a/b" is "a%2Fb".
@@ -104,37 +124,52 @@ def simulate(
     same call goes on instead. Raises `ValueError` naming the argument that is wrong, before
     anything is computed or written.
     """
-    total, number = count("steps", steps), count("replicas", replicas)
-    if count("phases", phases) > total:
-        raise ValueError(f"phases must be at most steps = {total}, got {phases}")
+    origin = Origin(start) if isinstance(start, xr.DataTree) else None
+    begin = 0 if origin is None else origin.steps
+    grids, numbers = in_turn(dynamics, steps, {} if origin is None else origin.axes)
+    total, settings = sum(numbers), grids[0]
+    if count("phases", phases) > numbers[-1]:
+        raise ValueError(f"phases must be at most steps = {numbers[-1]}, got {phases}")
+    number = _replicas(replicas, origin)
     first_end = total - phases + 1
-    settings = dynamics if isinstance(dynamics, SettingsGrid) else SettingsGrid(dynamics, {})
     size = count("block_size", block_size)
     blocks = Blocks.over(devices, cells=settings.cells, lanes=number, size=size)
     observables = check_observables(problem, observe)
-    observe_steps = schedule("observe_at", observe_at, first_end) if observables else []
-    keep_steps = [] if keep is None else schedule("keep", keep, first_end)
-    settings.check(problem, allow_unstable=allow_unstable)
+    span = {"first": begin, "last": begin + first_end}
+    observe_steps = schedule("observe_at", observe_at, **span) if observables else []
+    keep_steps = [] if keep is None else schedule("keep", keep, **span)
+    for grid in grids:
+        grid.check(problem, allow_unstable=allow_unstable)
+    state = state_shape(problem, grids)
     seeds = _seeds(seed, settings.cells)
     lanes = launch(
-        problem, settings, start, replicas=number, seeds=seeds, steps=total, phases=phases
+        problem,
+        settings,
+        start if origin is None else origin,
+        replicas=number,
+        seeds=seeds,
+        steps=total,
+        phases=phases,
     )
-    kept = dict.fromkeys(snapshot_groups(lanes.moving.state), keep_steps)
+    kept = dict.fromkeys(snapshot_groups(state), keep_steps)
     schedules = {g: at for g, at in ({"observables": observe_steps} | kept).items() if at}
-    events = sorted({*itertools.chain(*schedules.values()), first_end, total})
+    ends = list(itertools.accumulate(numbers))
+    records = (step - begin for step in itertools.chain(*schedules.values()))
+    events = sorted({*records, first_end, *ends})
     said = functools.partial(describe, code=identity is None)
+    several = len(grids) > 1
     attributes = provenance(
         "ensemble",
         identity=identity,
         seed=seeds if isinstance(seed, Sequence) else seeds[0],
-        steps=total,
+        steps=numbers if several else total,
         replicas=number,
         phases=phases,
         precision=64 if jax.config.jax_enable_x64 else 32,
-        dynamics=said(settings.dynamics),
+        dynamics=said([grid.dynamics for grid in grids] if several else settings.dynamics),
         grid=describe(settings.axes),
         problem=said(problem) | {"dimension": problem.dimension, "parameters": problem.names},
-        start=describe(start),
+        start=describe(start) if origin is None else origin.description(lanes.moving),
         observe=said(observables),
         schedules=schedules,
     )
@@ -142,15 +177,21 @@ def simulate(
         title="simulate",
         blocks=blocks,
         layout=Layout(
-            settings.axes, number, lane="replica", record="step", parameters=problem.names
+            settings.axes,
+            number,
+            lane="replica",
+            record="step",
+            orders=[leaf_names(part) for part in endpoint_groups(state).values()],
         ),
         schedules=schedules,
         stretches=[Stretch(event, SEGMENT) for event in events],
         attributes=attributes,
         problem=problem,
-        settings=settings.stacked(),
+        stages=[Stage(grid.stacked(), end) for grid, end in zip(grids, ends, strict=True)],
         observables=observables,
+        begin=begin,
         first_end=first_end,
+        notes={} if origin is None else {"run": {"origin": origin.note(lanes.moving)}},
     )
     return ensemble.carry_out(lanes, store=store, progress=progress)
 
@@ -160,8 +201,10 @@ class Ensemble(Run):
     """Replicas of `simulate`, recorded after steps at which a chunk ends."""
 
     problem: Problem
-    settings: Stacked
+    stages: Sequence[Stage]
     observables: dict[str, Observable]
+    begin: int
+    """Steps that replicas had taken before. Records are labelled by all steps, the rest is not."""
     first_end: int
     """Up to this step all replicas are on their way."""
 
@@ -169,14 +212,14 @@ class Ensemble(Run):
         """Replicas later, with the records that belong there."""
         ending = done >= self.first_end
         moved = advance(
-            self.settings,
+            next(stage.settings for stage in self.stages if stage.end > done),
             self.problem,
             lanes,
             np.int32(steps),
             ending=ending,
             mesh=self.blocks.mesh,
         )
-        return moved, self._records(moved, done + steps)
+        return moved, self._records(moved, self.begin + done + steps)
 
     def _records(self, lanes: Lanes, step: int) -> dict[str, Records]:
         due = {group: at[step] for group, at in self._places.items() if step in at}
@@ -217,6 +260,14 @@ class Ensemble(Run):
     def so_far(self, done: int) -> tuple[int, int, str]:
         """Steps."""
         return done, self.stretches[-1].end, "steps"
+
+
+def _replicas(replicas: int | None, origin: Origin | None) -> int:
+    if origin is None:
+        return count("replicas", replicas)
+    if replicas not in (None, origin.replicas):
+        raise ValueError(f"replicas must be {origin.replicas}, those of start, got {replicas}")
+    return origin.replicas
 
 
 def _seeds(seed: int | Sequence[int], cells: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Replicas at rest at their starts, each with its own key."""
+"""Replicas at their starts, each with its own key: at rest, or as an ensemble left them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,15 +7,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, PRNGKeyArray, PyTree, UInt32
+from jaxtyping import Bool, Int, PRNGKeyArray, PyTree, UInt32
 
-from statsgd.dynamics.advance import Course, Motion
+from statsgd.dynamics.advance import Course, Motion, select
 from statsgd.dynamics.grid import SettingsGrid
+from statsgd.dynamics.origin import Origin
 from statsgd.dynamics.sampling import bounded
+from statsgd.dynamics.stages import state_shape
 from statsgd.problems import Problem
 from statsgd.problems.parameters import as_arrays, require_real
 from statsgd.running.blocks import Lanes
-from statsgd.running.keys import pack, with_own_keys
+from statsgd.running.keys import pack, unpack, with_own_keys
 from statsgd.running.random_stream import stream_key
 from statsgd.running.stacked import Stacked
 
@@ -23,7 +25,7 @@ from statsgd.running.stacked import Stacked
 def launch(
     problem: Problem,
     settings: SettingsGrid,
-    start: PyTree | None,
+    start: Any,
     *,
     replicas: int,
     seeds: Sequence[int],
@@ -32,15 +34,24 @@ def launch(
 ) -> Lanes:
     """All replicas of all cells, cell by cell: a `Motion` each, and a fixed `Course`.
 
-    `seeds` has one seed for all cells or one for each.
+    `start` is None, params or an `Origin`. `seeds` has one seed for all cells or one for each.
     """
-    given = None if start is None else _given_start(problem, start, replicas)
-    return _at_rest(
+    origin = start if isinstance(start, Origin) else None
+    given, left, in_place, begin = None, None, None, 0
+    if origin is not None:
+        left = origin.motion(state_shape(problem, [settings]), settings.cells)
+        in_place = np.asarray(origin.in_place([*seeds] * (settings.cells // len(seeds))))
+        begin = origin.steps
+    elif start is not None:
+        given = _given_start(problem, start, replicas)
+    return _launched(
         problem,
         settings.stacked(),
         given,
+        left,
+        in_place,
         np.array(seeds, dtype=np.uint32),
-        np.int32(steps),
+        np.int32(begin + steps),
         cells=settings.cells,
         replicas=replicas,
         phases=phases,
@@ -48,12 +59,14 @@ def launch(
 
 
 @eqx.filter_jit
-def _at_rest(
+def _launched(
     problem: Problem,
     settings: Stacked,
     given: PyTree | None,
+    left: Motion | None,
+    in_place: Bool[Any, " lanes"] | None,
     seeds: UInt32[Any, " seeds"],
-    steps: Int[Any, ""],
+    end: Int[Any, ""],
     *,
     cells: int,
     replicas: int,
@@ -71,7 +84,7 @@ def _at_rest(
 
         params = jax.vmap(problem.initial_params)(keys(1)) if given is None else given
         early = jax.vmap(lambda key: bounded(jax.random.bits(key, (), jnp.uint32), phases))(keys(2))
-        return params, Course(keys(0), (steps - early).astype(jnp.int32)), keys(3)
+        return params, Course(keys(0), (end - early).astype(jnp.int32)), keys(3)
 
     by_seed = [of_seed(seed) for seed in seeds]
     repeats = cells // len(by_seed)
@@ -81,8 +94,12 @@ def _at_rest(
     def at_rest(cell: Any, params: PyTree, key: PRNGKeyArray) -> Any:
         return with_own_keys(settings.cell(cell).init(problem, params), key)
 
-    state = pack(jax.vmap(at_rest)(cell, params, own))
-    return Lanes(Motion(state, jnp.full(len(cell), -1, dtype=jnp.int32)), courses, cell)
+    if left is None:
+        state = pack(jax.vmap(at_rest)(cell, params, own))
+        return Lanes(Motion(state, jnp.full(len(cell), -1, dtype=jnp.int32)), courses, cell)
+    # Keys that a state holds go on as they are only where all other random numbers do.
+    anew = pack(jax.vmap(with_own_keys)(unpack(left.state), own))
+    return Lanes(left._replace(state=select(in_place, left.state, anew)), courses, cell)
 
 
 def _given_start(problem: Problem, start: PyTree, replicas: int) -> PyTree:

@@ -105,14 +105,30 @@ def _rotate(place: UInt32[Any, "..."], word: UInt32[Any, "..."], bound: int) -> 
 def reshuffle(
     key: PRNGKeyArray, step: Int[Any, ""], num_examples: int, batch_size: int
 ) -> Int[Any, " S"]:
-    """Indices of step `step` when every epoch of N/S steps goes through a fresh permutation."""
-    epoch, batch = jnp.divmod(step, num_examples // batch_size)
-    positions = batch * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
-    return permuted(jax.random.fold_in(key, epoch), positions, num_examples)
+    """Indices of step `step` when every epoch of N/S steps goes through a fresh permutation.
+
+    Its key is of the number of batches too: epochs of runs that change their batch size would else
+    meet earlier orders again.
+    """
+    batches = num_examples // batch_size
+    epoch, batch = jnp.divmod(step, batches)
+    return _batch_of(_order_key(key, batches, epoch), batch, num_examples, batch_size)
 
 
 def single_shuffle(
     key: PRNGKeyArray, step: Int[Any, ""], num_examples: int, batch_size: int
 ) -> Int[Any, " S"]:
     """Indices of step `step` when every epoch of N/S steps goes through the same permutation."""
-    return reshuffle(key, step % (num_examples // batch_size), num_examples, batch_size)
+    batch = step % (num_examples // batch_size)
+    return _batch_of(_order_key(key, 0, 0), batch, num_examples, batch_size)
+
+
+def _order_key(key: PRNGKeyArray, batches: int, epoch: int | Int[Any, ""]) -> PRNGKeyArray:
+    return jax.random.fold_in(jax.random.fold_in(key, batches), epoch)
+
+
+def _batch_of(
+    key: PRNGKeyArray, batch: Int[Any, ""], num_examples: int, batch_size: int
+) -> Int[Any, " S"]:
+    positions = batch * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
+    return permuted(key, positions, num_examples)

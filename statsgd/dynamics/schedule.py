@@ -25,30 +25,32 @@ def check_observables(problem: Problem, observe: Any) -> dict[str, Observable]:
     return observables
 
 
-def schedule(name: str, at: int | Sequence[int] | None, last: int) -> list[int]:
-    """The steps, up to `last`, that `at` asks for: every so many, the ones listed, or 128."""
+def schedule(name: str, at: int | Sequence[int] | None, last: int, *, first: int = 0) -> list[int]:
+    """The steps from `first` to `last` that `at` asks for: every so many, the ones listed, or 128.
+
+    The first one is none of every so many.
+    """
     if at is None:
-        spaced = np.linspace(0, last, _DEFAULT_OBSERVATIONS + 1)[1:]
+        spaced = np.linspace(first, last, _DEFAULT_OBSERVATIONS + 1)[1:]
         at = np.unique(np.ceil(spaced).astype(int)).tolist()
     if isinstance(at, int | np.integer):
         every = count(name, at)
-        return list(range(every, last + 1, every)) or [last]
+        return list(range((first // every + 1) * every, last + 1, every)) or [last]
     chosen = sorted({count(name, item, at_least=0) for item in at})
-    if not chosen or chosen[-1] > last:
-        raise ValueError(f"{name} must be steps between 0 and {last}, got {list(at)}")
+    if not chosen or chosen[0] < first or chosen[-1] > last:
+        raise ValueError(f"{name} must be steps between {first} and {last}, got {list(at)}")
     return chosen
 
 
 def endpoint_groups(state: Any) -> dict[str, PyTree]:
-    """The parts of a state that results hold, by the group that holds their last values."""
-    groups = {"endpoints": state.params}
-    if hasattr(state, "momentum_buffer"):
-        groups["momentum_buffer"] = state.momentum_buffer
-    return groups
+    """All parts of a state but its step, by the group of a result that holds their last values."""
+    others = [name for name in state._fields if name not in ("params", "step")]
+    return {"endpoints": state.params} | {name: getattr(state, name) for name in others}
 
 
 def snapshot_groups(state: Any) -> dict[str, PyTree]:
-    """The same parts, by the group that holds them as they were on the way."""
-    names = {"endpoints": "snapshots"}
-    parts = endpoint_groups(state)
-    return {names.get(group, f"snapshots_{group}"): part for group, part in parts.items()}
+    """What is like the params of it, by the group that holds it as it was on the way."""
+    groups = {"snapshots": state.params}
+    if hasattr(state, "momentum_buffer"):
+        groups["snapshots_momentum_buffer"] = state.momentum_buffer
+    return groups

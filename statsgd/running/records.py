@@ -15,8 +15,8 @@ from statsgd.problems.parameters import leaf_names
 class Layout:
     """Axes that every array of records begins with: those of the grid, then the lanes.
 
-    `lane` and `record` are the dims of lanes and of their records, and `parameters` the names of
-    parameters in order, which every group of them says.
+    `lane` and `record` are the dims of lanes and of their records. `orders` are the names of
+    parameters, and of what else has an order, which every group of them says.
     """
 
     def __init__(
@@ -26,13 +26,13 @@ class Layout:
         *,
         lane: str,
         record: str,
-        parameters: Sequence[str] = (),
+        orders: Sequence[Sequence[str]] = (),
     ):
         self.coords: dict[str, Any] = {**axes, lane: np.arange(lanes)}
         self.shape = (*(len(values) for values in axes.values()), lanes)
         self.dims = tuple(self.coords)
         self.record = record
-        self.parameters = list(parameters)
+        self.orders = [list(names) for names in orders]
 
     def variables(self, tree: PyTree, *, recorded: bool = False) -> dict[str, tuple]:
         """Name to (dims, array) for every leaf of `tree`, whose leading axis is one of lanes.
@@ -65,7 +65,8 @@ class Layout:
 
     def order(self, names: Iterable[str]) -> dict[str, list[str]]:
         """The attributes of a group of variables with these names."""
-        return {ORDER: self.parameters} if list(names) == self.parameters else {}
+        listed = list(names)
+        return {ORDER: listed} if listed in self.orders else {}
 
 
 class Records(NamedTuple):

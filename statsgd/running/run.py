@@ -30,6 +30,8 @@ class Run(abc.ABC):
     stretches: Sequence[Stretch]
     attributes: dict[str, Any]
     """Those of the result, which say whose a store is."""
+    notes: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    """Attributes of single groups without records."""
 
     @abc.abstractmethod
     def advance(self, lanes: Lanes, done: int, steps: int) -> tuple[Lanes, dict[str, Records]]:
@@ -100,7 +102,9 @@ class Run(abc.ABC):
 
     def _result(self, recorder: Recorder, lanes: Lanes) -> xr.DataTree:
         groups = {
-            group: self.layout.dataset(self.blocks.join(tree))
+            group: self.layout.dataset(self.blocks.join(tree)).assign_attrs(
+                self.notes.get(group, {})
+            )
             for group, tree in self.ends(lanes).items()
         }
         return recorder.finish(groups, self.attributes)

@@ -1,12 +1,11 @@
 """Whose store a directory is: made anew, opened again by the same run, or refused."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from statsgd.description import UNDESCRIBED, undescribed
-from statsgd.provenance import first_difference
+from statsgd.provenance import first_difference, settings_of
 
 _STORED = {  # kinds, in words
     "ensemble": "a stored ensemble",
@@ -14,7 +13,6 @@ _STORED = {  # kinds, in words
     "sweep": "a stored sweep",
 }
 _LONGEST = 100  # characters of a value in an error
-_VERSION = "_version"  # attributes that end so say who wrote a store, not what is in it
 
 
 def open_store(path: Path, attributes: dict) -> Any:
@@ -26,7 +24,7 @@ def open_store(path: Path, attributes: dict) -> Any:
     """
     import zarr
 
-    place = None if "identity" in attributes else undescribed(_settings(attributes))
+    place = None if "identity" in attributes else undescribed(settings_of(attributes))
     if place is not None:
         raise ValueError(
             f"store needs identity='a name and version' to know this run again: {place}, "
@@ -61,7 +59,7 @@ def _require_same(path: Path, wanted: str, attributes: dict) -> None:
         raise ValueError(f"store {path} is damaged: zarr.json: {error}") from None
     if there.get("kind") != attributes["kind"]:
         raise ValueError(f"{wanted}{path}, which holds {there.get('kind', 'something else')!r}")
-    found = first_difference(_settings(there), _settings(attributes))
+    found = first_difference(settings_of(there), settings_of(attributes))
     if found:
         name, theirs, ours = found
         raise ValueError(
@@ -73,14 +71,3 @@ def _require_same(path: Path, wanted: str, attributes: dict) -> None:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-
-
-def _settings(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    found = {}
-    for name, value in attributes.items():
-        if not name.endswith(_VERSION):
-            try:
-                found[name] = json.loads(value) if isinstance(value, str) else value
-            except json.JSONDecodeError:
-                found[name] = value
-    return found

@@ -120,6 +120,17 @@ def test_batch_noise_is_anticorrelated_within_an_epoch_and_independent_between()
     assert np.var(drawn) == pytest.approx(c, rel=4 * np.sqrt(2 / number))
 
 
+def test_a_change_of_batch_size_meets_no_earlier_order():
+    # Epochs 0 to 9 of 12 and 6 batches; one order for ever is that of every batch size.
+    def orders(choose, size):
+        steps = jnp.arange(10 * (24 // size), dtype=jnp.int32)
+        chosen = jax.vmap(lambda step: choose(stream_key(5), step, 24, size))(steps)
+        return set(map(tuple, np.asarray(chosen).reshape(10, 24)))
+
+    for choose, different in ((sampling.reshuffle, 20), (sampling.single_shuffle, 1)):
+        assert len(orders(choose, 2) | orders(choose, 4)) == different
+
+
 def test_covariance_of_a_batch_carries_the_finite_population_factor():
     # c for Σ₁ = 1, N = 200, S = 10: with / without replacement .1 / .0954774.
     problem = linear_regression(np.ones((200, 1)), np.tile([1.0, -1.0], 100))

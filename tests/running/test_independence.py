@@ -110,6 +110,19 @@ def test_replicas_of_every_dynamics(name):
     assert_independent(ends(dynamics, problem, 0), ends(dynamics, problem, 1))
 
 
+@every(DYNAMICS, "SGD Minibatch 1", "Diffusion", "optax noisy_sgd")
+def test_replicas_that_go_on_of_every_dynamics(name):
+    # All from one state, so that what they share with the first run could only be its noise.
+    dynamics, problem = DYNAMICS[name]
+    options = {"steps": STEPS, "progress": False, "allow_unstable": True}
+    first = statsgd.simulate(problem, dynamics, seed=0, replicas=REPLICAS, **options)
+    alike = first.isel(replica=[0] * REPLICAS)
+    before = statsgd.ensembles.endpoint_trajectories(first).params[:, 0]
+    again, anew = (ends(dynamics, problem, seed, start=alike) for seed in (0, 1))
+    assert_independent(again, before, anew)
+    assert_independent(anew, before)
+
+
 @every([n for n in SETTINGS if n != "MeanFieldLangevin"], "MALA", "SGLD")
 def test_chains_of_every_kernel(name):
     # The chains of mean-field dynamics interact: they are one system.

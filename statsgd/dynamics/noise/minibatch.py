@@ -29,7 +29,7 @@ class Minibatch(GradientNoise):
     epoch; Σ₁ is the centred covariance of one example's gradient, normalised by N. Shuffled noise
     is not white: at fixed θ the M = N/S batches of an epoch have covariance −C/(M−1) with one
     another and their mean is ∇L exactly. S must divide N for it. An order belongs to a replica
-    and, for `reshuffle`, an epoch; its memory does not grow with N.
+    and, for `reshuffle`, an epoch of its batch size; its memory does not grow with N.
     """
 
     SAMPLING: ClassVar[tuple[str, ...]] = (
