@@ -12,6 +12,7 @@ import io
 import json
 import math
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,12 +109,13 @@ class ZarrStore:
 
         variables = self.layout.variables(jax.tree.map(one_record, template), recorded=True)
         for name, (dims, array) in variables.items():
-            axis = len(self.layout.shape)
+            axis, shape = len(self.layout.shape), array.shape
             length = min(len(labels), max(1, _CHUNK_BYTES // max(1, array.nbytes)))
             self.root[group].create_array(
                 name,
-                shape=(*array.shape[:axis], len(labels), *array.shape[axis + 1 :]),
-                chunks=(*array.shape[:axis], length, *array.shape[axis + 1 :]),
+                shape=(*shape[:axis], len(labels), *shape[axis + 1 :]),
+                # An axis of no numbers has chunks of one.
+                chunks=tuple(max(1, n) for n in shape[:axis] + (length,) + shape[axis + 1 :]),
                 dtype=array.dtype,
                 dimension_names=dims,
                 fill_value=np.nan if np.issubdtype(array.dtype, np.inexact) else 0,
@@ -191,7 +193,7 @@ class ZarrStore:
         if not (self.path / _CHECKPOINT / "state" / "c" / "0").exists():
             return None
         with self._reading(_CHECKPOINT):
-            content = self.root[f"{_CHECKPOINT}/state"][:].tobytes()
+            content = self.root[_CHECKPOINT]["state"][:].tobytes()
             with np.load(io.BytesIO(content)) as saved:
                 found = {name: saved[name] for name in saved.files}
             if found["run"] != self.run:
@@ -256,9 +258,12 @@ class ZarrStore:
 
     def _holds(self, name: str, dataset: xr.Dataset) -> bool:
         try:
-            with xr.open_dataset(
-                str(self.path), group=name, engine="zarr", consolidated=False
-            ) as there:
+            with (
+                warnings.catch_warnings(action="ignore"),
+                xr.open_dataset(
+                    str(self.path), group=name, engine="zarr", consolidated=False
+                ) as there,
+            ):
                 return there.identical(dataset)
         except Exception:  # whatever is broken is written anew
             return False

@@ -24,6 +24,7 @@ from statsgd.sweeps.records import Failure, Group, Record, require_alike
 _CELLS = "cells"
 _RESULTS = "results"
 _SUM = "check_sum"
+_MENDED = "the same sweep computes again what is not whole"
 _BOOK = ("run", "structure", "files")
 """Attributes of the group of cells: whose they are, what a result is made of, and check sums."""
 
@@ -53,8 +54,11 @@ def read(store: str | Path) -> xr.DataTree:
         return tree
     cells = _opened(path, _CELLS).to_dataset().drop_vars(_SUM)
     cells.attrs = {name: value for name, value in cells.attrs.items() if name not in _BOOK}
+    summed = _loaded(path, _SUM) != 0
     done = _loaded(path, "done")
     _loaded(path, "error")
+    if np.sum(summed & ~done) > 1:  # a cell is marked right after its check sum is there
+        raise Damaged(path, f"{_CELLS}/done", "it lacks cells that were finished", _MENDED)
     if "structure" not in book:
         if done.any():
             raise Damaged(path, f"{_CELLS}/zarr.json", "it knows of no results")
@@ -62,9 +66,7 @@ def read(store: str | Path) -> xr.DataTree:
         broken = done & ~_whole(path, book["structure"], done)
         if broken.any():
             number = int(np.flatnonzero(broken)[0])
-            raise Damaged(
-                path, _RESULTS, f"cell {number} is not what was written", "the same sweep mends it"
-            )
+            raise Damaged(path, _RESULTS, f"cell {number} is not what was written", _MENDED)
         tree[_RESULTS] = _opened(path, _RESULTS)
     tree[_CELLS] = xr.DataTree(cells)
     return tree
