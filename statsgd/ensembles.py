@@ -6,6 +6,7 @@ they are listed means nothing: file systems list a store as they like. So severa
 which nothing says the order are refused.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -78,7 +79,8 @@ def flat(
     for array in (dataset[name] for name in wanted):
         have = [dim for dim in lead if dim in array.dims]
         values = array.transpose(*have, ...).values.astype(np.float64)
-        columns.append(values.reshape(*(array.sizes.get(dim, 1) for dim in lead), -1))
+        width = math.prod(values.shape[len(have) :])  # 0 for a leaf of no numbers
+        columns.append(values.reshape(*(array.sizes.get(dim, 1) for dim in lead), width))
     return np.concatenate(columns, axis=-1)
 
 

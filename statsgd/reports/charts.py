@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from statsgd.arguments import one_of
-from statsgd.reports.panels import STYLES, Figure, Panel, Theme, plain_log_ticks
+from statsgd.reports.panels import STYLES, Figure, Panel, Theme, encodable, plain_log_ticks
 
 #: How a series is drawn: points with error bars, a line, a line with steps, or bars.
 LOOKS = ("points", "line", "steps", "bars")
@@ -143,7 +143,7 @@ def chart_panel(data: xr.Dataset) -> Panel:
     """The panel of a `Chart` kept as data."""
     words = json.loads(data.attrs["series"])
     groups = list(dict.fromkeys(word["group"] or word["label"] for word in words))
-    names = json.loads(data.attrs["names"])
+    names = [encodable(name) for name in json.loads(data.attrs["names"])]
 
     def draw(axis: Any, theme: Theme) -> None:
         if np.isfinite(data.attrs["level"]):
@@ -205,7 +205,8 @@ _LABELLED = 9  # columns of a map up to which its cells show their values
 
 def _draw_series(axis: Any, word: dict, points: tuple, colour: str, style: Any) -> None:
     x, y, error = points
-    label = word["label"] or None
+    # Matplotlib leaves labels that begin with "_" out of a legend.
+    label = f" {word['label']}" if word["label"].startswith("_") else word["label"] or None
     known = np.where(np.isfinite(error), error, 0.0)
     if word["look"] == "points":
         bars = known if np.any(known > 0) else None
@@ -233,4 +234,4 @@ def _errors(series: Series) -> np.ndarray:
 
 
 def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else encodable(str(value))

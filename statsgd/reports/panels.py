@@ -54,12 +54,35 @@ class Panel(NamedTuple):
         with mpl.rc_context(_settings(theme)):
             canvas = Canvas(figsize=(_WIDTH, self.height), layout="constrained")
             self.draw(canvas.add_subplot(), theme)
+            _take_words_as_they_are(canvas)
             buffer = io.BytesIO()
             canvas.savefig(buffer, format="png", dpi=_RESOLUTION)
         # A palette is a third of the size, and the eye sees no difference.
         drawn, small = Image.open(buffer).convert("RGB"), io.BytesIO()
         drawn.quantize(_COLOURS, dither=Image.Dither.NONE).save(small, "png", optimize=True)
         return small.getvalue()
+
+
+def _take_words_as_they_are(canvas: Any) -> None:
+    """No words of a user are read as a formula, nor stop a figure where they cannot be encoded."""
+    from matplotlib.text import Text
+    from matplotlib.ticker import LogFormatter
+
+    ticks: set[Any] = set()
+    for axis in (axis for axes in canvas.axes for axis in (axes.xaxis, axes.yaxis)):
+        labels = axis.get_ticklabels(which="both")
+        ticks.update(labels)
+        if not isinstance(axis.get_major_formatter(), LogFormatter):  # whose powers are formulas
+            for label in labels:
+                label.set_parse_math(False)
+    for text in canvas.findobj(Text):
+        if text not in ticks:
+            text.set_text(encodable(text.get_text()).replace("$", r"\$"))
+
+
+def encodable(text: str) -> str:
+    """`text` with "?" for half characters, as names of old files hold them."""
+    return text.encode(errors="replace").decode()
 
 
 class Figure(NamedTuple):

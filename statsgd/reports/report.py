@@ -12,7 +12,7 @@ import pandas as pd
 import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from statsgd.reports.panels import DARK, LIGHT
+from statsgd.reports.panels import DARK, LIGHT, encodable
 from statsgd.reports.sections import Section, sections
 
 _LONG_TABLE = 12  # rows above which a table is folded away
@@ -71,7 +71,7 @@ def write_whole(target: Path, text: str) -> None:
     """Write `text` aside and move it into place: an interrupted run leaves no half file."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_text(encodable(text), encoding="utf-8")
     partial.replace(target)
 
 

@@ -98,8 +98,9 @@ class Blocks(NamedTuple):
 
         def joined(leaf):
             rest = leaf.shape[2:]
-            leaf = np.asarray(leaf)[: self.number].reshape(self.cells, -1, *rest)
-            return leaf[:, : self.lanes].reshape(-1, *rest)
+            each = self.number // self.cells * self.size
+            leaf = np.asarray(leaf)[: self.number].reshape(self.cells, each, *rest)
+            return leaf[:, : self.lanes].reshape(self.cells * self.lanes, *rest)
 
         return jax.tree.map(joined, jax.device_get(gathered(tree, self.processes)))
 

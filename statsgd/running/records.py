@@ -96,6 +96,9 @@ class Recorder(Protocol):
     def finish(self, groups: Mapping[str, xr.Dataset], attributes: dict) -> xr.DataTree:
         """The result: `groups`, and one group for each kind of record."""
 
+    def close(self) -> None:
+        """Nothing more is to come."""
+
 
 class InMemory:
     """Records kept in memory, for runs without a store.
@@ -131,3 +134,6 @@ class InMemory:
         result = xr.DataTree.from_dict({**groups, **recorded})
         result.attrs = attributes
         return result
+
+    def close(self) -> None:
+        """Nothing."""

@@ -1,6 +1,7 @@
 """One run: lanes through stretches of steps, recorded on the way, cut off and resumed."""
 
 import abc
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,11 +54,17 @@ class Run(abc.ABC):
         """The result of the run of `lanes`, which lie one after the other, cell by cell.
 
         With a `store` it goes on from the last checkpoint there. Raises `Interrupted` on Ctrl-C,
-        or a plain `KeyboardInterrupt` where nothing was done or a store keeps it.
+        or a plain `KeyboardInterrupt` where nothing was done or a store keeps it, `ValueError` for
+        a store of something else or a damaged one, and `StoreError` for one that cannot be written.
         """
         for group, template in self.templates(lanes).items():
             self.layout.require_names(group, template)
-        recorder = self._recorder(store, lanes)
+        with contextlib.closing(self._recorder(store, lanes)) as recorder:
+            return self._through(recorder, lanes, stored=store is not None, progress=progress)
+
+    def _through(
+        self, recorder: Recorder, lanes: Lanes, *, stored: bool, progress: bool
+    ) -> xr.DataTree:
         done, moving = recorder.resume(lanes.moving)
         lanes = self.blocks.place(lanes._replace(moving=moving))
         chunks = in_chunks(
@@ -76,7 +83,7 @@ class Run(abc.ABC):
                 recorder.checkpoint(step, lanes.moving, last=step == self.stretches[-1].end)
         except KeyboardInterrupt:
             number, total, unit = self.so_far(max(done, 0))
-            if number == 0 or store is not None:
+            if number == 0 or stored:
                 raise
             raise Interrupted(
                 f"after {number} of {total} {unit}, which are in this exception's result "

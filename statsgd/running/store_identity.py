@@ -1,11 +1,15 @@
 """Whose store a directory is: made anew, opened again by the same run, or refused."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from statsgd.description import UNDESCRIBED, undescribed
 from statsgd.provenance import first_difference, settings_of
+from statsgd.running.integrity import Damaged, fingerprint
+from statsgd.running.writing import sole_writer
 
 _STORED = {  # kinds, in words
     "ensemble": "a stored ensemble",
@@ -15,12 +19,15 @@ _STORED = {  # kinds, in words
 _LONGEST = 100  # characters of a value in an error
 
 
-def open_store(path: Path, attributes: dict) -> Any:
+@contextlib.contextmanager
+def open_store(path: Path, attributes: dict) -> Iterator[Any]:
     """The root of the Zarr store at `path` that belongs to the run with these `attributes`.
+
+    Nobody else may write to it inside of the block.
 
     Raises `ValueError` if `path` holds anything else: another configuration, by the name of the
     field that differs, or no such run at all; and for a run that cannot be described exactly and
-    was given no identity. Nothing is overwritten then.
+    was given no identity. Nothing is overwritten then. Raises `StoreError` if it is in use.
     """
     import zarr
 
@@ -30,21 +37,30 @@ def open_store(path: Path, attributes: dict) -> Any:
             f"store needs identity='a name and version' to know this run again: {place}, "
             f"{UNDESCRIBED}"
         )
+    _is_new(path, attributes)
+    path.mkdir(parents=True, exist_ok=True)
+    with sole_writer(path):
+        if _is_new(path, attributes):  # others may have made it meanwhile
+            yield zarr.open_group(str(path), mode="a", attributes=attributes)
+        else:
+            for unfinished in path.rglob("*.partial"):  # of a process that was killed
+                unfinished.unlink()
+            yield zarr.open_group(str(path), mode="r+")
+
+
+def run_of(attributes: Mapping[str, Any]) -> str:
+    """The fingerprint of the run with these attributes, whatever versions it was made with."""
+    return fingerprint(_settings(attributes))
+
+
+def _is_new(path: Path, attributes: dict) -> bool:
     wanted = f"store must be a new path or {_STORED[attributes['kind']]}, got "
-    if _is_new(path, wanted):
-        return zarr.open_group(str(path), mode="a", attributes=attributes)
-    _require_same(path, wanted, attributes)
-    for unfinished in path.rglob("*.partial"):  # of a process that was killed
-        unfinished.unlink()
-    return zarr.open_group(str(path), mode="r+")
-
-
-def _is_new(path: Path, wanted: str) -> bool:
     if not path.exists():
         return True
     if not path.is_dir():
         raise ValueError(f"{wanted}file {path}")
     if (path / "zarr.json").exists():
+        _require_same(path, wanted, attributes)
         return False
     # A run killed while it made the store leaves at most an unfinished file.
     if all(item.suffix == ".partial" for item in path.iterdir()):
@@ -52,11 +68,16 @@ def _is_new(path: Path, wanted: str) -> bool:
     raise ValueError(f"{wanted}{path}, which holds other files")
 
 
-def _require_same(path: Path, wanted: str, attributes: dict) -> None:
+def attributes_of(store: Path, name: str) -> dict[str, Any]:
+    """The attributes in the file `name` of the Zarr store at `store`. Raises `Damaged`."""
     try:
-        there = json.loads((path / "zarr.json").read_text()).get("attributes", {})
-    except (json.JSONDecodeError, AttributeError) as error:
-        raise ValueError(f"store {path} is damaged: zarr.json: {error}") from None
+        return dict(json.loads((store / name).read_bytes()).get("attributes", {}))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise Damaged(store, name, error) from None
+
+
+def _require_same(path: Path, wanted: str, attributes: dict) -> None:
+    there = attributes_of(path, "zarr.json")
     if there.get("kind") != attributes["kind"]:
         raise ValueError(f"{wanted}{path}, which holds {there.get('kind', 'something else')!r}")
     found = first_difference(settings_of(there), settings_of(attributes))

@@ -1,12 +1,13 @@
 """A sweep on disk: a Zarr store with one region for each cell, readable at any moment.
 
-A cell's arrays are written first, each one chunk, and then its entry in the mask `done`, which
-Zarr replaces in one move. So a store that was cut off says at most too little, never too much.
+A cell's arrays are written first, each one chunk, then their check sum, and then its entry in the
+mask `done`, each of which Zarr replaces in one move. So a store that was cut off says at most too
+little, never too much. What is the same for all cells has its check sums in the attributes of the
+group of cells.
 """
 
 import contextlib
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,18 @@ import numpy as np
 import xarray as xr
 
 from statsgd.ensembles import ORDER
-from statsgd.running.store_identity import open_store
+from statsgd.running.integrity import Damaged, require_intact, sum_of_files, sums_of_folders
+from statsgd.running.store_identity import attributes_of, open_store, run_of
+from statsgd.running.writing import writing
 from statsgd.sweeps.cells import Cell, Table
 from statsgd.sweeps.records import Failure, Group, Record, require_alike
 
 _CELLS = "cells"
 _RESULTS = "results"
-_STRUCTURE = "structure"
-
-
-class StoreError(OSError):
-    """A store cannot be written: its disk is full, say, or may only be read."""
+_SUM = "check_sum"
+_MENDED = "the same sweep computes again what is not whole"
+_BOOK = ("run", "structure", "files")
+"""Attributes of the group of cells: whose they are, what a result is made of, and check sums."""
 
 
 def read(store: str | Path) -> xr.DataTree:
@@ -33,58 +35,129 @@ def read(store: str | Path) -> xr.DataTree:
     It may be running at this moment. The group `cells` has, for every cell, `done`, `error` (the
     text of what it raised, "" for nothing) and its `seed`; `results` the variables that `run`
     returned, with the axes of the sweep as leading dims. Where `done` is false they mean nothing:
-    NaN, 0 or "". Arrays are read when they are used.
+    NaN, 0 or "". Arrays are read when they are used; before, files are held against their check
+    sums.
 
-    Raises `ValueError` if there is no sweep in `store`.
+    Raises `ValueError` if there is no sweep in `store`, or files that are not what it wrote.
     """
-    root = Path(store) / "zarr.json"
+    path = Path(store)
     try:
-        attributes = json.loads(root.read_text()).get("attributes", {})
+        attributes = attributes_of(path, "zarr.json")
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"store must be the directory of a sweep, got {str(store)!r}") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"store {store} is damaged: zarr.json: {error}") from None
     if attributes.get("kind") != "sweep":
         raise ValueError(f"store must hold a sweep, got {attributes.get('kind')!r} in {store}")
     tree = xr.DataTree()
     tree.attrs = attributes
-    if not _is_complete(Path(store)):
+    book = _book(path, attributes)
+    if book is None:
         return tree
-    cells = xr.open_dataset(str(store), group=_CELLS, engine="zarr", consolidated=False)
-    complete = cells.attrs.pop(_STRUCTURE, None) is not None
+    cells = _opened(path, _CELLS).to_dataset().drop_vars(_SUM)
+    cells.attrs = {name: value for name, value in cells.attrs.items() if name not in _BOOK}
+    summed = _loaded(path, _SUM) != 0
+    done = _loaded(path, "done")
+    _loaded(path, "error")
+    if np.sum(summed & ~done) > 1:  # a cell is marked right after its check sum is there
+        raise Damaged(path, f"{_CELLS}/done", "it lacks cells that were finished", _MENDED)
+    if "structure" not in book:
+        if done.any():
+            raise Damaged(path, f"{_CELLS}/zarr.json", "it knows of no results")
+    else:
+        broken = done & ~_whole(path, book["structure"], done)
+        if broken.any():
+            number = int(np.flatnonzero(broken)[0])
+            raise Damaged(path, _RESULTS, f"cell {number} is not what was written", _MENDED)
+        tree[_RESULTS] = _opened(path, _RESULTS)
     tree[_CELLS] = xr.DataTree(cells)
-    if complete:
-        tree[_RESULTS] = xr.open_datatree(
-            str(store), group=_RESULTS, engine="zarr", consolidated=False
-        )
     return tree
 
 
-def _is_complete(path: Path) -> bool:
-    """Whether the group of cells is: its mask is made last."""
-    return (path / _CELLS / "done" / "zarr.json").exists()
+def _opened(path: Path, group: str) -> xr.DataTree:
+    return xr.open_datatree(str(path), group=group, engine="zarr", consolidated=False)
+
+
+def _loaded(path: Path, name: str) -> np.ndarray:
+    """What the array `name` of the group of cells holds."""
+    import zarr
+
+    try:
+        return np.asarray(zarr.open_array(str(path / _CELLS / name), mode="r")[...])
+    except Exception as error:  # Zarr and its codecs have one each for what is broken
+        raise Damaged(path, f"{_CELLS}/{name}", error) from None
+
+
+def _book(path: Path, attributes: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The attributes of the group of cells, None where it was not made yet. Raises `Damaged`."""
+    name = f"{_CELLS}/zarr.json"
+    if not (path / name).exists():
+        if (path / _RESULTS).exists():
+            raise Damaged(path, name, "it is missing")
+        return None
+    book = attributes_of(path, name)
+    if "files" not in book:
+        return None
+    if book.get("run") != run_of(attributes):
+        raise Damaged(path, name, "it is that of another sweep")
+    require_intact(path, book["files"])
+    return book
+
+
+def _whole(path: Path, structure: Mapping[str, Any], done: np.ndarray) -> np.ndarray:
+    """Which of the cells that are done have the files that were written."""
+    sums = _loaded(path, _SUM)
+    whole = np.zeros_like(done)
+    for place in map(tuple, np.argwhere(done).tolist()):
+        whole[place] = sum_of_files(_files(path, structure, place)) == sums[place]
+    return whole
+
+
+def _files(path: Path, structure: Mapping[str, Any], place: Sequence[int]) -> list[Path]:
+    """The chunks of one cell."""
+    here = [str(i) for i in place]
+    found = [path.joinpath(_CELLS, "error", "c", *here)]
+    for inside, group in structure.items():
+        for name, variable in group["variables"].items():
+            rest = ["0"] * len(variable["shape"])
+            found.append(path.joinpath(_inside(inside), name, "c", *here, *rest))
+    return found
 
 
 class SweepStore:
-    """The store of one sweep at `path`, made or opened again.
+    """The store of one sweep at `path`, made or opened again, until it is closed.
 
-    Raises `ValueError` if `path` holds anything else, and `StoreError` where it cannot be written.
+    Raises `ValueError` if `path` holds anything else or is damaged where no cell can mend it, and
+    `StoreError` where it cannot be written or is in use.
     """
 
     def __init__(self, path: str | Path, table: Table, attributes: dict):
         self.path, self.table = Path(path), table
-        with self._writing():
-            self.root = open_store(self.path, attributes)
-            if not _is_complete(self.path):
-                self._create_cells(int(attributes["seed"]))
+        self.done = np.zeros(table.shape, dtype=bool)
+        self.failed, self.sums = self.done.copy(), np.zeros(table.shape, dtype=np.uint32)
         self.structure: dict | None = None
-        held = self.root[_CELLS].attrs.get(_STRUCTURE)
-        if held is not None:
-            self.structure = json.loads(held)
-        self.done = self.root[f"{_CELLS}/done"][...]
-        self.failed = np.asarray(self.root[f"{_CELLS}/error"][...]) != ""
+        with contextlib.ExitStack() as held:
+            with self._writing():
+                self.root = held.enter_context(open_store(self.path, attributes))
+                book = _book(self.path, attributes)
+                if book is None:
+                    self._create_cells(int(attributes["seed"]), run_of(attributes))
+                else:
+                    self._open_cells(book)
+            self.held = held.pop_all()
+
+    def close(self) -> None:
+        """Let others write to the store."""
+        self.held.close()
+
+    def _open_cells(self, book: Mapping[str, Any]) -> None:
+        self.structure = book.get("structure")
+        marked = _loaded(self.path, "done")
         if self.structure is not None:
-            self._look_for_lost_chunks(self.structure)
+            self.done = marked & _whole(self.path, self.structure, marked)
+            self.sums = np.where(self.done, _loaded(self.path, _SUM), 0).astype(np.uint32)
+        for place in map(tuple, np.argwhere(marked & ~self.done).tolist()):
+            # Whatever is broken there, blank is what can be read.
+            self.root[f"{_CELLS}/error"][place] = ""
+        self.failed = _loaded(self.path, "error") != ""
 
     def holes(self) -> list[int]:
         """Numbers of the cells without a result."""
@@ -106,7 +179,7 @@ class SweepStore:
                 self.failed[place] = True
                 return outcome
             if self.structure is None:
-                self._create_results(outcome)
+                self._create_results(outcome, structure)
                 self.structure = structure
             for path, group in outcome.groups.items():
                 for name, (_, values) in group.variables.items():
@@ -114,32 +187,26 @@ class SweepStore:
             if self.failed[place]:
                 self.root[f"{_CELLS}/error"][place] = ""
                 self.failed[place] = False
-            self.root[f"{_CELLS}/done"][place] = True
-            self.done[place] = True
+            self.sums[place] = sum_of_files(_files(self.path, structure, place))
+            self.root[f"{_CELLS}/{_SUM}"][...] = self.sums
+            done = self.done.copy()
+            done[place] = True
+            self.root[f"{_CELLS}/done"][...] = done
+            self.done = done
         return outcome
-
-    def tree(self) -> xr.DataTree:
-        """The whole store."""
-        return read(self.path)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         import zarr
 
-        try:
-            # Empty chunks too, so that a chunk that is lost can be told from one of zeros.
-            with zarr.config.set({"array.write_empty_chunks": True}):
-                yield
-        except OSError as error:
-            kept = int(self.done.sum()) if hasattr(self, "done") else 0
-            raise StoreError(
-                error.errno,
-                f"cannot write to the store: {error.strerror or error}; it keeps {kept} finished "
-                f"of {len(self.table.configs)} cells, and the same call goes on from there",
-                str(self.path),
-            ) from error
+        def kept() -> str:
+            return f"{int(self.done.sum())} finished of {len(self.table.configs)} cells"
 
-    def _create_cells(self, root_seed: int) -> None:
+        # Empty chunks too, so that a chunk that is lost can be told from one of zeros.
+        with writing(self.path, kept), zarr.config.set({"array.write_empty_chunks": True}):
+            yield
+
+    def _create_cells(self, root_seed: int, run: str) -> None:
         seeds = [Cell(i, c, root_seed).seed for i, c in enumerate(self.table.configs)]
         cells = xr.Dataset(
             {"seed": (self.table.dims, np.reshape(seeds, self.table.shape))},
@@ -150,9 +217,14 @@ class SweepStore:
         ones = (1,) * len(self.table.shape)
         layout = {"shape": self.table.shape, "dimension_names": self.table.dims}
         group.create_array("error", chunks=ones, dtype="string", fill_value="", **layout)
-        group.create_array("done", chunks=self.table.shape, dtype=bool, fill_value=False, **layout)
+        whole = {"chunks": self.table.shape, **layout}
+        group.create_array(_SUM, dtype=np.uint32, fill_value=0, **whole)
+        group.create_array("done", dtype=bool, fill_value=False, **whole)
+        name = f"{_CELLS}/zarr.json"
+        files = sums_of_folders(self.path, [_CELLS])
+        group.attrs.update({"run": run, "files": {n: s for n, s in files.items() if n != name}})
 
-    def _create_results(self, record: Record) -> None:
+    def _create_results(self, record: Record, structure: dict) -> None:
         self.root.create_group(_RESULTS, overwrite=True)
         for path, group in record.groups.items():
             own = {name: coord for name, coord in group.coords.items() if not self._is_label(name)}
@@ -160,7 +232,8 @@ class SweepStore:
             attributes = {ORDER: list(group.order)} if group.order else {}
             _write(xr.Dataset(coords=coords, attrs=attributes), self.path, _inside(path))
             self._create_arrays(_inside(path), group)
-        self.root[_CELLS].attrs[_STRUCTURE] = json.dumps(record.structure())
+        files = self.root[_CELLS].attrs["files"] | sums_of_folders(self.path, [_RESULTS])
+        self.root[_CELLS].attrs.update({"structure": structure, "files": files})
 
     def _is_label(self, name: str) -> bool:
         return name in self.table.coords
@@ -176,19 +249,6 @@ class SweepStore:
                 dimension_names=(*self.table.dims, *dims),
                 fill_value="" if words else _blank(values.dtype),
             )
-
-    def _look_for_lost_chunks(self, structure: dict) -> None:
-        arrays = [
-            (self.path / _inside(path) / name / "c", ["0"] * len(variable["shape"]))
-            for path, group in structure.items()
-            for name, variable in group["variables"].items()
-            if 0 not in variable["shape"]
-        ]
-        for index in np.flatnonzero(self.done):
-            place = self.table.place(int(index))
-            names = [str(i) for i in place]
-            if not all(folder.joinpath(*names, *rest).exists() for folder, rest in arrays):
-                self.done[place] = False
 
 
 def _blank(dtype: np.dtype) -> Any:

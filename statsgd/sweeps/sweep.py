@@ -16,7 +16,7 @@ from statsgd.provenance import provenance
 from statsgd.sweeps.cells import Cell, Table, lay_out
 from statsgd.sweeps.executors import executor_for
 from statsgd.sweeps.records import Failure, Record
-from statsgd.sweeps.store import SweepStore
+from statsgd.sweeps.store import SweepStore, read
 from statsgd.sweeps.work import Work, divide, numerics
 
 
@@ -78,7 +78,7 @@ def sweep(
 
     **Returns** the tree of `statsgd.sweeps.read`. Warns (`IncompleteSweepWarning`) of cells that
     failed. Raises `ValueError` naming the argument that is wrong, before anything is computed or
-    overwritten, and `StoreError` where the store cannot be written.
+    overwritten, and `StoreError` where the store cannot be written or another call writes to it.
     """
     check_seed(seed)
     count("retries", retries, at_least=0)
@@ -92,28 +92,29 @@ def sweep(
     table = lay_out(cells)
     divide(table, range(len(table.configs)), seed, batched, batch_size)  # checks the names
     work = Work(run, table.dims, bool(batched), numerics())
-    book = SweepStore(store, table, _attributes(run, table, seed, identity))
-    tasks = divide(table, book.holes(), seed, batched, batch_size)
-    failures: list[tuple[Cell, Failure]] = []
-    with (
-        tqdm(
-            total=len(table.configs),
-            initial=int(book.done.sum()),
-            unit="cell",
-            desc="sweep",
-            disable=not progress,
-        ) as bar,
-        contextlib.closing(chosen.outcomes(work, tasks, retries)) as outcomes,
-    ):
-        for task, records in outcomes:
-            for cell, record in zip(task.cells, records, strict=True):
-                kept = book.keep(cell.index, record)
-                if isinstance(kept, Failure):
-                    failures.append((cell, kept))
-                    bar.set_postfix(failed=len(failures))
-                bar.update()
-                if watch is not None:
-                    watch(cell, kept)
+    attributes = _attributes(run, table, seed, identity)
+    with contextlib.closing(SweepStore(store, table, attributes)) as book:
+        tasks = divide(table, book.holes(), seed, batched, batch_size)
+        failures: list[tuple[Cell, Failure]] = []
+        with (
+            tqdm(
+                total=len(table.configs),
+                initial=int(book.done.sum()),
+                unit="cell",
+                desc="sweep",
+                disable=not progress,
+            ) as bar,
+            contextlib.closing(chosen.outcomes(work, tasks, retries)) as outcomes,
+        ):
+            for task, records in outcomes:
+                for cell, record in zip(task.cells, records, strict=True):
+                    kept = book.keep(cell.index, record)
+                    if isinstance(kept, Failure):
+                        failures.append((cell, kept))
+                        bar.set_postfix(failed=len(failures))
+                    bar.update()
+                    if watch is not None:
+                        watch(cell, kept)
     if failures:
         cell, failure = min(failures, key=lambda pair: pair[0].index)
         warnings.warn(
@@ -123,7 +124,7 @@ def sweep(
             IncompleteSweepWarning,
             stacklevel=2,
         )
-    return book.tree()
+    return read(store)
 
 
 def _attributes(

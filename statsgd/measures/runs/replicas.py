@@ -1,5 +1,6 @@
 """Measures over an ensemble: any measure, at every replica, in one compiled call."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -111,8 +112,10 @@ def over_endpoints(
     arrays = [ensemble[variable] for variable in problem.names]
     depth = arrays[0].ndim - len(leaves[0].shape)
     dims, shape = arrays[0].dims[:depth], arrays[0].shape[:depth]
+    number = math.prod(shape)
     stacked = [
-        array.values.reshape(-1, *leaf.shape) for array, leaf in zip(arrays, leaves, strict=True)
+        array.values.reshape(number, *leaf.shape)
+        for array, leaf in zip(arrays, leaves, strict=True)
     ]
     found = over_replicas(
         measure,
