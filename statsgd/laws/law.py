@@ -37,7 +37,10 @@ import numpyro.handlers
 from jaxtyping import Float, Key, PRNGKeyArray
 
 from statsgd.arguments import is_traced, one_of, real
+from statsgd.dynamics.sgd import SGD
+from statsgd.laws.domain import SmallNumber
 from statsgd.precision import over_points
+from statsgd.problems import Problem
 
 #: Every public law by name; `register` fills it. Tests, tables and the catalogue run over it.
 LAWS: dict[str, type["Law"]] = {}
@@ -178,6 +181,13 @@ class Law(eqx.Module):
         return ()
 
     # What users call.
+
+    def small_numbers(self, problem: Problem, sgd: SGD) -> Sequence[SmallNumber]:
+        """What must be small for the law, which was built for them, to hold for `sgd` on `problem`.
+
+        Up to the bounds its marginals are within 5 % of the chain's. Empty where it states none.
+        """
+        return ()
 
     def ensure_proper(self) -> None:
         """`require_proper`, unless the law is traced: then there is nothing to look at.

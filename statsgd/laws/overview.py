@@ -7,6 +7,7 @@ import pandas as pd
 
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.atlas import dimensionless_numbers, expected_error
+from statsgd.laws.domain import outside
 from statsgd.laws.law import LAWS, Law
 from statsgd.problems import Problem
 
@@ -35,24 +36,27 @@ def applicable(problem: Problem, sgd: SGD) -> pd.DataFrame:
 
     Every law with a `from_sgd` that needs nothing but the two is tried. **Returns** one row a law:
     `law`, `applies`, `reason` – for a law that applies, what it assumes; for one that refuses, its
-    own words; for one that needs more, what that is – and `expected_error`, the total variation
-    from the truth that the atlas knows of at the dimensionless numbers of this setting (see
-    `expected_error`), or an empty word.
+    own words; for one outside its domain (`Law.small_numbers`), which numbers are too large; for
+    one that needs more, what that is – and `expected_error`, the total variation from the truth
+    that the atlas knows of at the dimensionless numbers of this setting (see `expected_error`) for
+    a law that exists there, or an empty word.
     """
     rows = []
     numbers = dimensionless_numbers(problem, sgd)
     for name, law in sorted(LAWS.items()):
-        applies, reason = False, _needs(law)
+        exists, applies, reason = False, False, _needs(law)
         if reason == "problem, sgd":
             try:
                 build: Any = law
-                build.from_sgd(problem, sgd).require_proper()
-                applies, reason = True, f"{law.setting}; {law.exactness}"
+                built = build.from_sgd(problem, sgd)
+                built.require_proper()
+                exists, left = True, outside(built.small_numbers(problem, sgd))
+                applies, reason = not left, left or f"{law.setting}; {law.exactness}"
             except ValueError as refusal:
                 reason = str(refusal)
         else:
             reason = f"not tried: {reason}"
-        expected = expected_error(name, numbers) if applies else None
+        expected = expected_error(name, numbers) if exists else None
         error = "" if expected is None else str(expected)
         rows.append({"law": name, "applies": applies, "reason": reason, "expected_error": error})
     return pd.DataFrame(rows)

@@ -20,9 +20,14 @@ from statsgd.laws import (
 from statsgd.laws.bases.slope import SlopeLaw
 from statsgd.laws.grids.discrete_chain import FiniteNoise
 from statsgd.laws.grids.grid import Grid, GridWarning
-from statsgd.laws.networks import DataMoments
-from statsgd.problems import EmpiricalRisk, diagonal_linear_network, landscape, linear_network
-from studies.atlas_families.family import AtlasCell, Effort, register, simulated
+from statsgd.problems import (
+    DiagonalLinearNetwork,
+    EmpiricalRisk,
+    diagonal_linear_network,
+    landscape,
+    linear_network,
+)
+from studies.atlas_families.family import AtlasCell, Effort, register, simulated, within
 
 _STABLE = 0.1  # largest step that counts as small, in units of the one where SGD gets unstable
 
@@ -72,23 +77,40 @@ def _logarithmic(law: SlopeLaw, truth: Marginal) -> Marginal:
 _BALANCED = "the chain's law on a grid, on the balanced set, where it ends up"
 
 
+def _two_layers(step: float, ratio: float) -> tuple[DiagonalLinearNetwork, SGD, DiagonalNetworkLaw]:
+    """A(f*) = 2 at f* = 1, so η is half the first number; σ² makes T = η the share of T_c."""
+    eta = step / 2
+    problem = diagonal_linear_network(*_data(np.sqrt(ratio / eta - 0.25)))
+    sgd = SGD(eta, noise.Minibatch(1))
+    return problem, sgd, DiagonalNetworkLaw.from_sgd(problem, sgd)
+
+
 @register(
     law="DiagonalNetworkLaw",
     problem="diagonal network of two layers, noisy inputs and labels, single examples",
     coordinate="logarithm of the slope f",
     truth=_BALANCED,
     axes={"ηA(f*)b₁": (0.003, 0.01, 0.03, 0.1, 0.3, 0.6), "T ÷ T_c": (0.1, 0.3, 0.6, 0.9)},
-    domain="diffusion limit, ηA(f*)b₁ ≪ 1 (from 1 on SGD is unstable), and T < T_c",
-    valid=lambda step, ratio: step <= _STABLE and ratio < 1,
+    domain="diffusion limit, ηA(f*)b₁ ≤ 0.02 and ηA(f*)b₁ ≤ 0.04 (T_c/T − 1)",
+    valid=within(_two_layers),
 )
 def diagonal_network(effort: Effort, step: float, ratio: float) -> AtlasCell:
-    """A(f*) = 2 at f* = 1, so η is half the first number; σ² makes T = η the share of T_c."""
-    eta = step / 2
-    data = _data(np.sqrt(ratio / eta - 0.25))
-    law = DiagonalNetworkLaw.from_sgd(diagonal_linear_network(*data), SGD(eta, noise.Minibatch(1)))
+    """Where T nears T_c the mass near zero falls as a low power, which finite steps change."""
+    problem, sgd, law = _two_layers(step, ratio)
     law.require_proper()
-    truth = _balanced_chain(law, 2, 1, data, eta)
+    data = np.asarray(problem.inputs, np.float64), np.asarray(problem.targets, np.float64)
+    truth = _balanced_chain(law, 2, 1, data, float(sgd.learning_rate))
     return AtlasCell(truth, _logarithmic(law, truth))
+
+
+def _deep(
+    inverse_depth: float, step: float
+) -> tuple[DiagonalLinearNetwork, SGD, InfiniteDepthNetworkLaw]:
+    """Depth D and width M = D: in the limit only M/(DT) is left of the three."""
+    depth = round(1 / inverse_depth)
+    problem = diagonal_linear_network(*_data(1.0), num_layers=depth + 1, width=depth)
+    sgd = SGD(step, noise.Minibatch(1))
+    return problem, sgd, InfiniteDepthNetworkLaw.from_sgd(problem, sgd)
 
 
 @register(
@@ -97,16 +119,15 @@ def diagonal_network(effort: Effort, step: float, ratio: float) -> AtlasCell:
     coordinate="logarithm of the slope f",
     truth=_BALANCED,
     axes={"1 ÷ D": (0.005, 0.01, 0.03125, 0.1, 0.25, 0.5), "TD ÷ M": (0.003, 0.01, 0.03, 0.1, 0.3)},
-    domain="depth D ≫ 1, and ηA(f*)b₁ = TD/M ≪ 1",
-    valid=lambda inverse_depth, step: inverse_depth <= _STABLE and step <= _STABLE,
+    domain="1/D ≤ 0.01, ηA(f*)b₁ = TD/M ≤ 0.02, and the relative variance of f, as large here",
+    valid=within(_deep),
 )
 def infinite_depth(effort: Effort, inverse_depth: float, step: float) -> AtlasCell:
-    """Depth D and width M = D: in the limit only M/(DT) is left of the three."""
-    depth = round(1 / inverse_depth)
-    data = _data(1.0)
-    law = InfiniteDepthNetworkLaw(DataMoments.of_data(*data), 1.0, step)
+    """The law of the limit, against finite depth and steps."""
+    _, _, law = _deep(inverse_depth, step)
     law.require_proper()
-    truth = _balanced_chain(law, depth + 1, depth, data, step)
+    depth = round(1 / inverse_depth)
+    truth = _balanced_chain(law, depth + 1, depth, _data(1.0), step)
     return AtlasCell(truth, _logarithmic(law, truth))
 
 
@@ -117,26 +138,30 @@ def _interpolated() -> tuple[np.ndarray, np.ndarray]:
     return x, x
 
 
+def _decaying(step: float, decay: float) -> tuple[DiagonalLinearNetwork, SGD, InterpolationLaw]:
+    """κ = 1, so A(κ) = 2."""
+    problem = diagonal_linear_network(*_interpolated())
+    sgd = SGD(step / 2, noise.Minibatch(1), weight_decay=decay)
+    return problem, sgd, InterpolationLaw.from_sgd(problem, sgd)
+
+
 @register(
     law="InterpolationLaw",
     problem="diagonal network of two layers on noiseless y = κx, weight decay, single examples",
     coordinate="slope f",
     truth="a simulated ensemble of SGD, from draws of the law on",
     axes={"ηA(κ)b₁": (0.01, 0.03, 0.1, 0.3, 0.6, 0.8), "λ ÷ κb₁": (0.03, 0.1, 0.3, 1.0)},
-    domain="diffusion limit, ηA(κ)b₁ ≪ 1 (from 1 on SGD is unstable), and T below its threshold",
-    valid=lambda step, decay: step <= _STABLE,
+    domain="diffusion limit, ηA(κ)b₁ ≤ 0.02, and T below its threshold",
+    valid=within(_decaying),
 )
 def interpolation(effort: Effort, step: float, decay: float) -> AtlasCell:
-    """κ = 1, so A(κ) = 2. The slope relaxes in 1/(4η) steps; the run lasts forty times that."""
-    eta = step / 2
-    problem = diagonal_linear_network(*_interpolated())
-    sgd = SGD(eta, noise.Minibatch(1), weight_decay=decay)
-    law = InterpolationLaw.from_sgd(problem, sgd)
+    """The slope relaxes in 1/(4η) steps; the run lasts forty times that."""
+    problem, sgd, law = _decaying(step, decay)
     law.require_proper()
     levels = np.random.default_rng(effort.seed).random(effort.replicas)
     start = np.sqrt(law.quantile(levels))[:, :, None] * np.ones((1, 2))
     truth = simulated(
-        problem, sgd, effort, int(np.ceil(10 / eta)),
+        problem, sgd, effort, int(np.ceil(20 / step)),
         coordinate=lambda params: params[:, 0] * params[:, 1], start=start,
     )  # fmt: skip
     return AtlasCell(truth, Marginal.of_law(law))
@@ -219,24 +244,12 @@ def _log_ratio(params: np.ndarray) -> np.ndarray:
     return np.log(np.abs(params[:, 2])) - 0.5 * np.log(params[:, 0] ** 2 + params[:, 1] ** 2)
 
 
-@register(
-    law="NoiseEquilibrium",
-    problem="linear network u w·x with two inputs and label noise σ, single examples",
-    coordinate="ln(|u|/|w|), blurred by ±½: total variation is the shift, and more for a spread",
-    truth="a simulated ensemble of SGD, from the equilibrium on",
-    axes={"ηh": (0.03, 0.1, 0.3, 0.6, 1.0), "ησ²": (0.01, 0.03, 0.1, 0.3)},
-    domain="the noise that of the minimum: ηh ≪ 2 and ησ² ≪ 1",
-    valid=lambda step, noise_step: step <= 2 * _STABLE and noise_step <= _STABLE,
-)
-def noise_equilibrium(effort: Effort, step: float, noise_step: float) -> AtlasCell:
-    """A point mass. The charge relaxes in about 1/(4η²σ²) steps; the run lasts three times that."""
+def _two_inputs(step: float, noise_step: float) -> tuple[EmpiricalRisk, SGD, NoiseEquilibrium]:
     start = {"weights": [_TARGET[None], np.ones((1, 1))]}
 
     def setting(eta: float, label_std: float) -> tuple[EmpiricalRisk, SGD, NoiseEquilibrium]:
-        problem, sgd = (
-            linear_network(*_signals(label_std), [1], start),
-            SGD(eta, noise.Minibatch(1)),
-        )
+        problem = linear_network(*_signals(label_std), [1], start)
+        sgd = SGD(eta, noise.Minibatch(1))
         return problem, sgd, NoiseEquilibrium.from_sgd(problem, sgd, _RESCALING, start)
 
     w1, w2, u = setting(1.0, 1.0)[2].mean()  # where it is does not depend on η and σ
@@ -244,12 +257,27 @@ def noise_equilibrium(effort: Effort, step: float, noise_step: float) -> AtlasCe
         [[u**2, 0, u * w1], [0, u**2 / 4, u * w2 / 4], [0, 0, w1**2 + w2**2 / 4]]
     )
     eta = step / np.linalg.eigvalsh(hessian, UPLO="U")[-1]
-    problem, sgd, law = setting(eta, np.sqrt(noise_step / eta))
+    return setting(eta, np.sqrt(noise_step / eta))
+
+
+@register(
+    law="NoiseEquilibrium",
+    problem="linear network u w·x with two inputs and label noise σ, single examples",
+    coordinate="ln(|u|/|w|), blurred by ±½: total variation is the shift, and more for a spread",
+    truth="a simulated ensemble of SGD, from the equilibrium on",
+    axes={"ηh": (0.03, 0.1, 0.3, 0.6, 1.0), "ησ²": (0.01, 0.03, 0.1, 0.3)},
+    domain="the noise that of the minimum: ηh ≤ 0.2, and (η/2) Tr CH⁺ ≤ 0.026 |θ|²: ησ² ≤ 0.03",
+    valid=within(_two_inputs),
+)
+def noise_equilibrium(effort: Effort, step: float, noise_step: float) -> AtlasCell:
+    """A point mass. The charge relaxes in about 1/(4η²σ²) steps; the run lasts three times that."""
+    problem, sgd, law = _two_inputs(step, noise_step)
     law.require_proper()
     point = law.mean()
     at = float(_log_ratio(point[None])[0])
+    steps = int(np.ceil(0.75 / (float(sgd.learning_rate) * noise_step)))
     ended: Any = simulated(
-        problem, sgd, effort, int(np.ceil(0.75 / (eta * noise_step))), coordinate=_log_ratio,
+        problem, sgd, effort, steps, coordinate=_log_ratio,
         start={"weights": [point[None, :2], point[None, 2:]]},
     )  # fmt: skip
     blur = np.random.default_rng(effort.seed).uniform(-0.5, 0.5, ended.points.size)

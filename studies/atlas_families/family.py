@@ -14,7 +14,8 @@ import numpy as np
 import statsgd
 from statsgd.comparison import Marginal
 from statsgd.ensembles import endpoint_trajectories
-from statsgd.laws import DiscreteChainLaw, FokkerPlanckLaw, Law
+from statsgd.laws import DiscreteChainLaw, FokkerPlanckLaw, ImproperLawError, Law
+from statsgd.laws.domain import outside
 from statsgd.laws.grids.grid import Grid, GridWarning, total_variation
 from statsgd.problems import Problem
 
@@ -80,6 +81,20 @@ def register(**description: Any) -> Callable:
         return cell
 
     return add
+
+
+def within(setting: Callable[..., tuple[Problem, statsgd.SGD, Law]]) -> Callable[..., bool]:
+    """`valid` of a law that states what must be small, from `(*numbers) -> (problem, sgd, law)`."""
+
+    def inside(*numbers: float) -> bool:
+        problem, sgd, law = setting(*numbers)
+        try:
+            law.require_proper()
+        except ImproperLawError:
+            return False
+        return not outside(law.small_numbers(problem, sgd))
+
+    return inside
 
 
 def against_chain(

@@ -11,10 +11,11 @@ from statsgd import SGD, noise
 from statsgd.comparison import Marginal
 from statsgd.laws import SaturatingLossScaledLaw, StrataLaw, TorusPowerOfLossLaw
 from statsgd.laws.loss_noise.torus import cosine_loss
-from statsgd.problems import landscape, landscapes
-from studies.atlas_families.family import AtlasCell, Effort, register, simulated
+from statsgd.problems import Problem, landscape, landscapes
+from studies.atlas_families.family import AtlasCell, Effort, register, simulated, within
 
 _STEPS = (0.01, 0.03, 0.1, 0.3, 1.0, 1.6)
+_STRENGTHS = (10.0, 16.0, 32.0)
 _CODIMENSION = 3  # of the points and the segment of zero loss
 
 
@@ -58,20 +59,24 @@ def _radial_chain(step: float, strength: float) -> Marginal:
     )
 
 
+def _saturating(step: float, strength: float) -> tuple[Problem, SGD, Any]:
+    problem = landscapes.quadratic(np.eye(_CODIMENSION))
+    sgd = SGD(step, noise.LossScaled(strength / step, saturation=1.0))
+    return problem, sgd, SaturatingLossScaledLaw.from_sgd(problem, sgd)
+
+
 @register(
     law="SaturatingLossScaledLaw",
     problem="quadratic loss in three dimensions, noise σL/(1 + L/L_sat)",
     coordinate="the distance from the minimum",
     truth="the exact law of the chain of distances on a grid",
     axes={"ηh": _STEPS, "ησ": (5.0, 6.0, 8.0, 16.0)},
-    domain="ηh ≪ 1: exact for the SDE",
-    valid=lambda step, strength: step <= 0.1,
+    domain="ηh/(1 − 2α/q) ≤ 0.1 and ηh√q ≤ 0.25, with α = 1 + 2/(ησ) and q = 3",
+    valid=within(_saturating),
 )
 def saturating(effort: Effort, step: float, strength: float) -> AtlasCell:
     """Above the critical noise ησ = 4; the mass gathers at the minimum as it is approached."""
-    problem = landscapes.quadratic(np.eye(_CODIMENSION))
-    sgd = SGD(step, noise.LossScaled(strength / step, saturation=1.0))
-    law: Any = SaturatingLossScaledLaw.from_sgd(problem, sgd)
+    _, _, law = _saturating(step, strength)
     law.require_proper()
     of_loss = law.loss_law
     upper = float(np.sqrt(2 * of_loss.quantile(1 - 1e-9)))
@@ -103,21 +108,27 @@ def _run(
 
 _SIMULATED: dict[str, Any] = {
     "truth": "an ensemble of SGD, three relaxation times after it starts at draws of the law",
-    "axes": {"ηh": _STEPS, "ησ": (10.0, 16.0, 32.0)},
-    "domain": "ηh ≪ 1: exact for the SDE",
-    "valid": lambda step, strength: step <= 0.1,
 }
+
+
+def _on_torus(step: float, strength: float) -> tuple[Problem, SGD, Any]:
+    law = TorusPowerOfLossLaw(_CODIMENSION, strength)
+    problem = landscape(cosine_loss, np.ones(_CODIMENSION))
+    return problem, SGD(step, noise.LossScaled(strength / step)), law
 
 
 @register(
     law="TorusPowerOfLossLaw",
     problem="loss Σ(1 − cos θ) on the 3-torus, noise σL",
     coordinate="the loss",
+    axes={"ηh": (0.003, *_STEPS), "ησ": _STRENGTHS},
+    domain="ηh/(1 − 2α/q) ≤ 0.1, with α = 1 + 2/(ησ) and q = 3, and ηh·ησ ≤ 0.1",
+    valid=within(_on_torus),
     **_SIMULATED,
 )
 def torus(effort: Effort, step: float, strength: float) -> AtlasCell:
     """The pure power law where it is proper, above ησ = 4."""
-    law = TorusPowerOfLossLaw(_CODIMENSION, strength)
+    _, _, law = _on_torus(step, strength)
 
     def read(params: Float[Any, "n 3"]) -> Float[Any, " n"]:
         return 2 * np.sum(np.sin(params / 2) ** 2, axis=1)
@@ -129,6 +140,9 @@ def torus(effort: Effort, step: float, strength: float) -> AtlasCell:
     law="StrataLaw",
     problem="loss that vanishes on a segment and at a point, noise σL/(1 + L/L_sat)",
     coordinate="the parameter along the segment; basins of the segment and of the point",
+    axes={"ηh": _STEPS, "ησ": _STRENGTHS},
+    domain="ηh ≪ 1: exact for the SDE",
+    valid=lambda step, strength: step <= 0.1,
     **_SIMULATED,
 )
 def strata(effort: Effort, step: float, strength: float) -> AtlasCell:

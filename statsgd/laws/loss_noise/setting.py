@@ -29,6 +29,14 @@ def loss_exponent(noise_ratio: Any, reading: str = "ito") -> Any:
     return READINGS[reading] + 2 / noise_ratio
 
 
+def steepness(noise_ratio: Any, codimension: int, reading: str = "ito") -> float:
+    """1 − 2α/q, by which the loss falls short of collapse; steps must be small compared to it.
+
+    The mass below a small loss L is L^(q/2−α): at zero all of it is at zero loss.
+    """
+    return float(1 - 2 * loss_exponent(noise_ratio, reading) / codimension)
+
+
 def effective_noise_ratio(learning_rate: Any, strength: Any, momentum: Any = 0.0) -> Any:
     """ε = ησ/(1−β), the one noise parameter of every power-of-loss law; dimensionless.
 

@@ -18,6 +18,7 @@ from statsgd.arguments import (
 )
 from statsgd.dynamics.noise import Minibatch
 from statsgd.dynamics.sgd import SGD
+from statsgd.laws.domain import SmallNumber
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.laws.minimum.gaussian import MinimumGaussian, eigenmodes, joint_covariance
 from statsgd.laws.minimum.heavy_ball import (
@@ -26,6 +27,7 @@ from statsgd.laws.minimum.heavy_ball import (
     require_settled_chain,
     require_stable_mean,
 )
+from statsgd.laws.minimum.regression_shape import regression_shape
 from statsgd.laws.minimum.second_moments import (
     feedback_covariance,
     feedback_gain,
@@ -34,6 +36,7 @@ from statsgd.laws.minimum.second_moments import (
 )
 from statsgd.problems import LinearRegression, Problem, linear_regression
 
+_SHAPED = 4  # parameters up to which fourth moments are solved for in a moment
 _FLAT = 1e-12  # of the largest curvature: what counts as none
 _ROUNDING = 1e-12  # of the size of a prediction: a residual that is none
 
@@ -55,7 +58,10 @@ class LinearRegressionGaussian(MinimumGaussian):
     Moments are exact at any learning rate. The true marginals are not Gaussian: compare variances
     and the bulk, not tails. `regression_shape` has their exact skewness and kurtosis, which is
     above the Gaussian one or, with few examples and large steps, below it; fresh Gaussian inputs
-    make power laws of the tails (`regression_tail_index`).
+    make power laws of the tails (`regression_tail_index`). Total variation of marginals is below
+    5 % where the skewness is at most 0.3 and the excess kurtosis at most 0.15, either sign; above
+    four parameters, where these are not computed, where the feedback gain is at most 0.05
+    (measured on 200 examples).
 
     Build it with `from_sgd` (a finite data set, i.i.d. batches) or `gaussian_inputs` (fresh data).
 
@@ -65,7 +71,9 @@ class LinearRegressionGaussian(MinimumGaussian):
     """
 
     setting: ClassVar[str] = "heavy-ball SGD, linear regression, i.i.d. minibatches"
-    exactness: ClassVar[str] = "exact first two moments; skewed, and not Gaussian in the tails"
+    exactness: ClassVar[str] = (
+        "exact first two moments; marginals within 5 % up to skewness 0.3 and excess kurtosis 0.15"
+    )
     citation: ClassVar[str] = (
         "Mulayoff, Michaeli (2024), arXiv:2306.07850; Ziyin et al. (2022), arXiv:2102.05375"
     )
@@ -135,6 +143,20 @@ class LinearRegressionGaussian(MinimumGaussian):
             np.float64(gain),
             np.int64(s),
             np.float64(_gaussian_critical_batch_size(eigenvalues, float(eta), float(beta))),
+        )
+
+    def small_numbers(self, problem: Problem, sgd: SGD) -> Sequence[SmallNumber]:
+        """Skewness and excess kurtosis, largest of all parameters; the feedback gain if d > 4."""
+        if self.dimension * (2 if self.momentum > 0 else 1) > _SHAPED:
+            return (SmallNumber("feedback gain", float(self.feedback_gain), 0.05),)
+        try:
+            shape = regression_shape(problem, sgd)
+            largest = [float(np.max(np.abs(np.nan_to_num(moment)))) for moment in shape]
+        except ImproperLawError:  # fourth moments are infinite
+            largest = [np.inf, np.inf]
+        return (
+            SmallNumber("|skewness|", largest[0], 0.3),
+            SmallNumber("|excess kurtosis|", largest[1], 0.15),
         )
 
     @classmethod

@@ -80,6 +80,11 @@ class DataMoments(eqx.Module):
         """Δ = a1a3 − a2²."""
         return self.a1 * self.a3 - self.a2**2
 
+    @property
+    def best_slope(self) -> Any:
+        """f* = b2/b1, of the smallest loss."""
+        return self.b2 / self.b1
+
     def noise(self, slope: Any) -> Any:
         """g(f) = Var[dℓ/df]/4 at a slope f."""
         return (self.a1 * slope - 2 * self.a2) * slope + self.a3
