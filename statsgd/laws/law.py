@@ -46,6 +46,8 @@ from statsgd.problems import Problem
 LAWS: dict[str, type["Law"]] = {}
 
 _NODES_PER_CELL = 6
+#: Relative errors above which numbers that come from quadrature warn, and are refused.
+WARNED, REFUSED = 1e-3, 0.1
 
 
 def register(law: type["Law"]) -> type["Law"]:

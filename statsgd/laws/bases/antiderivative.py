@@ -1,7 +1,7 @@
 """Antiderivatives on the line, by cells that are split until their integrals are resolved."""
 
-import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -10,14 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from statsgd.laws.bases.cells import GROUPS, LENGTHS, WEIGHTS, Cells, at_pieces, refined
+
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(6)
-# Gauss–Lobatto for cells: a jump next to an end of one would pass between Gauss's nodes.
-_SIXTH = np.polynomial.legendre.Legendre.basis(6)
-_WITH_ENDS = np.concatenate([[-1.0], np.sort(_SIXTH.deriv().roots().real), [1.0]])
-_OF_ENDS = 2 / (42 * _SIXTH(_WITH_ENDS) ** 2)
 _FIRST, _MOST = 2048, 16384  # cells
-_PARTS = 8
-_ROUNDS = 16
 _LARGEST = 1e30
 _RELATIVE = 1e-12  # error of a cell that is rounding
 
@@ -42,20 +38,14 @@ class Antiderivative(eqx.Module):
 
         The worst cells are split until none is off by `tolerance`.
         """
+
+        def excess(cells: _Integrals) -> Any:
+            return cells.error - tolerance - _RELATIVE * np.abs(cells.integral)
+
         ends = np.union1d(np.linspace(low, high, _FIRST), 0.0)
-        cells = _Cells.of(function, ends[:-1], ends[1:])
-        for _ in range(_ROUNDS):
-            bad = cells.error > tolerance + _RELATIVE * np.abs(cells.integral)
-            room = (_MOST - len(cells.start)) // (_PARTS - 1)
-            worst = np.argsort(np.where(bad, cells.error, -1))[::-1][: min(room, int(np.sum(bad)))]
-            if not len(worst):
-                break
-            edges = np.linspace(cells.start[worst], cells.end[worst], _PARTS + 1, axis=1)
-            new = _Cells.of(function, edges[:, :-1].ravel(), edges[:, 1:].ravel())
-            cells = cells.without(worst).joined(new)
-        order = np.argsort(cells.start)
-        knots = np.append(cells.start[order], high)
-        integrals, errors = cells.integral[order], np.append(cells.error[order], 0.0)
+        cells = refined(partial(_integrals, function), ends, excess, _MOST)
+        knots = np.append(cells.start, high)
+        integrals, errors = cells.integral, np.append(cells.error, 0.0)
         # From a far end, where the function may be huge, sums would lose all digits.
         middle = int(np.searchsorted(knots, 0.0))
         below, above = (np.cumsum(part) for part in (integrals[:middle][::-1], integrals[middle:]))
@@ -82,32 +72,13 @@ class Antiderivative(eqx.Module):
         return jnp.asarray(self.sums, half.dtype)[cell] + half * (weights @ values)
 
 
-class _Cells(eqx.Module):
-    start: Float[np.ndarray, " n"]
-    end: Float[np.ndarray, " n"]
+class _Integrals(Cells):
     integral: Float[np.ndarray, " n"]
     error: Float[np.ndarray, " n"]
 
-    @classmethod
-    def of(cls, function: Any, start: Any, end: Any) -> "_Cells":
-        # Two comparisons: at a jump one of them may agree by chance.
-        whole, halves, thirds = (_in_parts(function, start, end, number) for number in (1, 2, 3))
-        error = np.maximum(np.abs(thirds - halves), np.abs(thirds - whole))
-        return cls(start, end, thirds, error)
 
-    def without(self, index: Any) -> "_Cells":
-        return jax.tree.map(lambda leaf: np.delete(leaf, index), self)
-
-    def joined(self, other: "_Cells") -> "_Cells":
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves), self, other)
-
-
-def _in_parts(function: Any, start: Any, end: Any, number: int) -> Any:
-    edges = np.linspace(start, end, number + 1)
-    return sum(_lobatto(function, *pair) for pair in itertools.pairwise(edges))
-
-
-def _lobatto(function: Any, start: Any, end: Any) -> Any:
-    half = (end - start)[:, None] / 2
-    places = start[:, None] + half * (1 + _WITH_ENDS)
-    return (function(places.ravel()).reshape(places.shape) @ _OF_ENDS) * half[:, 0]
+def _integrals(function: Callable, start: Any, end: Any) -> _Integrals:
+    pieces = at_pieces(function, start, end) @ WEIGHTS * LENGTHS * (end - start)[:, None]
+    whole, halves, thirds = (pieces[:, group].sum(axis=1) for group in GROUPS)
+    error = np.maximum(np.abs(thirds - halves), np.abs(thirds - whole))
+    return _Integrals(start, end, thirds, error)

@@ -11,14 +11,12 @@ import numpy as np
 from jaxtyping import Float
 
 from statsgd.arguments import is_traced
-from statsgd.laws.law import IntractableError, UnresolvedWarning
+from statsgd.laws.law import REFUSED, WARNED, IntractableError, UnresolvedWarning
 from statsgd.precision import in_double_precision, over_points
 
 #: Numbers of knots: the second where the first does not resolve the density.
 LADDER = (8193, 65537)
 _RESOLVED = 1e-6
-_WARNED = 1e-3
-_REFUSED = 0.1
 _WELLS = 8
 _LOOKED_AT = 32
 _RISE = 45.0
@@ -111,7 +109,7 @@ def resolved(tabulated: Callable[..., Any], *arguments: Any, table: Callable[[An
         error = table(found).error_estimate
         if is_traced(error) or not error > _RESOLVED:
             return found
-    if error > _WARNED:
+    if error > WARNED:
         warnings.warn(
             f"the density is not resolved: its normaliser and probabilities are off by about "
             f"{float(error):.2g} on {number} knots",
@@ -123,7 +121,7 @@ def resolved(tabulated: Callable[..., Any], *arguments: Any, table: Callable[[An
 
 def require_resolved(table: LineTable) -> LineTable:
     """`table`; `IntractableError` where its errors are above a tenth."""
-    if not is_traced(table) and table.error_estimate > _REFUSED:
+    if not is_traced(table) and table.error_estimate > REFUSED:
         raise IntractableError(
             f"quadrature does not resolve the density: normaliser and probabilities are off by "
             f"{float(table.error_estimate):.2g} on {len(table.knots)} knots"
@@ -146,21 +144,26 @@ def tabulate(
     density = jnp.exp(log_density - top)
     total = jnp.sum(density * jnp.asarray(_simpson(number), density.dtype)) * step
     density = density / total
-    # The cubic through four neighbours: ∫ = h (−f₋ + 13 f₀ + 13 f₁ − f₂)/24 over the middle cell,
-    # and h (9 f₀ + 19 f₁ − 5 f₂ + f₃)/24 over one at an end.
+    masses = cell_masses(density, step)
+    cumulative = jnp.concatenate([jnp.zeros(1, masses.dtype), jnp.cumsum(masses)])
+    # Simpson's rules with step h and 2h differ by h/3 of the fourth difference of f. The four
+    # places at which the wide cells may start are averaged, so that no kink hides between knots.
+    error = step / 12 * jnp.sum(jnp.abs(jnp.diff(density, 4)))
+    return LineTable(
+        wells, knots, points, density, cumulative / cumulative[-1], top + jnp.log(total), error
+    )
+
+
+def cell_masses(density: Float[Any, " n"], step: Any) -> Float[Any, " m"]:
+    """∫ over the cells between knots, by the cubics through four neighbours."""
+    # h (−f₋ + 13 f₀ + 13 f₁ − f₂)/24 over the middle cell, h (9 f₀ + 19 f₁ − 5 f₂ + f₃)/24 over one
+    # at an end.
     f = density
     inner = 13 * (f[1:-2] + f[2:-1]) - f[:-3] - f[3:]
     first, last = (
         9 * side[:1] + 19 * side[1:2] - 5 * side[2:3] + side[3:4] for side in (f, f[::-1])
     )
-    masses = jnp.clip(step * jnp.concatenate([first, inner, last]) / 24, 0, None)
-    cumulative = jnp.concatenate([jnp.zeros(1, masses.dtype), jnp.cumsum(masses)])
-    # Simpson's rules with step h and 2h differ by h/3 of the fourth difference of f. The four
-    # places at which the wide cells may start are averaged, so that no kink hides between knots.
-    error = step / 12 * jnp.sum(jnp.abs(jnp.diff(f, 4)))
-    return LineTable(
-        wells, knots, points, density, cumulative / cumulative[-1], top + jnp.log(total), error
-    )
+    return jnp.clip(step * jnp.concatenate([first, inner, last]) / 24, 0, None)
 
 
 def one_well(center: Any, width: Any) -> Wells:

@@ -7,11 +7,11 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from numpy.polynomial.legendre import leggauss
 
 from statsgd.arguments import count, is_traced, location_vector, positive
 from statsgd.dynamics.noise import Minibatch
 from statsgd.dynamics.sgd import SGD
+from statsgd.laws.bases.nested import log_nested_integral
 from statsgd.laws.bases.student_t import StudentTLaw
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.precision import formula
@@ -158,14 +158,18 @@ class OutlierPowerLaw(StudentTLaw):
         if c <= 1:
             raise ValueError(f"loss_ratio must be above 1, got {c:.6g}")
         beta, n = float(self.escape_exponent) - 1, self.outliers
-        nodes, weights = leggauss(200)
-        unit, half = (1 + nodes) / 2, weights / 2
-        y = np.sqrt(c - 1) * unit
-        # x = y·u takes the inner power out: y^(1−n)·x^(n−1) dx = u^(n−1) y du.
-        x = y[:, None] * unit
-        inner = (unit ** (n - 1) * (1 + x**2) ** (-beta - 1)) @ half
-        outer = np.sum(half * np.sqrt(c - 1) * y * (1 + y**2) ** beta * inner)
-        return float(2 * beta * outer / float(self.curvature))
+
+        # In the logarithm of the radius, where nothing is singular at the centre.
+        def log_outer(log_y: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+            return (2 - n) * log_y + beta * np.log1p(np.exp(2 * log_y))
+
+        def log_inner(log_x: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+            return n * log_x - (beta + 1) * np.log1p(np.exp(2 * log_x))
+
+        end = float(np.log(c - 1)) / 2
+        start = min(end, -np.log(max(beta, 1)) / 2) - 40
+        time = log_nested_integral(log_outer, log_inner, start, end).number("mean passage time")
+        return 2 * beta * time / float(self.curvature)
 
 
 @formula

@@ -231,7 +231,7 @@ def freezing_drive(landscape: TwoValleyLandscape) -> float:
 def _relaxation_rate(law: TwoValleyLaw) -> float:
     if np.min(law.wells.barrier_height) > _IMPASSABLE:
         return 0.0
-    return max(TwoValleyHopping(law).relaxation_rate(2000), 0.0)
+    return TwoValleyHopping(law).relaxation_rate(2000)
 
 
 def _remaining(times: np.ndarray, rate: np.ndarray) -> np.ndarray:

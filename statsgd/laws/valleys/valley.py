@@ -14,6 +14,7 @@ from jaxtyping import Float
 from statsgd.arguments import fraction, is_traced, non_negative, one_of, positive, real
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.bases.line import LineTable, require_resolved, resolved
+from statsgd.laws.bases.nested import log_integral
 from statsgd.laws.bases.potential import density_model
 from statsgd.laws.law import ImproperLawError, Law, register
 from statsgd.laws.loss_noise.setting import READINGS
@@ -401,14 +402,14 @@ class ValleyLaw(Law):
         Raises `ValueError` where the drift does not point from start to end all the way.
         """
         direction = np.sign(end - start)
-        between = np.linspace(start, end, 257)
-        if np.any(self.drift(between) * direction <= 0):
-            raise ValueError(f"the drift does not carry x from start = {start} to end = {end}")
-        panels = np.linspace(start, end, 65)
-        nodes, weights = np.polynomial.legendre.leggauss(8)
-        half = (end - start) / 128
-        x = (panels[:-1, None] + half * (1 + nodes)).ravel()
-        return float(half * np.sum(np.tile(weights, 64) / self.drift(x)))
+
+        def log_slowness(distance: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+            speed = direction * self.drift(start + direction * distance)
+            if not np.all(speed > 0):
+                raise ValueError(f"the drift does not carry x from start = {start} to end = {end}")
+            return -np.log(speed)
+
+        return log_integral(log_slowness, 0.0, abs(end - start)).number("time of the slide")
 
     def adiabatic_parameter(self) -> float:
         """Largest κ D_y h'²/(4h³) where the law has mass: wanted well below one."""

@@ -1,8 +1,11 @@
+import itertools
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy.integrate import quad
+from scipy.linalg import eigh_tridiagonal
 from scipy.special import ndtr
 
 from statsgd.laws.gibbs.curvature_noise_escape import (
@@ -91,6 +94,44 @@ def test_passage_of_an_ornstein_uhlenbeck_process():
     assert_allclose(mean_first_passage_1d(quadratic([[1.0]]), 1.0, 0.0, 1.0), expected, rtol=1e-8)
 
 
+def notched(params):
+    """A bowl with a narrow notch on the way and a kink."""
+    x = params[0]
+    notch = 0.12 * jnp.exp(-(((x - 0.31) / 4e-4) ** 2) / 2)
+    return x**2 / 2 - notch + 0.1 * jnp.abs(x - 0.7)
+
+
+@pytest.mark.parametrize("calculus", ["ito", "fick"])
+def test_passage_over_a_notch_and_an_unannounced_jump_of_the_diffusion(calculus):
+    # A notch of width 4·10⁻⁴ and depth 12 temperatures holds a fifth of the mass.
+    def diffusion(x):
+        return np.where(x < 0.1234, 0.01, 0.02)
+
+    def slope(x):
+        notch = 0.12 * np.exp(-(((x - 0.31) / 4e-4) ** 2) / 2)
+        return x + notch * (x - 0.31) / 4e-4**2 + 0.1 * np.sign(x - 0.7)
+
+    # Far finer than any structure, with every jump at a knot.
+    cuts = [-1.0, 0.1234, 0.30, 0.32, 0.7, 1.0]
+    x = np.concatenate([np.linspace(*pair, 200_001)[:-1] for pair in itertools.pairwise(cuts)])
+    x = np.append(x, 1.0)
+    middle, step = (x[1:] + x[:-1]) / 2, np.diff(x)
+    d = diffusion(middle)
+    psi = np.cumsum(slope(middle) / d * step) - slope(middle) / d * step / 2
+    inner = np.exp(-psi) / (d if calculus == "ito" else 1) * step
+    outer = np.exp(psi) / (1 if calculus == "ito" else d) * step
+    before = np.cumsum(inner) - inner / 2
+    expected = np.sum((outer * before)[middle > -0.5])
+
+    def in_jax(params):
+        return jnp.where(params[0] < 0.1234, 0.01, 0.02)
+
+    time = mean_first_passage_1d(
+        landscape(notched, np.zeros(1)), in_jax, -0.5, 1.0, calculus=calculus
+    )
+    assert_allclose(time, expected, rtol=2e-6)
+
+
 @pytest.mark.parametrize(
     ("problem", "temperature", "start", "target", "learning_rate", "level"),
     [(QUARTIC, 0.1, -1.0, 0.0, 0.02, 33.62), (TILTED, 6.0, A, B, 0.0005, 105.98)],
@@ -138,11 +179,32 @@ def test_relaxation_gap(problem, temperature, gap, tolerance):
     assert_allclose(relaxation_gap_1d(problem, temperature), gap, rtol=tolerance)
 
 
-def test_tiny_gaps_come_from_passage_times():
-    # Kramers sum at τ = 0.003 within its O(τ); the eigenvalue itself is lost in rounding.
-    gap = relaxation_gap_1d(WELLS, 0.003)
-    kramers = sum(1 / kramers_escape_time(WELLS, start, SADDLE, 0.003) for start in (FLAT, SHARP))
-    assert_allclose(gap, kramers, rtol=0.03)
+@pytest.mark.parametrize("temperature", [0.003, 0.0005])
+def test_tiny_gaps_are_the_sum_of_inverse_passage_times(temperature):
+    # Far below what rounding leaves of an eigenvalue: 10⁻¹³ and 10⁻⁷⁷.
+    times = [mean_first_passage_1d(WELLS, temperature, *ends) for ends in ((0.0, 1.0), (1.0, 0.0))]
+    assert_allclose(relaxation_gap_1d(WELLS, temperature), sum(1 / np.array(times)), rtol=1e-9)
+
+
+def test_the_gap_of_a_notch_and_a_kink():
+    # Finite volumes on cells far smaller than the notch, twelve temperatures deep.
+    cuts = (-1.0, 0.305, 0.315, 1.2)
+    parts = [np.linspace(*pair, 1000, endpoint=False) for pair in itertools.pairwise(cuts)]
+    edges = np.append(np.concatenate(parts), cuts[-1])
+    x, step = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
+    losses = [
+        place**2 / 2
+        - 0.12 * np.exp(-(((place - 0.31) / 4e-4) ** 2) / 2)
+        + 0.1 * np.abs(place - 0.7)
+        for place in (x, edges[1:-1])
+    ]
+    weight, at_edges = (np.exp(-(loss + 0.05) / 0.01) for loss in losses)
+    conductance, mass = 0.01 * at_edges / np.diff(x), weight * step
+    diagonal = np.append(conductance, 0) + np.append(0, conductance)
+    off = -conductance / np.sqrt(mass[1:] * mass[:-1])
+    values = eigh_tridiagonal(diagonal / mass, off, select="i", select_range=(0, 1))[0]
+    gap = relaxation_gap_1d(landscape(notched, np.zeros(1)), 0.01)
+    assert_allclose(gap, values[1], rtol=1e-3)
 
 
 def test_gap_is_near_the_sum_of_kramers_rates():

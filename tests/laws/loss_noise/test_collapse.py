@@ -1,7 +1,9 @@
 import jax
 import numpy as np
 import pytest
+from scipy.integrate import quad
 from scipy.special import betainc, elliprf
+from scipy.stats import chi2, norm
 
 import statsgd
 from statsgd import SGD, noise
@@ -151,6 +153,24 @@ def test_collapse_probability():
     assert skew == pytest.approx(betainc(5, 9, 0.3), rel=1e-9)
 
 
+def test_collapse_at_noise_so_weak_that_only_the_top_of_the_loss_counts():
+    # ε = 10⁻⁷, I_x(4/ε+1, 4/ε+1), a step of width 10⁻⁴, and a narrow rim beside a wide one.
+    def even(x):
+        return x**2 * (1 - x) ** 2 / 2
+
+    start = 0.5 - 5e-5
+    expected = betainc(4e7 + 1, 4e7 + 1, start)
+    assert 0.1 < expected < 0.3
+    assert collapse_probability(even, start, 0, 1, 1e-7) == pytest.approx(expected, abs=1e-7)
+
+    # L^(2/ε) = 1 on a length 1 and e^8 on a rim of width 3·10⁻⁴.
+    def rimmed(x):
+        return np.exp(np.where(np.abs(x - 0.8007) < 1.5e-4, 4.0, 0.0))
+
+    share = collapse_probability(rimmed, 0.5, 0, 1, 1.0)
+    assert share == pytest.approx(0.5 / (1 + 3e-4 * (np.exp(8) - 1)), rel=1e-6)
+
+
 @pytest.mark.slow
 def test_sgd_collapses_where_the_probability_says():
     problem = landscape(lambda v: v[0] ** 2 * (1 - v[0]) ** 2 / 2, np.array([0.3]))
@@ -262,6 +282,25 @@ def test_linear_regression_growth_rate_of_drawn_steps():
         growth = np.log((1 - eta * z**2) ** 2 + (eta * z) ** 2 * c) / 2
         error = growth.std() / np.sqrt(len(growth))
         assert abs(growth.mean() - linear_regression_growth_rate(5, eta)) < 4 * error
+
+
+@pytest.mark.parametrize(("q", "scale"), [(2, 1.0), (301, 1.9), (10_000, 1.9), (10**7, 1.9)])
+def test_linear_regression_growth_rate_in_many_dimensions(q, scale):
+    # E log(a + bc) over c ~ χ²_{q−1} by its cumulants (to a relative 1/q³), else by quadrature.
+    eta = scale / q
+
+    def over_c(z):
+        a, b = (1 - eta * z**2) ** 2, (eta * z) ** 2
+        if q < 1000:
+            logs = quad(lambda u: np.log(a + b * chi2.isf(u, q - 1)), 0, 1, limit=400)[0]
+            return logs
+        mean, spread = a + b * (q - 1), b**2 * 2 * (q - 1)
+        third, fourth = 8 * (q - 1) * b**3, b**4 * 12 * (q - 1) ** 2
+        return np.log(mean) - spread / mean**2 / 2 + third / mean**3 / 3 - fourth / mean**4 / 4
+
+    kink = min(1 / np.sqrt(eta), 9.0)
+    parts = [quad(lambda z: over_c(z) * norm.pdf(z), *pair)[0] for pair in ((0, kink), (kink, 10))]
+    assert linear_regression_growth_rate(q, eta) == pytest.approx(sum(parts), rel=1e-5)
 
 
 def test_fit_recovers_the_noise_it_was_made_from():

@@ -1,6 +1,9 @@
+from itertools import pairwise
+
 import jax
 import numpy as np
 import pytest
+from scipy.integrate import quad
 
 import statsgd
 from statsgd import SGD, noise
@@ -41,6 +44,24 @@ def test_too_many_outliers():
 )
 def test_passage_time(n, c, time):
     assert OutlierPowerLaw(1, 0.1, 1.0, 0.5, n).passage_time(c) == pytest.approx(time, rel=2e-7)
+
+
+@pytest.mark.parametrize(("learning_rate", "ratio"), [(1e-4, 1.01), (1e-4, 1.05), (2.0, 1e12)])
+def test_passage_time_far_from_moderate_numbers(learning_rate, ratio):
+    # β̂ = 10⁴, of e¹⁰⁰ and e⁵⁰⁰, and β̂ = ½ over twelve decades; n = 2 has an elementary inner
+    # integral, (1 − (1+y²)^(−β̂))/(2β̂), and t = log(1+y²) an elementary outer one:
+    # T = ½ ∫₀^{log c} (e^{(β̂+1)t} − e^t)/(e^t − 1) dt
+    beta = 1 / learning_rate
+    top = np.log(ratio)
+
+    def integrand(t):
+        return np.exp((beta + 1) * (t - top)) * -np.expm1(-beta * t) / np.expm1(t)
+
+    ends = [0.0, top - min(top / 2, 30 / beta), top]
+    parts = [quad(integrand, *pair, epsabs=0, epsrel=1e-11)[0] for pair in pairwise(ends)]
+    expected = np.log(sum(parts) / 2) + (beta + 1) * top
+    time = OutlierPowerLaw(1, learning_rate, 1.0, 0.5, 2).passage_time(ratio)
+    assert np.log(time) == pytest.approx(expected, abs=1e-9)
 
 
 def test_passage_time_slope_and_unit():

@@ -2,6 +2,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.integrate import quad
+from scipy.special import log_ndtr
 
 import statsgd
 from statsgd import SGD, noise
@@ -190,6 +192,21 @@ def test_hopping(y, level, flat, sharp, total, relaxation):
     assert hopping.relaxation_rate() == pytest.approx(relaxation, abs=6e-6)
     exact = hopping.exact_rates()
     assert exact[1] / exact.sum() == pytest.approx(hopping.law.flat_probability())
+
+
+@pytest.mark.parametrize("level", [1e-3, 3e-4])
+def test_rates_that_rounding_would_take_from_an_eigenvalue(level):
+    # λ₁ of 10⁻¹⁴ and 10⁻⁴⁸: the sum of both rates, with a correction of order 1/z².
+    hopping = TwoValleyHopping(TwoValleyLaw(VALLEYS, 20.0, level))
+    rate, depth = hopping.relaxation_rate(), np.min(hopping.wells.barrier_height)
+    assert rate == pytest.approx(hopping.rates().sum(), rel=0.1 / depth)
+    assert rate == pytest.approx(hopping.relaxation_rate(1000), rel=2e-5)
+    # 200 nodes of Gauss are enough as long as the numbers themselves do not overflow.
+    for time, square, f in zip(
+        hopping.passage_times(), hopping.wells.barrier_height, hopping.wells.flatness, strict=True
+    ):
+        exact = quad(lambda u: np.exp(u**2 / 2 + log_ndtr(u)), 0, np.sqrt(2 * square), epsrel=1e-13)
+        assert time == pytest.approx(f / 2 * np.sqrt(2 * np.pi) * exact[0], rel=1e-11)
 
 
 def test_drift_and_start():
