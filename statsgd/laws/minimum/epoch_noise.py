@@ -97,6 +97,7 @@ class EpochNoiseGaussian(ConstantNoiseGaussian):
 
         Raises `ValueError` for other noise, if S does not divide N, and as `local_quadratic`.
         """
+        sgd.require_heavy_ball()
         if not (isinstance(sgd.noise, Minibatch) and sgd.noise.sampling == "reshuffle"):
             raise ValueError(
                 f"the law needs Minibatch noise sampled by 'reshuffle', got {sgd.noise}"

@@ -27,6 +27,7 @@ def local_quadratic(problem: Problem, sgd: SGD, at: PyTree | None = None) -> Loc
     Raises `ValueError` if the noise is correlated in time or does not fit the problem, if d is
     above `problems.DENSE_LIMIT`, or if no minimum is found.
     """
+    sgd.require_heavy_ball()
     if not sgd.noise.white:
         raise ValueError(
             "sampling must give noise that is independent from step to step for this law, got "
