@@ -5,6 +5,8 @@ from statsgd.laws.minimum.currents import entropy_production_rate, phase_plane_a
 from statsgd.laws.minimum.epoch_noise import EpochNoiseGaussian
 from statsgd.laws.minimum.gaussian import MinimumGaussian
 from statsgd.laws.minimum.heavy_ball import HeavyBallGaussian
+from statsgd.laws.minimum.linear_optimiser import LinearOptimiser
+from statsgd.laws.minimum.linear_optimiser_gaussian import LinearOptimiserGaussian
 from statsgd.laws.minimum.linear_regression import (
     LinearRegressionGaussian,
     critical_learning_rate,
@@ -36,6 +38,8 @@ __all__ = [
     "AnisotropicQuadraticLaw",
     "EpochNoiseGaussian",
     "HeavyBallGaussian",
+    "LinearOptimiser",
+    "LinearOptimiserGaussian",
     "LinearRegressionGaussian",
     "MinimumGaussian",
     "OrnsteinUhlenbeckLaw",
