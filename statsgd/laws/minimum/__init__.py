@@ -2,6 +2,7 @@
 
 from statsgd.laws.minimum.anisotropic_quadratic import AnisotropicQuadraticLaw, escape_efficiency
 from statsgd.laws.minimum.currents import entropy_production_rate, phase_plane_area, stochastic_area
+from statsgd.laws.minimum.epoch_enumeration import ReshuffledRegressionGaussian
 from statsgd.laws.minimum.epoch_noise import EpochNoiseGaussian
 from statsgd.laws.minimum.gaussian import MinimumGaussian
 from statsgd.laws.minimum.heavy_ball import HeavyBallGaussian
@@ -46,6 +47,7 @@ __all__ = [
     "OutlierPowerLaw",
     "PhaseSpaceGaussian",
     "PhaseSpaceTransition",
+    "ReshuffledRegressionGaussian",
     "critical_learning_rate",
     "crossover_curvature",
     "displacement_exponent",
