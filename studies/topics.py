@@ -53,6 +53,11 @@ TOPICS = (
         ("A law by its moments", "laws.GaussianLaw"),
         ("Exact law of the heavy-ball chain", "laws.HeavyBallGaussian"),
         (
+            "Any linear optimiser: Nesterov, dampening, decays, averages of iterates, transients",
+            "laws.LinearOptimiserGaussian laws.LinearOptimiserGaussian.average "
+            "laws.LinearOptimiserGaussian.after laws.minimum.LinearOptimiser",
+        ),
+        (
             "State-dependent minibatch noise of linear regression, fresh and finite data",
             "laws.LinearRegressionGaussian laws.minimum.regression_shape "
             "laws.minimum.gaussian_regression_kurtosis laws.loss_noise.regression_tail_index",
@@ -64,7 +69,8 @@ TOPICS = (
         ),
         (
             "Shuffled epochs: law, effective loss, shift of the mean",
-            "laws.EpochNoiseGaussian laws.minimum.reshuffle_effective_loss "
+            "laws.EpochNoiseGaussian laws.ReshuffledRegressionGaussian "
+            "laws.minimum.reshuffle_effective_loss "
             "laws.minimum.reshuffle_mean_shift",
         ),
     ),

@@ -2,12 +2,13 @@
 
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray, PyTree
 
-from statsgd.arguments import fraction, is_traced, non_negative, positive
+from statsgd.arguments import fraction, is_traced, non_negative, positive, real
 from statsgd.dynamics.diffusion import Diffusion, UnderdampedDiffusion
 from statsgd.dynamics.dynamics import Dynamics
 from statsgd.dynamics.limit import diffusion_limit
@@ -24,24 +25,33 @@ class SGDState(NamedTuple):
 
 
 class SGD(Dynamics):
-    """Heavy-ball SGD with constant learning rate, as PyTorch's with dampening 0:
+    """Heavy-ball SGD with constant learning rate, as `torch.optim.SGD`:
 
-        m ← β m + ĝ(θ) + λ θ
-        θ ← θ − η m            (m₀ = 0)
+        g = ĝ(θ) + λ θ
+        m ← β m + (1−q) g
+        θ ← (1−ηω) θ − η m            (m₀ = 0), with `nesterov` − η (g + β m)
 
-    Weight decay is a gradient term (L2), so it passes through the momentum buffer. The velocity is
-    v = −m. All numbers are traced: a change of them does not recompile.
+    Weight decay λ is a gradient term (L2), so it passes through the momentum buffer; decoupled
+    decay ω does not. As in torch the first step, and SGD without momentum, know no dampening q:
+    m₁ = g. The velocity is v = −m. All numbers are traced: a change of them does not recompile.
+
+    `optax.sgd` makes the same steps, with the same buffer; it has no dampening.
 
     **Arguments:** `learning_rate` η > 0 (time per step), `noise` a gradient-noise model,
-    `momentum` β in [0, 1), `weight_decay` λ ≥ 0 (1/time).
+    `momentum` β in [0, 1), `weight_decay` λ ≥ 0 (1/time), `nesterov`, `dampening` q in [0, 1],
+    `decoupled_weight_decay` ω ≥ 0 (1/time).
 
-    Raises `ValueError` for values outside these ranges.
+    Raises `ValueError` for values outside these ranges, and as torch for `nesterov` without
+    momentum or with dampening.
     """
 
     learning_rate: Float[Any, ""]
     noise: GradientNoise
     momentum: Float[Any, ""]
     weight_decay: Float[Any, ""]
+    nesterov: bool = eqx.field(static=True)
+    dampening: Float[Any, ""]
+    decoupled_weight_decay: Float[Any, ""]
 
     def __init__(
         self,
@@ -49,6 +59,10 @@ class SGD(Dynamics):
         noise: GradientNoise,
         momentum: Any = 0.0,
         weight_decay: Any = 0.0,
+        *,
+        nesterov: bool = False,
+        dampening: Any = 0.0,
+        decoupled_weight_decay: Any = 0.0,
     ):
         if not isinstance(noise, GradientNoise):
             raise ValueError(f"noise must be one of statsgd.noise, got {noise!r}")
@@ -56,6 +70,34 @@ class SGD(Dynamics):
         self.noise = noise
         self.momentum = fraction("momentum", momentum)
         self.weight_decay = non_negative("weight_decay", weight_decay)
+        self.nesterov = bool(nesterov)
+        self.dampening = real(
+            "dampening", dampening, allowed="in [0, 1]", valid=lambda q: (q >= 0) & (q <= 1)
+        )
+        self.decoupled_weight_decay = non_negative("decoupled_weight_decay", decoupled_weight_decay)
+        known = not is_traced(self.momentum, self.dampening)
+        if self.nesterov and known and (np.any(self.momentum == 0) or np.any(self.dampening != 0)):
+            raise ValueError(
+                "nesterov must go with momentum > 0 and dampening = 0, got momentum = "
+                f"{momentum} and dampening = {dampening}"
+            )
+
+    @property
+    def is_heavy_ball(self) -> bool:
+        """Whether neither Nesterov's step, dampening nor decoupled decay is known to be used."""
+        others = (self.dampening, self.decoupled_weight_decay)
+        return not self.nesterov and not any(
+            np.any(np.asarray(number) != 0) for number in others if not is_traced(number)
+        )
+
+    def require_heavy_ball(self) -> None:
+        """Raise `ValueError` unless this is heavy-ball SGD, which most laws speak about."""
+        if not self.is_heavy_ball:
+            raise ValueError(
+                "sgd must have nesterov=False, dampening=0 and decoupled_weight_decay=0 here, got "
+                f"{self.nesterov}, {self.dampening} and {self.decoupled_weight_decay}; "
+                "laws.LinearOptimiserGaussian speaks about all of them"
+            )
 
     def init(self, problem: Problem, params: PyTree) -> SGDState:
         """At rest: zero momentum buffer."""
@@ -64,14 +106,20 @@ class SGD(Dynamics):
     def step(self, key: PRNGKeyArray, problem: Problem, state: SGDState) -> SGDState:
         """One update."""
         gradient = self.noise.at_step(key, state.step, problem, state.params)
+        beta, shrink = self.momentum, 1 - self.learning_rate * self.decoupled_weight_decay
+        gain = jnp.where((state.step == 0) | (beta == 0), 1, 1 - self.dampening)
+        full = jax.tree.map(lambda g, p: g + self.weight_decay * p, gradient, state.params)
         buffer = jax.tree.map(
-            lambda m, g, p: (self.momentum * m + g + self.weight_decay * p).astype(p.dtype),
+            lambda m, g, p: (beta * m + gain * g).astype(p.dtype),
             state.momentum_buffer,
-            gradient,
+            full,
             state.params,
         )
+        moved = buffer
+        if self.nesterov:
+            moved = jax.tree.map(lambda m, g: g + beta * m, buffer, full)
         params = jax.tree.map(
-            lambda p, m: (p - self.learning_rate * m).astype(p.dtype), state.params, buffer
+            lambda p, m: (shrink * p - self.learning_rate * m).astype(p.dtype), state.params, moved
         )
         return SGDState(params, buffer, state.step + 1)
 
@@ -87,9 +135,11 @@ class SGD(Dynamics):
         with a = 2/(η(1+β)) and the same fields of the state, `momentum_buffer` = −v. One step of
         SGD is a time η; `time_step` is that of the numerical scheme, η/10 by default.
 
-        Raises `ValueError` if the noise does not fit, or is not white: an SDE has no memory.
+        Raises `ValueError` if the noise does not fit, or is not white: an SDE has no memory. And
+        for SGD that is not heavy-ball SGD.
         """
         self.noise.check(problem)
+        self.require_heavy_ball()
         if not self.noise.white:
             raise ValueError(
                 "sampling must give noise that is independent from step to step for a diffusion "
@@ -108,8 +158,9 @@ class SGD(Dynamics):
     def check(self, problem: Problem, *, allow_unstable: bool = False) -> None:
         """Raise `ValueError` if the noise does not fit, or the mean of the run diverges.
 
-        The mean of heavy-ball SGD on a quadratic is stable iff η(h + λ) < 2(1 + β) for every
-        Hessian eigenvalue h. This is checked where the Hessian is known in advance, that is for
+        The mean on a quadratic is stable iff η(sh' + (1+β)ω) < 2(1+β) for every eigenvalue h of
+        the Hessian, h' = h + λ, with s = 1 for heavy-ball SGD, 1−q with dampening and 1+2β with
+        `nesterov`. This is checked where the Hessian is known in advance, that is for
         linear regression; the noise itself may need a smaller η still (see
         `laws.LinearRegressionGaussian`).
         """
@@ -117,11 +168,15 @@ class SGD(Dynamics):
         if allow_unstable or not isinstance(problem, LinearRegression) or is_traced(self):
             return
         sharpest = float(np.linalg.eigvalsh(problem.hessian_matrix())[-1])
-        reach = np.max(self.learning_rate * (sharpest + self.weight_decay) / (1 + self.momentum))
-        if reach >= 2:
-            limit = 2 * (1 + self.momentum) / (sharpest + self.weight_decay)
+        beta = self.momentum
+        damped = np.where(beta == 0, 1.0, 1 - self.dampening)
+        factor = 1 + 2 * beta if self.nesterov else damped
+        pull = factor * (sharpest + self.weight_decay) + (1 + beta) * self.decoupled_weight_decay
+        if np.max(self.learning_rate * pull / (1 + beta)) >= 2:
+            limit = 2 * (1 + beta) / pull
+            of = "h_max+weight_decay" if self.is_heavy_ball else "s(h_max+weight_decay)+(1+β)ω"
             raise ValueError(
-                f"learning_rate must be below 2(1+momentum)/(h_max+weight_decay) = "
+                f"learning_rate must be below 2(1+momentum)/({of}) = "
                 f"{float(np.min(limit)):.6g} for this problem (h_max = {sharpest:.6g}), got "
                 f"{self.learning_rate.tolist()}; pass allow_unstable=True to run it all the same"
             )

@@ -63,6 +63,7 @@ def underdamped_model(
 ) -> UnderdampedModel:
     """The model for `sgd`; arguments and errors as `UnderdampedKernel.from_sgd`."""
     one_of("noise", noise, ("hessian", "measured"))
+    sgd.require_heavy_ball()
     eta, beta, decay = sgd.learning_rate, sgd.momentum, sgd.weight_decay
     factor = 2 / (eta * (1 + beta))
     friction = factor * (1 - beta)

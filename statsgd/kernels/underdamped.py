@@ -120,6 +120,7 @@ class UnderdampedKernel(LangevinKernel):
 
         Source: Kunin et al. (2021), arXiv:2107.09133, for the model; the mass is derived.
         """
+        sgd.require_heavy_ball()
         s = sgd.learning_rate if step_size is None else positive("step_size", step_size)
         model = underdamped_model(problem, sgd, at, noise)
         reach = float(s) * model.highest_frequency

@@ -3,10 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from statsgd import SGD, noise, problems
 from statsgd.dynamics.noise import GradientNoise
+from statsgd.laws import HeavyBallGaussian
 from statsgd.running import stream_key
 
 TILTED = np.array([[2.0, 0.3], [0.3, 0.7]])
@@ -66,6 +68,125 @@ def test_brunger_brooks_karplus_integrator_is_heavy_ball_sgd():
         state = sgd.step(stream_key(0), problem, state)
         np.testing.assert_allclose(state.params, theta, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(-state.momentum_buffer, half, rtol=1e-3, atol=1e-4)
+
+
+def torch_sgd(start, kicks, rate, momentum, decay, nesterov, dampening):
+    """`torch.optim.SGD` line by line, on ½θᵀHθ with given noise."""
+    theta, buffer = np.array(start), None
+    for kick in kicks:
+        grad = TILTED @ theta + kick
+        if decay != 0:
+            grad = grad + decay * theta
+        if momentum != 0:
+            buffer = grad.copy() if buffer is None else momentum * buffer + (1 - dampening) * grad
+            grad = grad + momentum * buffer if nesterov else buffer
+        theta = theta - rate * grad
+    return theta, buffer
+
+
+def run_sgd(sgd, steps):
+    problem = problems.landscape(lambda x: 0.5 * x @ jnp.asarray(TILTED) @ x, np.array([1.0, -0.5]))
+    state = sgd.init(problem, problem.initial_params(jax.random.key(0)))
+    for _ in range(steps):
+        state = sgd.step(stream_key(0), problem, state)
+    return state
+
+
+KICKS = np.random.default_rng(1).normal(size=(12, 2))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 12])
+@pytest.mark.parametrize(
+    ("momentum", "decay", "options"),
+    [
+        (0.9, 0.05, {"nesterov": True}),
+        (0.8, 0.0, {"dampening": 0.6}),
+        (0.8, 0.1, {"dampening": 1.0}),
+        (0.0, 0.1, {"dampening": 0.5}),
+    ],
+)
+def test_options_mean_what_they_mean_in_torch(momentum, decay, options, steps):
+    sgd = SGD(0.1, Scripted(jnp.asarray(KICKS)), momentum, decay, **options)
+    state = run_sgd(sgd, steps)
+    rule = {"nesterov": False, "dampening": 0.0} | options
+    theta, buffer = torch_sgd([1.0, -0.5], KICKS[:steps], 0.1, momentum, decay, **rule)
+    np.testing.assert_allclose(state.params, theta, rtol=5e-6, atol=1e-6)
+    if buffer is not None:
+        np.testing.assert_allclose(state.momentum_buffer, buffer, rtol=5e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "transformation"),
+    [
+        ({"momentum": 0.9, "nesterov": True}, optax.sgd(0.1, 0.9, nesterov=True)),
+        (
+            {"momentum": 0.9, "decoupled_weight_decay": 0.2},
+            optax.chain(
+                optax.trace(0.9), optax.add_decayed_weights(0.2), optax.scale_by_learning_rate(0.1)
+            ),
+        ),
+        (
+            {"momentum": 0.9, "nesterov": True, "weight_decay": 0.2},
+            optax.chain(optax.add_decayed_weights(0.2), optax.sgd(0.1, 0.9, nesterov=True)),
+        ),
+    ],
+)
+def test_options_are_those_of_optax(options, transformation):
+    state = run_sgd(SGD(0.1, Scripted(jnp.asarray(KICKS)), **options), 12)
+    theta = jnp.array([1.0, -0.5])
+    memory = transformation.init(theta)
+    for kick in jnp.asarray(KICKS):
+        gradient = jnp.asarray(TILTED) @ theta + kick
+        updates, memory = transformation.update(gradient, memory, theta)
+        theta = theta + updates
+    np.testing.assert_allclose(state.params, theta, rtol=2e-6, atol=5e-7)
+
+
+@pytest.mark.parametrize(
+    ("options", "limit"),
+    [
+        # β .5, h 4, λ 1: 2·1.5/((1+2β)·5); 2·1.5/(.4·5); 2·1.5/(5 + 1.5·2).
+        ({"nesterov": True}, 0.3),
+        ({"dampening": 0.6}, 1.5),
+        ({"decoupled_weight_decay": 2.0}, 0.375),
+    ],
+)
+def test_thresholds_of_the_options(options, limit):
+    # The mean itself grows above and shrinks below: exact, step by step.
+    problem = problems.linear_regression(np.full((4, 1), 2.0), np.zeros(4))
+    for rate, grows in ((1.01 * limit, True), (0.99 * limit, False)):
+        sgd = SGD(rate, noise.NoNoise(), 0.5, 1.0, **options)
+        if grows:
+            with pytest.raises(ValueError, match=rf"= {limit:.6g} for this problem"):
+                sgd.check(problem)
+        else:
+            sgd.check(problem)
+        state = sgd.init(problem, jnp.ones(1))
+        step = jax.jit(lambda state, sgd=sgd: sgd.step(stream_key(0), problem, state))
+        sizes = []
+        for _ in range(1200):
+            state = step(state)
+            sizes.append(abs(float(state.params[0])))
+        assert (max(sizes[-20:]) > max(sizes[600:620])) is grows
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_options_that_torch_refuses():
+    for options in ({"momentum": 0.0}, {"momentum": 0.9, "dampening": 0.1}):
+        with pytest.raises(ValueError, match="nesterov must go with momentum > 0 and dampening"):
+            SGD(0.1, noise.NoNoise(), nesterov=True, **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"nesterov": True}, {"dampening": 0.1}, {"decoupled_weight_decay": 0.1}]
+)
+def test_laws_of_heavy_ball_refuse_the_options(options):
+    problem = problems.landscape(lambda x: 0.5 * jnp.sum(x**2), np.zeros(1))
+    sgd = SGD(0.1, noise.Isotropic(1.0), momentum=0.9, **options)
+    with pytest.raises(ValueError, match="LinearOptimiserGaussian speaks about all of them"):
+        HeavyBallGaussian.from_sgd(problem, sgd)
+    with pytest.raises(ValueError, match="LinearOptimiserGaussian speaks about all of them"):
+        sgd.diffusion_limit(problem)
 
 
 @pytest.mark.parametrize(

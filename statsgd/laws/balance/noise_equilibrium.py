@@ -101,6 +101,7 @@ class NoiseEquilibrium(Law):
         Raises `ValueError` if the noise is correlated in time or does not fit the problem, or if
         a generator is not a symmetry of the loss at `at`, to first order.
         """
+        sgd.require_heavy_ball()
         if not sgd.noise.white:
             raise ValueError(
                 "sampling must give noise that is independent from step to step for this law, got "

@@ -23,8 +23,8 @@ class NormalLaw(Law):
     """A normal law of parameters θ, or of θ and the momentum buffer m.
 
     A final class computes `location` and the `joint` covariance when it is built: `(d, d)` of
-    θ − location, or `(2d, 2d)` of (θ − location, m), where m has mean zero. Where the law does not
-    exist `joint` holds NaN and `require_proper` raises.
+    θ − location, or `(2d, 2d)` of (θ − location, m), where m has mean zero unless `_buffer_mean`
+    says otherwise. Where the law does not exist `joint` holds NaN and `require_proper` raises.
     """
 
     location: Float[Any, " d"]
@@ -59,7 +59,11 @@ class NormalLaw(Law):
         state = square_root(self.joint) @ z
         numpyro.deterministic("params", self.location + state[:d])
         if len(self.variables) == 2:
-            numpyro.deterministic("momentum_buffer", state[d:])
+            numpyro.deterministic("momentum_buffer", self._buffer_mean() + state[d:])
+
+    def _buffer_mean(self) -> Float[Any, " d"]:
+        """The mean of the momentum buffer."""
+        return 0 * self.location
 
     def _require_density(self, variables: tuple[str, ...]) -> None:
         """Raise `ImproperLawError` where the covariance is singular."""
@@ -73,11 +77,11 @@ class NormalLaw(Law):
     def _joint_log_density(
         self, params: Float[Any, " d"], momentum_buffer: Float[Any, " d"]
     ) -> Float[Any, ""]:
-        state = jnp.concatenate([params - self.location, momentum_buffer])
-        return normal_log_density(state, self.joint)
+        deviations = params - self.location, momentum_buffer - self._buffer_mean()
+        return normal_log_density(jnp.concatenate(deviations), self.joint)
 
     def _mean(self, variable: str) -> Float[Any, " d"]:
-        return self.location if variable == "params" else 0 * self.location
+        return self.location if variable == "params" else self._buffer_mean()
 
     def _covariance(self, variable: str, other: str) -> Float[Any, "d d"]:
         rows, columns = (

@@ -117,6 +117,7 @@ class EffectivePotentialGibbs(ObjectiveLaw):
         Raises `ValueError` for momentum (no explicit law is known), for noise that is not
         isotropic or not independent between steps, and where ∇c and ∇L are not parallel.
         """
+        sgd.require_heavy_ball()
         if not is_traced(sgd.momentum) and sgd.momentum != 0:
             raise ValueError(
                 "momentum must be 0: no explicit law is known for varying noise with momentum, "

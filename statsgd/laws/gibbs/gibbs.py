@@ -156,6 +156,7 @@ class Gibbs(ObjectiveLaw):
         measured: an approximation, which takes the noise for isotropic and constant. Raises
         `ValueError` for such noise without `at`.
         """
+        sgd.require_heavy_ball()
         if isinstance(sgd.noise, Isotropic):
             variance = sgd.noise.variance
         elif at is not None and sgd.noise.white:

@@ -127,6 +127,7 @@ class DiscreteChainLaw(GridLaw):
         standard deviation of a step, or of an eighth for minibatches, as far as memory allows.
         Raises `ValueError` for other noise and for sizes that the law does not cover.
         """
+        sgd.require_heavy_ball()
         d, beta = problem.dimension, float(sgd.momentum)
         if d > 2 or (d == 2 and beta > 0):
             raise ValueError(

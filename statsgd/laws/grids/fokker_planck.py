@@ -99,6 +99,7 @@ class FokkerPlanckLaw(GridLaw):
         """
         if problem.dimension > 3:
             raise ValueError(f"the law needs d ≤ 3 parameters, got d = {problem.dimension}")
+        sgd.require_heavy_ball()
         if float(sgd.momentum) != 0:
             raise ValueError(
                 "momentum must be 0 for the first-order diffusion limit, got "

@@ -54,6 +54,7 @@ def loss_scaled_noise(sgd: SGD) -> LossScaled:
 
     Raises `ValueError` for another noise, momentum or weight decay.
     """
+    sgd.require_heavy_ball()
     if not isinstance(sgd.noise, LossScaled):
         raise ValueError(
             f"noise must be LossScaled for this law, got {type(sgd.noise).__name__}; "

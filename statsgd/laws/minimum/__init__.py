@@ -2,9 +2,12 @@
 
 from statsgd.laws.minimum.anisotropic_quadratic import AnisotropicQuadraticLaw, escape_efficiency
 from statsgd.laws.minimum.currents import entropy_production_rate, phase_plane_area, stochastic_area
+from statsgd.laws.minimum.epoch_enumeration import ReshuffledRegressionGaussian
 from statsgd.laws.minimum.epoch_noise import EpochNoiseGaussian
 from statsgd.laws.minimum.gaussian import MinimumGaussian
 from statsgd.laws.minimum.heavy_ball import HeavyBallGaussian
+from statsgd.laws.minimum.linear_optimiser import LinearOptimiser
+from statsgd.laws.minimum.linear_optimiser_gaussian import LinearOptimiserGaussian
 from statsgd.laws.minimum.linear_regression import (
     LinearRegressionGaussian,
     critical_learning_rate,
@@ -36,12 +39,15 @@ __all__ = [
     "AnisotropicQuadraticLaw",
     "EpochNoiseGaussian",
     "HeavyBallGaussian",
+    "LinearOptimiser",
+    "LinearOptimiserGaussian",
     "LinearRegressionGaussian",
     "MinimumGaussian",
     "OrnsteinUhlenbeckLaw",
     "OutlierPowerLaw",
     "PhaseSpaceGaussian",
     "PhaseSpaceTransition",
+    "ReshuffledRegressionGaussian",
     "critical_learning_rate",
     "crossover_curvature",
     "displacement_exponent",

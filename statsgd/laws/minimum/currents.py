@@ -20,6 +20,7 @@ def stochastic_area(law: LinearLaw) -> Float[Any, "d d"]:
 
     Source: Adhikari et al. (2023), arXiv:2306.03521; the forms with momentum are derived.
     """
+    law.require_one_rate()
     return law.learning_rate / 2 * _commutator(law) / (1 - law.momentum)
 
 
@@ -29,6 +30,7 @@ def phase_plane_area(law: PhaseSpaceGaussian | HeavyBallGaussian) -> Float[Any, 
     −ηC_l/(1−β²) for the model, −ηC_l/(2(1−β)) for the chain, with C_l the noise variance in mode
     l of H + λI, in ascending order of curvature. In the plane (θ, m) the sign is the other one.
     """
+    law.require_one_rate()
     law.require_proper()
     beta, q = law.momentum, law.modes().vectors
     noise = np.diagonal(q.T @ law.noise_covariance @ q)
@@ -49,6 +51,7 @@ def entropy_production_rate(law: LinearLaw) -> float:
 
     Source: Adhikari et al. (2023), arXiv:2306.03521; the chain and the model are derived.
     """
+    law.require_one_rate()
     law.require_proper()
     c = law.noise_covariance
     smallest = float(np.linalg.eigvalsh(c)[0])

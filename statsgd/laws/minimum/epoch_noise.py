@@ -48,8 +48,10 @@ class EpochNoiseGaussian(ConstantNoiseGaussian):
     epochs), or `"random"`: a uniformly random step, a mixture of M Gaussians whose covariance is
     the mean of the P_j. Moments are exact for constant noise at any learning rate; the law is
     Gaussian where noise is, or where an epoch sums many batches. Real data add curvature noise,
-    which keeps flat directions above this law, and shift the mean by O(η): see
-    `reshuffle_mean_shift`.
+    which keeps flat directions above this law: O(η³) in covariances, which is O(η) of them inside
+    an epoch and with momentum, but a share that stays at epoch ends without (a quarter on the six
+    examples of `ReshuffledRegressionGaussian`, which is exact). They shift the mean by O(η): see
+    `reshuffle_mean_shift`, right up to O(η²).
 
     **Arguments:** as `HeavyBallGaussian`, and `num_batches` M = N/S. C is the covariance of one
     batch without repeats, Σ₁(N−S)/(S(N−1)): zero for a single one, whose epochs do not fluctuate.
@@ -81,7 +83,7 @@ class EpochNoiseGaussian(ConstantNoiseGaussian):
         super().__init__(hessian, noise_covariance, learning_rate, momentum, weight_decay, location)
         noisy = not is_traced(self.noise_covariance) and np.any(self.noise_covariance)
         self.num_batches = count("num_batches", num_batches, at_least=2 if noisy else 1)
-        self.phase = _phase(phase, self.num_batches)
+        self.phase = epoch_phase(phase, self.num_batches)
         self.phase_covariances = self._where_proper(epoch_covariances, self.num_batches, self.phase)
         self.joint = self.phase_covariances.mean(0)
 
@@ -97,6 +99,7 @@ class EpochNoiseGaussian(ConstantNoiseGaussian):
 
         Raises `ValueError` for other noise, if S does not divide N, and as `local_quadratic`.
         """
+        sgd.require_heavy_ball()
         if not (isinstance(sgd.noise, Minibatch) and sgd.noise.sampling == "reshuffle"):
             raise ValueError(
                 f"the law needs Minibatch noise sampled by 'reshuffle', got {sgd.noise}"
@@ -261,7 +264,8 @@ def epoch_covariances(
     return (power @ boundary @ power.T + gathered)[None]
 
 
-def _phase(phase: int | str, num_batches: int) -> int | str:
+def epoch_phase(phase: int | str, num_batches: int) -> int | str:
+    """`phase`, if it is "random" or a number of steps below those of an epoch."""
     if isinstance(phase, str):
         if phase != "random":
             raise ValueError(f"phase must be 'random' or an integer, got {phase!r}")

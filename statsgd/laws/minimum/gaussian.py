@@ -41,6 +41,14 @@ class MinimumGaussian(NormalLaw):
         """Eigenvalues h (ascending) and eigenvectors of H + λI."""
         return eigenmodes(self.hessian, self.weight_decay)
 
+    def require_one_rate(self) -> None:
+        """Raise `ValueError` where parameters have learning rates of their own."""
+        if np.shape(self.learning_rate) != ():
+            raise ValueError(
+                "learning_rate must be one number here, where modes are those of the Hessian, got "
+                f"shape {np.shape(self.learning_rate)}"
+            )
+
     def directions(self) -> Float[Any, "d d"]:
         """The modes: eigenvectors of H + λI."""
         return np.asarray(self.modes().vectors)
@@ -71,10 +79,20 @@ class ConstantNoiseGaussian(MinimumGaussian):
         self.noise_covariance = symmetric(
             "noise_covariance", noise_covariance, dimension=d, definite="semi"
         )
-        self.learning_rate = positive("learning_rate", learning_rate)
+        self.learning_rate = self._rate(learning_rate, d)
         self.momentum = fraction("momentum", momentum)
         self.weight_decay = non_negative("weight_decay", weight_decay)
         self.location = location_vector(location, d)
+
+    @classmethod
+    def _rate(cls, learning_rate: Any, dimension: int) -> Any:
+        """The learning rate, checked: one number."""
+        rate = positive("learning_rate", learning_rate)
+        if np.shape(rate) != ():
+            raise ValueError(
+                f"learning_rate must be one number for {cls.__name__}, got shape {np.shape(rate)}"
+            )
+        return rate
 
     def _where_proper(self, covariance: Callable[..., Any], *others: Any) -> Any:
         """`covariance(H, C, η, β, λ, *others)`, or NaN in its place where no law exists."""

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from statsgd.arguments import is_traced
 from statsgd.laws.law import ImproperLawError, register
@@ -13,11 +15,13 @@ from statsgd.laws.minimum.gaussian import (
     eigenmodes,
     joint_covariance,
 )
+from statsgd.laws.minimum.linear_chain import LinearChain, LinearChainLaw, with_curvature
+from statsgd.laws.minimum.linear_optimiser import LinearOptimiser, rate_matrix
 from statsgd.precision import formula
 
 
 @register
-class HeavyBallGaussian(ConstantNoiseGaussian):
+class HeavyBallGaussian(ConstantNoiseGaussian, LinearChainLaw):
     """Stationary law of heavy-ball SGD on a quadratic when the gradient noise is constant.
 
     L = ½(θ−θ*)ᵀH(θ−θ*), Cov ĝ = C at every θ; H and C need not commute. In the eigenbasis of
@@ -30,8 +34,13 @@ class HeavyBallGaussian(ConstantNoiseGaussian):
     These moments are exact at any learning rate; the law is Gaussian if the noise is. It exists iff
     0 < ηh < 2(1+β) for every h. The non-zero Cov(θ, m) is part of the law.
 
-    **Arguments:** `hessian` H `(d, d)`, loss/params²; `noise_covariance` C `(d, d)`; η, β, λ as in
-    `SGD`; `location` `(d,)`, the minimiser of L + (λ/2)|θ|², zero by default.
+    A learning rate for each parameter, or a matrix Λ, is the same law in other coordinates: with
+    R = Λ^½ and RHR in place of ηH, in those of R⁻¹θ and Rm. `average` and `after` are as in
+    `LinearOptimiserGaussian`, of which this is a special case in closed form.
+
+    **Arguments:** `hessian` H `(d, d)`, loss/params²; `noise_covariance` C `(d, d)`; η, a number,
+    `(d,)` or `(d, d)`, symmetric and positive definite; β, λ as in `SGD`; `location` `(d,)`, the
+    minimiser of L + (λ/2)|θ|², zero by default.
 
     Source: Liu, Ziyin, Ueda (2021), arXiv:2012.03636, for the matrix equation; the closed form in
     a non-commuting eigenbasis is derived.
@@ -40,6 +49,8 @@ class HeavyBallGaussian(ConstantNoiseGaussian):
     setting: ClassVar[str] = "heavy-ball SGD, quadratic loss, constant noise covariance"
     exactness: ClassVar[str] = "exact first two moments at any learning rate"
     citation: ClassVar[str] = "Liu, Ziyin, Ueda (2021), arXiv:2012.03636"
+
+    learning_rate: Float[Any, "*d"]
 
     def __init__(
         self,
@@ -55,11 +66,12 @@ class HeavyBallGaussian(ConstantNoiseGaussian):
 
     @classmethod
     def examples(cls) -> Sequence[Self]:
-        """One mode, and two whose noise does not commute with the curvature."""
+        """One mode, two whose noise does not commute with the curvature, a matrix of rates."""
         skew = [[1.0, 0.6], [0.6, 0.8]]
         return (
             cls([[2.0]], [[0.3]], 0.5, 0.5),
             cls(np.diag([2.0, 0.5]), skew, 0.3, 0.5, weight_decay=0.1, location=[0.5, -1.0]),
+            cls(np.diag([2.0, 0.5]), skew, [[0.5, 0.1], [0.1, 0.8]], 0.5),
         )
 
     @classmethod
@@ -67,15 +79,47 @@ class HeavyBallGaussian(ConstantNoiseGaussian):
         """A learning rate above the threshold, and a flat direction."""
         return cls([[2.0]], [[0.3]], 2.0, 0.5), cls(np.diag([1.0, 0.0]), np.eye(2), 0.1)
 
+    @classmethod
+    def _rate(cls, learning_rate: Any, dimension: int) -> Any:
+        return rate_matrix(learning_rate, dimension)
+
+    def chain(self) -> LinearChain:
+        """The chain of (θ, m)."""
+        optimiser = LinearOptimiser.sgd(self.learning_rate, self.momentum, self.weight_decay)
+        k, b = optimiser.matrices(self.dimension)
+        mean = np.concatenate([self.location, 0 * self.location])
+        noise = b @ self.noise_covariance @ b.T
+        return LinearChain(with_curvature(k, b, self.hessian), noise, mean, self.joint)
+
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless 0 < ηh < 2(1+β) in every mode."""
-        require_settled_chain(self)
+        if np.shape(self.learning_rate) == ():
+            require_settled_chain(self)
+        elif not is_traced(self.hessian, self.learning_rate, self.momentum, self.weight_decay):
+            _, _, reach = _scaled_modes(self.hessian, self.learning_rate, self.weight_decay)
+            require_stable_mean(reach, 1.0, float(self.momentum))
 
 
 @formula
 def _joint_covariance(hessian: Any, noise: Any, eta: Any, beta: Any, decay: Any) -> Any:
-    h, q = eigenmodes(hessian, decay)
-    return joint_covariance(q, *heavy_ball_moments(h, q.T @ noise @ q, eta, beta))
+    if jnp.ndim(eta) == 0:
+        h, q = eigenmodes(hessian, decay)
+        return joint_covariance(q, *heavy_ball_moments(h, q.T @ noise @ q, eta, beta))
+    into, out, reach = _scaled_modes(hessian, eta, decay)
+    params, cross, buffer = heavy_ball_moments(reach, into.T @ noise @ into, 1.0, beta)
+    cross = into @ cross @ out.T
+    return jnp.block([[into @ params @ into.T, cross], [cross.T, out @ buffer @ out.T]])
+
+
+@formula
+def _scaled_modes(hessian: Any, rate: Any, decay: Any) -> tuple[Any, Any, Any]:
+    """RQ, R⁻¹Q and w, R(H+λI)R = QwQᵀ, R = Λ^½: θ = RQs moves in modes of curvature w at η = 1."""
+    values, vectors = jnp.linalg.eigh(jnp.asarray(rate))
+    root = vectors * jnp.sqrt(values) @ vectors.T
+    inverse = vectors / jnp.sqrt(values) @ vectors.T
+    stiffness = jnp.asarray(hessian) + decay * jnp.eye(len(values))
+    reach, q = jnp.linalg.eigh(root @ stiffness @ root)
+    return root @ q, inverse @ q, reach
 
 
 def heavy_ball_moments(h: Any, c: Any, eta: Any, beta: Any) -> tuple[Any, Any, Any]:

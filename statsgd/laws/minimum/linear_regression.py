@@ -283,6 +283,7 @@ def _finite_data(problem: Problem, sgd: SGD) -> _FiniteData:
         raise ValueError(
             f"the law speaks about linear_regression problems, got {type(problem).__name__}"
         )
+    sgd.require_heavy_ball()
     if not (isinstance(sgd.noise, Minibatch) and sgd.noise.white):
         raise ValueError(f"the law needs i.i.d. Minibatch noise, got {sgd.noise!r}")
     sgd.noise.check(problem)

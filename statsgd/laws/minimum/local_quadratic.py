@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from statsgd.dynamics.noise import noise_covariance
+from statsgd.dynamics.noise import GradientNoise, noise_covariance
 from statsgd.dynamics.sgd import SGD
 from statsgd.problems import DENSE_LIMIT, Problem, hessian, minimise
 
@@ -20,17 +20,28 @@ class LocalQuadratic(NamedTuple):
 
 
 def local_quadratic(problem: Problem, sgd: SGD, at: PyTree | None = None) -> LocalQuadratic:
-    """Minimum, Hessian and C there, for laws that speak about white noise near a minimum.
+    """Minimum, Hessian and C there, for laws that speak about heavy-ball SGD near a minimum.
 
     **Arguments:** `at`, params to take for the minimum; by default `minimise` finds it.
+
+    Raises `ValueError` for SGD that is not heavy-ball SGD, and as `quadratic_near`.
+    """
+    sgd.require_heavy_ball()
+    return quadratic_near(problem, sgd.noise, sgd.weight_decay, at)
+
+
+def quadratic_near(
+    problem: Problem, noise: GradientNoise, weight_decay: Any, at: PyTree | None = None
+) -> LocalQuadratic:
+    """As `local_quadratic`, for any dynamics with this noise and this decay in the end.
 
     Raises `ValueError` if the noise is correlated in time or does not fit the problem, if d is
     above `problems.DENSE_LIMIT`, or if no minimum is found.
     """
-    if not sgd.noise.white:
+    if not noise.white:
         raise ValueError(
             "sampling must give noise that is independent from step to step for this law, got "
-            f"{getattr(sgd.noise, 'sampling', type(sgd.noise).__name__)!r}"
+            f"{getattr(noise, 'sampling', type(noise).__name__)!r}"
         )
     if problem.dimension > DENSE_LIMIT:
         raise ValueError(
@@ -38,7 +49,7 @@ def local_quadratic(problem: Problem, sgd: SGD, at: PyTree | None = None) -> Loc
             f"d = {problem.dimension}"
         )
     if at is None:
-        minimum = minimise(problem, weight_decay=float(sgd.weight_decay))
+        minimum = minimise(problem, weight_decay=float(weight_decay))
         if not minimum.converged:
             raise ValueError(
                 "no minimum was found: the gradient norm reached is "
@@ -48,5 +59,5 @@ def local_quadratic(problem: Problem, sgd: SGD, at: PyTree | None = None) -> Loc
     return LocalQuadratic(
         np.asarray(problem.flatten(at), dtype=np.float64),
         np.asarray(hessian(problem, at)),
-        np.asarray(noise_covariance(problem, at, sgd.noise)),
+        np.asarray(noise_covariance(problem, at, noise)),
     )

@@ -84,6 +84,7 @@ class OutlierPowerLaw(StudentTLaw):
         noise = sgd.noise
         if not (isinstance(noise, Minibatch) and noise.sampling == "with_replacement"):
             raise ValueError(f"the law needs Minibatch noise with replacement, got {noise!r}")
+        sgd.require_heavy_ball()
         if float(sgd.momentum) != 0 or float(sgd.weight_decay) != 0:
             raise ValueError(
                 "the law needs momentum = 0 and weight_decay = 0, got "

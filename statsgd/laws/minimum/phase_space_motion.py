@@ -46,6 +46,7 @@ class PhaseSpaceTransition:
     @classmethod
     def of(cls, law: PhaseSpaceGaussian | HeavyBallGaussian) -> "PhaseSpaceTransition":
         """The motion of a `PhaseSpaceGaussian` or a `HeavyBallGaussian`."""
+        law.require_one_rate()
         law.require_proper()
         model = "continuous" if isinstance(law, PhaseSpaceGaussian) else "chain"
         return cls(law.modes().curvatures, law.learning_rate, law.momentum, model)
@@ -172,6 +173,7 @@ def mean_squared_displacement(
 
 def local_displacement(law: PhaseSpaceGaussian | HeavyBallGaussian) -> float:
     """E|θ_{k+1} − θ_k|² = η² tr Cov m in the stationary law, params²."""
+    law.require_one_rate()
     return float(law.learning_rate**2 * np.trace(law.covariance("momentum_buffer")))
 
 

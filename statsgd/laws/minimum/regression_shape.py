@@ -45,6 +45,7 @@ def regression_shape(problem: Problem, sgd: SGD) -> StationaryShape:
         raise ValueError(
             f"moments close for linear_regression problems, got {type(problem).__name__}"
         )
+    sgd.require_heavy_ball()
     noise = sgd.noise
     if not (isinstance(noise, Minibatch) and noise.white):
         raise ValueError(f"moments close for i.i.d. Minibatch noise, got {noise!r}")

@@ -105,6 +105,7 @@ def noise_scale(problem: EmpiricalRisk, sgd: SGD) -> float:
     T = η/S with replacement, η(N−S)/(S(N−1)) without; momentum multiplies by 1/(1−β), and time is
     then ηk/(1−β). Raises `ValueError` for noise that is not i.i.d. minibatches.
     """
+    sgd.require_heavy_ball()
     if not isinstance(sgd.noise, Minibatch):
         raise ValueError(f"the law needs Minibatch noise, got {type(sgd.noise).__name__}")
     if not sgd.noise.white:

@@ -71,6 +71,7 @@ def valley_setting(problem: Problem, sgd: SGD, coordinate: ValleyCoordinate) -> 
     and no cross-curvature between the fast directions, and C is diagonal there and does not vanish
     along x.
     """
+    sgd.require_heavy_ball()
     if not sgd.noise.white:
         raise ValueError(
             "noise must be independent from step to step for the valley law, got "

@@ -163,6 +163,7 @@ class TwoValleyLaw(Law):
                 "TwoValleyLaw speaks about TwoValleyLandscape.frozen(y), got "
                 f"{type(problem).__name__}"
             )
+        sgd.require_heavy_ball()
         if float(sgd.momentum) != 0 or float(sgd.weight_decay) != 0:
             raise ValueError(
                 "TwoValleyLaw needs momentum = 0 and weight_decay = 0, got "

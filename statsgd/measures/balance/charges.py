@@ -92,6 +92,7 @@ def check_charge_identity(
     number = count("steps", steps)
     theta = np.asarray(problem.flatten(params), dtype=np.float64)
     check_symmetry("symmetry", symmetry, len(theta))
+    sgd.require_heavy_ball()
     sgd.noise.check(problem)
     points, buffers = in_double_precision(_steps, problem, sgd, theta, stream_key(seed), number)
     points = np.concatenate([theta[None], points])
@@ -162,6 +163,7 @@ def predicted_charge_change(
     Source: Ziyin, Li, Ueda (2023), arXiv:2308.06671; the discrete form is derived.
     """
     theta = _points(params)
+    sgd.require_heavy_ball()
     eta, beta, decay = (float(x) for x in (sgd.learning_rate, sgd.momentum, sgd.weight_decay))
     up, down = noise_sides(problem, sgd.noise, symmetry, theta)
     q = np.asarray(symmetry.charge(theta))
@@ -251,6 +253,7 @@ def noise_equilibrium_residual(
     up, down = noise_sides(problem, sgd.noise, symmetry, theta)
     if not np.mean(up + down) > 0:
         raise ValueError("params must have gradient noise along the symmetry, got none")
+    sgd.require_heavy_ball()
     rate = float(sgd.learning_rate) / (1 - float(sgd.momentum))
     pull = 2 * float(sgd.weight_decay) / rate * np.asarray(symmetry.charge(theta))
     columns = np.stack([up, down, pull], axis=1)

@@ -141,6 +141,7 @@ def fluctuation_dissipation(
     run = read(tree, problem.names)
     if run.momentum_buffer is None:
         raise ValueError("tree must hold momentum buffers (an ensemble of SGD), got none")
+    sgd.require_heavy_ball()
     decay = float(sgd.weight_decay)
     grad = full_gradients(problem, run.params, decay)
 
