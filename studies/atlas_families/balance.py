@@ -22,7 +22,7 @@ from statsgd.laws.grids.discrete_chain import FiniteNoise
 from statsgd.laws.grids.grid import Grid, GridWarning
 from statsgd.laws.networks import DataMoments
 from statsgd.problems import EmpiricalRisk, diagonal_linear_network, landscape, linear_network
-from studies.atlas_families.family import AtlasCell, Effort, register, simulated
+from studies.atlas_families.family import AtlasCell, Effort, change, even, register, simulated
 
 _STABLE = 0.1  # largest step that counts as small, in units of the one where SGD gets unstable
 
@@ -35,11 +35,11 @@ def _data(label_std: float) -> tuple[np.ndarray, np.ndarray]:
 
 def _balanced_chain(
     law: SlopeLaw, layers: int, width: int, data: tuple[np.ndarray, np.ndarray], step: float
-) -> Marginal:
+) -> tuple[Marginal, float]:
     """The law of ln f of the chain on the balanced set, where all factors equal u = (f/M)^(1/P).
 
     SGD with one example a step multiplies every factor by 1 − ηG u^(P−2), G = 2(x²f − xy). The
-    box holds all but 2·10⁻⁵ of the law and half as much again.
+    box holds all but 2·10⁻⁵ of the law and half as much again. With it, its error on the grid.
     """
     x, y = data
 
@@ -52,16 +52,19 @@ def _balanced_chain(
     middle, reach = at[2], np.maximum(1.5 * np.abs(at[[0, -1]] - at[2]), 4 * np.sqrt(step))
     kicks = [np.asarray(factor(place)).std() for place in at[1:4]]
     low, high = middle - reach[0], middle + reach[1]
-    cells = int(np.clip(8 * (high - low) / min(kicks), 400, 6000))
+    cells = even(np.clip(8 * (high - low) / min(kicks), 400, 6000))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GridWarning)
-        chain = DiscreteChainLaw(
-            lambda log_slope: 0 * log_slope,
-            FiniteNoise(factor, np.full(len(x), 1 / len(x))),
-            1.0,
-            Grid(low, high, cells),
+        chain, rough = (
+            DiscreteChainLaw(
+                lambda log_slope: 0 * log_slope,
+                FiniteNoise(factor, np.full(len(x), 1 / len(x))),
+                1.0,
+                grid,
+            )
+            for grid in (Grid(low, high, cells), Grid(low, high, cells // 2))
         )
-    return Marginal.of_law(chain)
+    return Marginal.of_law(chain, grid=chain.grid), change(chain, rough)
 
 
 def _logarithmic(law: SlopeLaw, truth: Marginal) -> Marginal:
@@ -87,8 +90,8 @@ def diagonal_network(effort: Effort, step: float, ratio: float) -> AtlasCell:
     data = _data(np.sqrt(ratio / eta - 0.25))
     law = DiagonalNetworkLaw.from_sgd(diagonal_linear_network(*data), SGD(eta, noise.Minibatch(1)))
     law.require_proper()
-    truth = _balanced_chain(law, 2, 1, data, eta)
-    return AtlasCell(truth, _logarithmic(law, truth))
+    truth, error = _balanced_chain(law, 2, 1, data, eta)
+    return AtlasCell(truth, _logarithmic(law, truth), truth_error=error)
 
 
 @register(
@@ -106,8 +109,8 @@ def infinite_depth(effort: Effort, inverse_depth: float, step: float) -> AtlasCe
     data = _data(1.0)
     law = InfiniteDepthNetworkLaw(DataMoments.of_data(*data), 1.0, step)
     law.require_proper()
-    truth = _balanced_chain(law, depth + 1, depth, data, step)
-    return AtlasCell(truth, _logarithmic(law, truth))
+    truth, error = _balanced_chain(law, depth + 1, depth, data, step)
+    return AtlasCell(truth, _logarithmic(law, truth), truth_error=error)
 
 
 def _interpolated() -> tuple[np.ndarray, np.ndarray]:
