@@ -51,7 +51,7 @@ class Config:
     """Values of each dimensionless number; 0 for all that its family lists."""
     replicas: int = 60_000
     """Runs of a simulated ensemble: so many tell total variations of 1 % from zero, and bound what
-    is not told from zero by about 0.7 %."""
+    is not told from zero by 0.7 to 1 %."""
     errata: bool = True
     """Also show every published formula that the theory corrects against the truth."""
     executor: str = "serial"

@@ -52,7 +52,9 @@ def expected_error(law: str, numbers: Mapping[str, float]) -> ExpectedError | No
     Between cells logarithms are interpolated over the logarithms of the numbers (their values where
     one of them is zero): those of total variations where all cells around the setting tell theirs
     from zero, with the standard error that this gives the result, and those of upper bounds alone
-    where one does not. What the atlas has not looked at between its cells is in no error.
+    where one does not. In no error is what the atlas has not looked at between its cells, nor what
+    is left of the start in ensembles that start at draws of the law and run for three relaxation
+    times: up to a twentieth of the distance.
 
     **Returns** None for a law that is not on the atlas or whose numbers are not all given; NaN off
     the range that was computed, as nothing is extrapolated, and next to cells without the law.

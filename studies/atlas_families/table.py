@@ -1,5 +1,6 @@
 """What the package stores of the atlas, law by law, and the picture of all of it."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,9 +60,9 @@ def overview(table: Mapping[str, dict]) -> xr.DataTree:
             if cells:
                 worst = max(cells, key=lambda cell: cell.at_most)
                 values[i, j] = np.log10(worst.at_most)
-                words[i, j] = f"{word(worst.at_most)}: {worst}"
+                words[i, j] = f"{_word(worst.at_most)}\n{_short(worst)}"
     diagram = Map(
-        "Where laws hold: worst total variation",
+        "Where laws hold: worst total variation, in %",
         "leading number (in brackets)",
         "",
         list(_REGIMES),
@@ -76,14 +77,22 @@ def overview(table: Mapping[str, dict]) -> xr.DataTree:
         "title": "All laws",
         "finding": f"Each law in thirds of the range of its leading number. It holds where the "
         f"total variation between it and the truth is at most {HOLDS:g} in the worst cell; up to "
-        f"{ROUGHLY:g} it holds within 20 %. With its standard error, or, where it is not told from "
-        "zero, as a bound at 95 %.",
+        f"{ROUGHLY:g} it holds within 20 %. Below the word the distance with its error, if that is "
+        "not below the last digit; < is a bound at 95 % where it is not told from zero, and ≈ was "
+        "computed without an error.",
     }
     return tree
 
 
-def word(distance: float) -> str:
+def _word(distance: float) -> str:
     """What a total variation says of a law."""
     if distance <= HOLDS:
         return "holds"
-    return "within 20 %" if distance <= ROUGHLY else "fails"
+    return "≤ 20 %" if distance <= ROUGHLY else "fails"
+
+
+def _short(distance: Discrepancy) -> str:
+    """In per cent, for a cell that is narrow."""
+    if math.isnan(distance.standard_error):
+        return f"≈ {100 * distance.value:.2g}"
+    return str(distance).removesuffix(" %").replace(" ± ", "±").replace("below", "<")
