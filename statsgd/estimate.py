@@ -1,5 +1,6 @@
 """A value with its standard error: what every measurement and every comparison gives."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -44,6 +45,41 @@ class Estimate(NamedTuple):
 
     def _law(self) -> Any:
         return norm if self.clusters is None else student(self.clusters - 1)
+
+
+class Discrepancy(NamedTuple):
+    """A distance between two laws, from 0 to 1, with what is known where it is not resolved."""
+
+    value: Any
+    standard_error: Any
+    """Of `value`; where nothing is sampled, a bound on its numerical error. NaN if not known."""
+    upper: Any
+    """The distance is below: at 95 % where there is sampling, by the numerical error elsewhere."""
+    resolved: Any
+    """Whether the distance is told from zero, at 99 % where there is sampling."""
+
+    @property
+    def at_most(self) -> Any:
+        """`value` where it is resolved, the upper bound where it is not."""
+        return np.where(self.resolved, self.value, self.upper)[()]
+
+    def __str__(self) -> str:
+        if math.isnan(self.value):
+            return "unknown"
+        if math.isnan(self.standard_error):
+            return f"about {100 * self.value:.2g} %, computed without an error"
+        if self.upper == 0:
+            return "0 %"
+        if not self.resolved:
+            # Rounded up: it is a bound.
+            place = 1 - math.floor(math.log10(100 * self.upper))
+            return f"below {math.ceil(100 * self.upper * 10**place) / 10**place:.2g} %"
+        places = max(0, 1 - math.floor(math.log10(100 * self.value)))
+        error = 100 * self.standard_error
+        if round(error, places) == 0:
+            return f"{100 * self.value:.{places}f} %"
+        places = min(places, max(0, -math.floor(math.log10(error))))
+        return f"{100 * self.value:.{places}f} ± {error:.{places}f} %"
 
 
 def tail(confidence: Any) -> float:

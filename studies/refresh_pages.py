@@ -5,16 +5,19 @@ import itertools
 import json
 import re
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
+import xarray as xr
 
 from statsgd import laws
 from statsgd.kernels import KERNELS
 from statsgd.noise import NOISES
-from statsgd.reports import judged
+from statsgd.reports import judged, report
+from studies.atlas_families import FAMILIES
+from studies.atlas_families.table import atlas_table, overview
 from studies.topics import TOPICS
 
 README = Path(__file__).parents[1] / "README.md"
@@ -27,7 +30,6 @@ SHOWN = {
     "limiting_dynamics": "damped-oscillation-0",
     "equilibrium_or_not": "crossover-0",
     "large_batch": "fixed-budget-0",
-    "atlas": "overview-0",
 }
 
 
@@ -137,26 +139,31 @@ def _deciding_quantity(section: dict) -> str:
     return f"{row['quantity']}: {row['measured']:.4g}{error} ({relation}{row['predicted']:.4g})"
 
 
-def atlas_table(atlas: Mapping[str, dict]) -> dict:
-    """What `statsgd.laws.atlas.expected_error` reads: axes and total variation of every law."""
-    table = {}
-    for name, entry in atlas.items():
-        if name == "errata":
-            continue
-        shape = [len(values) for values in entry["axes"].values()]
-        # Cells are listed in the order of the axes, the last one running fastest.
-        values = np.array([cell["total_variation"] for cell in entry["cells"]], dtype=float)
-        distances = [round(value, 5) if np.isfinite(value) else None for value in values.tolist()]
-        table[name] = {
-            "problem": entry["problem"],
-            "axes": entry["axes"],
-            "total_variation": np.array(distances, dtype=object).reshape(shape).tolist(),
-        }
-    return table
+def write_atlas(computed: Sequence[Mapping[str, dict]]) -> None:
+    """Put what was computed, the last of it in force, in place of laws of the package's atlas.
+
+    Laws that were not computed stay as they are; the picture of all of them is drawn anew.
+    """
+    table = json.loads(ATLAS.read_text())
+    for atlas in computed:
+        table |= atlas_table(atlas)
+    table = {name: table[name] for name in FAMILIES if name in table}
+    lines = [
+        f" {json.dumps(name)}: {json.dumps(entry, ensure_ascii=False)}"
+        for name, entry in table.items()
+    ]
+    ATLAS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = xr.DataTree.from_dict({"overview": overview(table)})
+        report(drawn, Path(folder, "report.html"), files=True)
+        shutil.copyfile(Path(folder, "figures", "overview-0.png"), PICTURES / "atlas.png")
 
 
 def main() -> None:
-    """Write README, pictures, catalogue and atlas from the code and the full runs in `results`."""
+    """Write README, pictures, catalogue and atlas from the code and the full runs in `results`.
+
+    The atlas may be computed in parts: every folder `results/atlas*` counts, the latest last.
+    """
     found = sorted(Path("results").glob("*/summary.json"))
     reports = {path.parent.name: json.loads(path.read_text()) for path in found}
     digits = reports.get("digits_regression")
@@ -167,13 +174,11 @@ def main() -> None:
         if name in reports:
             drawn = Path("results", name, "figures", f"{figure}.png")
             shutil.copyfile(drawn, PICTURES / f"{name}.png")
-    computed = Path("results/atlas/atlas.json")
-    if computed.exists():
-        lines = [
-            f" {json.dumps(name)}: {json.dumps(entry, ensure_ascii=False)}"
-            for name, entry in atlas_table(json.loads(computed.read_text())).items()
-        ]
-        ATLAS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    computed = sorted(
+        Path("results").glob("atlas*/atlas.json"), key=lambda path: path.stat().st_mtime
+    )
+    if computed:
+        write_atlas([json.loads(path.read_text()) for path in computed])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from statsgd.estimate import Estimate, sample_mean
+from statsgd.estimate import Discrepancy, Estimate, sample_mean
 
 
 def test_quantiles_are_those_of_the_tables():
@@ -31,3 +31,27 @@ def test_programs_return_estimates():
     np.testing.assert_allclose(
         found.standard_error, values.std(axis=1, ddof=1) / np.sqrt(40), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    ("discrepancy", "words"),
+    [
+        (Discrepancy(0.0512, 0.0021, 0.055, True), "5.1 ± 0.2 %"),
+        (Discrepancy(0.0124, 3e-7, 0.0124, True), "1.2 %"),
+        (Discrepancy(0.00534, 0.00042, 0.0062, True), "0.53 ± 0.04 %"),
+        (Discrepancy(0.4, 0.1, 0.5, True), "40 ± 10 %"),
+        # A bound is rounded up.
+        (Discrepancy(0.001, 0.002, 0.00681, False), "below 0.69 %"),
+        (Discrepancy(0.0, 0.002, 0.01, False), "below 1 %"),
+        (Discrepancy(0.0, 0.0, 0.0, False), "0 %"),
+        (Discrepancy(0.032, np.nan, np.nan, True), "about 3.2 %, computed without an error"),
+        (Discrepancy(np.nan, np.nan, np.nan, False), "unknown"),
+    ],
+)
+def test_discrepancies_tell_their_error_or_their_bound(discrepancy, words):
+    assert str(discrepancy) == words
+
+
+def test_a_discrepancy_is_at_most_its_value_or_its_bound():
+    found = Discrepancy(np.array([0.1, 0.0]), 0.01, np.array([0.12, 0.02]), np.array([True, False]))
+    np.testing.assert_array_equal(found.at_most, [0.1, 0.02])

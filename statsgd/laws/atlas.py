@@ -4,28 +4,32 @@ The table was computed by `python -m studies atlas` and is part of the package.
 """
 
 import functools
+import itertools
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.interpolate import RegularGridInterpolator
+from jaxtyping import Float
 
 from statsgd.dynamics.noise import Minibatch
 from statsgd.dynamics.noise.injected import LossScaled
 from statsgd.dynamics.sgd import SGD
+from statsgd.estimate import Discrepancy
 from statsgd.problems import Problem, hessian, minimise
 
-_LEAST = 1e-4  # total variation below which nothing is told apart
 _LARGEST = 500  # parameters up to which the curvature is computed here
 
 
 class ExpectedError(NamedTuple):
     """What the atlas says of a law at a setting."""
 
-    total_variation: float
+    total_variation: Discrepancy
     """Between the law and the truth, along one coordinate; NaN off the atlas."""
+    cells: tuple[Discrepancy, ...]
+    """The cells around the setting, between which it is interpolated; one if it is a cell."""
     at: Mapping[str, float]
     """The dimensionless numbers that it was looked up at."""
     problem: str
@@ -33,37 +37,82 @@ class ExpectedError(NamedTuple):
 
     def __str__(self) -> str:
         numbers = ", ".join(f"{name} = {value:.3g}" for name, value in self.at.items())
-        if np.isnan(self.total_variation):
+        if not self.cells:
             return f"off the atlas at {numbers}"
-        return f"about {100 * self.total_variation:.2g} % at {numbers}, on: {self.problem}"
+        told = str(self.total_variation)
+        if len(self.cells) > 1:
+            ordered = sorted(self.cells, key=lambda cell: cell.at_most)
+            told += f", interpolated between cells at {ordered[0]} and at {ordered[-1]}"
+        return f"{told}, at {numbers}, on: {self.problem}"
 
 
 def expected_error(law: str, numbers: Mapping[str, float]) -> ExpectedError | None:
     """The error that the atlas knows of for `law` at dimensionless `numbers`.
 
-    Interpolates the logarithm of total variation over the logarithms of the numbers (their values
-    where one of them is zero). **Returns** None for a law that is not on the atlas or whose numbers
-    are not all given; NaN off the range that was computed and where the law does not exist.
+    Between cells logarithms are interpolated over the logarithms of the numbers (their values where
+    one of them is zero): those of total variations where all cells around the setting tell theirs
+    from zero, with the standard error that this gives the result, and those of upper bounds alone
+    where one does not. In no error is what the atlas has not looked at between its cells, nor what
+    is left of the start in ensembles that start at draws of the law and run for three relaxation
+    times: up to a twentieth of the distance.
+
+    **Returns** None for a law that is not on the atlas or whose numbers are not all given; NaN off
+    the range that was computed, as nothing is extrapolated, and next to cells without the law.
     """
     entry = _table().get(law)
     if entry is None or not set(entry["axes"]) <= set(numbers):
         return None
     at = {axis: float(numbers[axis]) for axis in entry["axes"]}
-    points, place = [], []
-    for axis, values in entry["axes"].items():
-        scale = np.log if min(values) > 0 else np.asarray
-        points.append(np.atleast_1d(scale(np.asarray(values, dtype=float))))
-        with np.errstate(divide="ignore"):
-            place.append(float(scale(at[axis])))
-    distances = np.array(entry["total_variation"], dtype=float)
-    known = np.isfinite(distances)
-    logs = np.log(np.maximum(np.where(known, distances, 1.0), _LEAST))
-    # A corner that is not known spoils the cells around it, but not those it has no weight in.
-    together = np.stack([logs, np.where(known, 0.0, 1.0)], axis=-1)
-    look_up = RegularGridInterpolator(points, together, bounds_error=False, fill_value=np.nan)
-    value, unknown = look_up(place)[0]
-    found = float(np.exp(value)) if unknown == 0 else np.nan
-    return ExpectedError(found, at, entry["problem"])
+    known = cells_of(entry)
+    weights, cells = [], []
+    for corner in itertools.product(*(_between(entry["axes"][axis], at[axis]) for axis in at)):
+        place = tuple(index for index, _ in corner)
+        weights.append(math.prod(weight for _, weight in corner))
+        cells.append(Discrepancy._make(known[place].tolist()))
+    if not cells or any(math.isnan(cell.value) for cell in cells):
+        nothing = Discrepancy(math.nan, math.nan, math.nan, False)
+        return ExpectedError(nothing, (), at, entry["problem"])
+    found = cells[0] if len(cells) == 1 else _interpolated(np.array(weights), cells)
+    return ExpectedError(found, tuple(cells), at, entry["problem"])
+
+
+def cells_of(entry: Mapping[str, Any]) -> Float[Any, "*axes 4"]:
+    """The cells of a law over its axes, each with the fields of `Discrepancy`; NaN if unknown.
+
+    Laws that were computed before errors were kept have values alone, resolved where they are not
+    zero.
+    """
+    values = np.array(entry["value"], dtype=float)
+    stored = {"resolved": values > 0} | {
+        name: entry[name] for name in Discrepancy._fields if name in entry
+    }
+    columns = [stored.get(name, np.full(values.shape, np.nan)) for name in Discrepancy._fields]
+    return np.stack([np.array(column, dtype=float) for column in columns], axis=-1)
+
+
+def _between(values: Sequence[float], at: float) -> list[tuple[int, float]]:
+    """The values next to a number by their place, with weights; none outside their range."""
+    scale: Callable = np.log if min(values) > 0 else np.asarray
+    with np.errstate(divide="ignore", invalid="ignore"):
+        points, place = scale(np.asarray(values, dtype=float)), float(scale(at))
+    if not points[0] <= place <= points[-1]:
+        return []
+    right = int(np.searchsorted(points, place))
+    if points[right] == place:
+        return [(right, 1.0)]
+    share = (place - points[right - 1]) / (points[right] - points[right - 1])
+    return [(right - 1, 1 - share), (right, share)]
+
+
+def _interpolated(weights: Float[Any, " n"], cells: Sequence[Discrepancy]) -> Discrepancy:
+    values, errors, uppers, resolved = (np.array(column) for column in zip(*cells, strict=True))
+    upper = float(np.exp(weights @ np.log(uppers)))
+    if resolved.all():
+        value = float(np.exp(weights @ np.log(values)))
+        error = value * float(np.linalg.norm(weights * errors / values))
+    else:  # zero may be among the values
+        value, error = float(weights @ values), float(np.linalg.norm(weights * errors))
+    return Discrepancy(min(value, upper), error, upper, bool(resolved.all()))
 
 
 def dimensionless_numbers(problem: Problem, sgd: SGD) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def open_store(path: Path, attributes: dict) -> Iterator[Any]:
 
 def run_of(attributes: Mapping[str, Any]) -> str:
     """The fingerprint of the run with these attributes, whatever versions it was made with."""
-    return fingerprint(_settings(attributes))
+    return fingerprint(settings_of(attributes))
 
 
 def _is_new(path: Path, attributes: dict) -> bool:

@@ -27,7 +27,15 @@ from statsgd.problems import (
     landscape,
     linear_network,
 )
-from studies.atlas_families.family import AtlasCell, Effort, register, simulated, within
+from studies.atlas_families.family import (
+    AtlasCell,
+    Effort,
+    change,
+    even,
+    register,
+    simulated,
+    within,
+)
 
 _STABLE = 0.1  # largest step that counts as small, in units of the one where SGD gets unstable
 
@@ -40,11 +48,11 @@ def _data(label_std: float) -> tuple[np.ndarray, np.ndarray]:
 
 def _balanced_chain(
     law: SlopeLaw, layers: int, width: int, data: tuple[np.ndarray, np.ndarray], step: float
-) -> Marginal:
+) -> tuple[Marginal, float]:
     """The law of ln f of the chain on the balanced set, where all factors equal u = (f/M)^(1/P).
 
     SGD with one example a step multiplies every factor by 1 − ηG u^(P−2), G = 2(x²f − xy). The
-    box holds all but 2·10⁻⁵ of the law and half as much again.
+    box holds all but 2·10⁻⁵ of the law and half as much again. With it, its error on the grid.
     """
     x, y = data
 
@@ -57,16 +65,19 @@ def _balanced_chain(
     middle, reach = at[2], np.maximum(1.5 * np.abs(at[[0, -1]] - at[2]), 4 * np.sqrt(step))
     kicks = [np.asarray(factor(place)).std() for place in at[1:4]]
     low, high = middle - reach[0], middle + reach[1]
-    cells = int(np.clip(8 * (high - low) / min(kicks), 400, 6000))
+    cells = even(np.clip(8 * (high - low) / min(kicks), 400, 6000))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GridWarning)
-        chain = DiscreteChainLaw(
-            lambda log_slope: 0 * log_slope,
-            FiniteNoise(factor, np.full(len(x), 1 / len(x))),
-            1.0,
-            Grid(low, high, cells),
+        chain, rough = (
+            DiscreteChainLaw(
+                lambda log_slope: 0 * log_slope,
+                FiniteNoise(factor, np.full(len(x), 1 / len(x))),
+                1.0,
+                grid,
+            )
+            for grid in (Grid(low, high, cells), Grid(low, high, cells // 2))
         )
-    return Marginal.of_law(chain)
+    return Marginal.of_law(chain, grid=chain.grid), change(chain, rough)
 
 
 def _logarithmic(law: SlopeLaw, truth: Marginal) -> Marginal:
@@ -99,8 +110,8 @@ def diagonal_network(effort: Effort, step: float, ratio: float) -> AtlasCell:
     problem, sgd, law = _two_layers(step, ratio)
     law.require_proper()
     data = np.asarray(problem.inputs, np.float64), np.asarray(problem.targets, np.float64)
-    truth = _balanced_chain(law, 2, 1, data, float(sgd.learning_rate))
-    return AtlasCell(truth, _logarithmic(law, truth))
+    truth, error = _balanced_chain(law, 2, 1, data, float(sgd.learning_rate))
+    return AtlasCell(truth, _logarithmic(law, truth), truth_error=error)
 
 
 def _deep(
@@ -127,8 +138,8 @@ def infinite_depth(effort: Effort, inverse_depth: float, step: float) -> AtlasCe
     _, _, law = _deep(inverse_depth, step)
     law.require_proper()
     depth = round(1 / inverse_depth)
-    truth = _balanced_chain(law, depth + 1, depth, _data(1.0), step)
-    return AtlasCell(truth, _logarithmic(law, truth))
+    truth, error = _balanced_chain(law, depth + 1, depth, _data(1.0), step)
+    return AtlasCell(truth, _logarithmic(law, truth), truth_error=error)
 
 
 def _interpolated() -> tuple[np.ndarray, np.ndarray]:

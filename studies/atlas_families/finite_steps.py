@@ -18,7 +18,7 @@ from statsgd.laws import (
 )
 from statsgd.laws.grids.grid import Grid, GridWarning
 from statsgd.problems import landscape, linear_regression
-from studies.atlas_families.family import AtlasCell, Effort, register, simulated
+from studies.atlas_families.family import AtlasCell, Effort, between, register, simulated
 from studies.atlas_families.loss_scaled import growing_wells, saddle
 
 _SMALL = 0.1  # a number this small counts as far below 1
@@ -81,22 +81,27 @@ def multiplicative_walk(effort: Effort, inverse: float, reach: float) -> AtlasCe
     """The central limit sets in late where an example nearly annihilates the weight."""
     steps, curvatures = _number_of_steps(inverse), _spread_curvatures(reach)
     law = LogMultiplicativeWalk(curvatures, 1.0, steps)
+    truth, rough = (_walked(curvatures, steps, bins) for bins in (_BINS, _BINS // 2))
+    edges = np.linspace(rough.lower, rough.upper, 1001)
+    error = between(truth, rough, edges)
+    return AtlasCell(truth, Marginal.of_law(law), truth_error=error)
+
+
+def _walked(curvatures: Float[Any, " n"], steps: int, bins: int) -> Marginal:
+    """The law of log|w| after as many steps, by Fourier transform on a grid."""
     logs = np.log(np.abs(1 - curvatures))
     rate, deviation = logs.mean(), logs.std() * np.sqrt(steps)
     # Bins go round a circle of 30 standard deviations, each step shared by the bins next to it.
-    width = 30 * deviation / _BINS
+    width = 30 * deviation / bins
     place = (logs - rate) / width
     low = np.floor(place).astype(int)
-    one = np.zeros(_BINS)
-    np.add.at(one, low % _BINS, (1 + low - place) / _EXAMPLES)
-    np.add.at(one, (low + 1) % _BINS, (place - low) / _EXAMPLES)
-    masses = np.fft.fftshift(np.fft.irfft(np.fft.rfft(one) ** steps, _BINS))
-    edges = steps * rate + width * (np.arange(_BINS + 1) - _BINS / 2 - 0.5)
+    one = np.zeros(bins)
+    np.add.at(one, low % bins, (1 + low - place) / _EXAMPLES)
+    np.add.at(one, (low + 1) % bins, (place - low) / _EXAMPLES)
+    masses = np.fft.fftshift(np.fft.irfft(np.fft.rfft(one) ** steps, bins))
+    edges = steps * rate + width * (np.arange(bins + 1) - bins / 2 - 0.5)
     cumulative = np.concatenate([[0.0], np.cumsum(np.maximum(masses, 0))])
-    truth = Marginal(
-        lambda x: np.interp(x, edges, cumulative / cumulative[-1]), edges[0], edges[-1]
-    )
-    return AtlasCell(truth, Marginal.of_law(law))
+    return Marginal(lambda x: np.interp(x, edges, cumulative / cumulative[-1]), edges[0], edges[-1])
 
 
 _HESSIAN = np.array([[1.0, 0.3], [0.3, 0.5]])

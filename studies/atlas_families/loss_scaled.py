@@ -23,7 +23,7 @@ from statsgd.laws import (
 from statsgd.laws.grids.grid import Grid, GridWarning
 from statsgd.problems import landscape
 from statsgd.problems.flat_loss import FlatLoss
-from studies.atlas_families.family import AtlasCell, Effort, against_chain, register
+from studies.atlas_families.family import AtlasCell, Effort, against_chain, even, register
 
 _STEPS = (0.01, 0.03, 0.1, 0.3, 1.0, 1.6)
 _SMALL = 0.1  # a step this small counts as far below 1
@@ -67,7 +67,7 @@ def saddle() -> float:
 def _box(step: float, strength: float, reach: float, least: float) -> Grid:
     """Cells of half the standard deviation of a step at the minima, where it is smallest."""
     cells = 4 * reach / np.sqrt(step * strength * least)
-    return Grid(-reach, reach, int(np.clip(np.ceil(cells), 400, 8000)))
+    return Grid(-reach, reach, even(np.clip(cells, 400, 8000)))
 
 
 def _against_wells(loss: Any, sgd: SGD, law: Law, box: Grid) -> AtlasCell:
@@ -97,7 +97,7 @@ def loss_scaled(effort: Effort, step: float, strength: float) -> AtlasCell:
     problem = landscape(_circle, np.zeros(1))
     sgd = SGD(step, noise.LossScaled(strength / step))
     law = LossScaledLaw.from_sgd(problem, sgd, codimension=None, periodic=True)
-    cells = int(np.clip(4 * np.pi / np.sqrt(step * strength * _LEAST), 400, 8000))
+    cells = even(np.clip(4 * np.pi / np.sqrt(step * strength * _LEAST), 400, 8000))
     chain = DiscreteChainLaw.from_sgd(problem, sgd, Grid(-np.pi, np.pi, cells, periodic=True))
     threshold = float(2 * _TOP - np.pi)
     return against_chain(problem, sgd, law, chain=chain, threshold=threshold)

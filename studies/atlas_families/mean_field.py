@@ -8,7 +8,7 @@ from statsgd.kernels import MeanFieldFunctional
 from statsgd.laws import MeanFieldLaw, MeanFieldLimit, QuadraticMeanField
 from statsgd.laws.mean_field import particle_sgd, tanh_features
 from statsgd.problems import landscape
-from studies.atlas_families.family import AtlasCell, Effort, register, simulated
+from studies.atlas_families.family import DRAWS_A_RUN, AtlasCell, Effort, register, simulated
 
 _SMALL = 0.1  # share of the step where the mean of particles gets unstable, and share of one
 _TANH = {
@@ -51,7 +51,8 @@ def mean_field(effort: Effort, step: float, number: float) -> AtlasCell:
     """The bias of the step alone."""
     law = MeanFieldLaw(_limit(), int(number))
     key = jax.random.key(effort.seed)
-    draws = np.asarray(law.draw(key, (-(-effort.replicas // int(number)),)), dtype=np.float64)
+    networks = -(-DRAWS_A_RUN * effort.replicas // int(number))
+    draws = np.asarray(law.draw(key, (networks,)), dtype=np.float64)
     return AtlasCell(_neurons(effort, law, step), Marginal.of_points(draws.ravel()))
 
 

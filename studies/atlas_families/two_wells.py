@@ -20,7 +20,15 @@ from statsgd.laws import (
 from statsgd.laws.grids.grid import Grid, GridWarning
 from statsgd.problems import Problem, landscapes, two_basins
 from statsgd.problems.two_basins import TwoBasinLoss
-from studies.atlas_families.family import AtlasCell, Effort, against_chain, register, simulated
+from studies.atlas_families.family import (
+    DRAWS_A_RUN,
+    AtlasCell,
+    Effort,
+    against_chain,
+    even,
+    register,
+    simulated,
+)
 
 _SMALL = 0.1  # a number this small counts as far below 1
 _SHARP = 9.0  # curvature of the sharp well in one dimension
@@ -52,9 +60,9 @@ def kinked_wells(effort: Effort, kink: float, barrier: float) -> AtlasCell:
     # An edge of cells lies on the kink, which keeps the chain's error of second order.
     width = np.sqrt(2 * eta * temperature) / 4
     reach = 1 + 6 * np.sqrt(temperature)
-    cells = int(np.clip(np.ceil((reach + split) / width), 200, 2500))
+    cells = even(np.clip((reach + split) / width, 200, 2500))
     width = (reach + split) / cells
-    beyond = int(np.ceil((reach - split) / width))
+    beyond = even((reach - split) / width)
     grid = Grid(-reach, split + beyond * width, cells + beyond)
     sgd = SGD(eta, noise.Isotropic(2 * temperature / eta))
     chain = _chain(problem, sgd, grid)
@@ -86,7 +94,7 @@ def effective_potential(effort: Effort, step: float, barrier: float) -> AtlasCel
     )
     law: Law = EffectivePotentialGibbs.from_sgd(problem, sgd)
     width = np.sqrt(eta * per_batch) / 4
-    grid = Grid(-2.0, 2.2, int(np.clip(np.ceil(4.2 / width), 400, 3000)))
+    grid = Grid(-2.0, 2.2, even(np.clip(4.2 / width, 400, 3000)))
     chain = _chain(problem, sgd, grid)
     return against_chain(problem, sgd, law, chain=chain, threshold=saddle)
 
@@ -119,5 +127,5 @@ def two_basin(effort: Effort, step: float, barrier: float) -> AtlasCell:
     truth = simulated(
         problem, sgd, effort, int(np.ceil(2 / eta)), coordinate=_log_ratio, start=start
     )
-    drawn = np.asarray(law.draw(other, (effort.replicas,)), np.float64)
+    drawn = np.asarray(law.draw(other, (DRAWS_A_RUN * effort.replicas,)), np.float64)
     return AtlasCell(truth, Marginal.of_points(_log_ratio(drawn)), 0.0)

@@ -19,9 +19,14 @@ from statsgd.laws import (
     ValleySharpnessLaw,
     ZeroLossCircleLaw,
 )
-from statsgd.laws.valleys import AdiabaticWarning, CosineCurvature, two_valley_chain_law
+from statsgd.laws.valleys import (
+    AdiabaticWarning,
+    ChainLaw,
+    CosineCurvature,
+    two_valley_chain_law,
+)
 from statsgd.problems import TwoValleyLandscape, landscape
-from studies.atlas_families.family import AtlasCell, Effort, register, simulated
+from studies.atlas_families.family import AtlasCell, Effort, between, register, simulated
 
 _SMALL = 0.1  # share of a limit that counts as far below it
 _DRAWN = "a simulated ensemble of SGD, from draws of the law on"
@@ -221,9 +226,16 @@ def two_valley(effort: Effort, step: float, barrier: float) -> AtlasCell:
     """Exact for the SDE; the jump of noise at the ridge puts odds of the chain off by O(√η)."""
     law: Any = _two_wells(barrier)
     law.require_proper()
-    chain = two_valley_chain_law(law, step * float(law.wells.flatness[1]) / 2, 4)
+    eta = step * float(law.wells.flatness[1]) / 2
+    truth, rough = (_spread(two_valley_chain_law(law, eta, n)) for n in (4, 2))
+    predicted = Marginal(lambda x: law.cdf(x[:, None])[:, 0], truth.lower, truth.upper)
+    edges = np.linspace(truth.lower, truth.upper, 401)
+    return AtlasCell(truth, predicted, 0.0, truth_error=between(truth, rough, edges))
+
+
+def _spread(chain: ChainLaw) -> Marginal:
+    """Probabilities of nodes, evenly spread between them."""
     half = (chain.nodes[1] - chain.nodes[0]) / 2
     edges = np.concatenate([chain.nodes - half, chain.nodes[-1:] + half])
     cumulative = np.concatenate([[0.0], np.cumsum(chain.probability)])
-    truth = Marginal(lambda x: np.interp(x, edges, cumulative), edges[0], edges[-1])
-    return AtlasCell(truth, Marginal(lambda x: law.cdf(x[:, None])[:, 0], edges[0], edges[-1]), 0.0)
+    return Marginal(lambda x: np.interp(x, edges, cumulative), edges[0], edges[-1])

@@ -9,7 +9,7 @@ from statsgd import SGD, noise
 from statsgd.laws import DiscreteChainLaw, FlooredLossScaledLaw, FokkerPlanckLaw
 from statsgd.laws.grids.grid import Grid, GridWarning
 from statsgd.problems import Problem, landscapes
-from studies.atlas_families.family import AtlasCell, Effort, against_chain, register
+from studies.atlas_families.family import AtlasCell, Effort, against_chain, even, register
 
 _STEPS = (0.003, 0.01, 0.03, 0.1, 0.3)
 _STRENGTHS = (0.1, 0.3, 0.6, 1.0)
@@ -29,7 +29,7 @@ def _chain(problem: Problem, sgd: SGD, strength: float) -> DiscreteChainLaw:
     law: Any = FlooredLossScaledLaw.from_sgd(problem, sgd)
     reach = float(law.quantile(1 - 1e-6)[0])
     # Half the standard deviation of a step at the minimum, where it is smallest.
-    cells = int(np.ceil(4 * reach / np.sqrt(float(sgd.learning_rate) * strength)))
+    cells = even(4 * reach / np.sqrt(float(sgd.learning_rate) * strength))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GridWarning)
         return DiscreteChainLaw.from_sgd(problem, sgd, Grid(-reach, reach, max(cells, 400)))

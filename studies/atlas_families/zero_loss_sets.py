@@ -12,7 +12,15 @@ from statsgd.comparison import Marginal
 from statsgd.laws import SaturatingLossScaledLaw, StrataLaw, TorusPowerOfLossLaw
 from statsgd.laws.loss_noise.torus import cosine_loss
 from statsgd.problems import Problem, landscape, landscapes
-from studies.atlas_families.family import AtlasCell, Effort, register, simulated, within
+from studies.atlas_families.family import (
+    DRAWS_A_RUN,
+    AtlasCell,
+    Effort,
+    between,
+    register,
+    simulated,
+    within,
+)
 
 _STEPS = (0.01, 0.03, 0.1, 0.3, 1.0, 1.6)
 _STRENGTHS = (10.0, 16.0, 32.0)
@@ -28,16 +36,17 @@ def _stationary(density: Callable[[Any, Any], Any], points: Float[Any, " n"]) ->
     return np.linalg.solve(equations, np.eye(len(points))[-1])
 
 
-def _radial_chain(step: float, strength: float) -> Marginal:
+def _radial_chain(step: float, strength: float, coarseness: float = 1.0) -> Marginal:
     """The exact law of |θ| for SGD with noise σL/(1 + L) on L = |θ|²/2 in three dimensions.
 
     A step to θ' ~ N((1−η)θ, s²I) moves r = |θ| to a noncentral χ variable with m = (1−η)r:
 
         f(r') = r' (e^(−(r'−m)²/2s²) − e^(−(r'+m)²/2s²)) / (√(2π) m s)
 
-    r = √2 log(1 + e^w), so that a step is about as long in w for small r as for large.
+    r = √2 log(1 + e^w), so that a step is about as long in w for small r as for large. Points lie
+    half the standard deviation of a step apart, times `coarseness`.
     """
-    spacing = min(0.05, 0.5 * np.sqrt(step * strength / 2))
+    spacing = coarseness * min(0.05, 0.5 * np.sqrt(step * strength / 2))
     power = 1 - 4 / strength  # P(|θ| < r) falls as r to this power
     w = np.arange(np.log(1e-6) / power, 15 + strength / 4, spacing)
     radius = np.sqrt(2) * np.logaddexp(0, w)
@@ -80,8 +89,10 @@ def saturating(effort: Effort, step: float, strength: float) -> AtlasCell:
     law.require_proper()
     of_loss = law.loss_law
     upper = float(np.sqrt(2 * of_loss.quantile(1 - 1e-9)))
-    truth = _radial_chain(step, strength)
-    return AtlasCell(truth, Marginal(lambda r: of_loss.cdf(np.maximum(r, 0) ** 2 / 2), 0.0, upper))
+    truth, rough = (_radial_chain(step, strength, coarseness) for coarseness in (1.0, 2.0))
+    predicted = Marginal(lambda r: of_loss.cdf(np.maximum(r, 0) ** 2 / 2), 0.0, upper)
+    error = between(truth, rough, truth.places[::8])
+    return AtlasCell(truth, predicted, truth_error=error)
 
 
 def _steps(step: float, strength: float) -> int:
@@ -102,7 +113,7 @@ def _run(
     truth = simulated(
         problem, sgd, effort, _steps(step, strength), coordinate=read, start=np.asarray(start)
     )
-    drawn = np.asarray(law.draw(other, (effort.replicas,)), np.float64)
+    drawn = np.asarray(law.draw(other, (DRAWS_A_RUN * effort.replicas,)), np.float64)
     return AtlasCell(truth, Marginal.of_points(read(drawn)))
 
 

@@ -7,6 +7,8 @@ from scipy.stats import norm
 
 from statsgd import SGD, noise
 from statsgd.comparison import Marginal, accuracy
+from statsgd.comparison.accuracy import _edges, numerical
+from statsgd.estimate import Discrepancy
 from statsgd.laws import (
     DiscreteChainLaw,
     FlooredLossScaledLaw,
@@ -87,3 +89,65 @@ def test_a_few_points_far_off_hide_nothing():
     points[:10] = 1e6
     found = accuracy(Marginal.of_points(points), Marginal.of_normal(1.0, 1.0)).total_variation
     assert abs(found.value - 0.38292) < 4 * found.standard_error + 0.005
+
+
+def test_a_planted_difference_of_five_per_cent_is_recovered():
+    # 2Φ(s/2) − 1 = 0.05; an estimate wrong by 1.1 would be off by 0.005 in the mean of 4.
+    rng = np.random.default_rng(0)
+    shift = 2 * norm.ppf(0.525)
+    found = [
+        accuracy(Marginal.of_points(rng.normal(shift, 1, 20_000)), Marginal.of_normal(0.0, 1.0))
+        for _ in range(4)
+    ]
+    values, errors, upper, resolved = np.array([f.total_variation for f in found], dtype=float).T
+    assert resolved.all()
+    assert np.all(np.abs(values - 0.05) < 4 * errors)
+    # Errors of a share near one half: ½/√n.
+    np.testing.assert_allclose(errors, 0.5 / np.sqrt(20_000), rtol=0.4)
+    assert abs(values.mean() - 0.05) < 4 * 0.5 / np.sqrt(4 * 20_000)
+    assert np.all((upper > values) & (upper < values + 3 * errors))
+
+
+def test_what_chance_alone_explains_is_bounded():
+    # At 20 000 points and 20 cells c = 0.0123, and equal laws are bounded by 0.93c or more.
+    rng = np.random.default_rng(1)
+    law = Marginal.of_normal(0.0, 1.0)
+    found = [
+        accuracy(Marginal.of_points(rng.normal(size=20_000)), law).total_variation for _ in range(4)
+    ]
+    assert not any(distance.resolved for distance in found)
+    assert all(str(distance).startswith("below ") for distance in found)
+    assert all(0.0114 < distance.upper < 0.025 for distance in found)
+    # As many draws in place of the law make chance √2 as large.
+    both = [Marginal.of_points(rng.normal(size=20_000)) for _ in range(2)]
+    assert 0.0114 * np.sqrt(2) < accuracy(*both).total_variation.upper < 0.035
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shift", [0.02, 0.04])
+def test_bounds_hold(shift):
+    # 95 % in 50 repeats, at distances of the size of what chance gives.
+    rng = np.random.default_rng(2)
+    law, repeats = Marginal.of_normal(0.0, 1.0), 50
+    upper = [
+        accuracy(Marginal.of_points(rng.normal(shift, 1, 20_000)), law).total_variation.upper
+        for _ in range(repeats)
+    ]
+    held = np.sum(np.array(upper) > 2 * norm.cdf(shift / 2) - 1)
+    assert held >= 0.95 * repeats - 4 * np.sqrt(0.05 * 0.95 * repeats)
+
+
+def test_twenty_cells_see_what_smooth_laws_differ_by():
+    law = Marginal.of_normal(0.0, 1.0)
+    for other, expected in (
+        (Marginal.of_normal(0.3, 1.0), 2 * norm.cdf(0.15) - 1),
+        (Marginal.of_normal(0.0, 1.5), normal_distance(1.5)),
+    ):
+        edges = _edges(law, other, 20)
+        seen = 0.5 * np.abs(np.diff(law.cdf(edges)) - np.diff(other.cdf(edges))).sum()
+        assert 0.99 * expected < seen < expected * (1 + 1e-9)
+
+
+def test_a_distance_within_its_numerical_error_is_bounded_by_it():
+    assert numerical(0.01, 0.002) == Discrepancy(0.01, 0.002, 0.012, True)
+    assert str(numerical(0.001, 0.002)) == "below 0.3 %"

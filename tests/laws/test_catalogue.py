@@ -5,7 +5,7 @@ import pytest
 
 from statsgd import SGD, noise, problems
 from statsgd.laws import LAWS, applicable, catalogue
-from statsgd.laws.atlas import dimensionless_numbers, expected_error
+from statsgd.laws.atlas import _table, cells_of, dimensionless_numbers, expected_error
 
 
 def test_every_law_is_listed_with_its_source():
@@ -30,24 +30,83 @@ def test_applicable_tells_laws_that_speak_from_laws_that_refuse():
     assert "linear_regression problems" in other.loc["LinearRegressionGaussian", "reason"]
 
 
-def test_expected_error_interpolates_the_atlas(monkeypatch):
+def listed(total_variation, **axes):
+    """A law on the atlas, every distance with an error of a tenth; unresolved where a bound."""
+    values = np.array(total_variation, dtype=float)
+    resolved = values > 0
+    # What is not resolved is given by its upper bound, with a minus.
+    entry = {
+        "value": np.where(resolved, values, np.where(np.isnan(values), np.nan, 0.0)),
+        "standard_error": 0.1 * np.abs(values),
+        "upper": np.where(resolved, 1.2 * values, -values),
+    }
+    stored = {name: table.tolist() for name, table in entry.items()}
+    return {"problem": "quadratic loss", "axes": axes, "resolved": resolved.tolist()} | stored
+
+
+@pytest.fixture
+def known(monkeypatch):
     table = {
-        "Gibbs": {
-            "problem": "quadratic loss",
-            "axes": {"ηh": [0.01, 0.1, 1.0], "β": [0.0, 0.9]},
-            "total_variation": [[0.001, 0.001], [0.01, 0.004], [0.1, None]],
-        }
+        "Gibbs": listed(
+            [[0.001, -0.01], [0.01, 0.004], [0.1, np.nan]], ηh=[0.01, 0.1, 1.0], β=[0.0, 0.9]
+        )
     }
     monkeypatch.setattr("statsgd.laws.atlas._table", lambda: table)
+
+
+def test_expected_error_interpolates_the_atlas(known):
     at = {"ηh": 0.1 * np.sqrt(10), "β": 0.0, "S": 4.0}
     found = expected_error("Gibbs", at)
-    # Halfway between 0.01 and 0.1 on logarithmic axes.
-    np.testing.assert_allclose(found.total_variation, 0.1 / np.sqrt(10), rtol=1e-9)
-    assert str(found) == "about 3.2 % at ηh = 0.316, β = 0, on: quadratic loss"
-    assert np.isnan(expected_error("Gibbs", {"ηh": 1.0, "β": 0.9}).total_variation)
-    assert str(expected_error("Gibbs", {"ηh": 3.0, "β": 0.0})).startswith("off the atlas at")
+    # Halfway between 0.01 and 0.1 on logarithmic axes; two relative errors of 0.1 in quadrature.
+    value = 0.1 / np.sqrt(10)
+    np.testing.assert_allclose(
+        found.total_variation, (value, 0.1 / np.sqrt(2) * value, 1.2 * value, True), rtol=1e-9
+    )
+    assert str(found) == (
+        "3.2 ± 0.2 %, interpolated between cells at 1.0 ± 0.1 % and at 10 ± 1 %, "
+        "at ηh = 0.316, β = 0, on: quadratic loss"
+    )
     assert expected_error("Gibbs", {"β": 0.0}) is None
     assert expected_error("HeavyBallGaussian", at) is None
+
+
+def test_expected_error_is_a_bound_where_a_cell_is_one(known):
+    cell = expected_error("Gibbs", {"ηh": 0.01, "β": 0.9})
+    assert str(cell) == "below 1 %, at ηh = 0.01, β = 0.9, on: quadratic loss"
+    # Halfway in β between at most 0.0012 and at most 0.01.
+    between = expected_error("Gibbs", {"ηh": 0.01, "β": 0.45}).total_variation
+    assert not between.resolved
+    np.testing.assert_allclose(between.upper, np.sqrt(0.0012 * 0.01), rtol=1e-9)
+    assert between.value <= between.upper
+
+
+@pytest.mark.parametrize("at", [(3.0, 0.0), (0.001, 0.0), (0.1, 0.95), (1.0, 0.9), (0.3, 0.5)])
+def test_expected_error_extrapolates_nothing(known, at):
+    found = expected_error("Gibbs", dict(zip(("ηh", "β"), at, strict=True)))
+    assert np.isnan(found.total_variation.value)
+    assert str(found).startswith("off the atlas at")
+
+
+def test_laws_computed_without_errors_say_so(monkeypatch):
+    old = {"problem": "quadratic loss", "axes": {"ηh": [0.1, 1.0]}, "value": [0.0, 0.032]}
+    monkeypatch.setattr("statsgd.laws.atlas._table", lambda: {"Gibbs": old})
+    for step, value in ((1.0, "3.2"), (0.1, "0")):
+        told = str(expected_error("Gibbs", {"ηh": step}))
+        assert told.startswith(f"about {value} %, computed without an error, at ηh")
+    assert "without an error, interpolated" in str(expected_error("Gibbs", {"ηh": 0.5}))
+
+
+def test_every_cell_that_is_stored_has_its_error():
+    for name, entry in _table().items():
+        if "standard_error" not in entry:
+            continue
+        value, error, upper, resolved = np.moveaxis(cells_of(entry), -1, 0)
+        known, resolved = np.isfinite(value), resolved == 1
+        assert np.array_equal(known, np.isfinite(error)), name
+        assert np.array_equal(known, np.isfinite(upper)), name
+        assert np.all(error[known] >= 0), name
+        assert np.all(upper[known] >= value[known]), name
+        assert np.all(value[resolved] > 0), name
 
 
 @pytest.mark.slow
@@ -64,13 +123,9 @@ def test_applicable_quotes_the_atlas_at_the_numbers_of_the_setting(monkeypatch):
     monkeypatch.setattr(
         "statsgd.laws.atlas._table",
         lambda: {
-            "PhaseSpaceGaussian": {
-                "problem": "quadratic loss",
-                "axes": {"ηh": [0.001, 1.0], "β": [0.0, 0.9]},
-                "total_variation": [[0.02, 0.02], [0.02, 0.02]],
-            }
+            "PhaseSpaceGaussian": listed(np.full((2, 2), 0.02), ηh=[0.001, 1.0], β=[0.0, 0.9])
         },
     )
     table = applicable(problem, sgd).set_index("law")
-    assert table.loc["PhaseSpaceGaussian", "expected_error"].startswith("about 2 % at ηh = 0.0")
+    assert table.loc["PhaseSpaceGaussian", "expected_error"].startswith("2.0 ± 0.1 %, inter")
     assert (table["expected_error"] != "").sum() == 1

@@ -8,11 +8,12 @@ import pytest
 import xarray as xr
 from scipy.stats import norm
 
+from statsgd.comparison import Marginal
 from statsgd.laws import LAWS, ImproperLawError
-from studies import atlas
+from studies import atlas, refresh_pages
 from studies.atlas_families import FAMILIES
-from studies.atlas_families.family import Effort
-from studies.refresh_pages import atlas_table
+from studies.atlas_families.family import AtlasCell, Effort
+from studies.atlas_families.table import atlas_table
 
 EFFORT = Effort(4000, 0)
 
@@ -107,8 +108,49 @@ def test_pages_maps_and_tables_are_written(done):
     table = atlas_table(listed)["Gibbs"]
     assert table["axes"] == {"ηh": [0.003, 1.6], "β": [0.0, 0.9]}
     # ηh = 1.6, β = 0: the variance of the chain is five times that of the law.
-    np.testing.assert_allclose(table["total_variation"][1][0], normal_distance(5.0), rtol=2e-3)
-    assert results["overview/chart_0/words"].values.tolist()[0][0] == "holds"
+    np.testing.assert_allclose(table["value"][1][0], normal_distance(5.0), rtol=2e-3)
+    assert table["resolved"] == [[True, True], [True, True]]
+    assert np.max(table["standard_error"]) < 1e-3
+    # 0.036 % at ηh = 0.003: the distance of variances 1 and 1 − 0.0015.
+    assert results["overview/chart_0/words"].values.tolist()[0][0] == "holds\n0.036"
+
+
+def test_laws_computed_anew_take_their_place_among_the_others(done, tmp_path, monkeypatch):
+    _, _, folder = done
+    listed = json.loads((folder / "atlas.json").read_text())
+    other = atlas_table(listed)["Gibbs"]
+    stored, drawn = tmp_path / "atlas.json", tmp_path / "atlas.png"
+    stored.write_text(json.dumps({"Gibbs": {}, "OutlierPowerLaw": other}))
+    monkeypatch.setattr(refresh_pages, "ATLAS", stored)
+    monkeypatch.setattr(refresh_pages, "PICTURES", tmp_path)
+    refresh_pages.write_atlas([listed])
+    assert json.loads(stored.read_text()) == {"OutlierPowerLaw": other, "Gibbs": other}
+    assert drawn.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_cell_without_a_difference_is_a_bound(monkeypatch):
+    def cell(effort, *numbers):
+        points = np.random.default_rng(effort.seed).normal(size=effort.replicas)
+        return AtlasCell(Marginal.of_points(points), Marginal.of_normal(0.0, 1.0))
+
+    monkeypatch.setitem(FAMILIES, "Gibbs", dataclasses.replace(FAMILIES["Gibbs"], cell=cell))
+    found = atlas.evaluate("Gibbs", 20_000, Setting({"ηh": 0.1, "β": 0.0}))
+    assert not found["resolved"]
+    assert 0.011 < found["total_variation_upper"] < 0.025
+
+
+def test_the_error_of_a_truth_on_a_grid_counts(monkeypatch):
+    def cell(effort, *numbers):
+        normal = Marginal.of_normal(0.0, 1.0)
+        return AtlasCell(normal, Marginal.of_normal(0.0, 1.05), truth_error=0.02)
+
+    monkeypatch.setitem(FAMILIES, "Gibbs", dataclasses.replace(FAMILIES["Gibbs"], cell=cell))
+    found = atlas.evaluate("Gibbs", 0, Setting({"ηh": 0.1, "β": 0.0}))
+    np.testing.assert_allclose(found["total_variation"], normal_distance(1.05), rtol=2e-3)
+    assert not found["resolved"]
+    np.testing.assert_allclose(
+        found["total_variation_upper"], normal_distance(1.05) + 0.02, rtol=2e-3
+    )
 
 
 def test_unknown_laws_are_named():

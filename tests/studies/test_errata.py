@@ -8,8 +8,8 @@ import xarray as xr
 
 from studies import atlas
 from studies.atlas_families.family import Effort
+from studies.atlas_families.table import atlas_table
 from studies.errata import ERRATA, Curves, Erratum, page
-from studies.refresh_pages import atlas_table
 
 #: Those whose truth is a closed form or a small enumeration.
 CHEAP = (
