@@ -35,8 +35,7 @@ def launch(
     """
     origin = start if isinstance(start, Origin) else None
     begin = 0 if origin is None else origin.steps
-    at_place = origin is None and start is not None
-    given = _given_start(problem, start, replicas) if at_place else None
+    given = None if start is None or origin else _given_start(problem, start, replicas)
 
     def of_seed(seed: int):
         root = stream_key(seed)
@@ -45,7 +44,8 @@ def launch(
             stream = jax.random.fold_in(root, purpose)
             return jax.vmap(jax.random.fold_in, (None, 0))(stream, jnp.arange(replicas))
 
-        params = jax.vmap(problem.initial_params)(keys(1)) if given is None else given
+        fresh = given is None and origin is None
+        params = jax.vmap(problem.initial_params)(keys(1)) if fresh else given
         early = jax.vmap(lambda key: bounded(jax.random.bits(key, (), jnp.uint32), phases))(keys(2))
         return params, Course(keys(0), (begin + steps - early).astype(jnp.int32)), keys(3)
 
