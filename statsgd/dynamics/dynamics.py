@@ -30,7 +30,10 @@ class Dynamics(eqx.Module):
 
     @abc.abstractmethod
     def init(self, problem: Problem, params: PyTree) -> Any:
-        """State at rest at `params`: a NamedTuple with at least `params` and `step`."""
+        """State at rest at `params`: a NamedTuple with at least `params` and `step`.
+
+        What else it holds becomes a group of the result, from which a run can go on.
+        """
 
     @abc.abstractmethod
     def step(self, key: PRNGKeyArray, problem: Problem, state: Any) -> Any:

@@ -158,6 +158,7 @@ def simulate(
     events = sorted({*records, first_end, *ends})
     said = functools.partial(describe, code=identity is None)
     several = len(grids) > 1
+    begins = describe(start) if origin is None else origin.description(lanes.moving)
     attributes = provenance(
         "ensemble",
         identity=identity,
@@ -169,20 +170,19 @@ def simulate(
         dynamics=said([grid.dynamics for grid in grids] if several else settings.dynamics),
         grid=describe(settings.axes),
         problem=said(problem) | {"dimension": problem.dimension, "parameters": problem.names},
-        start=describe(start) if origin is None else origin.description(lanes.moving),
+        start=begins,
         observe=said(observables),
         schedules=schedules,
     )
+    parts = endpoint_groups(state)
+    orders = [leaf_names(part) for part in parts.values()]
+    layout = Layout(settings.axes, number, lane="replica", record="step", orders=orders)
+    for group, part in parts.items():
+        layout.require_names(group, part)
     ensemble = Ensemble(
         title="simulate",
         blocks=blocks,
-        layout=Layout(
-            settings.axes,
-            number,
-            lane="replica",
-            record="step",
-            orders=[leaf_names(part) for part in endpoint_groups(state).values()],
-        ),
+        layout=layout,
         schedules=schedules,
         stretches=[Stretch(event, SEGMENT) for event in events],
         attributes=attributes,
@@ -191,7 +191,7 @@ def simulate(
         observables=observables,
         begin=begin,
         first_end=first_end,
-        notes={} if origin is None else {"run": {"origin": origin.note(lanes.moving)}},
+        notes={} if origin is None else {"run": {"origin": origin.note(begins)}},
     )
     return ensemble.carry_out(lanes, store=store, progress=progress)
 

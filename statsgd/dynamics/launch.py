@@ -82,7 +82,8 @@ def _launched(
             stream = jax.random.fold_in(root, purpose)
             return jax.vmap(jax.random.fold_in, (None, 0))(stream, jnp.arange(replicas))
 
-        params = jax.vmap(problem.initial_params)(keys(1)) if given is None else given
+        fresh = given is None and left is None
+        params = jax.vmap(problem.initial_params)(keys(1)) if fresh else given
         early = jax.vmap(lambda key: bounded(jax.random.bits(key, (), jnp.uint32), phases))(keys(2))
         return params, Course(keys(0), (end - early).astype(jnp.int32)), keys(3)
 

@@ -52,14 +52,14 @@ class Origin:
             digest.update(f"{leaf.dtype}{leaf.shape}".encode() + np.asarray(leaf).tobytes())
         return {"steps": self.steps, "ensemble": self.settings, "state": digest.hexdigest()}
 
-    def note(self, motion: Motion) -> str:
+    def note(self, description: dict[str, Any]) -> str:
         """The same in short, as JSON: a digest of the settings with their identity and seed."""
         known = {
             name: self.settings[name] for name in ("identity", "seed") if name in self.settings
         }
         settings = json.dumps(self.settings, sort_keys=True).encode()
         digest = {"ensemble": hashlib.sha256(settings).hexdigest()}
-        return json.dumps(known | self.description(motion) | digest)
+        return json.dumps(known | description | digest)
 
     def in_place(self, seeds: Sequence[int]) -> Bool[np.ndarray, " lanes"]:
         """Which replicas of all cells have the place and the seed that they had before.

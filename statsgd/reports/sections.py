@@ -162,7 +162,7 @@ def ensemble_section(name: str, node: xr.DataTree) -> Section:
     diverged = int(run["diverged"].sum())
     dynamics = json.loads(node.attrs["dynamics"])
     stages = dynamics if isinstance(dynamics, list) else [dynamics]
-    steps = str(node.attrs["steps"]).strip("[]").replace(",", " and")
+    steps = str(node.attrs["steps"]).strip("[]").replace(",", " +")
     origin = json.loads(run.attrs.get("origin", "{}"))
     before = f" They continue runs of {origin['steps']} steps." if origin else ""
     loss = run["loss"].values[~run["diverged"].values]

@@ -43,6 +43,8 @@ class Layout:
         found = {}
         for name, leaf in zip(leaf_names(tree), jax.tree.leaves(tree), strict=True):
             array = np.asarray(leaf)
+            if array.dtype.kind == "V":  # half precision that files do not know, such as bfloat16
+                array = array.astype(np.float32)
             array = array.reshape(*self.shape, *array.shape[1:])
             rest = [f"{name}_dim_{i}" for i in range(array.ndim - len(lead))]
             found[name] = ((*lead, *rest), array)

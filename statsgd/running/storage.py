@@ -235,7 +235,12 @@ class ZarrStore:
         if saved is None:
             return -1, state
         leaves, structure = jax.tree.flatten(state)
-        found = [jnp.asarray(saved[f"leaf_{i}"]) for i in range(len(leaves))]
+        arrays = [saved[f"leaf_{i}"] for i in range(len(leaves))]
+        found = [
+            # Bytes alone are left of dtypes that files do not know.
+            jnp.asarray(array.view(leaf.dtype) if array.dtype.kind == "V" else array)
+            for array, leaf in zip(arrays, leaves, strict=True)
+        ]
         return int(saved["step"]), jax.tree.unflatten(structure, found)
 
     def finish(self, groups: Mapping[str, xr.Dataset], attributes: dict) -> xr.DataTree:

@@ -15,6 +15,7 @@ from statsgd import SGD, Diffusion, OptaxDynamics, problems
 from statsgd.dynamics.ensemble import Ensemble
 from statsgd.ensembles import ORDER
 from statsgd.noise import Isotropic, Minibatch, NoNoise
+from statsgd.reports.sections import ensemble_section
 from tests.running.cases import same
 from tests.statistical import assert_variance_within
 
@@ -62,7 +63,7 @@ ALIKE = {
     "reshuffled": (RESHUFFLED, PROBLEM),
     "single shuffle": (SGD(0.05, Minibatch(4, "single_shuffle")), PROBLEM),
     "diffusion": (Diffusion(PROBLEM.gradient, 0.1, 0.01), PROBLEM),
-    "adam": (OptaxDynamics(optax.adam, NoNoise(), learning_rate=0.1), BOWL),
+    "adam": (OptaxDynamics(optax.adam(0.1, mu_dtype=jnp.bfloat16), NoNoise()), BOWL),
     "schedule": (OptaxDynamics(optax.chain(optax.sgd(SCHEDULE, 0.5)), NoNoise()), BOWL),
     "keys in the state": (NOISY, BOWL),
     "grid": (statsgd.grid(RESHUFFLED, learning_rate=[0.02, 0.05]), PROBLEM),
@@ -87,6 +88,7 @@ def test_a_continued_run_is_one_long_run(name, tmp_path):
     assert joined.equals(whole["observables"].norm)
     with xr.open_datatree(tmp_path / "first", engine="zarr", consolidated=False) as opened:
         assert same(run(dynamics, 30, problem, start=opened), second)
+    assert same(run(dynamics, 20, problem, store=tmp_path / "first"), first)
     assert same(run([dynamics, dynamics], [20, 30], problem), whole)
 
 
@@ -96,6 +98,7 @@ def test_stages_are_calls_that_continue_one_another(tmp_path, monkeypatch):
     steps = [20, 17, 13]
     whole = run(stages, steps, keep=[0, 20, 37, 50])
     assert json.loads(whole.attrs["steps"]) == steps
+    assert "6 independent runs of 20 + 17 + 13 steps" in ensemble_section("", whole).finding
     *_, last = chain = [run(stages[0], 20)]
     for dynamics, number in zip(stages[1:], steps[1:], strict=True):
         chain.append(last := run(dynamics, number, start=last))
@@ -219,6 +222,7 @@ def test_the_result_says_where_it_came_from(tmp_path):
     assert json.loads(third.attrs["start"])["ensemble"]["start"]["ensemble"] == said
     assert json.loads(third["run"].attrs["origin"])["steps"] == 50
     assert "origin" not in first["run"].attrs
+    assert "They continue runs of 50 steps." in ensemble_section("", third).finding
     # A store is of one origin.
     again = run(SGD(0.01, Minibatch(8)), 30, start=first, store=tmp_path / "store")
     assert same(again, second)
@@ -258,6 +262,7 @@ def test_what_cannot_be_continued_is_refused_by_name():
         ({"dynamics": [SGD(0.1, NoNoise()), adam], "steps": [3, 3]}, "SGD and OptaxDynamics do"),
         ({"dynamics": [SGD(0.1, NoNoise())] * 2, "steps": [3]}, "a number for each of 2 dynamics"),
         ({"dynamics": [SGD(0.1, NoNoise())] * 2, "steps": 3}, "steps must be one number for one"),
+        ({"dynamics": [NoNoise()], "steps": [3]}, "dynamics must be of statsgd.dynamics"),
         ({"steps": [3]}, "steps must be one number for one"),
         ({"start": None, "replicas": None}, "replicas must be an integer"),
     ]:  # fmt: skip

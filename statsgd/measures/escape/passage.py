@@ -41,7 +41,7 @@ def first_passage(
     is recorded. Exits seen on coarser records come late, and miss those that return.
 
     **Arguments:** `inside`, `params -> bool` in JAX; parameters that are not finite are outside.
-    The others as in `simulate`.
+    The others as in `simulate`, but that `start` is no ensemble.
 
     Raises `ValueError` for a region that does not give one boolean, and for starts outside.
     """
