@@ -77,17 +77,27 @@ def test_log_determinant_leaves_out_the_nullspace():
     assert abs(found.nullity - 8) < 4 * found.nullity_standard_error < 1
 
 
-@pytest.mark.parametrize("decades", [4, 6, 8])
+@pytest.mark.parametrize("decades", [2, 4, 6, 8])
 def test_error_of_the_log_determinant_holds_the_bias(decades):
-    # Determinant one. Deeper quadrature comes nearer; the error says how near.
+    # Determinant one. Deeper quadrature comes nearer; the error says how near, or that it cannot.
     spectrum = np.logspace(-decades / 2, decades / 2, 400)
     problem = quadratic(np.diag(spectrum))
     shallow = log_determinant(problem, np.zeros(400), samples=64, depth=64)
     deep = log_determinant(problem, np.zeros(400), samples=64, depth=128)
     for found in (shallow, deep):
-        assert abs(found.value) < 2 * found.standard_error
-        assert found.standard_error < {4: 30, 6: 160, 8: 330}[decades]
-    assert abs(deep.value) < abs(shallow.value) < {4: 10, 6: 160, 8: 540}[decades]
+        assert abs(found.value) < found.standard_error + 1e-9
+        assert found.standard_error < {2: 1e-3, 4: 30, 6: 700, 8: np.inf}[decades] or decades == 8
+    assert abs(deep.value) < abs(shallow.value) < {2: 1e-9, 4: 10, 6: 160, 8: 540}[decades]
+    assert np.isinf([found.standard_error for found in (shallow, deep)]).all() == (decades == 8)
+
+
+def test_a_determinant_of_two_clusters():
+    # Half of the eigenvalues at one, half over four decades far below: the rest of the series.
+    spectrum = np.concatenate([np.ones(200), np.logspace(-8, -4, 200)])
+    found = log_determinant(
+        quadratic(np.diag(spectrum)), np.zeros(400), samples=64, tolerance=1e-12
+    )
+    assert abs(found.value - np.sum(np.log(spectrum))) < found.standard_error < 30
 
 
 def test_log_determinant_at_a_saddle():

@@ -32,7 +32,7 @@ class LogDeterminant(NamedTuple):
     value: Any
     """Σ log|λ| over eigenvalues outside the nullspace."""
     standard_error: Any
-    """With what half the depth changes, where eigenvalues are not all computed: the bias."""
+    """With a bound of the bias, where eigenvalues are not all computed; infinite: not resolved."""
     nullity: Any
     """How many eigenvalues are null, |λ| ≤ tolerance · max |λ|."""
     nullity_standard_error: Any
@@ -55,9 +55,11 @@ def log_determinant(
 
     Eigenvalues with |λ| ≤ `tolerance` · max |λ| are null directions: left out, and counted.
     Monte Carlo: Lanczos quadrature from each random vector. Its bias, which falls with `depth` and
-    is large for condition numbers above about depth², is estimated by half the depth and is part of
-    the errors. It cannot tell the null from the nearly null unless a gap as wide as the tolerance
-    separates them. Raises `ValueError` unless the tolerance is positive.
+    is large for condition numbers above about depth², is part of the errors: with the changes a and
+    b by the last two doublings of the depth, the rest is at most |b| r/(1−r) with r = |b/a|, since
+    changes fall ever faster once they fall. Where b is not below a the value is not resolved, and
+    its error is infinite. It cannot tell the null from the nearly null unless a gap as wide as the
+    tolerance separates them. Raises `ValueError` unless the tolerance is positive.
 
     Source: Ubaru, Chen, Saad (2017), doi:10.1137/16M1104974.
     """
@@ -70,10 +72,19 @@ def log_determinant(
     if depth >= size or sample_count(samples, size, _SAMPLES) is None:
         return found
     # From the same random vectors.
-    half, with_bias = at((depth + 1) // 2), list(found)
-    hypot = jnp.hypot if is_traced(found, half) else np.hypot
+    half, quarter, with_bias = at((depth + 1) // 2), at((depth + 3) // 4), list(found)
+    array = jnp if is_traced(found, half) else np
     for index in (0, 2, 4):
-        with_bias[index + 1] = hypot(found[index + 1], found[index] - half[index])
+        bias = abs(found[index] - half[index])
+        if index == 0:
+            before = abs(half[0] - quarter[0])
+            rest = array.where(
+                bias < before, bias**2 / array.maximum(before - bias, 1e-300), np.inf
+            )
+            # Below what sampling leaves, changes of the depth are scatter.
+            seen = bias > found[1] / 10
+            bias = array.maximum(bias, array.where(seen, rest, 0.0))
+        with_bias[index + 1] = array.hypot(found[index + 1], bias)
     return LogDeterminant(*with_bias)
 
 
