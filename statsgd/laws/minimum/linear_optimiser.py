@@ -106,11 +106,13 @@ class LinearOptimiser(eqx.Module):
 
     def matrices(self, dimension: int, *, first: bool = False) -> tuple[Any, Any]:
         """K `(size, size)` and B `(size, d)` over all of z, of any step or of the first."""
-        other = first and self.first_transition is not None
-        k, b = (self.first_transition, self.first_entry) if other else (self.transition, self.entry)
+        parts: tuple[Any, Any] = self.transition, self.entry
+        if first and self.first_entry is not None:
+            parts = self.first_transition, self.first_entry
         if not self.uniform:
-            return k, b
-        return np.kron(k, np.eye(dimension)), np.kron(b[:, None], np.eye(dimension))
+            return parts
+        eye = np.eye(dimension)
+        return np.kron(parts[0], eye), np.kron(parts[1][:, None], eye)
 
     def at_rest(self) -> tuple[Any, Any]:
         """W and M of the states that a step leaves in place: mean gradient −Wθ, buffers Mθ.

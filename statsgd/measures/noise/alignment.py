@@ -7,63 +7,147 @@ import jax
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import finite_array, positive, symmetric
+from statsgd.arguments import count, finite_array, positive, symmetric
 from statsgd.dynamics.noise.minibatch import all_examples
+from statsgd.estimate import Estimate
+from statsgd.measures.noise.symmetric_matrix import SymmetricMatrix, trace_of_product
 from statsgd.precision import in_double_precision
 from statsgd.problems import EmpiricalRisk
 from statsgd.problems.parameters import floating
-
-_DEGENERATE = 1e-9  # relative distance at which eigenvalues count as one
 
 
 class AlignmentWarning(UserWarning):
     """A bound is read outside its assumptions."""
 
 
-def isotropic_ratio(hessian: Any, noise_covariance: Any) -> float:
+def isotropic_ratio(
+    hessian: Any, noise_covariance: Any, *, samples: int = 64, seed: int = 0
+) -> Any:
     """Tr(HC) over its value for isotropic noise of the same trace, Tr H Tr C/d.
 
     Above 1 the noise climbs out of a minimum faster than isotropic noise does, at short times.
-    At most d h_max/Tr H. Raises `ValueError` unless both traces are positive.
+    At most d h_max/Tr H.
+
+    **Arguments:** each a matrix `(d, d)`; its diagonal `(d,)` if it has nothing else, such as the
+    spectra of two that share their eigenvectors; or a SciPy `LinearOperator`, as
+    `curvature_matrix` gives for large problems, which must be symmetric and, for C, positive
+    semi-definite: that is not looked at. With products traces are means over `samples` random
+    signs v, of (Hv)·(Cv), vᵀHv and vᵀCv, and the result is an `Estimate`; its standard error is to
+    first order.
+
+    Raises `ValueError` unless both traces are positive. `noise_alignment` is the same of a problem.
 
     Source: Zhu et al. (2019), arXiv:1803.00195.
     """
-    h, c = _pair(hessian, noise_covariance)
-    return float(np.trace(h @ c) * len(h) / (np.trace(h) * np.trace(c)))
+    traces = _traces(hessian, noise_covariance, samples, seed)
+    return traces.combined(product=1.0, curvature=-1.0, noise=-1.0, factor=traces.dimension)
 
 
-def alignment_coefficient(hessian: Any, noise_covariance: Any) -> float:
+def alignment_coefficient(
+    hessian: Any, noise_covariance: Any, *, samples: int = 64, seed: int = 0
+) -> Any:
     """â = u₁ᵀCu₁ Tr H/(h₁ Tr C): the noise along the sharpest direction, 1 for C ∝ H.
 
     A repeated largest eigenvalue counts with the mean over its eigenspace. â > 0 alone does not
-    make noise better than isotropic: see `isotropic_ratio`. Raises `ValueError` unless Tr H, h₁
-    and Tr C are positive.
+    make noise better than isotropic: see `isotropic_ratio`, also for the arguments. Of products,
+    and of matrices above d = `problems.DENSE_LIMIT`, the sharpest direction is found by Lanczos
+    iterations from a few random starts, whose mean over an eigenspace is part of the error. Raises
+    `ValueError` unless Tr H and Tr C are positive.
 
     Source: Zhu et al. (2019), arXiv:1803.00195.
     """
-    h, c = _pair(hessian, noise_covariance)
-    values, vectors = np.linalg.eigh(h)
-    sharpest = values >= values[-1] * (1 - _DEGENERATE)
-    along = np.mean(np.einsum("ij,ik,kj->j", vectors, c, vectors)[sharpest])
-    return float(along * np.trace(h) / (values[-1] * np.trace(c)))
+    traces = _traces(hessian, noise_covariance, samples, seed)
+    sharpest, along = traces.sharpest()
+    return traces.combined(curvature=1.0, noise=-1.0, factor=1 / sharpest, times=along)
 
 
-def isotropic_ratio_bound(hessian: Any, noise_covariance: Any) -> float:
+def isotropic_ratio_bound(
+    hessian: Any, noise_covariance: Any, *, samples: int = 64, seed: int = 0
+) -> Any:
     """The lower bound â d h₁²/(Tr H)² of `isotropic_ratio`, which holds for H ⪰ 0.
 
-    Warns (`AlignmentWarning`) where H has a negative eigenvalue. Raises as `alignment_coefficient`.
+    Warns (`AlignmentWarning`) where H has a negative eigenvalue. Arguments and errors as
+    `alignment_coefficient`.
 
     Source: Zhu et al. (2019), arXiv:1803.00195; this form is derived.
     """
-    h, c = _pair(hessian, noise_covariance)
-    values = np.linalg.eigvalsh(h)
-    if values[0] < -1e-10 * values[-1]:
+    traces = _traces(hessian, noise_covariance, samples, seed)
+    sharpest, along = traces.sharpest()
+    lowest = traces.hessian.smallest()
+    if lowest < -1e-10 * sharpest:
         warnings.warn(
-            f"ratio bound assumes H ⪰ 0; min eigenvalue {values[0]:.3g}",
+            f"ratio bound assumes H ⪰ 0; min eigenvalue {lowest:.3g}",
             AlignmentWarning,
             stacklevel=2,
         )
-    return alignment_coefficient(h, c) * len(h) * float((values[-1] / np.trace(h)) ** 2)
+    factor = traces.dimension * sharpest
+    return traces.combined(curvature=-1.0, noise=-1.0, factor=factor, times=along)
+
+
+class _Traces(NamedTuple):
+    """Tr(HC), Tr H and Tr C: their values, and what each random vector said of them."""
+
+    hessian: SymmetricMatrix
+    noise_covariance: SymmetricMatrix
+    values: Float[Any, "3"]
+    relative: Float[Any, "samples 3"]
+    """Forms over their values; of one vector and equal to one where they are exact."""
+    seed: int
+
+    @property
+    def dimension(self) -> int:
+        return self.hessian.dimension
+
+    def sharpest(self) -> tuple[float, Estimate]:
+        """h₁, and u₁ᵀCu₁ as a mean over the eigenspace."""
+        pair = self.hessian.top(np.random.default_rng([self.seed, 1]))
+        return pair.value, self.noise_covariance.mean_form(pair)
+
+    def combined(
+        self,
+        *,
+        product: float = 0.0,
+        curvature: float = 0.0,
+        noise: float = 0.0,
+        factor: float,
+        times: Estimate | None = None,
+    ) -> Any:
+        """`factor` Tr(HC)^product Tr(H)^curvature Tr(C)^noise `times` another number."""
+        powers = np.array([product, curvature, noise])
+        value = factor * np.prod(self.values**powers)
+        relative = 0.0
+        if len(self.relative) > 1:
+            influence = (self.relative - 1) @ powers
+            relative = influence.std(ddof=1) / np.sqrt(len(influence))
+        if times is not None:
+            value = value * times.value
+            if times.standard_error:
+                relative = np.hypot(relative, times.standard_error / times.value)
+        if relative == 0:
+            return float(value)
+        return Estimate(float(value), float(abs(value) * relative))
+
+
+def _traces(hessian: Any, noise_covariance: Any, samples: int, seed: int) -> _Traces:
+    h = SymmetricMatrix.of("hessian", hessian)
+    c = SymmetricMatrix.of("noise_covariance", noise_covariance, dimension=h.dimension, semi=True)
+    exact = [trace_of_product(h, c), h.trace(), c.trace()]
+    if any(value is None for value in exact):
+        number = count("samples", samples, at_least=2)
+        signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(h.dimension, number))
+        curved, noisy = h.times(signs), c.times(signs)
+        pairs = ((curved, noisy), (signs, curved), (signs, noisy))
+        forms = np.stack([np.sum(one * other, axis=0) for one, other in pairs], axis=1)
+        for i, value in enumerate(exact):
+            if value is not None:
+                forms[:, i] = value
+    else:
+        forms = np.array([exact], dtype=np.float64)
+    values = forms.mean(axis=0)
+    for name, value in (("hessian", values[1]), ("noise_covariance", values[2])):
+        positive(f"the trace of {name}", value)
+    scale = np.where(values != 0, values, 1.0)
+    return _Traces(h, c, values, forms / scale, seed)
 
 
 class LossScaledAlignment(NamedTuple):
@@ -157,17 +241,9 @@ def _output_gradients(problem: EmpiricalRisk, function: Any, params: PyTree) -> 
     return jax.vmap(one)(all_examples(problem))
 
 
-def _features(gradients: Any) -> Float[Any, "N d"]:
+def _features(gradients: Any) -> Float[Any, "N k"]:
+    """The features, in coordinates of their own span where this is smaller: k ≤ min(N, d)."""
     a = np.asarray(finite_array("gradients", gradients, ndim=2), dtype=np.float64)
     if not np.any(a):
         raise ValueError("gradients must not all vanish, got zeros")
-    return a
-
-
-def _pair(hessian: Any, noise_covariance: Any) -> tuple[Any, Any]:
-    h = symmetric("hessian", hessian)
-    c = symmetric("noise_covariance", noise_covariance, dimension=len(h), definite="semi")
-    for name, matrix in (("hessian", h), ("noise_covariance", c)):
-        positive(f"the trace of {name}", np.trace(matrix))
-    positive("the largest eigenvalue of hessian", np.linalg.eigvalsh(h)[-1])
-    return h, c
+    return np.linalg.qr(a.T, mode="r").T if a.shape[1] > a.shape[0] else a
