@@ -153,7 +153,7 @@ def entry(family: Family, cells: xr.Dataset) -> xr.DataTree:
         for field in dataclasses.fields(family)
         if field.name not in ("cell", "valid", "axes")
     }
-    tree.attrs = provenance("atlas_entry", **described, axes=list(family.axes))
+    tree.attrs = provenance("study", **described, axes=list(family.axes))
     return tree
 
 
@@ -161,7 +161,7 @@ def also(results: xr.DataTree, folder: Path) -> None:
     """The page of each law and of the errata, a gallery of them, and the table for machines."""
     pages = {}
     for name, tree in results.children.items():
-        if tree.attrs["kind"] == "atlas_entry":
+        if name in FAMILIES:
             pages[name] = folder / "laws" / name
             statsgd.report(page(name, tree), pages[name] / "report.html", files=True)
     if "errata" in results.children:
@@ -215,7 +215,7 @@ def table(results: xr.DataTree) -> dict[str, Any]:
     """Everything a program needs to know of the atlas, as plain JSON values."""
     listed = {}
     for name, tree in results.children.items():
-        if tree.attrs["kind"] == "atlas_entry":
+        if name in FAMILIES:
             listed[name] = listing(tree)
     if "errata" in results.children:
         listed["errata"] = errata.table(results.children["errata"])

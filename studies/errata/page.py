@@ -18,10 +18,9 @@ def run(effort: Effort, progress: bool = True) -> xr.DataTree:
         shown = erratum.show(effort)
         parts[name] = shown.claim.to_datatree(shown.chart)
         # Not a claim that the study makes: pages of claims leave it out.
-        parts[name].attrs |= {"kind": "erratum", "disagreement": shown.disagreement}
-    tree = xr.DataTree.from_dict(parts)
-    tree.attrs = {"kind": "errata"}
-    return tree
+        del parts[name].attrs["kind"]
+        parts[name].attrs["disagreement"] = shown.disagreement
+    return xr.DataTree.from_dict(parts)
 
 
 def sentence(errata: xr.DataTree) -> str:

@@ -109,6 +109,14 @@ def test_every_cell_that_is_stored_has_its_error():
         assert np.all(value[resolved] > 0), name
 
 
+def test_a_known_distance_is_what_the_atlas_says():
+    # 1.2 million runs of the regression give 0.0053 ± 0.0004.
+    found = expected_error("LinearRegressionGaussian", {"ηh": 0.1, "S": 64.0}).total_variation
+    if found.resolved:
+        assert abs(found.value - 0.0053) < 4 * np.hypot(found.standard_error, 0.0004)
+    assert 0.0053 < found.upper < 0.015
+
+
 @pytest.mark.slow
 def test_applicable_quotes_the_atlas_at_the_numbers_of_the_setting(monkeypatch):
     rng = np.random.default_rng(0)

@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 from scipy.stats import norm
 
+import statsgd
 from statsgd.comparison import Marginal
 from statsgd.laws import LAWS, ImproperLawError
 from studies import atlas, refresh_pages
@@ -99,6 +100,7 @@ def test_cells_that_are_done_are_not_run_again(done, monkeypatch):
 
 def test_pages_maps_and_tables_are_written(done):
     _, results, folder = done
+    assert "Where laws hold" in statsgd.report(results, folder / "report.html").read_text()
     page = (folder / "laws" / "Gibbs" / "report.html").read_text()
     assert "within 5 % of the truth where it claims to hold" in page
     assert "Total variation between law and truth" in page

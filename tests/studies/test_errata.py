@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import statsgd
 from studies import atlas
 from studies.atlas_families.family import Effort
 from studies.atlas_families.table import atlas_table
@@ -120,6 +121,7 @@ def test_the_atlas_runs_them(single, tmp_path):
     results = atlas.run(config)
     assert list(results.children) == ["overview", "Gibbs", "errata"]
     assert "1 of 1 printed formulas that the theory corrects do not" in results.attrs["finding"]
+    assert "Where laws hold" in statsgd.report(results, tmp_path / "report.html").read_text()
 
 
 @pytest.fixture(scope="module")
