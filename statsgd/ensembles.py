@@ -84,6 +84,11 @@ def flat(
     return np.concatenate(columns, axis=-1)
 
 
+def surviving(tree: xr.DataTree) -> Bool[Any, " replica"] | None:
+    """Which replicas did not diverge; None where the tree does not say."""
+    return ~tree["run"].to_dataset()["diverged"].values if "run" in tree.children else None
+
+
 def _in_order(dataset: xr.Dataset) -> list[str]:
     listed = sorted(map(str, dataset.data_vars))
     known = order(dataset)
@@ -129,9 +134,8 @@ def _group(tree: xr.DataTree, group: str) -> xr.Dataset:
 
 
 def _alive(tree: xr.DataTree, replicas: int, condition_on_survival: bool) -> Bool[Any, " replica"]:
-    alive = np.ones(replicas, dtype=bool)
-    if "run" in tree.children:
-        alive = ~tree["run"].to_dataset()["diverged"].values
+    known = surviving(tree)
+    alive = np.ones(replicas, dtype=bool) if known is None else known
     if not alive.all() and not condition_on_survival:
         raise ValueError(
             f"{int((~alive).sum())} of {alive.size} replicas diverged, and what is left is not a "

@@ -29,6 +29,7 @@ from statsgd.comparison.model_comparison import (
     parameter_verdicts,
 )
 from statsgd.comparison.multiplicity import holm
+from statsgd.comparison.parts import Part
 from statsgd.comparison.permutation import HypothesisTest
 from statsgd.comparison.stein import kernel_stein_discrepancy
 from statsgd.comparison.two_sample import (
@@ -53,6 +54,7 @@ __all__ = [
     "HypothesisTest",
     "Marginal",
     "MeanRatio",
+    "Part",
     "Quantity",
     "Setting",
     "Thinned",

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from statsgd.comparison.samples import Clusters
-from statsgd.comparison.statistics import cluster_mean
+from statsgd.comparison.statistics import cluster_mean, normal_quantile
 from statsgd.estimate import Estimate
 from statsgd.laws import IntractableError, Law
 from statsgd.precision import over_points
@@ -18,7 +18,11 @@ def shares_of_basins(clusters: Clusters, label: Callable, basins: int) -> Estima
 
     Points without a basin count as points: the shares then sum to less than one.
     """
-    index = basin_labels(clusters, label, basins)
+    return shares(basin_labels(clusters, label, basins), basins)
+
+
+def shares(index: Int[Any, "n t"], basins: int) -> Estimate:
+    """Share of the points with each index from 0 to `basins` − 1, with errors over clusters."""
     return cluster_mean((index[..., None] == np.arange(basins)).astype(np.float64))
 
 
@@ -57,7 +61,23 @@ def at_each_point(function: Callable, clusters: Clusters, shape: tuple[int, ...]
     return values.reshape(*clusters.shape[:2], *shape)
 
 
-def independent_points(shares: Estimate, clusters: Clusters) -> Float[Any, " basins"]:
+def wilson_interval(
+    seen: Estimate, stated: Estimate, clusters: Clusters, tail: float
+) -> tuple[Float[Any, " basins"], Float[Any, " basins"]]:
+    """Wilson's interval of `seen` shares, widened by the error of the `stated` ones.
+
+    For the number of independent points that would scatter as the clusters do.
+    """
+    z = normal_quantile(tail)
+    number = _independent_points(seen, clusters)
+    centre = (seen.value + z**2 / (2 * number)) / (1 + z**2 / number)
+    half = z / (1 + z**2 / number)
+    half = half * np.sqrt(seen.value * (1 - seen.value) / number + z**2 / (4 * number**2))
+    half = np.hypot(half, z * stated.standard_error)
+    return centre - half, centre + half
+
+
+def _independent_points(shares: Estimate, clusters: Clusters) -> Float[Any, " basins"]:
     """The number of independent points that would scatter as the clusters do."""
     total = clusters.shape[0] * clusters.shape[1]
     if clusters.shape[1] == 1:

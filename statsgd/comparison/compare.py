@@ -1,34 +1,60 @@
 """Endpoints against a law, or against draws from one."""
 
+import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from statsgd.arguments import check_seed, fraction, positive
-from statsgd.comparison.distribution_tests import MAX_POINTS, distance, distribution_tests
+from statsgd.arguments import check_seed, finite_array, fraction, positive
+from statsgd.comparison.dependence import largest_rhat
+from statsgd.comparison.directions import Along, along, directions
+from statsgd.comparison.distribution_tests import distance, distribution_tests
 from statsgd.comparison.effects import Effect, Sides
-from statsgd.comparison.moments import directions, moment_effects
-from statsgd.comparison.reference import references
-from statsgd.comparison.samples import read_ensemble
-from statsgd.comparison.verdicts import Comparison, verdicts_on
+from statsgd.comparison.location import location_rows
+from statsgd.comparison.parts import NO_VERDICT, verdicts_on
+from statsgd.comparison.reference import Reference, references
+from statsgd.comparison.rows import SPREAD
+from statsgd.comparison.samples import Clusters, read_ensemble
+from statsgd.comparison.shape import shape_rows, sliced_row
+from statsgd.comparison.spread import (
+    deviation_rows,
+    joint_rows,
+    off_support_row,
+    variance_rows,
+)
+from statsgd.comparison.stationarity import stationarity
+from statsgd.comparison.tails import FOR_VARIANCE, tail_index
+from statsgd.comparison.verdicts import Comparison
+from statsgd.comparison.wells import most_wells, share_rows_along, share_rows_at
+from statsgd.comparison.whole import Whole, whole
+from statsgd.ensembles import surviving
 from statsgd.laws import Law
 
-#: Exact draws from a law where effects are read off draws.
-REFERENCE_DRAWS = 20_000
+#: Exact draws from a law at a margin of 10 %, and the most: their error must stay within margins.
+REFERENCE_DRAWS, _MOST_DRAWS = 20_000, 100_000
+#: Independent endpoints below which nothing is decided.
+FEWEST_ENDPOINTS = 20
+#: R-hat of draws above which nothing is decided: chains do not agree on their law.
+LARGEST_RHAT = 1.05
+#: Intervals along each direction: of location, spread, total variation and tails.
+_PER_DIRECTION = 4
 
 
 def compare(
-    endpoints: xr.DataTree,
-    law_or_draws: Law | xr.DataTree,
+    endpoints: xr.DataTree | Float[Any, "n d"],
+    law_or_draws: Law | xr.DataTree | Float[Any, "m d"],
     *,
     seed: int,
     margin: float = 0.1,
     confidence: float = 0.95,
+    variables: Sequence[str] | None = None,
     modes: Float[Any, "d k"] | None = None,
     coordinates: bool = True,
+    wells: Float[Any, "wells d"] | None = None,
     effects: Sequence[Effect] = (),
     tests: Sequence[str] = (),
     include_snapshots: bool = False,
@@ -36,21 +62,39 @@ def compare(
 ) -> Comparison:
     """Compare the endpoints of an ensemble with a law, or with draws from one.
 
-    For every variable that both know (`params`, `momentum_buffer`) the variance and the mean along
-    each coordinate and each mode, with intervals that hold simultaneously at `confidence`. The
-    verdict on a quantity is *agrees within m* if its interval lies inside [1 − m, 1 + m] (for a
-    mean: [−m, m] predicted standard deviations), *differs by more than m* if it lies outside, and
-    *undecided* otherwise: a p-value decides nothing. The energy distance between endpoints and
-    draws, whitened by the law's covariance, is reported with its permutation p-value.
+    The verdict has parts. Along each coordinate and each mode of every variable that both know:
+
+    - *location*: the shift of the mean, in the law's standard deviations;
+    - *spread*: the ratio of variances; and jointly, positions and momenta together, the largest and
+      the smallest ratio in any direction;
+    - *shape*: total variation, and the ratio of tails (what one point in fifty exceeds); and
+      total variation over random slices of all variables together;
+    - *wells*: where the law falls apart into several, the share of each;
+    - *stationarity*: what endpoints have kept of their start, where time scales are known.
+
+    Intervals hold simultaneously at `confidence`. A quantity *agrees within m* if its interval lies
+    inside [1 − m, 1 + m] (for what is not a ratio: [−m, m]), *differs by more than m* if it lies
+    outside, and is *undecided* otherwise; a part differs if one of its quantities does, and agrees
+    if all do. No p-value decides: the energy distance is reported with its own.
+
+    Quantiles take the place of moments where the law's tails are too heavy for them (tail index
+    below 4, or no covariance). Where those of the endpoints alone are, their moments get no
+    verdict. With fewer than 20 independent endpoints, and with draws of R-hat above 1.05, nothing
+    is decided. Where the law has no noise in a direction, the distance of endpoints from it counts.
 
     **Arguments:**
 
-    - `endpoints`: result of `simulate`; only the replicas need to be independent.
-    - `law_or_draws`: a `Law`, or a `DataTree` with a `posterior` group, whose Monte Carlo error
-      then enters the intervals, as does that of exact draws from a law that states no moments.
-    - `modes`: orthonormal columns to project on; by default the law's own `modes()`, else the
+    - `endpoints`: result of `simulate`, or params `(n, d)`; only replicas need to be independent.
+    - `law_or_draws`: a `Law`, a `DataTree` with a `posterior` group, or independent draws `(m, d)`,
+      whose Monte Carlo error then enters the intervals (of chains by their effective sample
+      sizes), as does that of exact draws from a law that states no moments.
+    - `variables`: of `"params"` and `"momentum_buffer"` those to compare; by default all that both
+      know, but not the buffer of SGD without momentum, which is a single gradient.
+    - `modes`: orthonormal columns to project on; by default the law's own `directions()`, else the
       eigenvectors of its covariance.
     - `coordinates`: whether to compare along coordinates too.
+    - `wells`: positions `(k, d)` of wells (`kernels.find_wells`), which points belong to by
+      nearness; by default the valleys of the law along a direction part its wells.
     - `effects`: further effect sizes of `params`, with rows, intervals and verdicts of their own:
       `TotalVariation`, `BasinProbabilities`, `FlatPreference`, `MeanRatio`.
     - `tests`: names from `TESTS`, of the whole distribution. They decide nothing either; their
@@ -64,47 +108,42 @@ def compare(
     margin = float(positive("margin", margin))
     confidence = float(fraction("confidence", confidence))
     check_seed(seed)
-    samples = read_ensemble(
+    samples = _samples(
         endpoints,
         include_snapshots=include_snapshots,
         condition_on_survival=condition_on_survival,
     )
-    number = REFERENCE_DRAWS if effects else MAX_POINTS
+    samples = _chosen(samples, variables, endpoints, law_or_draws)
+    number = int(np.clip(REFERENCE_DRAWS * (0.1 / margin) ** 2, REFERENCE_DRAWS, _MOST_DRAWS))
     stated = references(law_or_draws, tuple(samples), seed, number)
     for variable, reference in stated.items():
         have, want = samples[variable].shape[2], len(reference.mean)
         if have != want:
             raise ValueError(f"the law has {want} parameters, the endpoints have {have}")
     columns = directions(law_or_draws, stated, modes, coordinates)
-    comparisons = 2 * len(stated) * sum(d.shape[1] for d in columns.values())
-    comparisons += sum(effect.quantities(samples["params"].shape[2]) for effect in effects)
-    tables = [
-        moment_effects(
-            variable, samples[variable], reference, name, along, comparisons, margin, confidence
-        )
-        for variable, reference in stated.items()
-        for name, along in columns.items()
-    ]
     law = law_or_draws if isinstance(law_or_draws, Law) else None
-    for effect in effects:
-        if "params" not in stated:
-            raise ValueError("effects are of params, and the draws hold none")
-        reference = stated["params"]
-        draws = reference.draws if law is not None else reference.independent.values[:, None]
-        sides = Sides(samples["params"], draws, law)
-        rows = effect.rows(sides, (1 - confidence) / (2 * comparisons))
-        rows = rows.assign(variable="params", direction="effect")
-        tables.append(rows.assign(verdict=verdicts_on(rows, rows.pop("centre"), margin)))
-    distances = [
-        distance(variable, samples[variable], reference, seed)
-        for variable, reference in stated.items()
-    ]
-    tested = distribution_tests(samples, stated, law_or_draws, tests, seed)
-    name = type(law_or_draws).__name__ if isinstance(law_or_draws, Law) else "draws"
+    heavy = any(_heavy(reference) for reference in stated.values())
+    seen = _Seen(
+        {variable: samples[variable] for variable in stated},
+        stated,
+        [
+            along(variable, samples[variable], reference, name, those, law)
+            for variable, reference in stated.items()
+            for name, those in columns.items()
+        ],
+        whole(samples, stated, law, heavy),
+        heavy,
+    )
+    table, counts = _table(seen, law, wells, effects, confidence, seed)
+    table["verdict"] = verdicts_on(table, table["centre"].to_numpy(), margin)
+    table.loc[table["reason"] != "", "verdict"] = NO_VERDICT
+    independent = len(next(iter(seen.samples.values())))
+    tested = distribution_tests(seen.samples, stated, law_or_draws, tests, seed)
+    name = type(law_or_draws).__name__ if law is not None else "draws"
     settings: dict[str, Any] = {
-        "law": law_or_draws.describe() if isinstance(law_or_draws, Law) else "draws",
+        "law": law.describe() if law is not None else "draws",
         "seed": seed,
-        "multiplicity": f"Bonferroni over {comparisons} intervals",
+        "multiplicity": _multiplicity(*counts),
         "include_snapshots": int(include_snapshots),
     }
     if len(tested):
@@ -114,20 +153,178 @@ def compare(
             f"{variable}: {reference.independent.describe()}"
             for variable, reference in stated.items()
         )
-    settings |= _survival(endpoints)
+    survival = _survival(endpoints)
     return Comparison(
         f"endpoints of the discrete chain against {name}",
         margin,
         confidence,
-        pd.concat(tables, ignore_index=True),
-        pd.DataFrame(distances),
-        settings,
+        table,
+        pd.DataFrame(
+            [
+                distance(variable, seen.samples[variable], reference, seed)
+                for variable, reference in stated.items()
+            ]
+        ),
+        settings | survival,
         tested,
+        endpoints=independent,
+        tail=_tails(confidence, *counts)[0],
+        doubt=_doubt(independent, stated),
+        stationarity=stationarity(
+            endpoints,
+            law,
+            margin=margin,
+            confidence=confidence,
+            include_snapshots=include_snapshots,
+        ),
+        notes=_notes(survival),
     )
 
 
-def _survival(endpoints: xr.DataTree) -> dict[str, Any]:
-    if "run" not in endpoints.children:
-        return {}
-    diverged = endpoints["run"].to_dataset()["diverged"].values
-    return {"diverged": int(diverged.sum()), "replicas": int(diverged.size)}
+class _Seen(NamedTuple):
+    """What is compared, in the ways in which it is looked at."""
+
+    samples: dict[str, Clusters]
+    stated: dict[str, Reference]
+    along: list[Along]
+    whole: Whole
+    heavy: bool
+    """Whether quantiles take the place of moments."""
+
+
+def _table(
+    seen: _Seen,
+    law: Law | None,
+    wells: Any,
+    effects: Sequence[Effect],
+    confidence: float,
+    seed: int,
+) -> tuple[pd.DataFrame, tuple[int, int]]:
+    """All rows without verdicts, and the numbers of intervals along directions and of the whole."""
+    split = places = None
+    if wells is not None:
+        places = np.asarray(finite_array("wells", wells, ndim=2), dtype=np.float64)
+    else:
+        split = most_wells([one for one in seen.along if one.variable == "params"])
+    number = len(places) if places is not None else split.wells if split else 0
+    size = seen.samples["params"].shape[2] if "params" in seen.samples else 0
+    if effects and not size:
+        raise ValueError("effects are of params, and the draws hold none")
+    # Half of the endpoints find a direction, and half measure it.
+    several = seen.whole.measured.shape[2] > 1 and len(seen.whole.measured) >= 4
+    off = seen.whole.off_support.shape[2] > 0
+    directional = _PER_DIRECTION * sum(len(one.index) for one in seen.along) + number
+    directional += sum(effect.quantities(size) for effect in effects)
+    of_whole = 3 * several + off
+    tail, whole_tail = _tails(confidence, directional, of_whole)
+    tables = []
+    for one in seen.along:
+        if not len(one.index):
+            continue
+        tables.append(location_rows(one, tail, seen.heavy))
+        if one.reference.has_covariance:
+            tables.append(variance_rows(one, tail, seen.heavy))
+        if seen.heavy:
+            tables.append(deviation_rows(one, tail, SPREAD, "median deviation ratio", 0.5))
+        tables.append(shape_rows(one, tail))
+    if several:
+        tables += [joint_rows(seen.whole, whole_tail), sliced_row(seen.whole, whole_tail, seed)]
+    if off:
+        tables.append(off_support_row(seen.whole, whole_tail))
+    if split is not None:
+        tables.append(share_rows_along(split, tail))
+    if places is not None:
+        scattered = seen.stated["params"].independent.values
+        tables.append(share_rows_at(places, seen.samples["params"], scattered, tail))
+    for effect in effects:
+        reference = seen.stated["params"]
+        draws = reference.draws if law is not None else reference.independent.values[:, None]
+        rows = effect.rows(Sides(seen.samples["params"], draws, law), tail)
+        tables.append(rows.assign(variable="params", direction="effect", part=effect.part))
+    table = pd.concat(tables, ignore_index=True)
+    return table.fillna({"reason": ""}), (directional, of_whole)
+
+
+def _tails(confidence: float, directional: int, of_whole: int) -> tuple[float, float]:
+    """Error on either side of an interval along a direction, and of one of the whole.
+
+    Half of the error is for the whole, if anything is compared of it: what holds over all
+    directions takes more endpoints than what holds along one.
+    """
+    error = (1 - confidence) / 2
+    shared = error / 2 if of_whole else error
+    return shared / directional, shared / max(of_whole, 1)
+
+
+def _multiplicity(directional: int, of_whole: int) -> str:
+    if not of_whole:
+        return f"Bonferroni over {directional} intervals"
+    return (
+        f"Bonferroni: half of the error over {directional} intervals along directions, half over "
+        f"{of_whole} of the whole"
+    )
+
+
+def _samples(endpoints: Any, **options: bool) -> dict[str, Clusters]:
+    if isinstance(endpoints, xr.DataTree):
+        return read_ensemble(endpoints, **options)
+    points = np.asarray(finite_array("endpoints", endpoints, ndim=2), dtype=np.float64)
+    return {"params": points[:, None]}
+
+
+def _chosen(
+    samples: dict[str, Clusters], variables: Sequence[str] | None, endpoints: Any, source: Any
+) -> dict[str, Clusters]:
+    """The variables to compare."""
+    if variables is None:
+        return {
+            name: values
+            for name, values in samples.items()
+            if name == "params" or not _without_momentum(endpoints, source)
+        }
+    missing = [name for name in variables if name not in samples]
+    if missing or not variables:
+        raise ValueError(f"variables must be among {sorted(samples)}, got {list(variables)!r}")
+    return {name: samples[name] for name in samples if name in variables}
+
+
+def _without_momentum(endpoints: Any, source: Any) -> bool:
+    """Whether the run was one of SGD without momentum, as its tree says, or else the law."""
+    said = json.loads(endpoints.attrs.get("dynamics", "{}"))
+    return float(said.get("momentum", getattr(source, "momentum", 1.0))) == 0
+
+
+def _heavy(reference: Reference) -> bool:
+    if not reference.has_covariance:
+        return True
+    return bool(np.min(tail_index(reference.independent.values), initial=np.inf) < FOR_VARIANCE)
+
+
+def _doubt(independent: int, stated: dict[str, Reference]) -> str:
+    """Why nothing can be decided, if so."""
+    if independent < FEWEST_ENDPOINTS:
+        return f"{independent} endpoints are fewer than the {FEWEST_ENDPOINTS} that intervals need"
+    for variable, reference in stated.items():
+        if reference.chains is None:
+            continue
+        rhat, column = largest_rhat(reference.chains)
+        if rhat > LARGEST_RHAT:
+            return (
+                f"the draws have not mixed: R-hat of {variable}[{column}] is {rhat:.3g}, above "
+                f"{LARGEST_RHAT}"
+            )
+    return ""
+
+
+def _survival(endpoints: Any) -> dict[str, Any]:
+    alive = surviving(endpoints) if isinstance(endpoints, xr.DataTree) else None
+    return {} if alive is None else {"diverged": int((~alive).sum()), "replicas": int(alive.size)}
+
+
+def _notes(survival: dict[str, Any]) -> tuple[str, ...]:
+    if not survival.get("diverged"):
+        return ()
+    return (
+        f"{survival['diverged']} of {survival['replicas']} replicas diverged and were left out: "
+        "the comparison is conditional on survival",
+    )

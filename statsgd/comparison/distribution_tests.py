@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 from scipy.spatial.distance import cdist
 
 from statsgd.arguments import one_of
@@ -15,6 +14,7 @@ from statsgd.comparison.reference import Reference
 from statsgd.comparison.samples import Clusters
 from statsgd.comparison.stein import kernel_stein_discrepancy
 from statsgd.comparison.two_sample import TWO_SAMPLE_TESTS, energy
+from statsgd.comparison.whole import Whitening, whitening
 from statsgd.laws import Law
 
 #: Points of each sample that enter a test, whose cost is quadratic.
@@ -28,6 +28,10 @@ def distance(variable: str, samples: Clusters, reference: Reference, seed: int) 
     """The energy distance of one variable, whitened by the law's covariance."""
     whiten = _whitening(reference)
     x, y = _points(samples, reference, whiten)
+    if not x.shape[1] or min(len(x), len(y)) < 2:
+        # A law without noise, or a single point.
+        blank = dict.fromkeys(("energy_distance", "coefficient", "p_value"), np.nan)
+        return {"variable": variable} | blank | {"endpoints": len(x), "draws": len(y)}
     test = energy(x, y, jax.random.key(seed))
     return {
         "variable": variable,
@@ -71,8 +75,13 @@ def distribution_tests(
                         "kernel_stein_discrepancy needs a Law for its score, got draws"
                     )
                 points = samples[variable][:MAX_POINTS, -1]
+                if np.isfinite(whiten.reach):
+                    raise ValueError(
+                        "kernel_stein_discrepancy needs a law with a covariance to whiten by"
+                    )
                 # ∇ log p in the whitened coordinates: the covector of the inverse map.
-                score = np.asarray(source.score(points)) @ np.linalg.pinv(whiten).T
+                score = np.asarray(source.score(points)) * whiten.unit
+                score = score @ np.linalg.pinv(whiten.columns).T
                 outcome = kernel_stein_discrepancy(x, score, of_test)
                 against, null = "the score of the law", "wild bootstrap"
             else:
@@ -94,14 +103,12 @@ def distribution_tests(
     return table
 
 
-def _whitening(reference: Reference) -> Float[Any, "d k"]:
-    values, vectors = np.linalg.eigh(reference.covariance)
-    keep = values > 1e-12 * values[-1]
-    return vectors[:, keep] / np.sqrt(values[keep])
+def _whitening(reference: Reference) -> Whitening:
+    return whitening(reference.mean, reference.covariance, reference.independent.values)
 
 
-def _points(samples: Clusters, reference: Reference, whiten: Float[Any, "d k"]) -> tuple[Any, Any]:
+def _points(samples: Clusters, reference: Reference, whiten: Whitening) -> tuple[Any, Any]:
     # One point a cluster: the nulls need independent points.
-    x = ((samples[:, -1] - reference.mean) @ whiten)[:MAX_POINTS]
-    y = ((reference.independent.values - reference.mean) @ whiten)[:MAX_POINTS]
+    x = whiten(samples[:MAX_POINTS, -1])
+    y = whiten(reference.independent.values[:MAX_POINTS])
     return x, y

@@ -7,7 +7,7 @@ difference with an interval. Pass them as `compare(…, effects=[…])`.
 import abc
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,13 +18,14 @@ from statsgd.arguments import count, finite_array
 from statsgd.comparison.basin_shares import (
     at_each_point,
     basin_labels,
-    independent_points,
     predicted_shares,
     shares_of_basins,
+    wilson_interval,
 )
+from statsgd.comparison.parts import AGAINST_NONE
+from statsgd.comparison.rows import SHAPE, WELLS
 from statsgd.comparison.samples import Clusters
 from statsgd.comparison.statistics import cluster_mean, normal_quantile
-from statsgd.comparison.verdicts import AGAINST_NONE
 from statsgd.laws import IntractableError, Law
 
 
@@ -39,6 +40,9 @@ class Sides(NamedTuple):
 
 class Effect(abc.ABC):
     """An effect size: how many intervals it has, and its rows."""
+
+    part: ClassVar[str] = "effects"
+    """The part of a comparison's verdict that it is of."""
 
     @abc.abstractmethod
     def quantities(self, dimension: int) -> int:
@@ -69,6 +73,7 @@ class TotalVariation(Effect):
     Source: McDiarmid (1989), for t; *derived*.
     """
 
+    part: ClassVar[str] = SHAPE
     cells: int = 20
 
     def __post_init__(self):
@@ -81,20 +86,16 @@ class TotalVariation(Effect):
     def rows(self, sides: Sides, tail: float) -> pd.DataFrame:
         """Total variation of each coordinate."""
         # One point a cluster: the bounds need independent points.
-        points = sides.measured[:, -1]
-        sizes = [len(points)]
-        draws = sides.reference[:, -1]
+        points, draws = sides.measured[:, -1], sides.reference[:, -1]
         levels = np.arange(1, self.cells) / self.cells
         edges = np.quantile(draws, levels, axis=0)
-        below = _distribution(sides.law, edges)
-        if below is not None:
-            expected = np.diff(below.T, axis=1, prepend=0.0, append=1.0)
+        exact = _distribution(sides.law, edges)
+        if exact is not None:
+            expected = np.diff(exact.T, axis=1, prepend=0.0, append=1.0)
         else:
-            sizes.append(len(draws))
             expected = _shares(draws, edges)
         distance = 0.5 * np.abs(_shares(points, edges) - expected).sum(axis=1)
-        bias = sum(0.5 * np.sqrt((self.cells - 1) / n) for n in sizes)
-        reach = np.sqrt(np.log(1 / tail) / 2 * sum(1 / n for n in sizes))
+        below, above = self.reach(len(points), None if exact is not None else len(draws), tail)
         return pd.DataFrame(
             {
                 "statistic": "total variation",
@@ -102,12 +103,22 @@ class TotalVariation(Effect):
                 "measured": distance,
                 "predicted": 0.0,
                 "effect": distance,
-                "standard_error": bias,
-                "low": np.maximum(distance - bias - reach, 0.0),
-                "high": np.minimum(distance + reach, 1.0),
+                "standard_error": below - above,
+                "low": np.maximum(distance - below, 0.0),
+                "high": np.minimum(distance + above, 1.0),
                 "centre": 0.0,
             }
         )
+
+    def reach(self, points: int, draws: int | None, tail: float) -> tuple[float, float]:
+        """How far the interval reaches below and above the estimate.
+
+        From so many independent points against a law, or so many draws from one.
+        """
+        sizes = [points] if draws is None else [points, draws]
+        bias = sum(0.5 * np.sqrt((self.cells - 1) / n) for n in sizes)
+        reach = float(np.sqrt(np.log(1 / tail) / 2 * sum(1 / n for n in sizes)))
+        return bias + reach, reach
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +131,7 @@ class BasinProbabilities(Effect):
     law with a quadrature gives its masses by it, any other law through draws, whose error counts.
     """
 
+    part: ClassVar[str] = WELLS
     label: Callable[[Any], Any]
     basins: int
 
@@ -134,12 +146,7 @@ class BasinProbabilities(Effect):
         """Probability of each basin."""
         seen = shares_of_basins(sides.measured, self.label, self.basins)
         stated = predicted_shares(sides.law, sides.reference, self.label, self.basins)
-        z = normal_quantile(tail)
-        number = independent_points(seen, sides.measured)
-        centre = (seen.value + z**2 / (2 * number)) / (1 + z**2 / number)
-        half = z / (1 + z**2 / number)
-        half = half * np.sqrt(seen.value * (1 - seen.value) / number + z**2 / (4 * number**2))
-        half = np.hypot(half, z * stated.standard_error)
+        low, high = wilson_interval(seen, stated, sides.measured, tail)
         return pd.DataFrame(
             {
                 "statistic": "basin probability",
@@ -148,8 +155,8 @@ class BasinProbabilities(Effect):
                 "predicted": stated.value,
                 "effect": seen.value - stated.value,
                 "standard_error": np.hypot(seen.standard_error, stated.standard_error),
-                "low": centre - half - stated.value,
-                "high": centre + half - stated.value,
+                "low": low - stated.value,
+                "high": high - stated.value,
                 "centre": 0.0,
             }
         )
@@ -173,6 +180,7 @@ class FlatPreference(Effect):
     Raises `ValueError` unless at least two log-curvatures differ. Source: derived.
     """
 
+    part: ClassVar[str] = WELLS
     label: Callable[[Any], Any]
     log_curvatures: Sequence[float]
     volumes: Sequence[float] | None = None

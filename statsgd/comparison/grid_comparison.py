@@ -104,8 +104,10 @@ def _survived(ensemble: xr.DataTree) -> float:
 
 
 def _worst(comparison: Comparison) -> dict[str, float]:
-    """The variance ratio that is farthest from 1 by factor, and the energy coefficient."""
+    """The ratio of spread that is farthest from 1 by factor, and the energy coefficient."""
     ratios = comparison.effects("variance ratio")
+    if not len(ratios):
+        ratios = comparison.effects("median deviation ratio")
     row = ratios.loc[np.abs(np.log(ratios["effect"])).idxmax()]
     found = {name: float(row[name]) for name in ("effect", "low", "high")}
     return found | {"distance": float(comparison.distances["coefficient"].iloc[0])}
@@ -116,7 +118,9 @@ def _shares(ensemble: xr.DataTree, law: Law, direction: Any, seed: int) -> tuple
     points = read_ensemble(ensemble, condition_on_survival=True)["params"][:, -1]
     reference = references(law, ("params",), seed, REFERENCE_DRAWS)["params"]
     along = np.eye(points.shape[1])[0] if direction is None else np.asarray(direction, dtype=float)
-    unit = np.sqrt(along @ reference.covariance @ along)
+    unit = np.std(reference.draws[:, 0] @ along)
+    if reference.has_covariance:
+        unit = np.sqrt(along @ reference.covariance @ along)
     edges = np.linspace(-_REACH, _REACH, _BINS + 1)
     return tuple(
         np.histogram((values - reference.mean) @ along / unit, edges)[0] / len(values)

@@ -13,8 +13,8 @@ from numpyro.infer import MCMC, NUTS
 from scipy.stats import norm
 
 from statsgd.arguments import check_seed, count, fraction, positive
+from statsgd.comparison.parts import verdicts_on
 from statsgd.comparison.samples import read_ensemble
-from statsgd.comparison.verdicts import verdicts_on
 from statsgd.laws import Law
 from statsgd.provenance import provenance
 

@@ -37,10 +37,48 @@ def cluster_variance(samples: Float[Any, "n t k"]) -> Estimate:
 
 def critical_value(confidence: float, clusters: int, comparisons: int) -> float:
     """Half-width in standard errors of intervals that hold simultaneously (Bonferroni, Student)."""
-    tail = (1 - confidence) / (2 * comparisons)
+    return student_quantile((1 - confidence) / (2 * comparisons), clusters)
+
+
+def student_quantile(tail: float, clusters: int) -> float:
+    """Quantile that a mean over `clusters` in its standard errors exceeds with probability `tail`.
+
+    Of Student's law with one degree of freedom less.
+    """
     return float(student.isf(tail, max(clusters - 1, 1)))
 
 
 def normal_quantile(tail: float) -> float:
     """The standard normal quantile that is exceeded with probability `tail`."""
     return float(norm.isf(tail))
+
+
+def quantile_interval(
+    samples: Float[Any, "n t k"], level: float, tail: float
+) -> tuple[Float[Any, " k"], Float[Any, " k"], Float[Any, " k"]]:
+    """Quantile of each column at `level`, and the ends of its interval, for any law.
+
+    The share of points below the quantile has a standard error from its scatter between clusters;
+    the ends are the quantiles that many shares up and down, infinite where there are none. No
+    moment need exist. Source: Woodruff (1952).
+    """
+    number = len(samples)
+    ordered = np.sort(samples.reshape(-1, samples.shape[2]), axis=0)
+    value = _at_level(ordered, np.full(samples.shape[2], level))
+    reach = np.full(len(value), np.sqrt(level * (1 - level) / number))
+    if samples.shape[1] > 1:
+        reach = cluster_mean((samples <= value).astype(np.float64)).standard_error
+    reach = student_quantile(tail, number) * reach
+    low = np.where(level > reach, _at_level(ordered, level - reach), -np.inf)
+    high = np.where(level + reach < 1, _at_level(ordered, level + reach), np.inf)
+    return value, low, high
+
+
+def _at_level(ordered: Float[Any, "n k"], level: Float[Any, " k"]) -> Float[Any, " k"]:
+    """Quantiles of sorted columns, at a level of its own for each, linear between points."""
+    place = np.clip(level, 0.0, 1.0) * (len(ordered) - 1)
+    below = np.floor(place).astype(int)
+    above = np.minimum(below + 1, len(ordered) - 1)
+    column = np.arange(ordered.shape[1])
+    part = place - below
+    return (1 - part) * ordered[below, column] + part * ordered[above, column]

@@ -300,6 +300,15 @@ class Law(eqx.Module):
         """Orthonormal columns that are worth looking along: eigenvectors of the covariance."""
         return np.linalg.eigh(np.asarray(self.covariance(), dtype=np.float64))[1]
 
+    def kept(
+        self, steps: int, learning_rate: float | None = None, momentum: float | None = None
+    ) -> Float[Any, " k"] | None:
+        """Share of a displacement that each of `directions` keeps over `steps`; None if unknown.
+
+        At another learning rate or momentum than the law's own where they are given.
+        """
+        return None
+
     def draw(self, key: PRNGKeyArray, shape: tuple[int, ...] = ()) -> Float[Any, "*shape d"]:
         """Independent draws of `params`; `IntractableError` unless `exact_draws`."""
         return self.draw_variables(key, shape)["params"]

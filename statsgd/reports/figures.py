@@ -9,24 +9,26 @@ from statsgd.reports.charts import Chart, Series
 from statsgd.reports.panels import Panel, Theme, plain_log_ticks
 
 
-def variance_ratios(table: pd.DataFrame, margin: float) -> tuple[Panel, ...]:
-    """Measured over predicted variance per mode, one panel a variable."""
-    rows = table[(table["statistic"] == "variance ratio") & (table["direction"] == "mode")]
+def spread_ratios(rows: pd.DataFrame, margin: float) -> tuple[Panel, ...]:
+    """Measured over predicted variance, or deviation, per mode: one panel for each and variable."""
+    modes = rows[rows["direction"] == "mode"].groupby(["variable", "statistic"], sort=False)
     return tuple(
-        _ratios(variable, data, margin) for variable, data in rows.groupby("variable", sort=False)
+        _ratios(variable, str(statistic), data, margin) for (variable, statistic), data in modes
     )
 
 
-def _ratios(variable: Any, data: pd.DataFrame, margin: float) -> Panel:
+def _ratios(variable: Any, statistic: str, data: pd.DataFrame, margin: float) -> Panel:
     effect = data["effect"].to_numpy()
     bars = np.abs(data[["low", "high"]].to_numpy().T - effect)
+    bars = np.where(np.isfinite(bars), bars, 0.0)
+    spread = statistic.removesuffix(" ratio")
 
     def draw(axis: Any, theme: Theme) -> None:
         axis.axhspan(1 - margin, 1 + margin, color=theme.agreement, alpha=0.2, lw=0)
         axis.axhline(1, color=theme.ink, lw=0.8)
         axis.errorbar(data["index"], effect, bars, fmt="o", ms=3, lw=1, color=theme.series[0])
         axis.set_title(readable(variable))
-        axis.set(xlabel="mode, flattest first", ylabel="measured / predicted variance")
+        axis.set(xlabel="mode, flattest first", ylabel=f"measured / predicted {spread}")
         if effect.max() / effect.min() > 3:
             axis.set_yscale("log")
             plain_log_ticks(axis.yaxis)

@@ -76,17 +76,24 @@ def comparison_section(name: str, node: xr.DataTree) -> Section:
     table = node["table"].to_dataset().to_dataframe()
     law = _decoded(node.attrs["law"])
     source = f"{law['citation']}. Applies to: {law['setting']}. Accuracy: {law['exactness']}."
-    ratios = table[table["statistic"] == "variance ratio"]
+    ratios = table[table["statistic"].isin(["variance ratio", "median deviation ratio"])]
+    spread = ratios["statistic"].iloc[-1].removesuffix(" ratio") if len(ratios) else ""
     positions = ratios[ratios["variable"] == "params"]
+    positions = positions[positions["statistic"] == f"{spread} ratio"]
     decided = [
         f"{verdict}: {int((table['verdict'] == verdict).sum())}"
         for verdict in table["verdict"].unique()
     ]
-    finding = (
-        f"The variance of SGD is {positions['effect'].min():.3f} to "
-        f"{positions['effect'].max():.3f} times what the law predicts (median standard error "
-        f"{positions['standard_error'].median():.4f}), over {len(positions)} directions in "
-        f"parameter space. Of {len(table)} quantities – {', '.join(decided)}. Intervals hold "
+    finding = f"{node.attrs['subject']}: {node.attrs['sentence']}.".capitalize()
+    if len(positions):
+        finding += (
+            f" The {spread} of SGD is {positions['effect'].min():.3f} to "
+            f"{positions['effect'].max():.3f} times what the law predicts (median standard error "
+            f"{positions['standard_error'].median():.4f}), over {len(positions)} directions in "
+            "parameter space."
+        )
+    finding += (
+        f" Of {len(table)} quantities – {', '.join(decided)}. Intervals hold "
         f"simultaneously at {100 * node.attrs['confidence']:g} % ({node.attrs['multiplicity']})."
     )
     distances = node["distances"].to_dataset().to_dataframe()
@@ -97,25 +104,24 @@ def comparison_section(name: str, node: xr.DataTree) -> Section:
             f"{int(row['endpoints'])} endpoints."
         )
     finding += _effects_and_tests(node, table)
-    if node.attrs.get("diverged"):
-        finding += (
-            f" {node.attrs['diverged']} of {node.attrs['replicas']} replicas diverged and were "
-            "left out: the comparison is conditional on survival."
+    if node.attrs["notes"]:
+        finding += f" {node.attrs['notes']}."
+    pictures = []
+    drawn = figures.spread_ratios(ratios, node.attrs["margin"])
+    if drawn:
+        caption = (
+            f"Measured over predicted {spread} of each mode, flattest first, with simultaneous "
+            f"intervals; the band is ±{100 * node.attrs['margin']:g} %."
         )
-    picture = Figure(
-        figures.variance_ratios(table, node.attrs["margin"]),
-        "Measured over predicted variance of each mode, flattest first, with simultaneous "
-        f"intervals; the band is ±{100 * node.attrs['margin']:g} %.",
-        f"Variance ratio per mode for {law['name']}: {node.attrs['verdict']}",
-    )
-    pictures = [picture]
+        alt = f"Ratio of {spread} per mode for {law['name']}: {node.attrs['verdict']}"
+        pictures.append(Figure(drawn, caption, alt))
     effects = table[table["direction"] == "effect"]
     if len(effects):
         drawn = comparison_figures.effect_sizes(effects, node.attrs["margin"])
         caption = "Effect sizes with simultaneous intervals; the band counts as agreement."
         pictures.append(Figure(drawn, caption, f"Effect sizes of {law['name']}"))
-    columns = ["variable", "direction", "statistic", "index", "measured", "predicted", "effect"]
-    shown = table[[*columns, "standard_error", "low", "high", "verdict"]]
+    columns = ["part", "variable", "direction", "statistic", "index", "measured", "predicted"]
+    shown = table[[*columns, "effect", "standard_error", "low", "high", "verdict", "reason"]]
     return Section(law["name"], finding, tuple(pictures), shown, node.attrs["verdict"], source)
 
 

@@ -32,7 +32,8 @@ def test_right_law_agrees(ensemble):
     ratios = comparison.effects("variance ratio")
     assert np.all((ratios["low"] < 1) & (ratios["high"] > 1))
     assert comparison.distances["p_value"].min() > 0.005
-    assert "agrees within 10 %" in str(comparison)
+    told = "agrees within 10 % in location, spread, shape and stationarity"
+    assert f"against HeavyBallGaussian: {told}" in str(comparison)
 
 
 @pytest.mark.parametrize(
@@ -84,14 +85,24 @@ def test_diverged_replicas_are_not_dropped_silently(ensemble):
         compare(damaged, law(), seed=0)
     comparison = compare(damaged, law(), seed=0, condition_on_survival=True)
     assert comparison.settings["diverged"] == 12
+    told = "12 of 6000 replicas diverged and were left out"
+    assert told in str(comparison)
+    assert told in comparison.to_datatree().attrs["notes"]
 
 
 def test_tree_holds_the_table_and_the_verdict(ensemble):
     comparison = compare(ensemble, law(), seed=0)
     tree = comparison.to_datatree()
     assert tree.attrs["verdict"] == comparison.verdict
-    assert tree["table"].sizes["quantity"] == len(comparison.table) == 16
-    assert "Bonferroni over 16 intervals" in tree.attrs["multiplicity"]
+    # Two variables along two coordinates and two modes, four quantities each; three of the whole.
+    assert tree["table"].sizes["quantity"] == len(comparison.table) == 2 * 4 * 4 + 3
+    assert (
+        "half of the error over 32 intervals along directions, half over 3 of the whole"
+        in (tree.attrs["multiplicity"])
+    )
+    parts = tree["parts"].to_dataset()
+    assert parts["part"].values.tolist() == ["location", "spread", "shape", "stationarity"]
+    assert parts["verdict"].values.tolist() == [p.verdict for p in comparison.parts.values()]
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -66,9 +66,9 @@ def test_right_law_agrees_in_every_effect(wells, endpoints):
     assert result.effects("balance ratio")["verdict"][0] == "agrees within 10 %"
     # That there is a preference does not speak against a law that says so.
     assert result.verdict == "agrees within 10 %"
-    # 2 moments along the coordinate and along the mode, and 1 + 2 + 2 + 1 effects.
-    assert "Bonferroni over 10 intervals" in result.settings["multiplicity"]
-    assert len(result.table) == 10
+    # Four quantities along the coordinate and along the mode, two wells, 1 + 2 + 2 + 1 effects.
+    assert "Bonferroni over 16 intervals" in result.settings["multiplicity"]
+    assert len(result.table) == 16
 
 
 def test_planted_preference_and_basin_weights_are_caught(wells, endpoints):

@@ -91,10 +91,11 @@ def test_readers(ensemble):
 
 
 def test_comparisons(ensemble):
-    found = statsgd.compare(ensemble, LAW, seed=0, modes=np.eye(6))
+    # Curvatures are a factor of two apart: any other order is far outside of this margin.
+    found = statsgd.compare(ensemble, LAW, seed=0, modes=np.eye(6), margin=0.15)
     ratios = found.effects("variance ratio")["effect"]
     assert ratios.between(1 - 4 * np.sqrt(2 / REPLICAS), 1 + 4 * np.sqrt(2 / REPLICAS)).all()
-    assert found.verdict == "agrees within 10 %"
+    assert found.verdict == "agrees within 15 %"
 
 
 def test_measures(ensemble):
@@ -168,11 +169,12 @@ def test_decomposition_of_the_gap(tmp_path):
 
 
 def test_reports(ensemble, tmp_path):
-    found = statsgd.compare(ensemble, LAW, seed=0, modes=np.eye(6))
+    # Curvatures are a factor of two apart: any other order is far outside of this margin.
+    found = statsgd.compare(ensemble, LAW, seed=0, modes=np.eye(6), margin=0.15)
     tree = xr.DataTree.from_dict({"comparison": found.to_datatree()})
     tree.attrs = {"title": "t", "question": "q", "finding": "f"}
     page = statsgd.report(tree, tmp_path / "report.html").read_text()
-    assert "agrees within 10 %" in page
+    assert "agrees within 15 %" in page
     assert "differs by more" not in page
 
 

@@ -113,6 +113,16 @@ class AnisotropicQuadraticLaw(ConstantNoiseGaussian):
         )
         return float(0.5 * np.trace(self.hessian @ covariance))
 
+    def kept(
+        self, steps: int, learning_rate: float | None = None, momentum: float | None = None
+    ) -> Float[Any, " d"] | None:
+        """Nothing in flat directions, which have no noise; None for the law of a finite time."""
+        if np.isfinite(self.steps):
+            return None
+        h = self.modes().curvatures
+        kept = np.asarray(super().kept(steps, learning_rate, momentum))
+        return np.where(h <= _FLAT * max(float(h[-1]), 0.0), 0.0, kept)
+
     def require_proper(self) -> None:
         """Raise `ImproperLawError` for a saddle, and where the stationary law does not exist."""
         if is_traced(self.hessian, self.noise_covariance, self.learning_rate, self.steps):

@@ -53,6 +53,20 @@ class MinimumGaussian(NormalLaw):
         """The modes: eigenvectors of H + λI."""
         return np.asarray(self.modes().vectors)
 
+    def kept(
+        self, steps: int, learning_rate: float | None = None, momentum: float | None = None
+    ) -> Float[Any, " d"] | None:
+        """Share of a displacement that each mode has kept after `steps`: r^steps, at most 1.
+
+        r is the larger root modulus of z² − (1 + β − ηh)z + β. Source: derived.
+        """
+        eta = float(self.learning_rate if learning_rate is None else learning_rate)
+        beta = float(self.momentum if momentum is None else momentum)
+        trace = 1 + beta - eta * np.asarray(self.modes().curvatures)
+        root = np.sqrt(trace.astype(complex) ** 2 - 4 * beta)
+        modulus = np.maximum(np.abs(trace + root), np.abs(trace - root)) / 2
+        return np.minimum(modulus, 1.0) ** steps
+
 
 class ConstantNoiseGaussian(MinimumGaussian):
     """A normal law near a minimum where gradient noise has the same covariance C everywhere.
