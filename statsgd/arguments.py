@@ -52,6 +52,13 @@ def count(name: str, value: Any, *, at_least: int = 1) -> int:
     return int(value)
 
 
+def check_seed(seed: Any) -> int:
+    """A seed from 0 to 2³² − 1: JAX keeps 32 bits, so that larger ones would repeat smaller."""
+    if count("seed", seed, at_least=0) >= 2**32:
+        raise ValueError(f"seed must be below 2**32 = {2**32}, got {int(seed)}")
+    return int(seed)
+
+
 def one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
     """One of the words `allowed`."""
     words = tuple(allowed)

@@ -1,11 +1,27 @@
 """Shapes and dtypes of every annotated call are checked while tests run."""
 
+from pathlib import Path
+
+import jax
 import jaxtyping
 import pytest
 
 import tests.typechecker  # the hook looks it up by name, so it must be imported before
 
 jaxtyping.install_import_hook("statsgd", f"{tests.typechecker.__name__}.check")
+
+
+#: Memory mappings at which compiled programs are let go. A program takes two or three of them, and
+#: Linux kills a process that asks for more than 65 530.
+MOST_MAPPINGS = 25_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_programs():
+    yield
+    mappings = Path("/proc/self/maps")
+    if mappings.exists() and mappings.read_text().count("\n") > MOST_MAPPINGS:
+        jax.clear_caches()
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import xarray as xr
 from jaxtyping import PyTree
 
-from statsgd.arguments import count
+from statsgd.arguments import check_seed, count
 from statsgd.description import describe
 from statsgd.dynamics.advance import SEGMENT, advance, observe_replicas
 from statsgd.dynamics.dynamics import Dynamics
@@ -215,7 +215,7 @@ class Ensemble(Run):
             next(stage.settings for stage in self.stages if stage.end > done),
             self.problem,
             lanes,
-            jnp.int32(steps),
+            np.int32(steps),
             ending=ending,
             mesh=self.blocks.mesh,
         )
@@ -272,7 +272,7 @@ def _replicas(replicas: int | None, origin: Origin | None) -> int:
 
 def _seeds(seed: int | Sequence[int], cells: int) -> list[int]:
     if not isinstance(seed, Sequence):
-        return [count("seed", seed, at_least=0)]
+        return [check_seed(seed)]
     if len(seed) != cells:
         raise ValueError(f"seed must be one number or one for each of {cells} cells, got {seed!r}")
-    return [count("seed", one, at_least=0) for one in seed]
+    return [check_seed(one) for one in seed]

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray, PyTree
+import numpy as np
+from jaxtyping import Bool, Int, PRNGKeyArray, PyTree, UInt32
 
 from statsgd.dynamics.advance import Course, Motion, select
 from statsgd.dynamics.grid import SettingsGrid
@@ -17,6 +19,7 @@ from statsgd.problems.parameters import as_arrays, require_real
 from statsgd.running.blocks import Lanes
 from statsgd.running.keys import pack, unpack, with_own_keys
 from statsgd.running.random_stream import stream_key
+from statsgd.running.stacked import Stacked
 
 
 def launch(
@@ -34,37 +37,66 @@ def launch(
     `start` is None, params or an `Origin`. `seeds` has one seed for all cells or one for each.
     """
     origin = start if isinstance(start, Origin) else None
-    begin = 0 if origin is None else origin.steps
     given = None if start is None or origin else _given_start(problem, start, replicas)
+    motion = in_place = None
+    if origin:
+        motion = origin.motion(state_shape(problem, [settings]), settings.cells)
+        in_place = origin.in_place([*seeds] * (settings.cells // len(seeds)))
+    return _launched(
+        problem,
+        settings.stacked(),
+        given,
+        motion,
+        in_place,
+        np.array(seeds, dtype=np.uint32),
+        np.int32(steps + (origin.steps if origin else 0)),
+        cells=settings.cells,
+        replicas=replicas,
+        phases=phases,
+    )
 
-    def of_seed(seed: int):
-        root = stream_key(seed)
+
+@eqx.filter_jit
+def _launched(
+    problem: Problem,
+    settings: Stacked,
+    given: PyTree | None,
+    motion: Motion | None,
+    in_place: Bool[Any, " lanes"] | None,
+    seeds: UInt32[Any, " seeds"],
+    steps: Int[Any, ""],
+    *,
+    cells: int,
+    replicas: int,
+    phases: int,
+) -> Lanes:
+    """One program: an operation at a time, each of some eighty would be compiled alone."""
+
+    def of_seed(seed: UInt32[Any, ""]):
+        # Fused into all that follows, it would be computed, and compiled, many times over.
+        root = jax.lax.optimization_barrier(stream_key(seed))
 
         def keys(purpose: int):
             stream = jax.random.fold_in(root, purpose)
             return jax.vmap(jax.random.fold_in, (None, 0))(stream, jnp.arange(replicas))
 
-        fresh = given is None and origin is None
-        params = jax.vmap(problem.initial_params)(keys(1)) if fresh else given
+        params = jax.vmap(problem.initial_params)(keys(1)) if given is None else given
         early = jax.vmap(lambda key: bounded(jax.random.bits(key, (), jnp.uint32), phases))(keys(2))
-        return params, Course(keys(0), (begin + steps - early).astype(jnp.int32)), keys(3)
+        return params, Course(keys(0), (steps - early).astype(jnp.int32)), keys(3)
 
     by_seed = [of_seed(seed) for seed in seeds]
-    repeats = settings.cells // len(by_seed)
+    repeats = cells // len(by_seed)
     params, courses, own = jax.tree.map(lambda *leaves: jnp.concatenate(leaves * repeats), *by_seed)
-    cell = jnp.repeat(jnp.arange(settings.cells, dtype=jnp.int32), replicas)
-    stacked = settings.stacked()
+    cell = jnp.repeat(jnp.arange(cells, dtype=jnp.int32), replicas)
 
     def at_rest(cell: Any, params: PyTree, key: PRNGKeyArray) -> Any:
-        return with_own_keys(stacked.cell(cell).init(problem, params), key)
+        return with_own_keys(settings.cell(cell).init(problem, params), key)
 
-    if origin is None:
+    if motion is None:
         state = pack(jax.vmap(at_rest)(cell, params, own))
         return Lanes(Motion(state, jnp.full(len(cell), -1, dtype=jnp.int32)), courses, cell)
-    motion = origin.motion(state_shape(problem, [settings]), settings.cells)
     # Keys that a state holds go on as they are only where all other random numbers do.
     anew = pack(jax.vmap(with_own_keys)(unpack(motion.state), own))
-    in_place = jnp.asarray(origin.in_place([*seeds] * repeats))
     return Lanes(motion._replace(state=select(in_place, motion.state, anew)), courses, cell)
 
 

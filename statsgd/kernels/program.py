@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+from jaxtyping import UInt32
 
 from statsgd.kernels.adapter import LangevinKernel
 from statsgd.kernels.kernel_state import KernelState
@@ -14,6 +15,7 @@ from statsgd.kernels.starts import unconstrained
 from statsgd.laws import Law
 from statsgd.running.blocks import Lanes, over_blocks
 from statsgd.running.keys import pack, unpack
+from statsgd.running.random_stream import stream_key
 from statsgd.running.stacked import Stacked
 
 #: Draws that one call can return.
@@ -63,7 +65,7 @@ class Program:
 def launch(
     program: Program,
     settings: Stacked,
-    root: Any,
+    seed: UInt32[Any, ""],
     warmup: Any,
     starts: Any,
     cells: int,
@@ -71,9 +73,11 @@ def launch(
 ) -> Lanes:
     """All chains of all cells at rest, cell by cell; their states are packed.
 
-    Chain i has its own key, folded from `root`, whatever the number of chains and cells. `starts`
-    are constrained values of the latent sites with a leading axis of chains, or None.
+    Chain i has its own key, folded from that of `seed`, whatever the number of chains and cells.
+    `starts` are constrained values of the latent sites with a leading axis of chains, or None.
     """
+    # Fused into all that follows, it would be computed, and compiled, many times over.
+    root = jax.lax.optimization_barrier(stream_key(seed))
     keys = jax.vmap(jax.random.fold_in, (None, 0))(root, jnp.arange(chains))
     cell = jnp.repeat(jnp.arange(cells, dtype=jnp.int32), chains)
 

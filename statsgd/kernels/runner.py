@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from statsgd.arguments import count
+from statsgd.arguments import check_seed, count
 from statsgd.description import describe
 from statsgd.kernels.adapter import LangevinKernel
 from statsgd.kernels.chains import Chains
@@ -22,7 +22,6 @@ from statsgd.laws import Law
 from statsgd.provenance import provenance
 from statsgd.running.blocks import Blocks
 from statsgd.running.chunks import Stretch
-from statsgd.running.random_stream import stream_key
 from statsgd.running.records import InMemory, Layout, Records
 
 
@@ -98,9 +97,9 @@ def sample(
         ("chains", chains, 1),
         ("warmup", warmup, 0),
         ("thinning", thinning, 1),
-        ("seed", seed, 0),
     ):
         count(name, number, at_least=least)
+    check_seed(seed)
     chosen = _kernel_for(law, kernel)
     axes = grid_axes(law, chosen, grid, warmup)
     cells = settings_of_cells(law, chosen, axes)
@@ -141,7 +140,7 @@ def sample(
     lanes = launch(
         run.program,
         run.settings,
-        stream_key(seed),
+        np.uint32(seed),
         np.int32(warmup),
         points,
         len(cells),

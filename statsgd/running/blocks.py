@@ -7,6 +7,7 @@ them can be advanced anywhere, in any order.
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,6 +71,7 @@ class Blocks(NamedTuple):
         """Number of blocks, without those that only fill up."""
         return self.cells * -(-self.lanes // self.size)
 
+    @eqx.filter_jit
     def split(self, lanes: PyTree) -> PyTree:
         """Leaves with a leading axis of lanes, cell by cell, to leading axes (block, lane)."""
 

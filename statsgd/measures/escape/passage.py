@@ -10,12 +10,13 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Int, PyTree
 
-from statsgd.arguments import count
+from statsgd.arguments import check_seed, count
 from statsgd.dynamics import Dynamics, SettingsGrid
 from statsgd.dynamics.launch import launch
 from statsgd.measures.escape.exits import ExitTimes
 from statsgd.problems import Problem
 from statsgd.running.blocks import Blocks, Lanes, over_blocks
+from statsgd.running.keys import unpack
 from statsgd.running.stacked import Stacked
 
 type Region = Callable[[PyTree], Bool[Any, ""]]
@@ -52,7 +53,7 @@ def first_passage(
         raise ValueError(f"inside must return one boolean, got {shape}")
     settings = SettingsGrid(dynamics, {})
     settings.check(problem, allow_unstable=allow_unstable)
-    lanes = launch(problem, settings, start, replicas=number, seeds=[seed], steps=total)
+    lanes = launch(problem, settings, start, replicas=number, seeds=[check_seed(seed)], steps=total)
     outside = int(np.sum(~np.asarray(_held(inside, lanes.moving.state.params))))
     if outside:
         raise ValueError(f"start must lie inside the region, got {outside} replicas outside")
@@ -62,7 +63,7 @@ def first_passage(
             problem,
             inside,
             blocks.place(lanes),
-            jnp.int32(total),
+            np.int32(total),
             mesh=blocks.mesh,
         )
     )
@@ -105,6 +106,6 @@ def _exits(
             _, taken, left = jax.lax.while_loop(going, move, begin)
             return taken, left
 
-        return jax.vmap(run)(block.fixed.key, block.moving.state)
+        return jax.vmap(run)(block.fixed.key, unpack(block.moving.state))
 
     return over_blocks(run_block, replicas, steps, mesh=mesh)
