@@ -37,21 +37,19 @@ def launch(
     `start` is None, params or an `Origin`. `seeds` has one seed for all cells or one for each.
     """
     origin = start if isinstance(start, Origin) else None
-    given, left, in_place, begin = None, None, None, 0
-    if origin is not None:
-        left = origin.motion(state_shape(problem, [settings]), settings.cells)
-        in_place = np.asarray(origin.in_place([*seeds] * (settings.cells // len(seeds))))
-        begin = origin.steps
-    elif start is not None:
-        given = _given_start(problem, start, replicas)
+    given = None if start is None or origin else _given_start(problem, start, replicas)
+    motion = in_place = None
+    if origin:
+        motion = origin.motion(state_shape(problem, [settings]), settings.cells)
+        in_place = origin.in_place([*seeds] * (settings.cells // len(seeds)))
     return _launched(
         problem,
         settings.stacked(),
         given,
-        left,
+        motion,
         in_place,
         np.array(seeds, dtype=np.uint32),
-        np.int32(begin + steps),
+        np.int32(steps + (origin.steps if origin else 0)),
         cells=settings.cells,
         replicas=replicas,
         phases=phases,
@@ -63,10 +61,10 @@ def _launched(
     problem: Problem,
     settings: Stacked,
     given: PyTree | None,
-    left: Motion | None,
+    motion: Motion | None,
     in_place: Bool[Any, " lanes"] | None,
     seeds: UInt32[Any, " seeds"],
-    end: Int[Any, ""],
+    steps: Int[Any, ""],
     *,
     cells: int,
     replicas: int,
@@ -82,10 +80,9 @@ def _launched(
             stream = jax.random.fold_in(root, purpose)
             return jax.vmap(jax.random.fold_in, (None, 0))(stream, jnp.arange(replicas))
 
-        fresh = given is None and left is None
-        params = jax.vmap(problem.initial_params)(keys(1)) if fresh else given
+        params = jax.vmap(problem.initial_params)(keys(1)) if given is None else given
         early = jax.vmap(lambda key: bounded(jax.random.bits(key, (), jnp.uint32), phases))(keys(2))
-        return params, Course(keys(0), (end - early).astype(jnp.int32)), keys(3)
+        return params, Course(keys(0), (steps - early).astype(jnp.int32)), keys(3)
 
     by_seed = [of_seed(seed) for seed in seeds]
     repeats = cells // len(by_seed)
@@ -95,12 +92,12 @@ def _launched(
     def at_rest(cell: Any, params: PyTree, key: PRNGKeyArray) -> Any:
         return with_own_keys(settings.cell(cell).init(problem, params), key)
 
-    if left is None:
+    if motion is None:
         state = pack(jax.vmap(at_rest)(cell, params, own))
         return Lanes(Motion(state, jnp.full(len(cell), -1, dtype=jnp.int32)), courses, cell)
     # Keys that a state holds go on as they are only where all other random numbers do.
-    anew = pack(jax.vmap(with_own_keys)(unpack(left.state), own))
-    return Lanes(left._replace(state=select(in_place, left.state, anew)), courses, cell)
+    anew = pack(jax.vmap(with_own_keys)(unpack(motion.state), own))
+    return Lanes(motion._replace(state=select(in_place, motion.state, anew)), courses, cell)
 
 
 def _given_start(problem: Problem, start: PyTree, replicas: int) -> PyTree:
