@@ -7,7 +7,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from statsgd.arguments import count, fraction, positive
+from statsgd.arguments import fraction, positive, random_seed
 from statsgd.comparison.distribution_tests import MAX_POINTS, distance, distribution_tests
 from statsgd.comparison.effects import Effect, Sides
 from statsgd.comparison.moments import directions, moment_effects
@@ -63,7 +63,7 @@ def compare(
     """
     margin = float(positive("margin", margin))
     confidence = float(fraction("confidence", confidence))
-    count("seed", seed, at_least=0)
+    random_seed(seed)
     samples = read_ensemble(
         endpoints,
         include_snapshots=include_snapshots,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import xarray as xr
 from jaxtyping import PyTree
 
-from statsgd.arguments import count
+from statsgd.arguments import count, random_seed, step_count
 from statsgd.description import describe
 from statsgd.dynamics.advance import SEGMENT, advance, observe_replicas
 from statsgd.dynamics.dynamics import Dynamics
@@ -104,7 +104,7 @@ def simulate(
     same call goes on instead. Raises `ValueError` naming the argument that is wrong, before
     anything is computed or written.
     """
-    total, number = count("steps", steps), count("replicas", replicas)
+    total, number = step_count("steps", steps), count("replicas", replicas)
     if count("phases", phases) > total:
         raise ValueError(f"phases must be at most steps = {total}, got {phases}")
     first_end = total - phases + 1
@@ -221,7 +221,7 @@ class Ensemble(Run):
 
 def _seeds(seed: int | Sequence[int], cells: int) -> list[int]:
     if not isinstance(seed, Sequence):
-        return [count("seed", seed, at_least=0)]
+        return [random_seed(seed)]
     if len(seed) != cells:
         raise ValueError(f"seed must be one number or one for each of {cells} cells, got {seed!r}")
-    return [count("seed", one, at_least=0) for one in seed]
+    return [random_seed(one) for one in seed]

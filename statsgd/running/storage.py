@@ -115,7 +115,7 @@ class ZarrStore:
                 name,
                 shape=(*shape[:axis], len(labels), *shape[axis + 1 :]),
                 # An axis of no numbers has chunks of one.
-                chunks=tuple(max(1, n) for n in shape[:axis] + (length,) + shape[axis + 1 :]),
+                chunks=tuple(max(1, n) for n in (*shape[:axis], length, *shape[axis + 1 :])),
                 dtype=array.dtype,
                 dimension_names=dims,
                 fill_value=np.nan if np.issubdtype(array.dtype, np.inexact) else 0,
