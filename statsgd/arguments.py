@@ -21,7 +21,7 @@ def real(name: str, value: Any, *, allowed: str, valid) -> Any:
         return value
     try:
         number = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} must be {allowed}, got {value!r}") from None
     if not (np.all(np.isfinite(number)) and np.all(valid(number))):
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
@@ -43,20 +43,32 @@ def fraction(name: str, value: Any) -> Any:
     return real(name, value, allowed="in [0, 1)", valid=lambda x: (x >= 0) & (x < 1))
 
 
-def count(name: str, value: Any, *, at_least: int = 1) -> int:
-    """An integer not below `at_least`; booleans and floats are refused."""
+def single(name: str, value: Any) -> Any:
+    """One number, and no array of them; `value` was looked at before."""
+    if np.ndim(value):
+        raise ValueError(f"{name} must be one number, got an array of shape {np.shape(value)}")
+    return value
+
+
+def count(name: str, value: Any, *, at_least: int = 1, at_most: int | None = None) -> int:
+    """An integer not below `at_least` nor above `at_most`; booleans and floats are refused."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
         raise ValueError(f"{name} must be an integer of at least {at_least}, got {value!r}")
     if value < at_least:
         raise ValueError(f"{name} must be at least {at_least}, got {int(value)}")
+    if at_most is not None and value > at_most:
+        raise ValueError(f"{name} must be at most {at_most}, got {int(value)}")
     return int(value)
 
 
-def check_seed(seed: Any) -> int:
-    """A seed from 0 to 2³² − 1: JAX keeps 32 bits, so that larger ones would repeat smaller."""
-    if count("seed", seed, at_least=0) >= 2**32:
-        raise ValueError(f"seed must be below 2**32 = {2**32}, got {int(seed)}")
-    return int(seed)
+def random_seed(seed: Any) -> int:
+    """A seed that JAX tells from all others: it takes larger ones modulo 2³²."""
+    return count("seed", seed, at_least=0, at_most=2**32 - 1)
+
+
+def step_count(name: str, value: Any, *, at_least: int = 1) -> int:
+    """A number of steps that the counter of a run can hold, which has 32 bits."""
+    return count(name, value, at_least=at_least, at_most=2**31 - 1)
 
 
 def one_of(name: str, value: Any, allowed: Iterable[str]) -> str:

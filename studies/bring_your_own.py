@@ -90,6 +90,7 @@ class Config:
                 raise ValueError(
                     f"{name} must be two values or more, each twice the one before, got {values}"
                 )
+            positive(name, values)
         for name in ("examples", "width", "looks", "samples"):
             count(name, getattr(self, name), at_least=2)
         count("replicas", self.replicas, at_least=8)  # fewer give no error of the stationarity test

@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from statsgd.arguments import check_seed, finite_array, fraction, positive
+from statsgd.arguments import finite_array, fraction, positive, random_seed
 from statsgd.comparison.dependence import largest_rhat
 from statsgd.comparison.directions import Along, along, directions
 from statsgd.comparison.distribution_tests import distance, distribution_tests
@@ -107,7 +107,7 @@ def compare(
     """
     margin = float(positive("margin", margin))
     confidence = float(fraction("confidence", confidence))
-    check_seed(seed)
+    random_seed(seed)
     samples = _samples(
         endpoints,
         include_snapshots=include_snapshots,

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from statsgd.arguments import check_seed
+from statsgd.arguments import random_seed
 from statsgd.comparison.compare import REFERENCE_DRAWS, compare
 from statsgd.comparison.reference import references
 from statsgd.comparison.samples import read_ensemble
@@ -53,7 +53,7 @@ def compare_grid(
     """
     if len(axes) != 2 or not all(np.size(values) for values in axes.values()):
         raise ValueError(f"axes must name two settings with values, got {dict(axes)!r}")
-    check_seed(seed)
+    random_seed(seed)
     coords = {name: np.asarray(values) for name, values in axes.items()}
     shape = tuple(values.size for values in coords.values())
     within = 1 - (1 - confidence) / np.prod(shape)

@@ -12,7 +12,7 @@ import xarray as xr
 from numpyro.infer import MCMC, NUTS
 from scipy.stats import norm
 
-from statsgd.arguments import check_seed, count, fraction, positive
+from statsgd.arguments import count, fraction, positive, random_seed
 from statsgd.comparison.parts import verdicts_on
 from statsgd.comparison.samples import read_ensemble
 from statsgd.laws import Law
@@ -46,7 +46,7 @@ def fit_law(
 
     Source: Hoffman, Gelman (2014), for NUTS.
     """
-    check_seed(seed)
+    random_seed(seed)
     if not priors:
         raise ValueError("priors must name at least one parameter of the law, got none")
     samples = read_ensemble(endpoints, condition_on_survival=condition_on_survival)

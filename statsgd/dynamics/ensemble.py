@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import PyTree
 
-from statsgd.arguments import check_seed, count
+from statsgd.arguments import count, random_seed, step_count
 from statsgd.description import describe
 from statsgd.dynamics.advance import SEGMENT, advance, observe_replicas
 from statsgd.dynamics.dynamics import Dynamics
@@ -128,6 +128,7 @@ def simulate(
     begin = 0 if origin is None else origin.steps
     grids, numbers = in_turn(dynamics, steps, {} if origin is None else origin.axes)
     total, settings = sum(numbers), grids[0]
+    step_count("steps, with those of start,", begin + total)
     if count("phases", phases) > numbers[-1]:
         raise ValueError(f"phases must be at most steps = {numbers[-1]}, got {phases}")
     number = _replicas(replicas, origin)
@@ -272,7 +273,7 @@ def _replicas(replicas: int | None, origin: Origin | None) -> int:
 
 def _seeds(seed: int | Sequence[int], cells: int) -> list[int]:
     if not isinstance(seed, Sequence):
-        return [check_seed(seed)]
+        return [random_seed(seed)]
     if len(seed) != cells:
         raise ValueError(f"seed must be one number or one for each of {cells} cells, got {seed!r}")
-    return [check_seed(one) for one in seed]
+    return [random_seed(one) for one in seed]

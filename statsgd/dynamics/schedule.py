@@ -1,6 +1,6 @@
 """What an ensemble records, and after which steps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -36,6 +36,8 @@ def schedule(name: str, at: int | Sequence[int] | None, last: int, *, first: int
     if isinstance(at, int | np.integer):
         every = count(name, at)
         return list(range((first // every + 1) * every, last + 1, every)) or [last]
+    if not isinstance(at, Iterable) or isinstance(at, str):
+        raise ValueError(f"{name} must be steps, or a number of steps between them, got {at!r}")
     chosen = sorted({count(name, item, at_least=0) for item in at})
     if not chosen or chosen[0] < first or chosen[-1] > last:
         raise ValueError(f"{name} must be steps between {first} and {last}, got {list(at)}")

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import PyTree
 
-from statsgd.arguments import count
+from statsgd.arguments import step_count
 from statsgd.dynamics.dynamics import Dynamics
 from statsgd.dynamics.grid import SettingsGrid
 from statsgd.problems import Problem
@@ -57,7 +57,7 @@ def in_turn(
                 f"{lengths[0]}, got {other}"
             )
     shared = {**known[-1]} if known else {}
-    return [grid._replace(axes=shared) for grid in grids], [count("steps", n) for n in numbers]
+    return [grid._replace(axes=shared) for grid in grids], [step_count("steps", n) for n in numbers]
 
 
 def state_shape(problem: Problem, settings: Sequence[SettingsGrid]) -> Any:

@@ -23,7 +23,7 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import initialize_model, transform_fn
 from numpyro.util import identity, is_prng_key
 
-from statsgd.arguments import fraction, one_of, positive
+from statsgd.arguments import fraction, one_of, positive, single
 from statsgd.kernels.kernel_state import Info, KernelState, Potential
 from statsgd.kernels.preconditioner import as_preconditioner
 from statsgd.kernels.warmup import Warmup
@@ -80,8 +80,8 @@ class LangevinKernel(MCMCKernel):
         self._model = model
         self._potential_fn = potential_fn
         self.parameters: dict[str, Any] = {
-            "step_size": positive("step_size", step_size),
-            "temperature": positive("temperature", temperature),
+            "step_size": single("step_size", positive("step_size", step_size)),
+            "temperature": single("temperature", positive("temperature", temperature)),
             "preconditioner": as_preconditioner("preconditioner", preconditioner),
         }
         target = self.optimal_acceptance if target_accept_prob is None else target_accept_prob

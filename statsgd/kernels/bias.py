@@ -10,7 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import check_seed, count
+from statsgd.arguments import count, random_seed
 from statsgd.kernels.adapter import LangevinKernel
 from statsgd.laws import Law
 
@@ -103,7 +103,7 @@ def step_size_bias(
     count("chains", chains, at_least=8)
     count("warmup", warmup, at_least=0)
     count("draws", draws, at_least=2)
-    check_seed(seed)
+    random_seed(seed)
     bound, positions = _bind(target, kernel, start, chains)
     moments, errors, diverged = [], [], 0
     step_size = kernel.parameters["step_size"]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
-from statsgd.arguments import fraction, positive
+from statsgd.arguments import fraction, positive, single
 from statsgd.kernels.kernel_state import Info, Potential
 from statsgd.kernels.registry import register
 from statsgd.kernels.stochastic_gradient import (
@@ -141,8 +141,8 @@ class PreconditionedSGLD(StochasticGradientKernel):
                     f"{name} must be left out: gradients set the scales, got {options[name]!r}"
                 )
         super().__init__(*model, **options)
-        self.parameters["decay"] = fraction("decay", decay)
-        self.parameters["damping"] = positive("damping", damping)
+        self.parameters["decay"] = single("decay", fraction("decay", decay))
+        self.parameters["damping"] = single("damping", positive("damping", damping))
         # Neither has a leaf: the switch is static.
         self.parameters["correction"] = () if correction else None
 

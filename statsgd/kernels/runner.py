@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from statsgd.arguments import check_seed, count
+from statsgd.arguments import random_seed, step_count
 from statsgd.description import describe
 from statsgd.kernels.adapter import LangevinKernel
 from statsgd.kernels.chains import Chains
@@ -98,8 +98,9 @@ def sample(
         ("warmup", warmup, 0),
         ("thinning", thinning, 1),
     ):
-        count(name, number, at_least=least)
-    check_seed(seed)
+        step_count(name, number, at_least=least)
+    step_count("warmup + draws · thinning", warmup + draws * thinning)
+    random_seed(seed)
     chosen = _kernel_for(law, kernel)
     axes = grid_axes(law, chosen, grid, warmup)
     cells = settings_of_cells(law, chosen, axes)

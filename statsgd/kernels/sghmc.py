@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
-from statsgd.arguments import is_traced, positive
+from statsgd.arguments import is_traced, positive, single
 from statsgd.kernels.kernel_state import Info, KernelState, Potential
 from statsgd.kernels.registry import register
 from statsgd.kernels.stochastic_gradient import (
@@ -93,7 +93,7 @@ class ThermalKernel(StochasticGradientKernel):
 
     def __init__(self, *model: Any, friction: Any = 1.0, **options: Any):
         super().__init__(*model, **options)
-        friction = self.parameters["friction"] = positive("friction", friction)
+        friction = self.parameters["friction"] = single("friction", positive("friction", friction))
         h = self.parameters["step_size"]
         if not is_traced(friction, h) and not (h * friction < 2).all():
             raise ValueError(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
-from statsgd.arguments import positive
+from statsgd.arguments import positive, single
 from statsgd.kernels import sghmc
 from statsgd.kernels.kernel_state import Info, Potential
 from statsgd.kernels.registry import register
@@ -102,7 +102,7 @@ class SGNHT(ThermalKernel):
 
     def __init__(self, *model: Any, inertia: Any = 1.0, **options: Any):
         super().__init__(*model, **options)
-        self.parameters["inertia"] = positive("inertia", inertia)
+        self.parameters["inertia"] = single("inertia", positive("inertia", inertia))
 
     core_init = staticmethod(init)
     core_step = staticmethod(step)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import positive
+from statsgd.arguments import positive, single
 from statsgd.dynamics.sgd import SGD
 from statsgd.kernels.adapter import LangevinKernel
 from statsgd.kernels.kernel_state import KernelState, Potential
@@ -84,7 +84,7 @@ class UnderdampedKernel(LangevinKernel):
 
     def __init__(self, *model: Any, friction: Any = 1.0, **options: Any):
         super().__init__(*model, **options)
-        self.parameters["friction"] = positive("friction", friction)
+        self.parameters["friction"] = single("friction", positive("friction", friction))
 
     @classmethod
     def from_sgd(

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import minimize
 
-from statsgd.arguments import check_seed, count, positive
+from statsgd.arguments import count, positive, random_seed
 from statsgd.laws import Law
 
 _SAME = 1e-3  # minima closer than this, relative to the reach of the search, are one
@@ -26,7 +26,7 @@ def find_wells(
     """
     count("attempts", attempts)
     positive("reach", reach)
-    rng = np.random.default_rng(check_seed(seed))
+    rng = np.random.default_rng(random_seed(seed))
     scales = reach * 64.0 ** -rng.uniform(size=(attempts, 1))
     starts = scales * rng.normal(size=(attempts, law.dimension))
     found: list[tuple[float, np.ndarray]] = []

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from statsgd.arguments import check_seed, count
+from statsgd.arguments import count, random_seed
 from statsgd.laws.law import ImproperLawError, IntractableError, Law
 
 _POINTS = 12  # draws at which densities are looked at
@@ -23,7 +23,7 @@ class Evidence:
     def __init__(self, law: Law, *, draws: int = 40_000, seed: int = 0):
         self.law = law
         self.number = count("draws", draws, at_least=1000)
-        self.seed = check_seed(seed)
+        self.seed = random_seed(seed)
 
     @functools.cached_property
     def variables(self) -> dict[str, Float[np.ndarray, "n d"]]:

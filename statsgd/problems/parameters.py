@@ -29,9 +29,9 @@ def leaf_names(tree: PyTree, root: str = "params") -> list[str]:
 def variable_name(name: str) -> str:
     """The name of a variable under which data trees and stores can hold what is called `name`.
 
-    As in addresses of web pages, "/" is "%2F" and "%" is "%25". So is the first letter of what else
-    they do not hold: `DIMENSIONS`, dots alone, names of Zarr's own. `urllib.parse.unquote` gives
-    every name back, so that no two share a variable.
+    As in addresses of web pages, "/" is "%2F", a backslash "%5C" and "%" is "%25". So is the first
+    letter of what else they do not hold: `DIMENSIONS`, dots alone, names of Zarr's own.
+    `urllib.parse.unquote` gives every name back, so that no two share a variable.
     """
     mapped = quoted(name)
     taken = name in (*DIMENSIONS, ".", "..", "zarr.json") or name.startswith("__")
@@ -39,17 +39,26 @@ def variable_name(name: str) -> str:
 
 
 def quoted(name: str) -> str:
-    """`name` without "/", as `variable_name` writes it."""
-    return name.replace("%", "%25").replace("/", "%2F")
+    """`name` without slashes, as `variable_name` writes it."""
+    # Zarr takes both kinds of them for the separator of a path.
+    return name.replace("%", "%25").replace("/", "%2F").replace("\\", "%5C")
 
 
 def as_arrays(tree: PyTree) -> PyTree:
     """`tree` with every leaf a floating JAX array of the current default precision.
 
-    Raises `ValueError` for complex numbers, whose imaginary part would be lost.
+    Raises `ValueError` for complex numbers, whose imaginary part would be lost, and for what is no
+    number or larger than any.
     """
     require_real("params", tree)
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=float), tree)
+
+    def array(leaf: Any) -> Any:
+        try:
+            return jnp.asarray(leaf, dtype=float)
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"params must be arrays of numbers, got {leaf!r}") from None
+
+    return jax.tree.map(array, tree)
 
 
 def require_real(what: str, tree: PyTree) -> None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from statsgd.arguments import check_seed, count, non_negative
+from statsgd.arguments import count, non_negative, random_seed
 from statsgd.problems.problem import EmpiricalRisk, empirical_risk
 
 
@@ -44,7 +44,7 @@ def two_basins(
     Source: Zhu, Wu, Yu, Wu, Ma (2019), arXiv:1803.00195.
     """
     width = 0.01 * float(non_negative("spread", spread))
-    normals = np.random.default_rng(check_seed(seed)).normal(
+    normals = np.random.default_rng(random_seed(seed)).normal(
         size=(count("num_points", num_points), 2)
     )
     axes = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

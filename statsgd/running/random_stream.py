@@ -21,6 +21,8 @@ import numpy as np
 from jax.extend.random import define_prng_impl
 from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
+from statsgd.arguments import is_traced, random_seed
+
 _GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: spreads consecutive counters
 
 
@@ -83,7 +85,12 @@ STREAM = define_prng_impl(
 
 
 def stream_key(seed: Any) -> PRNGKeyArray:
-    """The root key of the stream for `seed`, to be used with `jax.random`."""
+    """The root key of the stream for `seed`, to be used with `jax.random`.
+
+    Raises `ValueError` for what is no seed.
+    """
+    if not is_traced(seed):
+        random_seed(int(seed) if isinstance(seed, np.ndarray | jax.Array) else seed)
     return jax.random.key(seed, impl=STREAM)
 
 

@@ -44,7 +44,8 @@ def open_store(path: Path, attributes: dict) -> Iterator[Any]:
             yield zarr.open_group(str(path), mode="a", attributes=attributes)
         else:
             for unfinished in path.rglob("*.partial"):  # of a process that was killed
-                unfinished.unlink()
+                if unfinished.is_file():  # and not the folder of a variable of that name
+                    unfinished.unlink()
             yield zarr.open_group(str(path), mode="r+")
 
 

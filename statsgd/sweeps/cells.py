@@ -3,12 +3,17 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
+
+from statsgd.problems.parameters import DIMENSIONS, variable_name
+
+#: Names of what the group of cells holds of its own.
+TAKEN = ("seed", "done", "error", "check_sum")
 
 type Axis = tuple[tuple[str, ...], np.ndarray]
 """Dims and values of a coordinate."""
@@ -92,8 +97,12 @@ def _product(cells: Mapping[str, Any]) -> Table:
         raise ValueError("cells must have at least one axis, such as learning_rate=[0.1, 0.2]")
     axes, columns = {}, []
     for name, entries in cells.items():
-        if not isinstance(name, str) or not name or "/" in name:
-            raise ValueError(f"cells must have names without '/', got {name!r}")
+        if not isinstance(name, str) or not _can_be_stored(name):
+            raise ValueError(
+                f"cells must have names without '/' that a folder can have, got {name!r}"
+            )
+        if name in TAKEN:
+            raise ValueError(f"cells must not have an axis {name!r}: the store has its own")
         values = _coordinate(entries)
         if values is None or not values.size:
             raise ValueError(
@@ -119,11 +128,17 @@ def _listed(configs: list[Any]) -> Table:
     fields = [_fields(config) for config in configs]
     labels: dict[str, Axis] = {}
     for name in fields[0]:
-        if name != "cell" and "/" not in name and all(name in one for one in fields):
+        own = _can_be_stored(name) and name not in ("cell", *TAKEN)
+        if own and all(name in one for one in fields):
             values = _coordinate([one[name] for one in fields])
             if values is not None:
                 labels[name] = (("cell",), values)
     return Table({"cell": np.arange(len(configs))}, configs, labels)
+
+
+def _can_be_stored(name: str) -> bool:
+    plain = name in DIMENSIONS or variable_name(name) == name
+    return bool(name) and plain and _is_text(name) and "\0" not in name
 
 
 def _fields(config: Any) -> dict[str, Any]:
@@ -147,9 +162,9 @@ def without(config: Any, names: Sequence[str]) -> dict[str, Any]:
 def _coordinate(entries: Any) -> np.ndarray | None:
     """`entries` as an array of numbers, truth values or words; None where they are no such thing.
 
-    Integers and floats may be mixed, nothing else.
+    Integers and floats may be mixed, nothing else, and all must be what they were in the array.
     """
-    if isinstance(entries, str | bytes | Mapping):
+    if isinstance(entries, str | bytes | Mapping) or not isinstance(entries, Iterable):
         return None
     items = [item.item() if isinstance(item, np.generic) else item for item in list(entries)]
     for kinds in (bool, str, int | float):
@@ -158,5 +173,12 @@ def _coordinate(entries: Any) -> np.ndarray | None:
                 return None
             if kinds == int | float and not all(math.isfinite(item) for item in items):
                 return None
-            return np.asarray(items)
+            found = np.asarray(items)
+            kept = found.dtype.kind in "biufU" and found.tolist() == items
+            return found if kept and all(map(_is_text, items)) else None
     return None
+
+
+def _is_text(item: Any) -> bool:
+    """Whether `item`, if it is a word, can be written to a file."""
+    return not isinstance(item, str) or item.encode(errors="ignore").decode() == item

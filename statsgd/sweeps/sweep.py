@@ -10,7 +10,7 @@ from typing import Any
 import xarray as xr
 from tqdm.auto import tqdm
 
-from statsgd.arguments import check_seed, count
+from statsgd.arguments import count, random_seed
 from statsgd.description import describe
 from statsgd.provenance import provenance
 from statsgd.sweeps.cells import Cell, Table, lay_out
@@ -80,7 +80,7 @@ def sweep(
     failed. Raises `ValueError` naming the argument that is wrong, before anything is computed or
     overwritten, and `StoreError` where the store cannot be written or another call writes to it.
     """
-    check_seed(seed)
+    random_seed(seed)
     count("retries", retries, at_least=0)
     if not callable(run):
         raise ValueError(f"run must be a function of a cell, got {run!r}")

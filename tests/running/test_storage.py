@@ -1,18 +1,23 @@
 """Stores: the same result as in memory, from any interruption, or a refusal."""
 
+import errno
+import resource
 import signal
 import time
 
+import jax
 import numpy as np
 import pytest
 import xarray as xr
 
 import statsgd
+from statsgd.ensembles import endpoint_trajectories
 from statsgd.kernels import MALA
 from statsgd.laws import HeavyBallGaussian
 from statsgd.noise import Minibatch
 from statsgd.problems import linear_regression
 from statsgd.running.storage import ZarrStore
+from statsgd.running.writing import StoreError, sole_writer
 from tests.running.cases import CASES, INPUTS, LAW, SGD, norm, same, start
 
 
@@ -202,3 +207,96 @@ def test_damage_is_said(tmp_path, case, reference, share):
     (path / "zarr.json").write_text((path / "zarr.json").read_text()[:40])
     with pytest.raises(ValueError, match=r"is damaged: zarr\.json"):
         case.run(path)
+
+
+@pytest.mark.parametrize("kind", ["missing", "cut off", "of another run"])
+def test_records_that_are_not_those_of_the_run_are_said(tmp_path, name, case, kind):
+    store, other = tmp_path / "store", tmp_path / "other"
+    case.run(store)
+    if kind == "of another run":
+        case.run(other, seed=77)
+    # Records, the labels of records and what says how they are laid out.
+    group = "observables" if name == "ensemble" else "posterior"
+    for file in (file for file in sorted((store / group).rglob("*")) if file.is_file()):
+        before = file.read_bytes()
+        if kind == "missing":
+            file.unlink()
+        elif kind == "cut off":
+            file.write_bytes(before[: len(before) // 2])
+        else:
+            file.write_bytes((other / file.relative_to(store)).read_bytes())
+        if not file.exists() or file.read_bytes() != before:
+            with pytest.raises(ValueError, match=f"is damaged: {group}"):
+                case.run(store)
+        file.write_bytes(before)
+    case.run(store)
+
+
+def test_a_finished_store_is_only_read(tmp_path, case, reference):
+    path = tmp_path / "store"
+    case.run(path)
+    before = {item: item.stat().st_mtime_ns for item in path.rglob("*")}
+    case.run(path)
+    assert {item: item.stat().st_mtime_ns for item in path.rglob("*")} == before
+
+
+def test_what_follows_from_the_last_checkpoint_is_mended(tmp_path):
+    path = tmp_path / "store"
+    whole = CASES["ensemble"].run(path).load()
+    (path / "endpoints" / "params" / "c" / "0" / "0").unlink()
+    assert same(CASES["ensemble"].run(path), whole)
+
+
+def test_one_call_at_a_time_writes_to_a_store(tmp_path, monkeypatch, case, reference):
+    path = tmp_path / "store"
+    path.mkdir()
+    monkeypatch.setattr("statsgd.running.writing._PATIENCE", 0.0)
+    with sole_writer(path), pytest.raises(StoreError, match="store is in use by another call"):
+        case.run(path)
+    assert list(path.iterdir()) == []
+    assert same(case.run(path), reference)
+
+
+def test_a_full_disk_is_one_clear_error_and_the_run_goes_on(tmp_path, monkeypatch, case, reference):
+    # Really out of room: no file may grow beyond 3 bytes from the third checkpoint on.
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    calls, whole = [], ZarrStore._save
+
+    def fill(self, *arguments):
+        calls.append(None)
+        if len(calls) > 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (3, limits[1]))
+        return whole(self, *arguments)
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr("statsgd.running.storage._SHARE_OF_TIME", np.inf)
+            patch.setattr("statsgd.running.chunks._FIRST_CHUNK", 20)
+            patch.setattr(ZarrStore, "_save", fill)
+            with pytest.raises(
+                StoreError, match=r"keeps what was there after step [1-9]"
+            ) as caught:
+                case.run(tmp_path / "store")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert caught.value.errno == errno.EFBIG
+    assert same(case.run(tmp_path / "store"), reference)
+
+
+def test_leaves_of_no_numbers_and_of_odd_names_are_stored(tmp_path):
+    start = {"none": np.zeros((0, 2)), "a\\b": 1.0, "x.partial": np.ones(2), "a": {"b": 2.0}}
+    problem = statsgd.problems.landscape(
+        lambda params: sum((leaf**2).sum() for leaf in jax.tree.leaves(params)), start
+    )
+    options = {"steps": 2, "replicas": 2, "seed": 0, "keep": 1, "progress": False}
+    sgd = statsgd.SGD(0.1, statsgd.noise.NoNoise())
+    memory = statsgd.simulate(problem, sgd, **options)
+    for _ in range(2):
+        stored = statsgd.simulate(problem, sgd, store=tmp_path / "store", **options)
+        assert same(stored, memory)
+    assert set(stored["snapshots"].data_vars) == {"none", "a%5Cb", "x.partial", "a.b"}
+    ends = endpoint_trajectories(stored, problem.names).params
+    # 0.8² of the start, in the order of the leaves.
+    np.testing.assert_allclose(ends[0, 0], [1.28, 0.64, 0.64, 0.64], rtol=1e-6)

@@ -145,6 +145,38 @@ def test_a_lost_chunk_is_a_hole(tmp_path, reference):
     assert starts(tmp_path, 6) == [1, 1, 2, 1, 1, 1]
 
 
+@pytest.mark.parametrize("kind", ["missing", "cut off", "of another sweep"])
+def test_a_file_that_is_not_that_of_the_sweep_is_mended_or_said(tmp_path, reference, kind):
+    store, other = tmp_path / "store", tmp_path / "other"
+    sweep(store)
+    sweep(other, seed=6)
+    for file in (file for file in sorted(store.rglob("*")) if file.is_file()):
+        inside, before = file.relative_to(store).as_posix(), file.read_bytes()
+        if kind == "missing":
+            file.unlink()
+        elif kind == "cut off":
+            file.write_bytes(before[: len(before) // 2])
+        else:
+            file.write_bytes((other / inside).read_bytes())
+        if not file.exists() or file.read_bytes() != before:
+            with pytest.raises(ValueError, match=r"store .*(is damaged: |must be the dir)"):
+                read(store)
+            if "/c/" in inside and inside.split("/")[1] in reference["results"].data_vars:
+                assert same(sweep(store), reference)
+        file.write_bytes(before)
+    assert same(read(store), reference)
+
+
+def test_one_sweep_at_a_time_writes_to_a_store(tmp_path, monkeypatch, reference):
+    monkeypatch.setattr("statsgd.running.writing._PATIENCE", 0.0)
+
+    def intrude(cell, _):
+        with pytest.raises(StoreError, match="store is in use by another call"):
+            sweep(tmp_path / "store")
+
+    assert same(sweep(tmp_path / "store", watch=intrude), reference)
+
+
 def test_a_full_disk_is_one_clear_error_and_the_sweep_goes_on(tmp_path, monkeypatch, reference):
     # Really out of room: no file may grow beyond 3 bytes once two cells are done.
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -246,7 +278,15 @@ def test_results_that_fit_nowhere_are_failures(tmp_path, result, complaint):
         ({"cells": {"a": [1, "b"]}}, "'a' must be a non-empty sequence"),
         ({"cells": {"a": [0.1, np.nan]}}, "'a' must be a non-empty sequence"),
         ({"cells": {"a": [1, 1.0]}}, "'a' must not repeat a value"),
+        ({"cells": {"a": 1.0}}, "'a' must be a non-empty sequence"),
+        ({"cells": {"a": ["x", "y\0"]}}, "'a' must be a non-empty sequence"),
+        ({"cells": {"a": ["\ud800"]}}, "'a' must be a non-empty sequence"),
+        ({"cells": {"a": [2**53 + 1, 0.5]}}, "'a' must be a non-empty sequence"),
         ({"cells": {"a/b": [1]}}, "names without '/'"),
+        ({"cells": {"a\\b": [1]}}, "names without '/'"),
+        ({"cells": {"..": [1]}}, "names without '/'"),
+        ({"cells": {"seed": [1, 2]}}, "must not have an axis 'seed'"),
+        ({"seed": 2**32}, "seed must be at most 4294967295, got 4294967296"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"retries": 0.5}, "retries must be an integer of at least 0"),
         ({"batch_size": 0}, "batch_size must be at least 1"),

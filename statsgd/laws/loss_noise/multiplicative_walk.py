@@ -13,7 +13,6 @@ from jaxtyping import Float
 from scipy.optimize import brentq
 
 from statsgd.arguments import (
-    check_seed,
     count,
     finite_array,
     fraction,
@@ -21,6 +20,7 @@ from statsgd.arguments import (
     non_negative,
     one_of,
     positive,
+    random_seed,
     real,
 )
 from statsgd.laws.bases.gaussian import NormalLaw
@@ -308,7 +308,7 @@ def momentum_growth_rate(
     h = np.asarray(finite_array("curvatures", curvatures, ndim=1), dtype=np.float64)
     eta, beta = positive("learning_rate", learning_rate), fraction("momentum", momentum)
     number = count("replicas", replicas, at_least=2)
-    rng = np.random.default_rng(check_seed(seed))
+    rng = np.random.default_rng(random_seed(seed))
     weight, buffer = np.ones(number), np.zeros(number)
     total = np.zeros(number)
     burn = 100

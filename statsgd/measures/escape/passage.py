@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Int, PyTree
 
-from statsgd.arguments import check_seed, count
+from statsgd.arguments import count, random_seed
 from statsgd.dynamics import Dynamics, SettingsGrid
 from statsgd.dynamics.launch import launch
 from statsgd.measures.escape.exits import ExitTimes
@@ -53,7 +53,9 @@ def first_passage(
         raise ValueError(f"inside must return one boolean, got {shape}")
     settings = SettingsGrid(dynamics, {})
     settings.check(problem, allow_unstable=allow_unstable)
-    lanes = launch(problem, settings, start, replicas=number, seeds=[check_seed(seed)], steps=total)
+    lanes = launch(
+        problem, settings, start, replicas=number, seeds=[random_seed(seed)], steps=total
+    )
     outside = int(np.sum(~np.asarray(_held(inside, lanes.moving.state.params))))
     if outside:
         raise ValueError(f"start must lie inside the region, got {outside} replicas outside")
