@@ -10,6 +10,7 @@ from statsgd import SGD, noise
 from statsgd.laws import ImproperLawError, TwoValleyLaw
 from statsgd.laws.valleys import (
     TwoValleyHopping,
+    freezing,
     freezing_chain,
     freezing_point_scaling,
     freezing_prediction,
@@ -297,3 +298,13 @@ def test_published_ratio_of_rates(level):
     squares, f = law.wells.barrier_height, law.wells.flatness
     logs = np.log(f * dawsn(np.sqrt(squares))) + squares
     assert law.log_odds() == pytest.approx(logs[0] - logs[1], rel=1e-10)
+
+
+@pytest.mark.slow
+def test_three_times_as_many_places_freeze_the_same(monkeypatch):
+    few = freezing_prediction(VALLEYS, 1e-3, 1.0, 20_000)
+    monkeypatch.setattr(freezing, "_TABLE", 240)
+    monkeypatch.setattr(freezing, "_POINTS", 1200)
+    many = freezing_prediction(VALLEYS, 1e-3, 1.0, 20_000)
+    assert few.final_flat_probability == pytest.approx(many.final_flat_probability, abs=1e-5)
+    assert few.freezing_along == pytest.approx(many.freezing_along, rel=1e-5)
