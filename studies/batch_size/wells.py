@@ -14,7 +14,7 @@ import statsgd
 from statsgd.arguments import non_negative
 from statsgd.dynamics.noise.injected import IsotropicNoise
 from statsgd.laws import DiscreteChainLaw
-from statsgd.laws.gibbs.escape import derivatives_on_line
+from statsgd.laws.gibbs.drift_potential import derivatives_on_line
 from statsgd.laws.grids import Grid
 from statsgd.measures import exit_times
 from statsgd.measures.escape.exits import ExitTimes

@@ -8,7 +8,14 @@ import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Float
 
-from statsgd.laws.bases.line import LineTable, nowhere, one_well, resolved, tabulate
+from statsgd.laws.bases.line import (
+    LineTable,
+    nowhere,
+    one_well,
+    require_resolved,
+    resolved,
+    tabulate,
+)
 from statsgd.laws.bases.potential import density_model
 from statsgd.laws.law import ImproperLawError, Law
 from statsgd.precision import in_double_precision
@@ -94,14 +101,16 @@ class SlopeLaw(Law):
         return jnp.where(inside, value, -jnp.inf)
 
     def _quadrature(self) -> tuple[Float[Any, "n 1"], Float[Any, " n"]]:
-        slope = in_double_precision(self.slope_at, self.table.points)
-        return slope[:, None], self.table.weights
+        table = require_resolved(self.table)
+        return in_double_precision(self.slope_at, table.points)[:, None], table.weights
 
     def _cdf(self, params: Float[Any, "... 1"]) -> Float[Any, "... 1"]:
+        require_resolved(self.table)
         return in_double_precision(_distribution, params, self)
 
     def _quantile(self, probability: Float[Any, "..."]) -> Float[Any, "... 1"]:
-        return in_double_precision(self.slope_at, self.table.quantile(probability[..., None]))
+        coordinate = require_resolved(self.table).quantile(probability[..., None])
+        return in_double_precision(self.slope_at, coordinate)
 
     def tabulated(self) -> LineTable:
         """The table over the `reach` of the mode; NaN where the law is improper."""

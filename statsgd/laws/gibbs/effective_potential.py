@@ -1,5 +1,6 @@
 """The Gibbs-like law of SGD whose isotropic gradient noise varies with the parameters."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
@@ -13,7 +14,8 @@ from statsgd.arguments import is_traced, location_vector, non_negative, positive
 from statsgd.dynamics.noise import GradientNoise
 from statsgd.dynamics.noise.injected import IsotropicNoise
 from statsgd.dynamics.sgd import SGD
-from statsgd.laws.bases.antiderivative import Antiderivative
+from statsgd.laws.bases.antiderivative import LAST, Antiderivative
+from statsgd.laws.bases.nested import require_accurate
 from statsgd.laws.bases.tabulated import check_bounds
 from statsgd.laws.gibbs.objective import ObjectiveLaw
 from statsgd.laws.law import ImproperLawError, register
@@ -23,13 +25,15 @@ from statsgd.problems.landscapes import quadratic, smooth_wells
 
 type NoiseVariance = Callable[[PyTree], Float[Any, ""]]
 
-# Gauss–Legendre on [−1, 1]: for the line integral, and for its last stretch (see below).
+# Of each panel of a line integral in the plane and beyond.
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
-_LAST = (-(3**-0.5), 3**-0.5)
 _PROBES = 32
+_PANELS = (1, 4, 16, 64)
 _TOLERANCE = 1e-6
 _FARTHEST = 60.0  # arcsinh of a distance
-_RESOLVED = 1e-10  # error of the potential in a cell
+_RESOLVED = 1e-10  # error of the potential in a cell, on the line
+_SETTLED = 1e-6  # and at a probe, beyond it
+_DEEP = 45.0  # rise of the potential above which a probe is left out
 
 
 class GradientVariance(eqx.Module):
@@ -61,7 +65,9 @@ class EffectivePotentialGibbs(ObjectiveLaw):
 
     Φ is a line integral of ∇U/c from `start`, graded for distances far above 1, and its gradient is
     exact. With one parameter it is integrated adaptively, also across jumps of ∇U/c, and its error
-    is part of `error_estimate`; with more, and where traced, by 64 nodes of Gauss–Legendre.
+    is part of `error_estimate`. With more it is integrated by panels of 64 nodes, as many as U_eff
+    at probe points about the start takes; `error_estimate` is what is left there, which warns
+    (`UnresolvedWarning`) above 10⁻³ and raises `IntractableError` above a tenth. Traced, one panel.
 
     **Arguments:** `problem`; `noise_variance`, a positive function of params, c with the batch
     size included, (loss/params)²; `learning_rate` η; `weight_decay` λ; `bounds` as in `Gibbs`;
@@ -85,6 +91,10 @@ class EffectivePotentialGibbs(ObjectiveLaw):
     """Where Φ = 0."""
     line: Antiderivative | None
     """Φ on the line, in arcsinh of the distance; None in the plane and beyond, and where traced."""
+    panels: int = eqx.field(static=True)
+    """Of the line integral in the plane and beyond."""
+    probed_error: Float[Any, ""]
+    """Of U_eff at probe points; zero on the line, NaN where traced."""
 
     def __init__(
         self,
@@ -105,9 +115,13 @@ class EffectivePotentialGibbs(ObjectiveLaw):
         self.bounds = check_bounds(bounds, problem.dimension)
         self.start = self.origin() if start is None else location_vector(start, self.dimension)
         self.growth = self.support = self.table = self.line = None
+        self.panels, self.probed_error = _PANELS[0], np.float64(np.nan)
         if not is_traced(self):
             self._require_parallel()
-            self.line = self._integrated() if self.dimension == 1 else None
+            if self.dimension == 1:
+                self.line, self.probed_error = self._integrated(), np.float64(0)
+            else:
+                self.panels, self.probed_error = self._settled()
         self._tabulate()
 
     @classmethod
@@ -174,8 +188,10 @@ class EffectivePotentialGibbs(ObjectiveLaw):
 
     @property
     def error_estimate(self) -> Float[Any, ""]:
-        """That of the table, with what the error of Φ does to the density."""
+        """That of the table, with what the error of Φ does to the density; without, of U_eff."""
         found = super().error_estimate
+        if self.dimension > 1:
+            return self.probed_error
         if self.line is None or self.support is None:
             return found
         ends = (np.arcsinh(end - self.start[0]) for end in (self.support.low, self.support.high))
@@ -201,13 +217,31 @@ class EffectivePotentialGibbs(ObjectiveLaw):
                 f"{least:.4g} and must exceed d = {self.dimension}; weight_decay > 0 or bounds help"
             )
 
+    def _probes(self, *scales: float) -> Float[np.ndarray, "n d"]:
+        """Points about the start, at a few scales."""
+        cloud = np.random.default_rng(0).standard_normal((_PROBES, self.dimension))
+        return self.start + np.concatenate([scale * cloud for scale in scales])
+
+    def _settled(self) -> tuple[int, Float[Any, ""]]:
+        """Panels of the line integral that resolve it, and the error that they leave in U_eff."""
+        probes, scale = self._probes(10.0, 3.0, 1.0, 0.1, 0.01), 2 / float(self.learning_rate)
+        before = over_points(_by_panels, probes, self, _PANELS[0])
+        for panels, more in itertools.pairwise(_PANELS):
+            phi = over_points(_by_panels, probes, self, more)
+            # Where there is no mass, nothing has to be resolved; nor what the start lies above.
+            rise = scale * (phi - np.min(phi[np.isfinite(phi)], initial=np.inf))
+            error = np.max(scale * np.abs(phi - before), where=rise < _DEEP, initial=0.0)
+            if error <= _SETTLED:
+                return panels, error
+            before = phi
+        require_accurate("line integral of the potential", error)
+        return more, error
+
     def _require_parallel(self) -> None:
         if self.dimension == 1:
             return
-        cloud = np.random.default_rng(0).standard_normal((_PROBES, self.dimension))
         # Two scales: noise may be flat near the start and skew further out.
-        probes = self.start + np.concatenate([cloud, 0.1 * cloud])
-        curl, scale = over_points(_curl, probes, self._bare())
+        curl, scale = over_points(_curl, self._probes(1.0, 0.1), self._bare())
         if np.max(curl) > _TOLERANCE * np.max(scale):
             raise ValueError(
                 "no closed-form law: grad c and grad L are not parallel (max |curl| = "
@@ -257,26 +291,31 @@ def _line_integral(law: EffectivePotentialGibbs, params: Any) -> Any:
     if law.line is not None:
         phi = law.learning_rate / 2 * _energy_at(jnp.arcsinh(end - law.start), law, law.line)
         return phi + _last_stretch(law, end, params)
+    return _by_panels(end, law, law.panels) + _last_stretch(law, end, params)
+
+
+def _by_panels(end: Any, law: EffectivePotentialGibbs, panels: int) -> Any:
     distance = jnp.sqrt(jnp.sum((end - law.start) ** 2) + 1e-30)
     direction = (end - law.start) / distance
     # Points at distance sinh w: a far end does not starve the region near the origin of nodes.
     reach = jnp.arcsinh(distance)
     # Typed here: JAX 0.12 mixes up NumPy constants captured under both settings of enable_x64.
     nodes, weights = (jnp.asarray(rule, dtype=reach.dtype) for rule in (_NODES, _WEIGHTS))
-    coordinate = reach * (1 + nodes) / 2
+    starts = jnp.arange(panels, dtype=reach.dtype)[:, None]
+    coordinate = reach * (starts + (1 + nodes) / 2).ravel() / panels
 
     def integrand(offset):
         return _drift_over_variance(law, law.start + offset * direction) @ direction
 
     values = jax.vmap(integrand)(jnp.sinh(coordinate)) * jnp.cosh(coordinate)
-    return reach / 2 * jnp.sum(weights * values) + _last_stretch(law, end, params)
+    return reach / (2 * panels) * jnp.sum(jnp.tile(weights, panels) * values)
 
 
 def _last_stretch(law: EffectivePotentialGibbs, end: Any, params: Any) -> Any:
     # A last stretch of length zero carries the derivatives: two nodes make them exact up to the
     # fourth, where differentiating the quadrature would only approximate ∇U/c.
     step = params - end
-    last = sum(_drift_over_variance(law, end + step * (1 + node) / 2) for node in _LAST)
+    last = sum(_drift_over_variance(law, end + step * (1 + node) / 2) for node in LAST)
     return last @ step / 2
 
 

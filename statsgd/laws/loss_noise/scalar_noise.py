@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from statsgd.arguments import is_traced, one_of, positive
 from statsgd.dynamics.sgd import SGD
+from statsgd.laws.bases.antiderivative import Antiderivative
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.laws.loss_noise.loss_potential import (
     LossPotentialLaw,
@@ -18,11 +19,15 @@ from statsgd.laws.loss_noise.loss_potential import (
     require_integrable_at_zero,
 )
 from statsgd.laws.loss_noise.setting import READINGS, loss_scaled_noise
-from statsgd.precision import formula
+from statsgd.precision import formula, over_points
 from statsgd.problems import Problem
 from statsgd.problems.flat_loss import FlatLoss
 
+# Where traced.
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
+_FARTHEST = 100.0  # of log L, in loss scales
+_RESOLVED = 1e-10  # error of the potential in a cell
+_DEEP = 1000.0  # potential above which there is no mass
 
 
 class LossProfile(eqx.Module):
@@ -52,6 +57,9 @@ class ScalarNoiseLaw(LossPotentialLaw):
     `reading` of the SDE: `"ito"` is SGD, `"stratonovich"` and `"anti_ito"` replace φ^(−1) by
     φ^(−1/2) and 1.
 
+    The integral is adaptive, and its error part of `error_estimate`; in several dimensions that is
+    the error of the potential. Where the profile is traced it takes 64 nodes of Gauss–Legendre.
+
     Properness is judged from the local exponents at 10^(−10) and 10^8 loss scales.
 
     Source: derived; loss-scaled noise is Wojtowytsch (2021), arXiv:2106.02588.
@@ -67,6 +75,8 @@ class ScalarNoiseLaw(LossPotentialLaw):
     noisy_at_zero: bool = eqx.field(static=True)
     local_exponents: Float[Any, " 2"]
     """−d log p/d log L far below and far above the loss scale."""
+    line: Antiderivative | None
+    """∫ ds/φ in the coordinate `_place` of the loss; None where traced."""
 
     def __init__(
         self,
@@ -90,6 +100,9 @@ class ScalarNoiseLaw(LossPotentialLaw):
             self.local_exponents = _local_exponents(
                 noise_profile, self.noise_ratio, self.loss_scale, READINGS[self.reading]
             )
+        self.line = None
+        if not is_traced(self.noise_profile, self.loss_scale):
+            self.line = self._integrated()
         self._complete()
 
     @classmethod
@@ -142,21 +155,44 @@ class ScalarNoiseLaw(LossPotentialLaw):
     def resistance(self, loss: Float[Any, ""]) -> Float[Any, ""]:
         """∫ ds/φ(s) up to `loss`, from zero where φ(0) > 0 and from `loss_scale` otherwise.
 
-        Gauss–Legendre in log(1 + s/loss_scale) or log(s/loss_scale).
+        In the coordinate log(1 + s/loss_scale) or log(s/loss_scale).
         """
         scale, from_zero = self.loss_scale, self.noisy_at_zero
         end = jnp.log1p(loss / scale) if from_zero else jnp.log(loss / scale)
+        if self.line is not None:
+            return self.line.at(end, self._resistance_slope)
         # Nodes in the precision of the loss: a NumPy constant that is traced in both precisions
         # would keep that of the first.
         nodes, weights = (jnp.asarray(part, dtype=end.dtype) for part in (_NODES, _WEIGHTS))
-        logs = end * (1 + nodes) / 2
-        s = scale * (jnp.expm1(logs) if from_zero else jnp.exp(logs))
-        integrand = scale * jnp.exp(logs) / jax.vmap(self.noise_profile)(s)
-        return end * jnp.sum(weights * integrand) / 2
+        values = jax.vmap(self._resistance_slope)(end * (1 + nodes) / 2)
+        return end * jnp.sum(weights * values) / 2
+
+    def _resistance_slope(self, place: Float[Any, ""]) -> Float[Any, ""]:
+        """The derivative of ∫ ds/φ in the coordinate of the loss."""
+        s = self.loss_scale * (jnp.expm1(place) if self.noisy_at_zero else jnp.exp(place))
+        return self.loss_scale * jnp.exp(place) / self.noise_profile(s)
+
+    def _integrated(self) -> Antiderivative:
+        def slope(place: Float[Any, " n"]) -> Float[Any, " n"]:
+            return over_points(_slope_at, place[:, None], self)
+
+        ratio = 1.0 if is_traced(self.noise_ratio) else float(self.noise_ratio)
+        low = 0.0 if self.noisy_at_zero else -_FARTHEST
+        return Antiderivative.of(slope, low, _FARTHEST, ratio / 2 * _RESOLVED)
+
+    @property
+    def error_estimate(self) -> Float[Any, ""]:
+        """That of the table, if there is one, and that of the potential."""
+        if self.line is None or is_traced(self.noise_ratio):
+            return super().error_estimate
+        rise = 2 / self.noise_ratio
+        there = np.abs(rise * self.line.sums) < _DEEP
+        found = rise * np.sum(np.where(there, self.line.errors, 0.0))
+        return found if self.table is None else found + self.table.error_estimate
 
     def exponents(self) -> tuple[Any, Any]:
-        """−d log p/d log L far below and far above the loss scale."""
-        return self.local_exponents[0], self.local_exponents[1]
+        """−d log p/d log L at zero loss, or far below the loss scale, and far above it."""
+        return 0.0 if self.noisy_at_zero else self.local_exponents[0], self.local_exponents[1]
 
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless the density is integrable at 𝓜 and at infinity."""
@@ -170,6 +206,10 @@ class ScalarNoiseLaw(LossPotentialLaw):
                 f"must exceed dim = {self.dimension}, where the density falls as L^-exponent and L "
                 "grows as |params|^p"
             )
+
+
+def _slope_at(place: Float[Any, " 1"], law: ScalarNoiseLaw) -> Float[Any, ""]:
+    return law._resistance_slope(place[0])
 
 
 @formula

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from statsgd.arguments import finite_array, positive
-from statsgd.laws.gibbs.escape import derivatives_on_line
+from statsgd.laws.gibbs.drift_potential import derivatives_on_line
 from statsgd.problems import Problem
 
 

@@ -280,12 +280,15 @@ class TwoValleyLaw(Law):
         return in_double_precision(_quantile, self, probability)[..., None]
 
     def _quadrature(self) -> tuple[Float[Any, "n 1"], Float[Any, " n"]]:
-        """Gauss–Legendre in each well, to nine deviations beyond its minimum."""
+        """Gauss–Legendre in each well, within nine deviations of its minimum: to twelve digits."""
         centre, scale = self._shape()
-        reach = np.array([1.0, -1.0]) * (centre + 9 * scale) / 2
-        points = (reach * (1 + _NODES[:, None])).reshape(-1, 1)
-        masses = (np.abs(reach) * _WEIGHTS[:, None]).ravel() * np.exp(self.log_density(points))
-        return points, masses / masses.sum()
+        low, high = np.maximum(centre - 9 * scale, 0), centre + 9 * scale
+        half = (high - low) / 2
+        points = np.array([1.0, -1.0]) * (low + half * (1 + _NODES[:, None]))
+        masses = (half * _WEIGHTS[:, None]).ravel() * np.exp(
+            self.log_density(points.reshape(-1, 1))
+        )
+        return points.reshape(-1, 1), masses / masses.sum()
 
     def _shape(self) -> tuple[Any, Any]:
         """Distances of the minima from the ridge, and `scales`."""
@@ -296,9 +299,11 @@ def _log_odds(law: TwoValleyLaw) -> Any:
     wells = law.wells
     if law.reading == "published_rates":
         squares = wells.barrier_height
-        # erfi(z) ∝ e^(z²) z ∫₀¹ e^(−z²(1−u²)) du
-        gaps = squares[:, None] * (1 - ((1 + _NODES) / 2) ** 2)
-        erfi = squares + jnp.log(squares) / 2 + jnp.log(jnp.exp(-gaps) @ _WEIGHTS)
+        # erfi(z) ∝ e^(z²) z ∫₀¹ e^(−z²(1−u²)) du, of which only the end near u = 1 counts.
+        end = jnp.minimum(1, 40 / squares)
+        gone = end[:, None] * (1 + _NODES) / 2
+        inside = jnp.exp(-squares[:, None] * gone * (2 - gone)) @ _WEIGHTS
+        erfi = squares + jnp.log(squares) / 2 + jnp.log(end * inside)
         return jnp.log(wells.flatness[0] / wells.flatness[1]) + erfi[0] - erfi[1]
     d, v = wells.diffusion, wells.variance
     shares = log_ndtr(wells.width / (2 * jnp.sqrt(v)))

@@ -111,7 +111,7 @@ class ValleyLaw(Law):
         reading: str = "ito",
         second_order: bool = False,
     ):
-        self.valley = AveragedValley(
+        valley = AveragedValley(
             curvature,
             _diffusion("across_diffusion", across_diffusion),
             _diffusion("along_diffusion", along_diffusion),
@@ -123,15 +123,16 @@ class ValleyLaw(Law):
             bool(second_order),
         )
         if second_order and not (
-            self.valley.constant_diffusion
-            and self.valley.transverse == 1
-            and not np.any(np.asarray(self.valley.learning_rate))
+            valley.constant_diffusion
+            and valley.transverse == 1
+            and not np.any(np.asarray(valley.learning_rate))
         ):
             raise ValueError(
                 "second_order needs constant diffusion, one transverse direction and "
                 "learning_rate = 0: add the finite-step shift to its expectations"
             )
-        self.table, self.limits = resolved(tabulated, self.valley, table=lambda found: found[0])
+        self.table, self.limits, sums = resolved(tabulated, valley, table=lambda found: found[0])
+        self.valley = valley.with_sums(sums)
         self.adiabaticity = in_double_precision(_largest_adiabaticity, self.valley, self.table)
 
     @classmethod

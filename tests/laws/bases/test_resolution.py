@@ -1,121 +1,28 @@
 """Random laws on the line against adaptive quadrature: off by no more than what they state."""
 
-import itertools
-import warnings
-
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jaxtyping import Float
-from scipy.integrate import IntegrationWarning, quad
 from scipy.stats import norm
 
 from statsgd.laws import FlooredPowerOfLossLaw, Gibbs
 from statsgd.laws.law import IntractableError, UnresolvedWarning
 from statsgd.problems import landscape
-
-LEVELS = np.array([0.01, 0.2, 0.5, 0.77, 0.999])
-#: What SciPy's rule and the ends of the support leave.
-ROUNDING = 1e-10
-
-
-class RandomWells(eqx.Module):
-    """The least of parabolas, with a kink of its own, and at most five wells."""
-
-    places: Float[np.ndarray, " 5"]
-    heights: Float[np.ndarray, " 5"]
-    curvatures: Float[np.ndarray, " 5"]
-    kink: Float[np.ndarray, " 2"]
-
-    def __call__(self, x):
-        x = x[..., :1]
-        branches = self.heights + self.curvatures * (x - self.places) ** 2 / 2
-        return jnp.min(branches, axis=-1) + self.kink[0] * jnp.abs(x[..., 0] - self.kink[1])
-
-    def at(self, x):
-        branches = self.heights + self.curvatures * (x - self.places) ** 2 / 2
-        return np.min(branches) + self.kink[0] * abs(x - self.kink[1])
-
-    def breaks(self, temperature):
-        """Where the loss has a kink, and a few widths about every well."""
-        found = [self.kink[1] + temperature / (self.kink[0] + 1e-300) * np.array([-9, -1, 0, 1, 9])]
-        for i, (place, h) in enumerate(zip(self.places, self.curvatures, strict=True)):
-            found.append(place + np.sqrt(temperature / h) * np.arange(-10, 11))
-            for j in range(i):
-                curved = (h - self.curvatures[j]) / 2
-                linear = self.curvatures[j] * self.places[j] - h * place
-                squares = h * place**2 - self.curvatures[j] * self.places[j] ** 2
-                constant = squares / 2 + self.heights[i] - self.heights[j]
-                roots = np.roots([curved, linear, constant])
-                found.append(roots[np.isreal(roots)].real)
-        return np.unique(np.concatenate(found))
-
-
-def integrals(log_density, breaks, low, high):
-    """The integral of the density times a function, between any two ends."""
-
-    def over(begin, end, function=lambda x: 1.0):
-        ends = [begin, *breaks[(breaks > begin) & (breaks < end)], end]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", IntegrationWarning)
-            parts = [
-                quad(lambda x: function(x) * np.exp(log_density(x)), *pair, epsabs=0, epsrel=1e-12)[
-                    0
-                ]
-                for pair in itertools.pairwise(ends)
-            ]
-        return sum(parts)
-
-    return over, over(low, high)
-
-
-def assert_within_what_is_stated(law, log_density, breaks):
-    low, high = float(law.support.low), float(law.support.high)
-    over, normalizer = integrals(log_density, breaks, low, high)
-    stated = float(law.error_estimate) + ROUNDING
-    # Of the two densities, which are normalised differently.
-    middle = float(law.table.center)
-    offset = float(log_density(middle) + law.potentials(np.array([middle])))
-    assert abs(law.log_normalizer() - np.log(normalizer) + offset) < stated
-    mean = over(low, high, lambda x: x) / normalizer
-    assert abs(law.mean()[0] - mean) < stated * (high - low)
-    spread = over(low, high, lambda x: (x - mean) ** 2) / normalizer
-    assert abs(law.covariance()[0, 0] - spread) < 2 * stated * (high - low) ** 2
-    for level, x in zip(LEVELS, law.quantile(LEVELS)[:, 0], strict=True):
-        assert abs(over(low, x) / normalizer - level) < stated
-        assert abs(law.cdf(np.array([x]))[0] - level) < stated
-    return stated
+from tests.laws.bases.random_wells import WELLS, assert_within_what_is_stated, random_wells
 
 
 def check_wells(seed, number, log_temperature, kink):
-    rng = np.random.default_rng(seed)
     temperature = 10.0**log_temperature
-    heights = np.full(5, np.inf)
-    heights[:number] = rng.uniform(0, 6 * temperature, number)
-    heights[0] = 0
-    # A kink less steep than would push the wells around.
-    slope = kink * min(np.sqrt(temperature), 1.0)
-    loss = RandomWells(
-        np.sort(rng.uniform(-3, 3, 5)), heights, 10 ** rng.uniform(-1, 2, 5), np.array([slope, 0.3])
-    )
+    loss = random_wells(seed, number, temperature, kink)
     law = Gibbs(landscape(loss, np.zeros(1)), temperature)
-    kept = RandomWells(loss.places[:number], heights[:number], loss.curvatures[:number], loss.kink)
+    kept = loss.first(number)
     lowest = min(kept.at(x) for x in (*kept.places, 0.3))
     stated = assert_within_what_is_stated(
         law, lambda x: (lowest - kept.at(x)) / temperature, kept.breaks(temperature)
     )
     assert stated < 1e-4
-
-
-WELLS = {
-    "seed": st.integers(0, 10**6),
-    "number": st.integers(1, 5),
-    "log_temperature": st.floats(-7, 1),
-    "kink": st.sampled_from([0.0, 0.5]),
-}
 
 
 @settings(max_examples=8, deadline=None, derandomize=True)

@@ -1,15 +1,18 @@
 import itertools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy.integrate import quad
+from scipy.special import ndtr
 
 from statsgd import SGD, ImproperLawError, noise, simulate
 from statsgd.laws.gibbs.effective_potential import EffectivePotentialGibbs
 from statsgd.laws.gibbs.gibbs import Gibbs
+from statsgd.laws.law import IntractableError
 from statsgd.problems import landscape, linear_regression
 from statsgd.problems.landscapes import quadratic, smooth_wells
 
@@ -186,3 +189,27 @@ def test_noise_that_grows_with_the_loss_of_kinked_wells(ratio, printed):
     assert law.error_estimate < 1e-8
     score = -power * 9 * (0.7 - 1) / (0.05 + 4.5 * 0.09)
     assert_allclose(law.score(np.array([0.7])), [score], rtol=1e-9)
+
+
+class QuietRing(eqx.Module):
+    """1/c = 1 + A e^{−((L − ½)/w)²/2}: quiet in a ring of losses."""
+
+    depth: float = eqx.field(static=True)
+    width: float = eqx.field(static=True)
+
+    def __call__(self, params):
+        loss = (params[0] ** 2 + 2 * params[1] ** 2) / 2
+        return 1 / (1 + self.depth * jnp.exp(-(((loss - 0.5) / self.width) ** 2) / 2))
+
+
+def test_quiet_rings_in_the_plane_take_more_panels_or_are_refused():
+    bowl = quadratic(np.diag([1.0, 2.0]))
+    law = EffectivePotentialGibbs(bowl, QuietRing(50.0, 1e-2), 0.2)
+    assert law.panels > 1
+    assert law.error_estimate < 1e-6
+    for x, y in ([0.4, 0.3], [1.5, 0.2], [0.1, -1.3]):
+        level = (x**2 + 2 * y**2) / 2
+        ring = 50 * 1e-2 * np.sqrt(2 * np.pi) * (ndtr((level - 0.5) / 1e-2) - ndtr(-0.5 / 1e-2))
+        assert law.effective_loss(np.array([x, y])) == pytest.approx(level + ring, abs=1e-8)
+    with pytest.raises(IntractableError, match="does not resolve the line integral"):
+        EffectivePotentialGibbs(bowl, QuietRing(1e5, 1e-5), 0.2)

@@ -1,6 +1,10 @@
+import itertools
+
 import jax
 import numpy as np
 import pytest
+from scipy.integrate import quad
+from scipy.special import gammaln, i0e
 
 import statsgd
 from statsgd import SGD, noise
@@ -9,6 +13,7 @@ from statsgd.laws import (
     SaturatedPowerOfLossLaw,
     SaturatingLossScaledLaw,
     StrataLaw,
+    TorusPowerOfLossLaw,
     ZeroLossCircleLaw,
 )
 from statsgd.precision import in_double_precision
@@ -228,3 +233,59 @@ def test_sgd_collapses_onto_the_strata_that_attract():
     assert also_segment > 0.05
     assert also_point > 0.5
     assert also_segment + also_point > 0.95
+
+
+@pytest.mark.parametrize(
+    ("noise_ratio", "saturation"), [(4.0001, 1.0), (4.000001, 1.0), (4.1, 1e-6), (20.0, 1e6)]
+)
+def test_strata_near_the_critical_noise_and_at_any_saturation(noise_ratio, saturation):
+    # Z = 4π ∫ g [√(2L) + πL + 2J(L)] dL in log L, below e^low by its power laws.
+    alpha = 1 + 2 / noise_ratio
+    rate, cut = (alpha - 1) / saturation, np.log(1 / 8)
+
+    def density(log_loss, power):
+        loss = np.exp(log_loss)
+        return (1 + loss / saturation) * np.exp(-rate * loss + power * log_loss)
+
+    def around(log_loss):
+        angle = np.arcsin(min(1.0, 0.5 * np.exp(-(np.log(2) + log_loss) / 2)))
+        return density(log_loss, 2 - alpha) * (np.pi + 2 * angle + np.sin(2 * angle))
+
+    def segment(log_loss):
+        return np.sqrt(2) * density(log_loss, 1.5 - alpha)
+
+    low, high = np.log(min(1 / 8, saturation)) - 60, np.log(80 / rate)
+    places = np.concatenate([np.linspace(low, high, 40), [cut]])
+    ends = np.unique(places[places <= high])
+    parts = [
+        sum(quad(part, *pair, epsabs=0, epsrel=1e-11)[0] for pair in itertools.pairwise(ends))
+        for part in (segment, around)
+    ]
+    beside = parts[0] + np.sqrt(2) * np.exp((1.5 - alpha) * low) / (1.5 - alpha)
+    total = beside + parts[1] + 2 * np.pi * np.exp((2 - alpha) * low) / (2 - alpha)
+    law = StrataLaw(noise_ratio, saturation)
+    assert law.log_normalizer() == pytest.approx(np.log(4 * np.pi * total), abs=1e-8)
+    outside = (total - beside) / total
+    assert 2 * law.point_probability() == pytest.approx(outside, rel=1e-5)
+
+
+@pytest.mark.parametrize(("q", "noise_ratio"), [(3, 8.0), (3, 4.001), (3, 4.00001), (40, 0.2)])
+def test_torus_near_its_critical_noise(q, noise_ratio):
+    # E L = Z(α−1)/Z(α) of Z(α) = (2π)^q/Γ(α) ∫ t^(α−1) (e^(−t)I₀(t))^q dt.
+    def log_partition(alpha):
+        def integrand(log_t):
+            return np.exp(alpha * log_t + q * np.log(i0e(np.exp(log_t))))
+
+        ends = np.linspace(-40 / alpha, 14, 30)
+        inside = sum(quad(integrand, *pair, epsrel=1e-12)[0] for pair in itertools.pairwise(ends))
+        # I₀ by its asymptotic series: e^(−t)I₀ = (2πt)^(−½)(1 + 1/(8t) + …)
+        power, end = q / 2 - alpha, 14
+        beyond = (2 * np.pi) ** (-q / 2) * np.exp(-power * end) / power
+        return np.log(inside + beyond) + q * np.log(2 * np.pi) - gammaln(alpha)
+
+    alpha = 1 + 2 / noise_ratio
+    law = TorusPowerOfLossLaw(q, noise_ratio)
+    assert law.log_normalizer() == pytest.approx(log_partition(alpha), abs=1e-6)
+    expected = np.exp(log_partition(alpha - 1) - log_partition(alpha))
+    assert law.mean_loss() == pytest.approx(expected, rel=1e-5)
+    assert law.error_estimate < 1e-8

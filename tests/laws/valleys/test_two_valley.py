@@ -3,13 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.integrate import quad
-from scipy.special import log_ndtr
+from scipy.special import dawsn, log_ndtr
 
 import statsgd
 from statsgd import SGD, noise
 from statsgd.laws import ImproperLawError, TwoValleyLaw
 from statsgd.laws.valleys import (
     TwoValleyHopping,
+    freezing,
     freezing_chain,
     freezing_point_scaling,
     freezing_prediction,
@@ -279,3 +280,31 @@ def test_frozen_is_a_slice_of_the_landscape():
         whole = float(VALLEYS.loss(jnp.array([x, 7.0])) - VALLEYS.descent(7.0))
         assert float(frozen.loss(jnp.array([x]))) == pytest.approx(whole, abs=1e-6)
     assert landscape(frozen.loss, np.zeros(1)).dimension == 1
+
+
+@pytest.mark.parametrize("level", [1e-1, 1e-3, 1e-6, 1e-12])
+def test_quadrature_at_any_noise(level):
+    law = TwoValleyLaw(VALLEYS, 5.0, level)
+    points, weights = law.quadrature()
+    assert weights @ points == pytest.approx(law.mean(), rel=1e-9)
+    spread = weights @ (points - law.mean()) ** 2
+    assert spread == pytest.approx(law.covariance()[0], rel=1e-9)
+
+
+@pytest.mark.parametrize("level", [1e-1, 1e-3, 1e-6])
+def test_published_ratio_of_rates(level):
+    # f₊ erfi(z₊)/(f₋ erfi(z₋)), erfi(z) = (2/√π) e^(z²) D(z) with Dawson's integral D.
+    law = TwoValleyLaw(VALLEYS, 5.0, level, reading="published_rates")
+    squares, f = law.wells.barrier_height, law.wells.flatness
+    logs = np.log(f * dawsn(np.sqrt(squares))) + squares
+    assert law.log_odds() == pytest.approx(logs[0] - logs[1], rel=1e-10)
+
+
+@pytest.mark.slow
+def test_three_times_as_many_places_freeze_the_same(monkeypatch):
+    few = freezing_prediction(VALLEYS, 1e-3, 1.0, 20_000)
+    monkeypatch.setattr(freezing, "_TABLE", 240)
+    monkeypatch.setattr(freezing, "_POINTS", 1200)
+    many = freezing_prediction(VALLEYS, 1e-3, 1.0, 20_000)
+    assert few.final_flat_probability == pytest.approx(many.final_flat_probability, abs=1e-5)
+    assert few.freezing_along == pytest.approx(many.freezing_along, rel=1e-5)

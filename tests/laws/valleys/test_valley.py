@@ -439,3 +439,16 @@ def test_little_diffusion_on_a_line(diffusion, kind):
     median, above = law.quantile(np.array([0.5, 0.8413447460685429]))[:, 0] / np.sqrt(diffusion)
     assert abs(median) < 1e-7
     assert above == pytest.approx(1, abs=2e-5)
+
+
+def test_the_density_of_a_cold_place_far_along_a_line_integrates_to_one():
+    # Noise that varies over a cold well at x = 3: 2·10⁵ temperatures below the origin.
+    def along(x):
+        return 1e-5 * (1 + 0.9 * jnp.sin(8 * x))
+
+    law = ValleyLaw(
+        lambda x: 2 + 0 * x, 0.02, along, floor=lambda x: (x - 3) ** 2 / 2, support="line"
+    )
+    x = np.linspace(2.95, 3.05, 4001)
+    assert np.trapezoid(np.exp(law.log_marginal(x)), x) == pytest.approx(1, abs=1e-9)
+    assert law.error_estimate < 1e-6
