@@ -19,7 +19,8 @@ law cannot say in closed form or by quadrature raises `IntractableError`. Whethe
 instance, which all else reads.
 
 A new law states `dimension`, `require_proper`, `model` and `_log_density` (of one point, in JAX),
-and of `_mean`, `_covariance`, `_cdf`, `_quantile`, `_quadrature`, `_draw` what it knows.
+and of `_mean`, `_covariance`, `_cdf`, `_quantile`, `_quadrature`, `_draw` what it knows; in
+`small_numbers` it says how far it holds.
 `statsgd.laws.check` tests all of it.
 """
 

@@ -61,7 +61,7 @@ class NoiseEquilibrium(Law):
     setting: ClassVar[str] = "SGD on a loss with exponential symmetries, along their orbits"
     exactness: ClassVar[str] = (
         "exact for the SDE where C is that of the minimum; for the chain within 5 % where ηh ≤ 0.2 "
-        "and (η/2) Tr CH⁺ ≤ 0.026 |θ|²"
+        "and (η/2) Tr CH⁺ ≤ 0.026 θᵀθ"
     )
     citation: ClassVar[str] = "Ziyin, Wang, Li, Wu (2024), arXiv:2402.07193"
 

@@ -1,9 +1,11 @@
 """Laws of one number, the slope of a network, tabulated once and read exactly."""
 
 import abc
-from typing import Any
+from typing import Any, Self
 
+import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Float
@@ -16,6 +18,7 @@ from statsgd.laws.bases.line import (
     resolved,
     tabulate,
 )
+from statsgd.laws.bases.next_order import NextOrder, next_order
 from statsgd.laws.bases.potential import density_model
 from statsgd.laws.law import ImproperLawError, Law
 from statsgd.precision import in_double_precision
@@ -25,13 +28,15 @@ class SlopeLaw(Law):
     """A law of one number f; `params` has shape `(1,)` and holds f.
 
     A final class states log p up to a constant as a function of a coordinate s of f in which the
-    law has exponential tails or shorter ones (ln f, say), all of it in JAX, and sets `table` to
-    `tabulated()` at the end of its constructor. The table gives the normaliser, moments,
-    distribution function and quantiles to about nine digits: its rule is spectrally accurate for
-    smooth laws that decay at both ends.
+    law has exponential tails or shorter ones (ln f, say), all of it in JAX, and at the end of its
+    constructor sets `correction` to None and `table` to `tabulated()`. The table gives the
+    normaliser, moments, distribution function and quantiles to about nine digits: its rule is
+    spectrally accurate for smooth laws that decay at both ends.
     """
 
     table: LineTable
+    correction: NextOrder | None
+    """What finite steps change, along s; None for the law of the diffusion limit."""
 
     @property
     def dimension(self) -> int:
@@ -67,6 +72,22 @@ class SlopeLaw(Law):
     def supports(self, slope: Any) -> Any:
         """Whether f lies in the support."""
 
+    def corrected_log_mass(self, coordinate: Any) -> Any:
+        """`log_mass` with the discrete correction, if that is on."""
+        value = self.log_mass(coordinate)
+        return value if self.correction is None else value + self.correction(coordinate)
+
+    def corrected(self, moments: Any) -> Self:
+        """The law to the next order for a chain whose steps of s have these `moments`.
+
+        `moments` is an Equinox module from s to the first four; see `bases.next_order`. Beyond all
+        but 2·10⁻⁶ of the mass nothing is corrected.
+        """
+        low, center, high = self.table.quantile(np.array([1e-6, 0.5, 1 - 1e-6]))
+        found = next_order(self.log_mass, moments, float(low), float(center), float(high))
+        law = eqx.tree_at(lambda law: law.correction, self, found, is_leaf=lambda x: x is None)
+        return eqx.tree_at(lambda law: law.table, law, law.tabulated())
+
     def exact_distribution(self) -> dist.Distribution | None:
         """The law as a NumPyro distribution of f where it has a name."""
         return None
@@ -74,7 +95,7 @@ class SlopeLaw(Law):
     def model(self, obs: Float[Any, "n 1"] | None = None) -> None:
         """Site `params` `(1,)`: a named distribution, or the quantile of a uniform `u`."""
         self.ensure_proper()
-        named = self.exact_distribution()
+        named = self.exact_distribution() if self.correction is None else None
         site = None if named is None else named.expand([1]).to_event(1)
         if obs is not None:
             if site is None:
@@ -97,7 +118,7 @@ class SlopeLaw(Law):
         slope = params[0]
         inside = self.supports(slope)
         s = self.coordinate_of(jnp.where(inside, slope, self.slope_at(self.table.center)))
-        value = self.log_mass(s) - self.log_jacobian(s) - self.table.log_normalizer
+        value = self.corrected_log_mass(s) - self.log_jacobian(s) - self.table.log_normalizer
         return jnp.where(inside, value, -jnp.inf)
 
     def _quadrature(self) -> tuple[Float[Any, "n 1"], Float[Any, " n"]]:
@@ -130,12 +151,13 @@ def _distribution(params: Float[Any, "..."], law: SlopeLaw) -> Float[Any, "..."]
 
 def _table(law: SlopeLaw, number: int) -> LineTable:
     center, left, right = law.reach()
+    log_mass = law.corrected_log_mass
     half = 60.0
     for _ in range(3):
         s = center + half * jnp.linspace(-1, 1, 2001)
-        center, half = s[jnp.argmax(law.log_mass(s))], half / 500
+        center, half = s[jnp.argmax(log_mass(s))], half / 500
     reach = jnp.geomspace(1e-6, 30, 120)
-    sides = jnp.minimum(law.log_mass(center - reach), law.log_mass(center + reach))
-    drop = law.log_mass(center) - sides
+    sides = jnp.minimum(log_mass(center - reach), log_mass(center + reach))
+    drop = log_mass(center) - sides
     scale = reach[jnp.argmax(jnp.where(drop < 1, reach, 0))]
-    return tabulate(law.log_mass, one_well(center, scale), center - left, center + right, number)
+    return tabulate(log_mass, one_well(center, scale), center - left, center + right, number)

@@ -46,7 +46,8 @@ class SaturatingLossScaledLaw(Law):
     At or below ε = 4/(q−2) SGD collapses onto the minimum and there is no such law. The chain
     differs by O(η), most at small loss, where its mass falls as another power: the closer α is to
     q/2, the smaller η has to be. With h the largest curvature, ηh/(1 − 2α/q) ≤ 0.1 and
-    ηh√q ≤ 0.25 keep total variation below 5 % (measured for H = hI, 3 ≤ q ≤ 100).
+    ηh√q ≤ 0.25 keep total variation below 5 % (measured for H = hI, 3 ≤ q ≤ 100, and for
+    H = diag(1, 4, 9)).
 
     **Arguments:** `hessian` H `(q, q)`, positive definite; `noise_ratio` ε > 0; `saturation`
     L_sat > 0 (loss); `location` θ*, zero by default. `of_loss` gives the law of any other loss.

@@ -13,6 +13,7 @@ from statsgd.laws.bases.slope import SlopeLaw
 from statsgd.laws.domain import SmallNumber
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.laws.networks.data_moments import DataMoments, log_noise, noise_scale
+from statsgd.laws.networks.growth import FactorShrinkage, LogSlopeSteps
 from statsgd.problems import DiagonalLinearNetwork, Problem
 
 
@@ -54,13 +55,15 @@ class InfiniteDepthNetworkLaw(SlopeLaw):
         self.moments = moments
         self.width_per_depth = positive("width_per_depth", width_per_depth)
         self.noise_scale = positive("noise_scale", noise_scale)
+        self.correction = None
         self.table = self.tabulated()
 
     @classmethod
-    def from_sgd(cls, problem: Problem, sgd: SGD) -> Self:
+    def from_sgd(cls, problem: Problem, sgd: SGD, *, discrete_correction: bool = False) -> Self:
         """The law for i.i.d. minibatch `sgd` on a deep `diagonal_linear_network` problem.
 
-        Raises `ValueError` for other problems and noise, one layer, and inputs ±x.
+        The **discrete correction** is that of `DiagonalNetworkLaw`, and of the depth too. Raises
+        `ValueError` for other problems and noise, one layer, and inputs ±x.
         """
         if not isinstance(problem, DiagonalLinearNetwork) or problem.num_layers < 2:
             raise ValueError(
@@ -69,7 +72,10 @@ class InfiniteDepthNetworkLaw(SlopeLaw):
             )
         moments = DataMoments.of_data(problem.inputs, problem.targets, problem.loss_factor)
         width_per_depth = problem.width / (problem.num_layers - 1)
-        return cls(moments, width_per_depth, noise_scale(problem, sgd))
+        law = cls(moments, width_per_depth, noise_scale(problem, sgd))
+        if not discrete_correction:
+            return law
+        return law.corrected(LogSlopeSteps(FactorShrinkage.of(problem, sgd)))
 
     def small_numbers(self, problem: Any, sgd: SGD) -> Sequence[SmallNumber]:
         """One over the depth, ηA(f*)b1 and the relative variance of f, as A(f) = D f²/M."""
@@ -77,10 +83,11 @@ class InfiniteDepthNetworkLaw(SlopeLaw):
         rate = float(sgd.learning_rate) / (1 - float(sgd.momentum))
         kernel = float(m.best_slope**2 / self.width_per_depth)
         spread = float(self.noise_scale * m.noise(m.best_slope) / (m.b1 * self.width_per_depth))
+        largest = 0.02 if self.correction is None else 0.03
         return (
             SmallNumber("1 ÷ D", 1 / (problem.num_layers - 1), 0.01),
-            SmallNumber("ηA(f*)b₁", rate * kernel * float(m.b1), 0.02),
-            SmallNumber("TA(f*)g(f*) ÷ b₁f*²", spread, 0.02),
+            SmallNumber("ηA(f*)b₁", rate * kernel * float(m.b1), largest),
+            SmallNumber("TA(f*)g(f*) ÷ b₁f*²", spread, largest),
         )
 
     @classmethod

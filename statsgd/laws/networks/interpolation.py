@@ -17,6 +17,7 @@ from statsgd.laws.bases.slope import SlopeLaw
 from statsgd.laws.domain import SmallNumber
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.laws.networks.data_moments import noise_scale
+from statsgd.laws.networks.growth import FactorShrinkage, LogitSteps
 from statsgd.problems import DiagonalLinearNetwork, Problem
 
 
@@ -67,12 +68,15 @@ class InterpolationLaw(SlopeLaw):
         self.teacher_slope = positive("teacher_slope", teacher_slope)
         self.noise_scale = positive("noise_scale", noise_scale)
         self.weight_decay = non_negative("weight_decay", weight_decay)
+        self.correction = None
         self.table = self.tabulated()
 
     @classmethod
-    def from_sgd(cls, problem: Problem, sgd: SGD) -> Self:
+    def from_sgd(cls, problem: Problem, sgd: SGD, *, discrete_correction: bool = False) -> Self:
         """The law for i.i.d. minibatch `sgd` on a two-layer network whose targets are exactly κx.
 
+        With the **discrete correction** the law is that of the chain to the next order in √η, for
+        batches with replacement and no momentum: off by O(η), within 5 % for steps of 0.04.
         Raises `ValueError` for other problems, residual label noise, or noise that is not i.i.d.
         """
         if not (isinstance(problem, DiagonalLinearNetwork) and problem.num_layers == 2):
@@ -87,19 +91,22 @@ class InterpolationLaw(SlopeLaw):
                 "DiagonalNetworkLaw"
             )
         factor = problem.loss_factor
-        return cls(
+        law = cls(
             factor * np.mean(x**2),
             factor**2 * np.var(x**2),
             slope,
             noise_scale(problem, sgd),
             sgd.weight_decay,
         )
+        if not discrete_correction:
+            return law
+        return law.corrected(LogitSteps(FactorShrinkage.of(problem, sgd), law.teacher_slope))
 
     def small_numbers(self, problem: Problem, sgd: SGD) -> Sequence[SmallNumber]:
         """ηA(κ)b1."""
         rate = float(sgd.learning_rate) / (1 - float(sgd.momentum))
         step = rate * 2 * float(self.teacher_slope * self.input_moment)
-        return (SmallNumber("ηA(κ)b₁", step, 0.02),)
+        return (SmallNumber("ηA(κ)b₁", step, 0.02 if self.correction is None else 0.04),)
 
     @classmethod
     def examples(cls) -> Sequence[Self]:
