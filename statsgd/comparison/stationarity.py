@@ -50,7 +50,7 @@ def _forgetting(
         return None
     if include_snapshots:
         steps = endpoints["snapshots"].to_dataset()["step"].values.min()
-    kept = law.kept(int(steps), *_dynamics(endpoints))
+    kept = law.kept(int(steps), *rate_and_momentum(endpoints))
     if kept is None:
         return None
     worst, slowest = float(np.max(kept)), int(np.argmax(kept))
@@ -59,7 +59,7 @@ def _forgetting(
     return _part("share kept of the start", effect, margin, f"{told} after {steps} steps")
 
 
-def _dynamics(endpoints: xr.DataTree) -> tuple[float | None, float | None]:
+def rate_and_momentum(endpoints: xr.DataTree) -> tuple[float | None, float | None]:
     """Learning rate and momentum of a run of SGD where its tree tells them."""
     try:
         said = json.loads(endpoints.attrs.get("dynamics", "{}"))
