@@ -65,11 +65,14 @@ def rate_and_momentum(endpoints: xr.DataTree) -> tuple[float | None, float | Non
         said = json.loads(endpoints.attrs.get("dynamics", "{}"))
     except json.JSONDecodeError:
         said = {}
+    settings = dict(said) if isinstance(said, dict) else {}
     # A cell of a grid has its own.
-    coords = endpoints["endpoints"].to_dataset().coords
+    if "endpoints" in endpoints.children:
+        coords = endpoints["endpoints"].to_dataset().coords
+        settings |= {str(name): value.values[()] for name, value in coords.items()}
     found = []
     for name in ("learning_rate", "momentum"):
-        value = coords[name].values[()] if name in coords else said.get(name)
+        value = settings.get(name)
         found.append(float(value) if isinstance(value, int | float | np.number) else None)
     return found[0], found[1]
 
