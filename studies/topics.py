@@ -296,7 +296,7 @@ TOPICS = (
     ),
     *_area(
         "Comparison",
-        ("Verdicts with a practical margin", "compare"),
+        ("Verdicts in parts, each with a practical margin", "compare"),
         ("Where a difference comes from", "comparison.gap_decomposition"),
         ("Calibration and power of the tests", "comparison.calibrate"),
         ("Laws fitted to endpoints", "comparison.fit_law comparison.compare_laws"),

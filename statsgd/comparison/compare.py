@@ -1,6 +1,5 @@
 """Endpoints against a law, or against draws from one."""
 
-import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -26,7 +25,7 @@ from statsgd.comparison.spread import (
     off_support_row,
     variance_rows,
 )
-from statsgd.comparison.stationarity import stationarity
+from statsgd.comparison.stationarity import rate_and_momentum, stationarity
 from statsgd.comparison.tails import FOR_VARIANCE, tail_index
 from statsgd.comparison.verdicts import Comparison
 from statsgd.comparison.wells import most_wells, share_rows_along, share_rows_at
@@ -113,7 +112,7 @@ def compare(
         include_snapshots=include_snapshots,
         condition_on_survival=condition_on_survival,
     )
-    samples = _chosen(samples, variables, endpoints, law_or_draws)
+    samples = _chosen(samples, variables, endpoints)
     number = int(np.clip(REFERENCE_DRAWS * (0.1 / margin) ** 2, REFERENCE_DRAWS, _MOST_DRAWS))
     stated = references(law_or_draws, tuple(samples), seed, number)
     for variable, reference in stated.items():
@@ -273,25 +272,19 @@ def _samples(endpoints: Any, **options: bool) -> dict[str, Clusters]:
 
 
 def _chosen(
-    samples: dict[str, Clusters], variables: Sequence[str] | None, endpoints: Any, source: Any
+    samples: dict[str, Clusters], variables: Sequence[str] | None, endpoints: Any
 ) -> dict[str, Clusters]:
     """The variables to compare."""
     if variables is None:
         return {
             name: values
             for name, values in samples.items()
-            if name == "params" or not _without_momentum(endpoints, source)
+            if name == "params" or rate_and_momentum(endpoints)[1] != 0
         }
     missing = [name for name in variables if name not in samples]
     if missing or not variables:
         raise ValueError(f"variables must be among {sorted(samples)}, got {list(variables)!r}")
     return {name: samples[name] for name in samples if name in variables}
-
-
-def _without_momentum(endpoints: Any, source: Any) -> bool:
-    """Whether the run was one of SGD without momentum, as its tree says, or else the law."""
-    said = json.loads(endpoints.attrs.get("dynamics", "{}"))
-    return float(said.get("momentum", getattr(source, "momentum", 1.0))) == 0
 
 
 def _heavy(reference: Reference) -> bool:

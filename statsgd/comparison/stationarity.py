@@ -50,7 +50,7 @@ def _forgetting(
         return None
     if include_snapshots:
         steps = endpoints["snapshots"].to_dataset()["step"].values.min()
-    kept = law.kept(int(steps), *_dynamics(endpoints))
+    kept = law.kept(int(steps), *rate_and_momentum(endpoints))
     if kept is None:
         return None
     worst, slowest = float(np.max(kept)), int(np.argmax(kept))
@@ -59,17 +59,20 @@ def _forgetting(
     return _part("share kept of the start", effect, margin, f"{told} after {steps} steps")
 
 
-def _dynamics(endpoints: xr.DataTree) -> tuple[float | None, float | None]:
+def rate_and_momentum(endpoints: xr.DataTree) -> tuple[float | None, float | None]:
     """Learning rate and momentum of a run of SGD where its tree tells them."""
     try:
         said = json.loads(endpoints.attrs.get("dynamics", "{}"))
     except json.JSONDecodeError:
         said = {}
+    settings = dict(said) if isinstance(said, dict) else {}
     # A cell of a grid has its own.
-    coords = endpoints["endpoints"].to_dataset().coords
+    if "endpoints" in endpoints.children:
+        coords = endpoints["endpoints"].to_dataset().coords
+        settings |= {str(name): value.values[()] for name, value in coords.items()}
     found = []
     for name in ("learning_rate", "momentum"):
-        value = coords[name].values[()] if name in coords else said.get(name)
+        value = settings.get(name)
         found.append(float(value) if isinstance(value, int | float | np.number) else None)
     return found[0], found[1]
 

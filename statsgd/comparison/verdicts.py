@@ -77,6 +77,21 @@ class Comparison:
         agree = verdicts == {self._word(AGREES)} and settled
         return self._word(AGREES) if agree else UNDECIDED
 
+    def verdict_on(self, *statistics: str) -> str:
+        """The verdict on some of the quantities alone, in the words of `verdict`.
+
+        Raises `ValueError` for statistics that the table does not have.
+        """
+        missing = set(statistics) - set(self.table["statistic"])
+        if missing or not statistics:
+            raise ValueError(f"statistics must be some of the table's, got {statistics!r}")
+        words = set(self.table.loc[self.table["statistic"].isin(statistics), "verdict"])
+        if self.doubt or self._has_not_settled:
+            return UNDECIDED
+        if self._word(DIFFERS) in words:
+            return self._word(DIFFERS)
+        return self._word(AGREES) if words == {self._word(AGREES)} else UNDECIDED
+
     @property
     def sentence(self) -> str:
         """The verdict in a sentence, which names what was looked at."""

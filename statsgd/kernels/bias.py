@@ -12,6 +12,7 @@ from jaxtyping import Float, PyTree
 
 from statsgd.arguments import count, random_seed
 from statsgd.kernels.adapter import LangevinKernel
+from statsgd.kernels.stochastic_gradient import StochasticGradientKernel
 from statsgd.laws import Law
 
 
@@ -60,7 +61,7 @@ class StepSizeBias(NamedTuple):
 
 
 def step_size_bias(
-    target: Law | Callable,
+    target: Law | Callable | None,
     kernel: LangevinKernel,
     *,
     start: PyTree | None = None,
@@ -81,7 +82,9 @@ def step_size_bias(
     **Arguments:**
 
     - `target`: a law, whose `params` are looked at; or a potential −log p of a position, which is
-      looked at flattened; then `start`, a position, must be given.
+      looked at flattened; then `start`, a position, must be given. A stochastic-gradient kernel
+      with data of its own (`from_problem`, or a model) runs as it is, on its minibatches: the
+      target then says nothing more and may be None, and the bias is that of noise and step.
     - `warmup`, `draws`: steps of each chain at h; at h/4 there are four times as many.
     - `chains`: independent chains, at least 8; the errors come from the spread between them.
 
@@ -142,6 +145,14 @@ def step_size_bias(
 
 
 def _bind(target: Any, kernel: LangevinKernel, start: Any, chains: int) -> tuple[Any, Any]:
+    positions = None
+    if start is not None:
+        positions = jax.tree.map(
+            lambda leaf: jnp.broadcast_to(jnp.asarray(leaf, float), (chains, *jnp.shape(leaf))),
+            start,
+        )
+    if isinstance(kernel, StochasticGradientKernel) and kernel.has_data:
+        return kernel, positions
     if isinstance(target, Law):
         target.require_proper()
         return kernel.bind(target.chain_model), None
@@ -149,9 +160,6 @@ def _bind(target: Any, kernel: LangevinKernel, start: Any, chains: int) -> tuple
         raise ValueError(f"target must be a law or a potential function, got {target!r}")
     if start is None:
         raise ValueError("start must be given with a potential function, got None")
-    positions = jax.tree.map(
-        lambda leaf: jnp.broadcast_to(jnp.asarray(leaf, float), (chains, *jnp.shape(leaf))), start
-    )
     return kernel.bind(None, potential_fn=target), positions
 
 
@@ -165,7 +173,8 @@ def _run(template, parameters, key, positions, lengths, chains):
     def observe(state):
         def one(position):
             sites = constrain(position)
-            return ravel_pytree(sites["params"] if kernel.model is not None else sites)[0]
+            of_law = kernel.model is not None and "params" in sites
+            return ravel_pytree(sites["params"] if of_law else sites)[0]
 
         return jax.vmap(one)(state.z)
 

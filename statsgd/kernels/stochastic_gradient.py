@@ -265,6 +265,11 @@ class StochasticGradientKernel(LangevinKernel):
         return *super().structure, self.sampling, self.refresh_every
 
     @property
+    def has_data(self) -> bool:
+        """Whether the kernel comes with a target of its own, such as a problem or a model."""
+        return self._risk is not None or self._model is not None
+
+    @property
     def _risk(self) -> RiskPotential | None:
         unbound = self._model is None and self._potential_fn is None
         return self.parameters.get("target") if unbound else None

@@ -32,6 +32,7 @@ def test_right_law_agrees(ensemble):
     ratios = comparison.effects("variance ratio")
     assert np.all((ratios["low"] < 1) & (ratios["high"] > 1))
     assert comparison.distances["p_value"].min() > 0.005
+    assert comparison.verdict_on("variance ratio", "tail ratio") == "agrees within 10 %"
     told = "agrees within 10 % in location, spread, shape and stationarity"
     assert f"against HeavyBallGaussian: {told}" in str(comparison)
 
@@ -111,6 +112,10 @@ def test_bad_input_is_named(ensemble):
         compare(ensemble, HeavyBallGaussian([[1.0]], [[1.0]], 0.1), seed=0)
     with pytest.raises(ValueError, match=r"modes must have shape \(2, k\)"):
         compare(ensemble, law(), seed=0, modes=np.eye(3))
+    with pytest.raises(ValueError, match=r"wells must have shape \(k, 2\)"):
+        compare(ensemble, law(), seed=0, wells=np.eye(3))
+    with pytest.raises(ValueError, match="statistics must be some of the table's"):
+        compare(ensemble, law(), seed=0).verdict_on("kurtosis")
     with pytest.raises(ValueError, match="margin must be positive"):
         compare(ensemble, law(), seed=0, margin=0.0)
     with pytest.raises(ValueError, match="with the group 'endpoints'"):

@@ -4,8 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from statsgd.kernels import BAOAB, MALA, ULA, StateDependentLangevin, step_size_bias
+from statsgd.dynamics.noise import Minibatch
+from statsgd.kernels import BAOAB, MALA, SGLD, ULA, StateDependentLangevin, step_size_bias
 from statsgd.laws import HeavyBallGaussian, ImproperLawError
+from statsgd.problems import linear_regression
 
 
 def test_ula_on_a_quadratic_has_the_known_bias():
@@ -84,3 +86,32 @@ def test_bad_input_is_named():
             step_size_bias(target, kernel, seed=0, **options)
     with pytest.raises(ImproperLawError):
         step_size_bias(HeavyBallGaussian.improper_examples()[0], ULA(), seed=0)
+
+
+def test_stochastic_gradients_run_as_they_are():
+    # One example a step: θ' = θ − hN x(xᵀθ − y) + √(2h) ξ, whose covariance V solves
+    # V = ⟨M V M⟩ + h²N²⟨x xᵀ r²⟩ + 2h, M = 1 − hN x xᵀ, r the residual at the mean.
+    rng = np.random.default_rng(0)
+    number, step_size = 40, 2e-3
+    inputs = rng.normal(size=(number, 2))
+    targets = inputs @ [1.0, -1.0] + rng.normal(size=number)
+    posterior = np.linalg.inv(inputs.T @ inputs)
+    residual = inputs @ posterior @ inputs.T @ targets - targets
+    outer = inputs[:, :, None] * inputs[:, None, :]
+    steps = np.eye(2) - step_size * number * outer
+    kicks = (step_size * number) ** 2 * np.mean(outer * residual[:, None, None] ** 2, axis=0)
+    kicks += 2 * step_size * np.eye(2)
+    moved = np.mean([np.kron(step, step) for step in steps], axis=0)
+    expected = np.linalg.solve(np.eye(4) - moved, kicks.ravel()).reshape(2, 2) - posterior
+    kernel = SGLD.from_problem(
+        linear_regression(inputs, targets),
+        Minibatch(1, "with_replacement"),
+        step_size=step_size,
+    )
+    report = step_size_bias(None, kernel, warmup=200, draws=3000, chains=64, seed=0)
+    assert not report.noise_dominates
+    # Richardson's next order is a few per cent of the bias.
+    off = np.abs(np.diagonal(report.covariance - expected))
+    allowed = 4 * np.diagonal(report.covariance_error) + 0.06 * np.diagonal(expected)
+    assert np.all(off < allowed)
+    assert np.all(4 * np.diagonal(report.covariance_error) < 0.5 * np.diagonal(expected))

@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 from statsgd import noise, problems
+from statsgd.kernels import MixingWarning
 from statsgd.measures import local_learning_coefficient, over_replicas
 from statsgd.measures.curvature.learning_coefficient import effective_sample_size
 
@@ -41,6 +42,18 @@ def test_regular_minimum_and_step_size_bias():
     assert found.rhat < 1.01
     regular = found.value - found.step_size_bias
     assert abs(regular - 1.5) < 0.02 + 4 * found.step_size_bias_standard_error
+
+
+def test_a_step_that_biases_is_said():
+    # h(nβ + γ) = 1.5: λ̂ is 0.5/(1 − 0.75) = 2 times nβ/(nβ + γ), and 0.8 times that at h/2.
+    with pytest.warns(MixingWarning, match="the step size is too large: its bias is 2"):
+        found = local_learning_coefficient(
+            problems.quadratic(np.eye(1)), np.zeros(1), step_size=1.5 / 101, steps=2000,
+            burn_in=50, inverse_temperature=100.0,
+        )  # fmt: skip
+    assert found.doubts()[-1].startswith("the step size is too large")
+    apart = found._replace(rhat=1.05, step_size_bias=0.0)
+    assert apart.doubts() == ["the chains have not mixed: R-hat of the loss is 1.050, above 1.01"]
 
 
 def singular_expectation(power, strength, localization):

@@ -1,5 +1,6 @@
 """The local learning coefficient: how fast the volume of low loss around a point shrinks."""
 
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from statsgd.arguments import count, is_traced, non_negative, positive
 from statsgd.dynamics.noise import Minibatch
 from statsgd.estimate import Estimate, exact, sample_mean
-from statsgd.kernels import sgld
+from statsgd.kernels import MixingWarning, sgld
+from statsgd.kernels.mixing import LARGEST_RHAT
 from statsgd.kernels.preconditioner import as_preconditioner
 from statsgd.kernels.stochastic_gradient import start
 from statsgd.kernels.stochastic_potential import StochasticPotential
@@ -39,6 +41,29 @@ class LearningCoefficient(NamedTuple):
     step_size_bias: Any
     """Twice the change from step size h/2 to h: the bias of `value` at leading order in h."""
     step_size_bias_standard_error: Any
+
+    def doubts(self) -> list[str]:
+        """What speaks against `value`, in words: chains that disagree, a step that is too large.
+
+        A bias counts where it is clear and above a quarter of the value.
+        """
+        found = []
+        if not self.rhat <= LARGEST_RHAT:
+            found.append(
+                f"the chains have not mixed: R-hat of the loss is {self.rhat:.3f}, above "
+                f"{LARGEST_RHAT}"
+            )
+        bias, error = self.step_size_bias, self.step_size_bias_standard_error
+        if abs(bias) > max(_CLEAR * error, _LARGE * abs(self.value)):
+            found.append(
+                f"the step size is too large: its bias is {bias:.2g} ± {error:.1g} on "
+                f"{self.value:.3g}"
+            )
+        return found
+
+
+#: Standard errors from which on a bias is clear, and the share of the value that it may reach.
+_CLEAR, _LARGE = 4.0, 0.25
 
 
 def local_learning_coefficient(
@@ -85,7 +110,7 @@ def local_learning_coefficient(
     - `chains`, at least 2.
 
     Raises `ValueError` for noise that is not white or not of minibatches, and where a chain would
-    leave the finite numbers (traced: NaN).
+    leave the finite numbers (traced: NaN). A `MixingWarning` says what the result's `doubts` say.
 
     Source: Lau, Furman, Wang, Murfet, Wei (2023), arXiv:2308.12108; Watanabe (2013), for β = 1/log
     n. Step halving and the standard errors are derived.
@@ -115,6 +140,9 @@ def local_learning_coefficient(
     found = in_double_precision(_coefficient, target, *ask)
     if not is_traced(found) and not np.isfinite(found.value):
         raise ValueError(f"step_size must keep chains finite, got {step_size} with {found.value}")
+    if not is_traced(found):
+        for doubt in found.doubts():
+            warnings.warn(doubt, MixingWarning, stacklevel=2)
     return found
 
 

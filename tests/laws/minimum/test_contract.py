@@ -70,3 +70,15 @@ def test_other_arguments_compile_nothing_new():
     with compilations() as number:
         use(0.2, jax.random.key(1))
     assert number() == 0
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_what_modes_keep_is_what_a_displacement_keeps(momentum):
+    # Long after, a displacement falls by the spectral radius of (θ, m) → (θ − ηm', m') per step.
+    law = HeavyBallGaussian(np.diag([2.0, 0.05]), np.eye(2), 0.3, momentum)
+    for mode, curvature in enumerate(law.modes().curvatures):
+        step = np.array([[1 - 0.3 * curvature, -0.3 * momentum], [curvature, momentum]])
+        radius = np.max(np.abs(np.linalg.eigvals(step)))
+        np.testing.assert_allclose(law.kept(7)[mode], radius**7, rtol=1e-6)
+    # At the rate of the run, not of the law.
+    np.testing.assert_allclose(law.kept(100, 0.1, 0.0)[0], (1 - 0.1 * 0.05) ** 100, rtol=1e-6)
