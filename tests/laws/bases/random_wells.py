@@ -62,12 +62,12 @@ def integrals(log_density, breaks, low, high):
     def over(begin, end, function=np.ones_like):
         ends = np.array([begin, *breaks[(breaks > begin) & (breaks < end)], end])
         left, right, total, scale = ends[:-1], ends[1:], 0.0, 0.0
-        for _ in range(60):
+        for _ in range(40):
             middle = (left + right) / 2
             whole = gauss(function, left, right)
             halves = gauss(function, left, middle) + gauss(function, middle, right)
             scale = max(scale, np.sum(np.abs(halves)))
-            bad = np.abs(halves - whole) > 1e-14 * scale
+            bad = np.abs(halves - whole) > 1e-12 * scale
             total += np.sum(halves[~bad])
             left, right = (
                 np.concatenate(ends)
