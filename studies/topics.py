@@ -102,7 +102,8 @@ TOPICS = (
         ),
         (
             "Convergence rate",
-            "laws.gibbs.relaxation_gap_1d laws.loss_noise.relaxation_rate laws.FokkerPlanckLaw",
+            "laws.gibbs.relaxation_gap_1d laws.gibbs.underdamped_gap_1d "
+            "laws.loss_noise.relaxation_rate laws.FokkerPlanckLaw",
         ),
         (
             "Escape times, with and without momentum",

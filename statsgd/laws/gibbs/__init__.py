@@ -18,6 +18,7 @@ from statsgd.laws.gibbs.gibbs import Gibbs, gibbs_temperature
 from statsgd.laws.gibbs.kinked_wells import KinkedWellsGibbs
 from statsgd.laws.gibbs.relaxation import relaxation_gap_1d
 from statsgd.laws.gibbs.two_basins import TwoBasinGibbs, leave_probability
+from statsgd.laws.gibbs.underdamped_relaxation import underdamped_gap_1d
 from statsgd.laws.gibbs.well_weights import (
     discrete_well_factor,
     effective_well_weights,
@@ -51,6 +52,7 @@ __all__ = [
     "mean_first_passage_1d",
     "relaxation_gap_1d",
     "require_zero_flux",
+    "underdamped_gap_1d",
     "well_weights",
     "zero_flux_residual",
 ]

@@ -19,6 +19,7 @@ from scipy.sparse.linalg import (
 from statsgd.laws.law import ImproperLawError
 
 _STEPS = 200
+_SLOW = 8  # eigenvalues nearest to zero, among which the slowest is looked for
 
 
 class Generator:
@@ -98,6 +99,23 @@ class Generator:
         operator = LinearOperator((n, n), matvec=self._group_inverse, dtype=np.float64)
         inverse = eigs(operator, k=1, which="LM", v0=_start(n), return_eigenvectors=False)
         return complex(1 / inverse[0])
+
+    def slowest_eigenvalue(self) -> complex:
+        """The eigenvalue of G of largest real part after zero, of those nearest to zero.
+
+        One that turns may decay more slowly than others of smaller modulus. Those looked at are
+        the eight of smallest modulus.
+        """
+        self.require_unique()
+        n = self.matrix.shape[0]
+        if n <= 3 * _SLOW:
+            values = np.linalg.eigvals(self.matrix.toarray())
+            values = np.delete(values, np.argmin(np.abs(values)))
+            return complex(values[np.argmax(values.real)])
+        operator = LinearOperator((n, n), matvec=self._group_inverse, dtype=np.float64)
+        inverse = eigs(operator, k=_SLOW, which="LM", v0=_start(n), return_eigenvectors=False)
+        values = 1 / inverse
+        return complex(values[np.argmax(values.real)])
 
     def second_modulus(self) -> float:
         """For a chain G = P − I: the largest modulus of an eigenvalue of P after 1."""
