@@ -95,4 +95,5 @@ def _short(distance: Discrepancy) -> str:
     """In per cent, for a cell that is narrow."""
     if math.isnan(distance.standard_error):
         return f"≈ {100 * distance.value:.2g}"
-    return str(distance).removesuffix(" %").replace(" ± ", "±").replace("below", "<")
+    told = str(distance).removesuffix(" %").replace("below", "<")
+    return told.removeprefix("0").replace(" ± 0", "±").replace(" ± ", "±")

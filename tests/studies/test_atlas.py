@@ -114,7 +114,7 @@ def test_pages_maps_and_tables_are_written(done):
     assert table["resolved"] == [[True, True], [True, True]]
     assert np.max(table["standard_error"]) < 1e-3
     # 0.036 % at ηh = 0.003: the distance of variances 1 and 1 − 0.0015.
-    assert results["overview/chart_0/words"].values.tolist()[0][0] == "holds\n0.036"
+    assert results["overview/chart_0/words"].values.tolist()[0][0] == "holds\n.036"
 
 
 def test_laws_computed_anew_take_their_place_among_the_others(done, tmp_path, monkeypatch):
