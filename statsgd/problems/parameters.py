@@ -64,7 +64,7 @@ def as_arrays(tree: PyTree) -> PyTree:
 def require_real(what: str, tree: PyTree) -> None:
     """Raise `ValueError` for complex leaves."""
     for name, leaf in zip(leaf_names(tree), jax.tree.leaves(tree), strict=True):
-        if jnp.iscomplexobj(leaf):
+        if np.iscomplexobj(leaf):
             raise ValueError(
                 f"{what} must be real, got {name!r} of dtype {jnp.result_type(leaf)}; make real "
                 "and imaginary parts parameters of their own"
