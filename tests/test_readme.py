@@ -51,7 +51,7 @@ def test_example_runs_as_printed_and_shows_what_is_said(capsys):
 def test_a_run_goes_on_as_shown():
     # After the lines of the first example that it needs, with fewer replicas.
     first = code_of("example").split("for law in")[0]
-    code = (first + code_of("continued example")).replace("10_000", "64")
+    code = (first + code_of("continued example")).replace("40_000", "64")
     names = {}
     exec(compile(code, "README.md", "exec"), names)
     assert names["later"]["run"].steps.values.tolist() == [1500] * 64

@@ -78,10 +78,11 @@ def integrals(log_density, breaks, low, high):
     return over, over(low, high)
 
 
-def assert_within_what_is_stated(law, log_density, breaks):
+def assert_within_what_is_stated(law, log_density, breaks, rounding=0.0):
+    """`rounding` is that of `log_density`, where it subtracts large numbers."""
     low, high = float(law.support.low), float(law.support.high)
     over, normalizer = integrals(log_density, breaks, low, high)
-    stated = float(law.error_estimate) + ROUNDING
+    stated = float(law.error_estimate) + ROUNDING + rounding
     # Of the two densities, which are normalised differently.
     middle = float(law.table.center)
     offset = float(log_density(middle) + law.potentials(np.array([middle])))
