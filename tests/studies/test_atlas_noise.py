@@ -99,8 +99,8 @@ def test_a_walk_is_normal_up_to_its_skewness(inverse):
 @pytest.mark.slow
 def test_a_quadratic_law_holds_at_any_step_on_a_quadratic_only():
     for step in (0.03, 1.0):
-        found = errors("AnisotropicQuadraticLaw", 0.003, step, replicas=8000)
-        # Standard error of a variance 0.016; a wrong factor 1.1 would fail.
+        found = errors("AnisotropicQuadraticLaw", 0.003, step, replicas=10_000)
+        # Standard error of a variance 0.018; a wrong factor 1.1 would fail.
         assert abs(found.variance.value) < 4 * found.variance.standard_error
         assert found.variance.standard_error < 0.02
     assert errors("AnisotropicQuadraticLaw", 3.0, 0.03).variance.value > 0.2

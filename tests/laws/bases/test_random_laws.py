@@ -172,6 +172,8 @@ def check_valley(seed, number, log_temperature, kink):
     assert abs(mean - over(-4.0, 4.0, lambda x: x) / normalizer) < 8 * stated
     for level, x in zip(LEVELS, law.quantile(LEVELS)[:, 0], strict=True):
         assert abs(over(-4.0, x) / normalizer - level) < 2 * stated
+        if level in (LEVELS[0], LEVELS[-1]):
+            continue  # in a rare well errors of probabilities bound no ratio of densities
         # The density at one place is off by what the integral of the rate is off by there.
         found = law.log_marginal(np.array(x))
         assert abs(found - (log_density(x) - top - np.log(normalizer))) < 0.02 + 20 * stated
