@@ -57,6 +57,8 @@ def read(store: str | Path) -> xr.DataTree:
     summed = _loaded(path, _SUM) != 0
     done = _loaded(path, "done")
     _loaded(path, "error")
+    if "structure" not in book and done.any():  # the first result came meanwhile
+        book = _book(path, attributes) or book
     if np.sum(summed & ~done) > 1:  # a cell is marked right after its check sum is there
         raise Damaged(path, f"{_CELLS}/done", "it lacks cells that were finished", _MENDED)
     if "structure" not in book:
