@@ -71,6 +71,7 @@ assert "NewLaw" in statsgd.laws.catalogue()["law"].tolist()
 """
 
 
+@pytest.mark.slow
 def test_a_new_law_touches_its_own_file_only(tmp_path):
     package = Path(__file__).parents[1] / "statsgd"
     shutil.copytree(package, tmp_path / "statsgd", ignore=shutil.ignore_patterns("__pycache__"))

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from scipy.special import gamma
 
 from statsgd.laws import LAWS, catalogue
@@ -12,6 +13,7 @@ from studies.refresh_pages import SHOWN, claims, markdown, refreshed
 README = Path(__file__).parents[1] / "README.md"
 
 
+@pytest.mark.slow
 def test_tables_are_those_of_the_registries():
     text = README.read_text()
     assert refreshed(text) == text, "run: python -m studies.refresh_pages"

@@ -11,6 +11,7 @@ from studies.refresh_pages import CATALOGUE, catalogue_page
 from studies.topics import TOPICS
 
 
+@pytest.mark.slow
 def test_page_is_up_to_date():
     assert CATALOGUE.read_text() == catalogue_page(), "run: python -m studies.refresh_pages"
 
