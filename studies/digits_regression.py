@@ -258,9 +258,10 @@ def finding(comparisons: Mapping[str, Comparison]) -> str:
     sentences = []
     for name, numbers in headline(comparisons).items():
         sentences.append(
-            f"{name} {numbers['verdict']}: SGD's variance is {numbers['smallest_ratio']:.3f} to "
-            f"{numbers['largest_ratio']:.3f} times the predicted one over all modes (mean "
-            f"{numbers['mean_ratio']:.3f}, simultaneous bounds {numbers['lowest_bound']:.3f} to "
-            f"{numbers['highest_bound']:.3f})."
+            f"{name}, means and variances: {numbers['verdict']}. SGD's variance is "
+            f"{numbers['smallest_ratio']:.3f} to {numbers['largest_ratio']:.3f} times the "
+            f"predicted one over all modes (mean {numbers['mean_ratio']:.3f}, simultaneous bounds "
+            f"{numbers['lowest_bound']:.3f} to {numbers['highest_bound']:.3f}). The whole law: "
+            f"{comparisons[name].sentence}."
         )
     return "\n".join(sentences)
