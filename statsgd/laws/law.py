@@ -38,7 +38,6 @@ import numpyro.handlers
 from jaxtyping import Float, Key, PRNGKeyArray
 
 from statsgd.arguments import is_traced, one_of, real
-from statsgd.dynamics.sgd import SGD
 from statsgd.laws.domain import SmallNumber
 from statsgd.precision import over_points
 from statsgd.problems import Problem
@@ -185,7 +184,7 @@ class Law(eqx.Module):
 
     # What users call.
 
-    def small_numbers(self, problem: Problem, sgd: SGD) -> Sequence[SmallNumber]:
+    def small_numbers(self, problem: Problem, sgd: Any) -> Sequence[SmallNumber]:
         """What must be small for the law, which was built for them, to hold for `sgd` on `problem`.
 
         Up to the bounds its marginals are within 5 % of the chain's. Empty where it states none.

@@ -5,10 +5,12 @@ from typing import Any
 
 import pandas as pd
 
+from statsgd.dynamics.optimiser import OptaxDynamics
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.atlas import dimensionless_numbers, expected_error
 from statsgd.laws.domain import outside
 from statsgd.laws.law import LAWS, Law
+from statsgd.laws.minimum.linear_optimiser import LinearOptimiser
 from statsgd.problems import Problem
 
 
@@ -31,10 +33,12 @@ def catalogue() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def applicable(problem: Problem, sgd: SGD) -> pd.DataFrame:
+def applicable(problem: Problem, sgd: SGD | OptaxDynamics) -> pd.DataFrame:
     """Which laws speak about `sgd` on `problem`, and why the others do not.
 
-    Every law with a `from_sgd` that needs nothing but the two is tried. **Returns** one row a law:
+    Every law with a `from_sgd` that needs nothing but the two is tried, or with a `from_dynamics`.
+    An optimiser of optax that makes the steps of `SGD` is taken for that; of any other the laws
+    that have a `from_dynamics` may speak, and no other. **Returns** one row a law:
     `law`, `applies`, `reason` – for a law that applies, what it assumes; for one that refuses, its
     own words; for one outside its domain (`Law.small_numbers`), which numbers are too large; for
     one that needs more, what that is – and `expected_error`, the total variation from the truth
@@ -42,15 +46,20 @@ def applicable(problem: Problem, sgd: SGD) -> pd.DataFrame:
     a law that exists there, or an empty word.
     """
     rows = []
-    numbers = dimensionless_numbers(problem, sgd)
+    alike = _as_sgd(problem, sgd)
+    numbers = {} if alike is None else dimensionless_numbers(problem, alike)
     for name, law in sorted(LAWS.items()):
         exists, applies, reason = False, False, _needs(law)
-        if reason == "problem, sgd":
+        general = hasattr(law, "from_dynamics")
+        if alike is None and not general:
+            reason = f"speaks about SGD, whose steps this {type(sgd).__name__} does not make"
+        elif general or reason == "problem, sgd":
             try:
                 build: Any = law
-                built = build.from_sgd(problem, sgd)
+                taken = sgd if general else alike
+                built = (build.from_dynamics if general else build.from_sgd)(problem, taken)
                 built.require_proper()
-                exists, left = True, outside(built.small_numbers(problem, sgd))
+                exists, left = True, outside(built.small_numbers(problem, taken))
                 applies, reason = not left, left or f"{law.setting}; {law.exactness}"
             except ValueError as refusal:
                 reason = str(refusal)
@@ -60,6 +69,16 @@ def applicable(problem: Problem, sgd: SGD) -> pd.DataFrame:
         error = "" if expected is None else str(expected)
         rows.append({"law": name, "applies": applies, "reason": reason, "expected_error": error})
     return pd.DataFrame(rows)
+
+
+def _as_sgd(problem: Problem, dynamics: SGD | OptaxDynamics) -> SGD | None:
+    """The `SGD` that `dynamics` is; None if it is none."""
+    if isinstance(dynamics, SGD):
+        return dynamics
+    try:
+        return LinearOptimiser.of(dynamics, problem).as_sgd(dynamics.noise)
+    except ValueError:
+        return None
 
 
 def _over_examples(law: type[Law], flag: str) -> str:
