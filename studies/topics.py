@@ -58,6 +58,15 @@ TOPICS = (
             "laws.LinearOptimiserGaussian.after laws.minimum.LinearOptimiser",
         ),
         (
+            "Adam, AdamW, RMSProp and sign descent near a minimum",
+            "laws.AdaptiveGaussian laws.minimum.Adam laws.minimum.SignDescent "
+            "laws.minimum.adaptive_optimiser",
+        ),
+        (
+            "Sharpness-aware minimisation and weight noise",
+            "dynamics.SharpnessAware dynamics.WeightNoise laws.valleys.sharpness_aware_drift",
+        ),
+        (
             "State-dependent minibatch noise of linear regression, fresh and finite data",
             "laws.LinearRegressionGaussian laws.minimum.regression_shape "
             "laws.minimum.gaussian_regression_kurtosis laws.loss_noise.regression_tail_index",

@@ -6,6 +6,7 @@ from statsgd.dynamics.ensemble import simulate
 from statsgd.dynamics.grid import SettingsGrid, batch, grid
 from statsgd.dynamics.noise import GradientNoise, noise_covariance
 from statsgd.dynamics.optimiser import OptaxDynamics
+from statsgd.dynamics.perturbed import SharpnessAware, WeightNoise
 from statsgd.dynamics.sgd import SGD, SGDState
 
 __all__ = [
@@ -16,7 +17,9 @@ __all__ = [
     "OptaxDynamics",
     "SGDState",
     "SettingsGrid",
+    "SharpnessAware",
     "UnderdampedDiffusion",
+    "WeightNoise",
     "batch",
     "grid",
     "noise_covariance",

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from statsgd.dynamics.dynamics import Dynamics
 from statsgd.dynamics.optimiser import OptaxDynamics
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.atlas import dimensionless_numbers, expected_error
@@ -33,13 +34,14 @@ def catalogue() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def applicable(problem: Problem, sgd: SGD | OptaxDynamics) -> pd.DataFrame:
+def applicable(problem: Problem, sgd: Dynamics) -> pd.DataFrame:
     """Which laws speak about `sgd` on `problem`, and why the others do not.
 
     Every law with a `from_sgd` that needs nothing but the two is tried, or with a `from_dynamics`.
-    An optimiser of optax that makes the steps of `SGD` is taken for that; of any other the laws
-    that have a `from_dynamics` may speak, and no other. **Returns** one row a law:
-    `law`, `applies`, `reason` – for a law that applies, what it assumes; for one that refuses, its
+    An optimiser of optax that makes the steps of `SGD` is taken for that; of any other, and of
+    `SharpnessAware` and `WeightNoise`, the laws that have a `from_dynamics` may speak, and no
+    other. **Returns** one row a law: `law`, `applies`, `reason` – for a law that applies, what it
+    assumes; for one that refuses, its
     own words; for one outside its domain (`Law.small_numbers`), which numbers are too large; for
     one that needs more, what that is – and `expected_error`, the total variation from the truth
     that the atlas knows of at the dimensionless numbers of this setting (see `expected_error`) for
@@ -71,10 +73,12 @@ def applicable(problem: Problem, sgd: SGD | OptaxDynamics) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _as_sgd(problem: Problem, dynamics: SGD | OptaxDynamics) -> SGD | None:
+def _as_sgd(problem: Problem, dynamics: Dynamics) -> SGD | None:
     """The `SGD` that `dynamics` is; None if it is none."""
     if isinstance(dynamics, SGD):
         return dynamics
+    if not isinstance(dynamics, OptaxDynamics):
+        return None
     try:
         return LinearOptimiser.of(dynamics, problem).as_sgd(dynamics.noise)
     except ValueError:

@@ -9,8 +9,6 @@ from jaxtyping import Float, PyTree
 from scipy.optimize import brentq
 
 from statsgd.arguments import is_traced, location_vector, non_negative, symmetric
-from statsgd.dynamics.optimiser import OptaxDynamics
-from statsgd.dynamics.sgd import SGD
 from statsgd.laws.domain import SmallNumber
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.laws.minimum.adaptive_optimiser import (
@@ -137,7 +135,7 @@ class AdaptiveGaussian(LinearChainLaw):
     def from_dynamics(
         cls,
         problem: Problem,
-        dynamics: SGD | OptaxDynamics,
+        dynamics: Any,
         at: PyTree | None = None,
         *,
         second_moment: Any = None,

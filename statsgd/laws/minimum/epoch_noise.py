@@ -228,7 +228,15 @@ def epoch_covariances(
         ]
     )
     entry = jnp.concatenate([-learning_rate * eye, eye])
-    noise = entry @ noise_covariance @ entry.T
+    kicks = entry @ noise_covariance @ entry.T
+    return phase_covariances(transition, kicks, num_batches, phase)
+
+
+@formula
+def phase_covariances(
+    transition: Any, noise: Any, num_batches: int, phase: int | str
+) -> Float[Any, "k n n"]:
+    """The same for any chain z ← Az + kick; `noise`, the covariance of one kick of an epoch."""
 
     def advance(carry, j):
         # Welford's update of the mean of the powers Fⁱ and of Σ (Fⁱ − mean) N (Fⁱ − mean)ᵀ: in

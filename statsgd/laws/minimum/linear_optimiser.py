@@ -10,8 +10,10 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
 from statsgd.arguments import fraction, non_negative, positive, real, symmetric
+from statsgd.dynamics.dynamics import Dynamics
 from statsgd.dynamics.noise import GradientNoise
 from statsgd.dynamics.optimiser import OptaxDynamics
+from statsgd.dynamics.perturbed import PerturbedSGD
 from statsgd.dynamics.sgd import SGD
 from statsgd.precision import in_double_precision
 from statsgd.problems import Problem
@@ -83,8 +85,10 @@ class LinearOptimiser(eqx.Module):
         )
 
     @classmethod
-    def of(cls, dynamics: SGD | OptaxDynamics, problem: Problem) -> Self:
+    def of(cls, dynamics: Dynamics, problem: Problem) -> Self:
         """The optimiser in `dynamics`: `SGD`, or an `OptaxDynamics` that turns out to be linear.
+
+        Of dynamics that take gradients beside the parameters it is what is done with these.
 
         Raises `ValueError` for any other, such as one with a schedule, clipping or running
         second moments.
@@ -98,10 +102,13 @@ class LinearOptimiser(eqx.Module):
                 dampening=dynamics.dampening,
                 decoupled_weight_decay=dynamics.decoupled_weight_decay,
             )
+        if isinstance(dynamics, PerturbedSGD):
+            return cls.sgd(dynamics.learning_rate, dynamics.momentum)
         if isinstance(dynamics, OptaxDynamics):
             return cls(*_linearised(dynamics, problem))
         raise ValueError(
-            f"dynamics must be SGD or OptaxDynamics for this law, got {type(dynamics).__name__}"
+            "dynamics must be SGD, SharpnessAware, WeightNoise or OptaxDynamics for this law, got "
+            f"{type(dynamics).__name__}"
         )
 
     def as_sgd(self, noise: GradientNoise) -> SGD | None:

@@ -3,18 +3,27 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
+import equinox as eqx
 import numpy as np
 from jaxtyping import Float, PyTree
 from scipy.linalg import solve_discrete_lyapunov
 
-from statsgd.arguments import is_traced, location_vector, symmetric
+from statsgd.arguments import count, is_traced, location_vector, non_negative, symmetric
+from statsgd.dynamics.noise import Minibatch
 from statsgd.dynamics.optimiser import OptaxDynamics
+from statsgd.dynamics.perturbed import PerturbedSGD, WeightNoise
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.law import ImproperLawError, register
+from statsgd.laws.minimum.epoch_noise import phase_covariances
 from statsgd.laws.minimum.linear_chain import LinearChain, LinearChainLaw, with_curvature
 from statsgd.laws.minimum.linear_optimiser import LinearOptimiser
 from statsgd.laws.minimum.local_quadratic import quadratic_near
-from statsgd.problems import Problem
+from statsgd.laws.minimum.noise_feedback import (
+    data_noise,
+    gaussian_noise,
+    self_consistent_noise,
+)
+from statsgd.problems import LinearRegression, Problem
 
 _ROUNDING = 1e-12  # of weight decays, 1/time
 
@@ -37,7 +46,13 @@ class LinearOptimiserGaussian(LinearChainLaw):
 
     `average` has the laws of averages of iterates, `after` what happens before: both for constant
     noise. Where noise grows with the distance from the minimum, as that of minibatches on linear
-    regression does, variances are larger: see `LinearRegressionGaussian`.
+    regression does, C is its mean over the law itself, found by `from_dynamics` and
+    `gaussian_inputs`: stationary moments and averages are exact then too, `after` is not, and
+    the true law has heavier tails. It exists iff the `feedback_gain` is below 1.
+
+    With `num_batches` M > 1 the data are reshuffled every epoch of M batches, whose kicks sum to
+    zero, as in `EpochNoiseGaussian`: the law is that of the ends of epochs, and `average` and
+    `after` count epochs instead of steps.
 
     **Arguments:** `hessian` H `(d, d)`, loss/params²; `noise_covariance` C `(d, d)`; `optimiser`,
     a `minimum.LinearOptimiser`; `location` `(d,)`, the stationary mean, zero by default:
@@ -62,6 +77,10 @@ class LinearOptimiserGaussian(LinearChainLaw):
     """Of all of (θ, buffers), which rest off zero where weights decay beside them."""
     mean_gradient: Float[Any, " d"]
     """Of L, which balances weight decay."""
+    num_batches: int = eqx.field(static=True)
+    """M of reshuffled epochs, at the ends of which the law is; 1 for white noise."""
+    feedback_gain: Float[Any, ""]
+    """Of noise that follows the state, for which C is self-consistent; 0 for constant noise."""
 
     def __init__(
         self,
@@ -69,7 +88,12 @@ class LinearOptimiserGaussian(LinearChainLaw):
         noise_covariance: Any,
         optimiser: LinearOptimiser,
         location: Any = None,
+        *,
+        feedback_gain: float = 0.0,
+        num_batches: int = 1,
     ):
+        self.num_batches = count("num_batches", num_batches)
+        self.feedback_gain = np.float64(feedback_gain)
         self.hessian = symmetric("hessian", hessian)
         d = len(self.hessian)
         self.noise_covariance = symmetric(
@@ -89,19 +113,33 @@ class LinearOptimiserGaussian(LinearChainLaw):
         solve = _by_modes if optimiser.uniform else _dense
         radius, self.state_covariance = solve(self.hessian, self.noise_covariance, optimiser)
         self.spectral_radius = np.float64(radius)
+        if self.num_batches > 1 and radius < 1:
+            transition, kicks, _ = self._step(first=False)
+            covariances = phase_covariances(transition, kicks, self.num_batches, 0)
+            self.state_covariance = np.asarray(covariances[0])
+        if not feedback_gain < 1:
+            self.state_covariance = np.full_like(self.state_covariance, np.nan)
         size = 2 * d if len(self.state_covariance) == 2 * d else d
         self.joint = self.state_covariance[:size, :size]
 
     @classmethod
     def from_dynamics(
-        cls, problem: Problem, dynamics: SGD | OptaxDynamics, at: PyTree | None = None
+        cls,
+        problem: Problem,
+        dynamics: SGD | OptaxDynamics | PerturbedSGD,
+        at: PyTree | None = None,
     ) -> Self:
         """The law for `SGD` or a linear optimiser of optax near a minimum of `problem`.
 
-        H and C are those where the mean comes to rest: the minimum of L with the weight decay that
-        acts in the end, (1−β)ω for decoupled decay ω. `at` gives it; by default it is found.
+        Also for `SharpnessAware` that is not normalised and for `WeightNoise`, on quadratics
+        exactly: H and C are what stands for them there, as for constant noise.
 
-        Raises `ValueError` for dynamics that are not linear, for noise that is correlated in time,
+        H and C are those where the mean comes to rest: the minimum of L with the weight decay that
+        acts in the end, (1−β)ω for decoupled decay ω. `at` gives it; by default it is found. For
+        `Minibatch` noise on `linear_regression` C is self-consistent.
+
+        Raises `ValueError` for dynamics that are not linear, for noise that is correlated in time
+        by anything but epochs that are reshuffled,
         where parameters decay differently unless `at` is given, and as `minimise`.
         """
         optimiser = LinearOptimiser.of(dynamics, problem)
@@ -111,8 +149,56 @@ class LinearOptimiserGaussian(LinearChainLaw):
         if at is None and not alike:
             raise ValueError("at must be given where weight decay differs between parameters")
         decay = decay if abs(decay) > _ROUNDING else 0.0
-        local = quadratic_near(problem, dynamics.noise, decay, at)
-        return cls(local.hessian, local.noise_covariance, optimiser, local.location)
+        seen, batches = dynamics.noise, 1
+        if isinstance(seen, Minibatch) and seen.sampling == "reshuffle":
+            seen.check(problem)
+            batches = getattr(problem, "num_examples", 1) // seen.batch_size
+            # A single batch of a shuffled epoch is a batch without repeats.
+            seen = Minibatch(seen.batch_size, "without_replacement")
+        local = quadratic_near(problem, seen, decay, at)
+        noise = local.noise_covariance
+        if batches > 1 and isinstance(dynamics, WeightNoise):
+            raise ValueError(
+                "sampling must not be 'reshuffle' with WeightNoise, whose own part is independent "
+                "from step to step"
+            )
+        if isinstance(dynamics, PerturbedSGD):
+            hessian, kicks = dynamics.on_quadratic(local.hessian, noise)
+            return cls(hessian, kicks, optimiser, local.location, num_batches=batches)
+        if batches == 1 and isinstance(problem, LinearRegression) and isinstance(seen, Minibatch):
+            follows = data_noise(problem, seen)
+            return cls._following(local.hessian, noise, follows, optimiser, local.location)
+        return cls(local.hessian, noise, optimiser, local.location, num_batches=batches)
+
+    @classmethod
+    def gaussian_inputs(
+        cls,
+        input_covariance: Any,
+        label_noise: Any,
+        batch_size: int,
+        optimiser: LinearOptimiser,
+        location: Any = None,
+    ) -> Self:
+        """The law for fresh data x ~ N(0, A), y = x·θ* + noise of variance `label_noise` σ² ≥ 0.
+
+        H = A, and C(θ) = (σ²A + A xxᵀ A + A xᵀAx)/S at the distance x from the minimum.
+        """
+        a = symmetric("input_covariance", input_covariance, definite="positive")
+        noise = float(non_negative("label_noise", label_noise)) / count("batch_size", batch_size)
+        return cls._following(a, noise * a, gaussian_noise(a, batch_size), optimiser, location)
+
+    @classmethod
+    def _following(
+        cls, hessian: Any, at_minimum: Any, follows: Any, optimiser: LinearOptimiser, location: Any
+    ) -> Self:
+        """The law where noise follows the state."""
+        d = len(hessian)
+        solve = _by_modes if optimiser.uniform else _dense
+        found = self_consistent_noise(
+            at_minimum, follows, lambda noise: solve(hessian, noise, optimiser)[1][:d, :d]
+        )
+        noise = found.noise_covariance
+        return cls(hessian, noise, optimiser, location, feedback_gain=found.gain)
 
     @classmethod
     def from_sgd(cls, problem: Problem, sgd: SGD, at: PyTree | None = None) -> Self:
@@ -128,6 +214,7 @@ class LinearOptimiserGaussian(LinearChainLaw):
             cls(hessian, skew, decayed, location=decayed.mean(hessian, [0.5, -1.0])),
             cls(hessian, skew, LinearOptimiser.sgd([0.1, 0.4], 0.5, dampening=0.3)),
             cls([[1.0]], [[1.0]], LinearOptimiser.quasi_hyperbolic(0.5, 0.9, 0.7)),
+            cls.gaussian_inputs(hessian, 0.5, 16, LinearOptimiser.sgd(0.1, 0.9, nesterov=True)),
         )
 
     @classmethod
@@ -136,19 +223,26 @@ class LinearOptimiserGaussian(LinearChainLaw):
         return (
             cls([[1.0]], [[1.0]], LinearOptimiser.sgd(1.36, 0.9, nesterov=True)),
             cls(np.diag([1.0, 0.0]), np.eye(2), LinearOptimiser.sgd([0.1, 0.2], 0.9)),
+            cls.gaussian_inputs([[1.0]], 1.0, 4, LinearOptimiser.sgd(0.8, 0.9, nesterov=True)),
         )
 
     def chain(self) -> LinearChain:
-        """The chain of (θ, buffers)."""
+        """The chain of (θ, buffers), of ends of epochs where data are reshuffled."""
+        transition, noise, _ = self._step(first=False)
+        covariance = self.state_covariance
+        if self.num_batches > 1:
+            epoch = np.linalg.matrix_power(transition, self.num_batches)
+            return LinearChain(
+                epoch, covariance - epoch @ covariance @ epoch.T, self.state_mean, covariance
+            )
+        first = None if self.optimiser.first_entry is None else self._step(first=True)
+        return LinearChain(transition, noise, self.state_mean, covariance, first)
 
-        def step(first: bool) -> tuple[Any, Any, Any]:
-            k, b = self.optimiser.matrices(self.dimension, first=first)
-            image = k @ self.state_mean + b @ self.mean_gradient
-            return with_curvature(k, b, self.hessian), b @ self.noise_covariance @ b.T, image
-
-        first = None if self.optimiser.first_entry is None else step(True)
-        transition, noise, _ = step(False)
-        return LinearChain(transition, noise, self.state_mean, self.state_covariance, first)
+    def _step(self, *, first: bool) -> tuple[Any, Any, Any]:
+        """A, B C Bᵀ and where the mean state goes."""
+        k, b = self.optimiser.matrices(self.dimension, first=first)
+        image = k @ self.state_mean + b @ self.mean_gradient
+        return with_curvature(k, b, self.hessian), b @ self.noise_covariance @ b.T, image
 
     def _buffer_mean(self) -> Float[Any, " d"]:
         return self.state_mean[self.dimension :]
@@ -157,6 +251,12 @@ class LinearOptimiserGaussian(LinearChainLaw):
         """Raise `ImproperLawError` unless the mean is stable, with the threshold where known."""
         if is_traced(self.state_covariance) or not np.isnan(self.state_covariance[0, 0]):
             return
+        if not self.feedback_gain < 1:
+            raise ImproperLawError(
+                "the variance is infinite: noise that grows away from the minimum feeds itself "
+                f"with gain {float(self.feedback_gain):.6g} ≥ 1; take larger batches or a smaller "
+                "learning rate"
+            )
         threshold = ""
         if self.optimiser.uniform and len(self.optimiser.entry) <= 2:
             low, high = self.optimiser.stable_curvatures()

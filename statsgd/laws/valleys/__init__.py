@@ -21,6 +21,7 @@ from statsgd.laws.valleys.random_shift import (
     random_shift_path,
     shift_noise_covariance,
 )
+from statsgd.laws.valleys.sharpness_aware import sharpness_aware_drift
 from statsgd.laws.valleys.stability import LearningRateBounds, max_stable_learning_rate
 from statsgd.laws.valleys.two_valley import TwoValleyLaw, two_valley_noise
 from statsgd.laws.valleys.two_valley_hopping import ChainLaw, TwoValleyHopping, two_valley_chain_law
@@ -47,6 +48,7 @@ __all__ = [
     "random_shift_noise",
     "random_shift_path",
     "return_to_valley",
+    "sharpness_aware_drift",
     "sharpness_flow",
     "shift_noise_covariance",
     "two_valley_chain_law",

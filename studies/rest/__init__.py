@@ -1,0 +1,1 @@
+"""Parts of the study of optimisers at rest: linear ones, and adaptive ones."""

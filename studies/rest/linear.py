@@ -1,0 +1,98 @@
+"""Linear optimisers: what averages remove, when momentum is a rate, where Nesterov is stable."""
+
+import numpy as np
+from scipy.optimize import brentq
+
+import statsgd
+from statsgd import SGD, noise
+from statsgd.comparison import Claim, Quantity
+from statsgd.laws import LinearOptimiserGaussian
+from statsgd.laws.minimum import LinearOptimiser
+from studies.measured import claimed, variance_over_runs
+
+CURVATURES = np.array([1.0, 0.1])
+PROBLEM = statsgd.problems.quadratic(np.diag(CURVATURES))
+KICKS = noise.Isotropic(1.0)
+OPTIMISERS = {
+    "SGD": SGD(0.1, KICKS),
+    "heavy ball": SGD(0.1, KICKS, 0.9),
+    "Nesterov": SGD(0.1, KICKS, 0.9, nesterov=True),
+}
+
+
+def averages(length: int, replicas: int, margin: float, seed: int, progress: bool) -> Claim:
+    """What a tail average of `length` iterates leaves in a steep mode."""
+    quantities = []
+    for name, sgd in OPTIMISERS.items():
+        law = LinearOptimiserGaussian.from_dynamics(PROBLEM, sgd)
+        run = statsgd.simulate(
+            PROBLEM, sgd, steps=400 + length, replicas=replicas, seed=seed, progress=progress,
+            keep=list(range(401, 401 + length)),
+        )  # fmt: skip
+        mean = run["snapshots"].params.mean("step").values[:, :1]
+        exact = law.average(length=length).covariance()[0, 0]
+        # What the long average tends to, for every optimiser: c/(h²L).
+        quantities += [
+            claimed(f"variance, {name}", variance_over_runs(mean), "=", exact, margin),
+            claimed(
+                f"variance over its limit, {name}",
+                variance_over_runs(np.sqrt(length) * mean), "=", 1.0, 2 * margin,
+            ),
+        ]  # fmt: skip
+    return Claim(
+        "A long average of iterates has the variance H⁻¹CH⁻¹/L, whatever optimiser made them.",
+        "Polyak, Juditsky (1992)",
+        quantities,
+        why="Optimisers differ only in the length from which on it holds: 2R(1−β)/(ηh) iterates "
+        "remove a factor R from slow modes.",
+    )
+
+
+def momentum_as_a_rate(replicas: int, margin: float, seed: int, progress: bool) -> Claim:
+    """The stationary variance with momentum against that of SGD at the rate η/(1−β)."""
+    sgd = OPTIMISERS["heavy ball"]
+    run = statsgd.simulate(
+        PROBLEM, sgd, steps=600, replicas=replicas, seed=seed + 1, progress=progress
+    )
+    ends = run["endpoints"].params.values
+    quantities = []
+    for i, h in enumerate(CURVATURES):
+        rate = 0.1 / (1 - 0.9)
+        plain = rate / (h * (2 - rate * h))
+        found = variance_over_runs(ends[:, i : i + 1])
+        quantities.append(claimed(f"variance at ηh = {0.1 * h:g}", found, "=", plain, margin))
+    return Claim(
+        "Momentum β is a learning rate η/(1−β): the stationary variances are the same.",
+        "common reading of Mandt, Hoffman, Blei (2017), arXiv:1704.04289",
+        quantities,
+        why="To leading order in ηh/(1−β) alone: heavy ball has ηc/(2h(1−β)) times "
+        "(1+β)/(1+β−ηh/2), and SGD at the other rate twice what is left at ηh = 1−β.",
+    )
+
+
+def nesterov_at_finite_batch() -> Claim:
+    """The largest learning rate with a finite variance, over that of a stable mean."""
+    quantities = []
+    for batch_size in (4, 16, 64):
+
+        def gain(rate: float, batch_size: int = batch_size) -> float:
+            optimiser = LinearOptimiser.sgd(rate, 0.9, nesterov=True)
+            law = LinearOptimiserGaussian.gaussian_inputs(
+                np.diag([2.0, 1.0, 0.5]), 1.0, batch_size, optimiser
+            )
+            return float(law.feedback_gain) - 1
+
+        mean = 2 * 1.9 / (2.8 * 2.0)
+        reach = (1 - 1e-9) * mean
+        largest = reach if gain(reach) < 0 else float(brentq(gain, 1e-3, reach, xtol=1e-6))
+        quantities.append(
+            Quantity(f"largest rate over mean's, S = {batch_size}", largest / mean, 0.0, 0.95, ">")
+        )
+    return Claim(
+        "Nesterov momentum is stable at finite batch up to the learning rate of its mean, "
+        "2(1+β)/((1+2β)h).",
+        "textbook, for the mean; with fresh Gaussian inputs derived",
+        quantities,
+        why="Noise that grows away from the minimum feeds itself, and the variance is infinite "
+        "long before the mean is unstable where batches are small.",
+    )
