@@ -52,7 +52,7 @@ class Discrepancy(NamedTuple):
 
     value: Any
     standard_error: Any
-    """Of `value`; where nothing is sampled, a bound on its numerical error. NaN if not known."""
+    """Of `value`; where nothing is sampled, a bound on its numerical error."""
     upper: Any
     """The distance is below: at 95 % where there is sampling, by the numerical error elsewhere."""
     resolved: Any
@@ -66,8 +66,6 @@ class Discrepancy(NamedTuple):
     def __str__(self) -> str:
         if math.isnan(self.value):
             return "unknown"
-        if math.isnan(self.standard_error):
-            return f"about {100 * self.value:.2g} %, computed without an error"
         if self.upper == 0:
             return "0 %"
         if not self.resolved:
