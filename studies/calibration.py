@@ -117,6 +117,9 @@ def size(null: pd.DataFrame, config: Config) -> xr.DataTree:
         quantities,
         f"Standard normal points in the plane, {config.points} against {config.references}, "
         f"{config.repeats} repeats.",
+        origin="derived",
+        data_sets=0,
+        unit="repeats",
     )
     place = np.arange(len(null), dtype=float)
     rates = Series(
@@ -198,6 +201,9 @@ def coverage(config: Config) -> xr.DataTree:
         f"to the next; {config.coverage_repeats} repeats. The claim was first put as 'in 95 % of "
         "the comparisons', within a quarter of the margin; since then the bounds of the whole, "
         "which hold for any number of directions, make the intervals too wide for that.",
+        origin="derived",
+        data_sets=0,
+        unit="repeats",
     )
     return claim.to_datatree()
 
