@@ -82,8 +82,8 @@ class Config:
             pair_rate=0.004,
             pair_steps=1000,
             pair_replicas=600,
-            splits=2,
-            replicas=20,
+            splits=1,
+            replicas=40,
             looks=30,
             margin=0.05,
         )

@@ -63,7 +63,7 @@ class Config:
         """Settings that take less than a minute."""
         return cls(
             replicas=2048, slope_time=50.0, equilibrium_steps=50_000,
-            equilibrium_learning_rate=0.01, splits=2, margin=0.1,
+            equilibrium_learning_rate=0.01, splits=1, margin=0.1,
         )  # fmt: skip
 
 

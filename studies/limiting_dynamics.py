@@ -78,8 +78,8 @@ class Config:
             replicas=2048,
             longest_lag=200,
             margin=0.1,
-            network_splits=2,
-            network_replicas=64,
+            network_splits=1,
+            network_replicas=128,
             network_steps=200,
         )
 

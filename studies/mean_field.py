@@ -69,8 +69,8 @@ class Config:
             draws=60,
             widths=(8, 32),
             patients=100,
-            splits=2,
-            network_chains=16,
+            splits=1,
+            network_chains=32,
             network_draws=15,
             margin=0.15,
         )

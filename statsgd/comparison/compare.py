@@ -252,7 +252,7 @@ def _tails(confidence: float, directional: int, of_whole: int) -> tuple[float, f
     """
     error = (1 - confidence) / 2
     shared = error / 2 if of_whole else error
-    return shared / directional, shared / max(of_whole, 1)
+    return shared / max(directional, 1), shared / max(of_whole, 1)
 
 
 def _multiplicity(directional: int, of_whole: int) -> str:
