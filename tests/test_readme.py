@@ -8,7 +8,7 @@ import pytest
 from scipy.special import gamma
 
 from statsgd.laws import LAWS, catalogue
-from studies.refresh_pages import SHOWN, claims, markdown, refreshed
+from studies.refresh_pages import SHOWN, refreshed
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -17,18 +17,6 @@ README = Path(__file__).parents[1] / "README.md"
 def test_tables_are_those_of_the_registries():
     text = README.read_text()
     assert refreshed(text) == text, "run: python -m studies.refresh_pages"
-
-
-def test_claims_are_shown_with_what_decides_them():
-    common = {"standard_error": 0.01, "relation": "=", "predicted": 1.0}
-    table = [
-        {"quantity": "good", "measured": 1.0, "verdict": "holds", **common},
-        {"quantity": "E|x|", "measured": 2.0, "verdict": "does not hold", **common},
-    ]
-    section = {"title": "Of |x|", "verdict": "does not hold", "table": table}
-    report = {"sections": [section, section | {"verdict": None}]}
-    *_, row = markdown(claims({"a_study": report})).splitlines()
-    assert row == r"| `a_study` | Of \|x\| | does not hold | E\|x\|: 2 ± 0.01 (1) |"
 
 
 def test_pictures_are_there():

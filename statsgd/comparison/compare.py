@@ -1,5 +1,6 @@
 """Endpoints against a law, or against draws from one."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from jaxtyping import Float
 from statsgd.arguments import finite_array, fraction, positive, random_seed
 from statsgd.comparison.dependence import largest_rhat
 from statsgd.comparison.directions import Along, along, directions
-from statsgd.comparison.distribution_tests import distance, distribution_tests
+from statsgd.comparison.distribution_tests import distances, distribution_tests
 from statsgd.comparison.effects import Effect, Sides
 from statsgd.comparison.location import location_rows
 from statsgd.comparison.parts import NO_VERDICT, verdicts_on
@@ -158,12 +159,7 @@ def compare(
         margin,
         confidence,
         table,
-        pd.DataFrame(
-            [
-                distance(variable, seen.samples[variable], reference, seed)
-                for variable, reference in stated.items()
-            ]
-        ),
+        functools.partial(distances, seen.samples, stated, seed),
         settings | survival,
         tested,
         endpoints=independent,
@@ -252,7 +248,7 @@ def _tails(confidence: float, directional: int, of_whole: int) -> tuple[float, f
     """
     error = (1 - confidence) / 2
     shared = error / 2 if of_whole else error
-    return shared / directional, shared / max(of_whole, 1)
+    return shared / max(directional, 1), shared / max(of_whole, 1)
 
 
 def _multiplicity(directional: int, of_whole: int) -> str:

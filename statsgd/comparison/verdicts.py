@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -31,8 +31,8 @@ class Comparison:
     ratio, the difference in units of the law's deviation for a shift, and a distance else; what was
     asked for by `effects=` follows, each as its class says. Where `reason` says why an interval
     cannot be trusted there is no verdict."""
-    distances: pd.DataFrame
-    """One row a variable: energy distance, its coefficient and p-value, points used."""
+    measure_distances: Callable[[], pd.DataFrame]
+    """What measures `distances`, which take most of the time and decide nothing."""
     settings: dict[str, Any]
     """The law, and how the comparison was made."""
     tests: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
@@ -60,6 +60,14 @@ class Comparison:
         if self.stationarity is not None:
             found["stationarity"] = self.stationarity
         return MappingProxyType(found)
+
+    @functools.cached_property
+    def distances(self) -> pd.DataFrame:
+        """One row a variable: energy distance, its coefficient and p-value, points used.
+
+        Measured when they are first asked for.
+        """
+        return self.measure_distances()
 
     @property
     def verdict(self) -> str:
