@@ -1,5 +1,7 @@
 """Near one minimum: Gaussian and Student-t laws of SGD with momentum, and how it moves there."""
 
+from statsgd.laws.minimum.adaptive_gaussian import AdaptiveGaussian
+from statsgd.laws.minimum.adaptive_optimiser import Adam, SignDescent, adaptive_optimiser
 from statsgd.laws.minimum.anisotropic_quadratic import AnisotropicQuadraticLaw, escape_efficiency
 from statsgd.laws.minimum.currents import entropy_production_rate, phase_plane_area, stochastic_area
 from statsgd.laws.minimum.epoch_enumeration import ReshuffledRegressionGaussian
@@ -36,6 +38,8 @@ from statsgd.laws.minimum.reshuffling import (
 from statsgd.laws.minimum.two_cycle import two_cycle, two_cycle_half_width
 
 __all__ = [
+    "Adam",
+    "AdaptiveGaussian",
     "AnisotropicQuadraticLaw",
     "EpochNoiseGaussian",
     "HeavyBallGaussian",
@@ -48,6 +52,8 @@ __all__ = [
     "PhaseSpaceGaussian",
     "PhaseSpaceTransition",
     "ReshuffledRegressionGaussian",
+    "SignDescent",
+    "adaptive_optimiser",
     "critical_learning_rate",
     "crossover_curvature",
     "displacement_exponent",

@@ -60,8 +60,10 @@ class LinearOptimiser(eqx.Module):
         )
         rate = rate_matrix(learning_rate)
         direct, kept = (1.0, beta) if nesterov else (0.0, 1.0)
-        whole = _momentum(rate, beta, damped, direct, kept, *decays)
-        first = _momentum(rate, beta, 1.0, direct, kept, *decays) if damped < 1 else (None, None)
+        whole = linear_momentum(rate, beta, damped, direct, kept, *decays)
+        first = (
+            linear_momentum(rate, beta, 1.0, direct, kept, *decays) if damped < 1 else (None, None)
+        )
         return cls(*whole, *first)
 
     @classmethod
@@ -75,7 +77,9 @@ class LinearOptimiser(eqx.Module):
         beta = float(fraction("momentum", momentum))
         w = float(real("weight", weight, allowed="in [0, 1]", valid=lambda w: (w >= 0) & (w <= 1)))
         decay = float(non_negative("weight_decay", weight_decay))
-        return cls(*_momentum(rate_matrix(learning_rate), beta, 1 - beta, 1 - w, w, decay, 0.0))
+        return cls(
+            *linear_momentum(rate_matrix(learning_rate), beta, 1 - beta, 1 - w, w, decay, 0.0)
+        )
 
     @classmethod
     def of(cls, dynamics: SGD | OptaxDynamics, problem: Problem) -> Self:
@@ -176,14 +180,14 @@ def rate_matrix(learning_rate: Any, dimension: int | None = None) -> Any:
     return symmetric("learning_rate", learning_rate, dimension=dimension, definite="positive")
 
 
-def _momentum(
+def linear_momentum(
     rate: Any,
     beta: float,
     entering: float,
     direct: float,
     kept: float,
-    decay: float,
-    decoupled: float,
+    decay: Any,
+    decoupled: Any,
 ) -> tuple[Any, Any]:
     """K and B of m ← βm + κ(g+λθ), θ ← θ − Λ(α(g+λθ) + νm + ωθ), κ, α, ν and λ, ω as given."""
     uniform = rate.ndim == 0
@@ -228,26 +232,45 @@ def _linearised(dynamics: OptaxDynamics, problem: Problem) -> tuple[Any, Any]:
     return k, b
 
 
+def accumulates(path: Any, leaf: Any) -> bool:
+    """Whether a leaf of an optimiser's state is a buffer, not a count nor an injected number."""
+    injected = any(getattr(key, "name", None) == "hyperparams" for key in path)
+    return bool(jnp.issubdtype(leaf.dtype, jnp.inexact)) and not injected
+
+
+def shifted_counts(state: Any, number: Any) -> Any:
+    """`state` with all its counts `number` steps further."""
+
+    def shift(leaf: Any) -> Any:
+        counts = jnp.issubdtype(leaf.dtype, jnp.integer)
+        return leaf + jnp.asarray(number, leaf.dtype) if counts else leaf
+
+    return jax.tree.map(shift, state)
+
+
 def _state_size(dynamics: OptaxDynamics, problem: Problem) -> int:
     """The length of (θ, buffers)."""
     state = jax.eval_shape(dynamics.optimiser().init, problem.template)
-    floating = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return problem.dimension + sum(int(np.prod(leaf.shape)) for leaf in floating)
+    buffers = [
+        leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state) if accumulates(path, leaf)
+    ]
+    return problem.dimension + sum(leaf.size for leaf in buffers)
 
 
 def _slope(point: Any, problem: Problem, dynamics: OptaxDynamics, number: Any) -> tuple[Any, Any]:
     """(θ, buffers) after one update from (θ, buffers, gradient), and its Jacobian matrix."""
     d, optimiser = problem.dimension, dynamics.optimiser()
     start = optimiser.init(problem.unflatten(point[:d]))
-    buffers, others = eqx.partition(start, eqx.is_inexact_array)
+    which = jax.tree_util.tree_map_with_path(accumulates, start)
+    buffers, others = eqx.partition(start, which)
     flat, build = ravel_pytree(buffers)
-    moved = jax.tree.map(lambda leaf: leaf + jnp.asarray(number, leaf.dtype), others)
+    moved = shifted_counts(others, number)
 
     def update(vector: Any) -> Any:
         params, gradient = (problem.unflatten(part) for part in (vector[:d], vector[-d:]))
         state = eqx.combine(build(vector[d : d + len(flat)]), moved)
         updates, after = optimiser.update(gradient, state, params)
-        kept, _ = ravel_pytree(eqx.filter(after, eqx.is_inexact_array))
+        kept, _ = ravel_pytree(eqx.filter(after, which))
         return jnp.concatenate([vector[:d] + problem.flatten(updates), kept])
 
     return update(point), jax.jacfwd(update)(point)
