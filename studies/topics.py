@@ -33,6 +33,10 @@ TOPICS = (
             "noise.LabelNoise noise.NoNoise",
         ),
         ("Noise matched in trace to another", "noise.TraceMatched"),
+        (
+            "Heavy tails: stable and Student-t noise, recorded gradients drawn again",
+            "noise.Stable noise.StudentT noise.Empirical",
+        ),
         ("Other optimisers", "OptaxDynamics"),
     ),
     *_area(

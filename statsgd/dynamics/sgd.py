@@ -135,10 +135,11 @@ class SGD(Dynamics):
         with a = 2/(η(1+β)) and the same fields of the state, `momentum_buffer` = −v. One step of
         SGD is a time η; `time_step` is that of the numerical scheme, η/10 by default.
 
-        Raises `ValueError` if the noise does not fit, or is not white: an SDE has no memory. And
-        for SGD that is not heavy-ball SGD.
+        Raises `ValueError` if the noise does not fit, has no finite variance, or is not white: an
+        SDE has no memory. And for SGD that is not heavy-ball SGD.
         """
         self.noise.check(problem)
+        self.noise.require_variance()
         self.require_heavy_ball()
         if not self.noise.white:
             raise ValueError(

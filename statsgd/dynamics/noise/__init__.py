@@ -1,7 +1,9 @@
 """Gradient noise: how a stochastic gradient differs from the gradient."""
 
 from statsgd.dynamics.noise.covariance import noise_covariance
+from statsgd.dynamics.noise.empirical import Empirical
 from statsgd.dynamics.noise.gradient_noise import NOISES, GradientNoise, NoNoise
+from statsgd.dynamics.noise.heavy_tailed import Stable, StudentT
 from statsgd.dynamics.noise.injected import Anisotropic, HessianScaled, Isotropic, LossScaled
 from statsgd.dynamics.noise.label import LabelNoise
 from statsgd.dynamics.noise.minibatch import Minibatch
@@ -10,6 +12,7 @@ from statsgd.dynamics.noise.trace_matched import TraceMatched
 __all__ = [
     "NOISES",
     "Anisotropic",
+    "Empirical",
     "GradientNoise",
     "HessianScaled",
     "Isotropic",
@@ -17,6 +20,8 @@ __all__ = [
     "LossScaled",
     "Minibatch",
     "NoNoise",
+    "Stable",
+    "StudentT",
     "TraceMatched",
     "noise_covariance",
 ]

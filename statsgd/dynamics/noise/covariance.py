@@ -19,10 +19,11 @@ def noise_covariance(
 
     A `(d, d)` array up to d = `problems.DENSE_LIMIT`. Above, for `Minibatch` noise, a
     `scipy.sparse.linalg.LinearOperator` of that shape built on the N × d example gradients.
-    Unit: (loss / params)². Raises `ValueError` if `noise` cannot act on `problem`, or if it is
-    neither small nor a minibatch.
+    Unit: (loss / params)². Raises `ValueError` if `noise` cannot act on `problem`, has no finite
+    variance, or if it is neither small nor a minibatch.
     """
     noise.check(problem)
+    noise.require_variance()
     if problem.dimension <= DENSE_LIMIT:
         return in_double_precision(noise.covariance, problem, params)
     if not isinstance(noise, Minibatch):

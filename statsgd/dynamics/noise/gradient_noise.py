@@ -36,6 +36,9 @@ class GradientNoise(eqx.Module):
     def covariance(self, problem: Problem, params: PyTree) -> Float[Any, "d d"]:
         """C(θ): centred covariance of one `draw` in flattened coordinates, batch size included."""
 
+    def require_variance(self) -> None:
+        """Raise `ValueError` where a draw has no finite variance, so that there is no C(θ)."""
+
     def root(self, problem: Problem, params: PyTree) -> Float[Any, "..."]:
         """R(θ) with R Rᵀ = C(θ): a `(d, r)` matrix, or a number where C is isotropic."""
         return symmetric_root(self.covariance(problem, params))

@@ -144,6 +144,7 @@ class EffectivePotentialGibbs(ObjectiveLaw):
                 f"{type(sgd.noise).__name__} in d = {problem.dimension}"
             )
         sgd.noise.check(problem)
+        sgd.noise.require_variance()
         variance = GradientVariance(sgd.noise, problem)
         start = None
         if not is_traced(problem, sgd):

@@ -114,6 +114,7 @@ class FokkerPlanckLaw(GridLaw):
         if not sgd.noise.white:
             raise ValueError(f"noise must be independent from step to step, got {sgd.noise!r}")
         sgd.noise.check(problem)
+        sgd.noise.require_variance()
         drift = SGDDrift(problem, sgd.weight_decay)
         covariance = SGDCovariance(problem, sgd.noise)
         if grid is None:

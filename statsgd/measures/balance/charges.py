@@ -203,6 +203,7 @@ def noise_sides(
     theta = _points(params)
     check_symmetry("symmetry", symmetry, theta.shape[1])
     noise.check(problem)
+    noise.require_variance()
     if not noise.white:
         raise ValueError(
             "noise must be independent from step to step for a law of balance, got "
