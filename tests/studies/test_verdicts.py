@@ -45,10 +45,12 @@ def test_a_reason_is_a_refusal():
     assert outcome(statsgd.compare(far, normal.reference(0), seed=0)) == "differs"
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: f"{cell.law}-{cell.endpoints}")
+#: The smallest cell of every law that is drawn and not simulated.
+SMALLEST = {one.law: one for one in reversed(CELLS) if not one.law.startswith(("runs", "chains"))}
+
+
+@pytest.mark.parametrize("cell", SMALLEST.values(), ids=lambda cell: cell.law)
 def test_cells_draw_what_they_say(cell):
-    if cell.law.startswith(("runs", "chains")) or cell.endpoints * cell.dimension > 5000:
-        pytest.skip("simulated, of many draws, or the same law as a smaller cell")
     points = cell.case(cell.dimension).draw(cell.endpoints, 3)
     assert points.shape == (cell.endpoints, cell.dimension)
     assert not np.array_equal(points, cell.case(cell.dimension).draw(cell.endpoints, 4))
