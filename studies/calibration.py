@@ -53,8 +53,9 @@ class Config:
     """Endpoints of each of them."""
     correlation: float = 0.9
     """Correlation of successive draws of the chains."""
-    verdict_repeats: int = 100
-    """Comparisons in every cell of laws and sizes; a tenth of that above 20 dimensions."""
+    verdict_repeats: int = 60
+    """Comparisons in every cell of laws and sizes; a tenth of that above 20 dimensions, and ten
+    times as many single intervals."""
     largest: int = 200_000
     """Cells with more endpoints times dimensions than this are left out."""
     seed: int = 0

@@ -1,6 +1,7 @@
 """Endpoints against a law, or against draws from one."""
 
 import functools
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -94,7 +95,8 @@ def compare(
       eigenvectors of its covariance.
     - `coordinates`: whether to compare along coordinates too.
     - `wells`: positions `(k, d)` of wells (`kernels.find_wells`), which points belong to by
-      nearness; by default the valleys of the law along a direction part its wells.
+      nearness; by default those that `sample(…, starts="wells")` started its chains in, else the
+      valleys of the law along a direction part its wells.
     - `effects`: further effect sizes of `params`, with rows, intervals and verdicts of their own:
       `TotalVariation`, `BasinProbabilities`, `FlatPreference`, `MeanRatio`.
     - `tests`: names from `TESTS`, of the whole distribution. They decide nothing either; their
@@ -134,6 +136,8 @@ def compare(
         whole(samples, stated, law, heavy),
         heavy,
     )
+    if wells is None:
+        wells = _started_in(law_or_draws)
     table, counts = _table(seen, law, wells, effects, confidence, seed)
     table["verdict"] = verdicts_on(table, table["centre"].to_numpy(), margin)
     table.loc[table["reason"] != "", "verdict"] = NO_VERDICT
@@ -197,7 +201,7 @@ def _table(
 ) -> tuple[pd.DataFrame, tuple[int, int]]:
     """All rows without verdicts, and the numbers of intervals along directions and of the whole."""
     split = places = None
-    if wells is not None:
+    if wells is not None and "params" in seen.samples:
         places = np.asarray(finite_array("wells", wells, ndim=2), dtype=np.float64)
     else:
         split = most_wells([one for one in seen.along if one.variable == "params"])
@@ -265,6 +269,13 @@ def _samples(endpoints: Any, **options: bool) -> dict[str, Clusters]:
         return read_ensemble(endpoints, **options)
     points = np.asarray(finite_array("endpoints", endpoints, ndim=2), dtype=np.float64)
     return {"params": points[:, None]}
+
+
+def _started_in(draws: Any) -> Any:
+    """The wells that the chains of `sample` were started in, if several."""
+    known = draws.attrs.get("wells") if isinstance(draws, xr.DataTree) else None
+    found = None if known is None else np.asarray(json.loads(known), dtype=np.float64)
+    return found if found is not None and len(found) > 1 else None
 
 
 def _chosen(

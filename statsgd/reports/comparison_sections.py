@@ -36,16 +36,17 @@ def claim_section(name: str, node: xr.DataTree) -> Section:
     blank = ("predicted_error", "clusters", "difference_percent", "low_percent", "high_percent")
     shown = table.drop(columns=[name for name in blank if not table[name].fillna(0).any()])
     finding = " ".join(filter(None, [_numbers(table, node.attrs["confidence"]), node.attrs["why"]]))
-    title = node.attrs["statement"].rstrip(".")
+    title, verdict = node.attrs["statement"].rstrip("."), node.attrs["verdict"]
     if name == "first_form":
-        title = f"As it was first put: {title}"
-    return Section(title, finding, (), shown, node.attrs["verdict"], _rests_on(node.attrs))
+        # Told with its verdict, but not counted a second time.
+        title, verdict = f"As it was first put: {title} – {verdict}", None
+    return Section(title, finding, (), shown, verdict, _rests_on(node.attrs))
 
 
 def _rests_on(said: Mapping[Any, Any]) -> str:
     """Whose claim it is, where it is made, and on how much the verdict rests."""
     place = f" ({said['place']})" if said["place"] else ""
-    told = {"": "", "source": ""}.get(said["origin"], f"; {_OURS.get(said['origin'], '')}")
+    told = _OURS.get(said["origin"], "")
     if said["data_sets"] < 0:
         return f"{said['source']}{place}{told}"
     sets = ("a loss that is given", "one data set")
@@ -54,9 +55,9 @@ def _rests_on(said: Mapping[Any, Any]) -> str:
 
 
 _OURS = {
-    "reading": "our reading",
-    "extension": "our extension",
-    "derived": "our prediction",
+    "reading": "; our reading",
+    "extension": "; our extension",
+    "derived": "; our prediction",
 }
 
 

@@ -16,6 +16,8 @@ from statsgd.problems.landscapes import quadratic
 
 #: Draws that stand for a law without a class of its own.
 _DRAWS = 20_000
+#: Between seeds of endpoints and of what they are compared with.
+_APART = 1_000_000
 #: Correlation of neighbours, share of the rare well, and its distance in standard deviations.
 _CORRELATION, _RARE, _AWAY = 0.95, 0.02, 6.0
 
@@ -32,16 +34,17 @@ class Case(NamedTuple):
 
 
 def of_law(law: Law) -> Case:
-    """A law that draws itself."""
-    return Case(
-        lambda number, seed: np.asarray(law.draw(jax.random.key(seed), (number,)), np.float64),
-        lambda seed: law,
-    )
+    """A law that draws itself, by other keys than those of the comparison."""
+
+    def draw(number, seed):
+        return np.asarray(law.draw(jax.random.key(_APART + seed), (number,)), np.float64)
+
+    return Case(draw, lambda seed: law)
 
 
 def of_draws(draw: Callable[[int, int], Points]) -> Case:
     """A law known by independent draws, which differ from repeat to repeat."""
-    return Case(draw, lambda seed: draw(_DRAWS, 1_000_000 + seed))
+    return Case(draw, lambda seed: draw(_DRAWS, _APART + seed))
 
 
 def normal(d: int) -> Case:
@@ -117,7 +120,7 @@ def chains(correlation: float, length: int) -> Callable[[int], Case]:
     """Normal, known by four chains of correlated draws."""
 
     def known(d: int, seed: int) -> xr.DataTree:
-        rng = np.random.default_rng(1_000_000 + seed)
+        rng = np.random.default_rng(_APART + seed)
         kicks = rng.normal(size=(4, length, d)) * np.sqrt(1 - correlation**2)
         kicks[:, 0] /= np.sqrt(1 - correlation**2)
         draws = lfilter([1.0], [1.0, -correlation], kicks, axis=1)

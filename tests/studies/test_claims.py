@@ -1,6 +1,7 @@
 """Every claim of the studies says whose it is and what it rests on, and the pages show it."""
 
 import ast
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from statsgd.comparison.claims import ORIGINS
 from statsgd.estimate import Estimate
 from studies import findings
 from studies.measured import claimed, difference, over_data_sets, ratio, unit
-from studies.refresh_pages import claims, claims_page, claims_summary
+from studies.refresh_pages import calibration_page, claims, claims_page, claims_summary
+from studies.verdicts.claims import CELLS_TITLE
 
 STUDIES = Path(findings.__file__).parent
 RESTS = {"origin": "source", "place": "abstract", "data_sets": 8, "unit": "data sets"}
@@ -52,7 +54,6 @@ def test_what_we_derived_has_no_place():
 
 
 def report_of(*parts):
-    import json
 
     named = {str(i): one.to_datatree() for i, one in enumerate(parts)}
     found = findings.findings("A title", "A question?", named)
@@ -101,3 +102,11 @@ def test_differences_and_ratios_of_independent_numbers():
     assert difference(one, other) == pytest.approx((1.0, 0.5, 10))
     # Relative errors 0.1 and 0.2.
     assert ratio(one, other) == pytest.approx((1.5, 1.5 * 0.05**0.5, 10))
+
+
+def test_the_page_of_calibration_is_the_table_of_its_cells():
+    row = {"law": "normal", "endpoints": 200, "differs (%)": 1.6667, "coverage, tails (%)": None}
+    section = {"title": CELLS_TITLE, "finding": "60 comparisons.", "table": [row]}
+    page = calibration_page({"sections": [{"title": "Another", "table": []}, section]})
+    assert "60 comparisons." in page
+    assert page.splitlines()[-1] == "| normal | 200 | 1.6667 |  |"
