@@ -20,3 +20,7 @@ __all__ = [
     "TraceMatched",
     "noise_covariance",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
