@@ -9,7 +9,8 @@ from jaxtyping import Array, Float
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from statsgd.arguments import real
+from statsgd.arguments import is_traced, real
+from statsgd.display import html, number
 
 
 class Estimate(NamedTuple):
@@ -42,6 +43,17 @@ class Estimate(NamedTuple):
     def p_value(self, expected: Any = 0.0) -> Any:
         """Two-sided p-value of `expected`, of each entry on its own."""
         return 2 * self._law().sf(np.abs(self.deviation(expected)))
+
+    def __repr__(self) -> str:
+        return f"Estimate({self})"
+
+    def __str__(self) -> str:
+        if is_traced(self.value, self.standard_error):
+            return f"traced{list(np.shape(self.value))}"
+        return f"{number(self.value)} ± {number(self.standard_error)}"
+
+    def _repr_html_(self) -> str:
+        return html(self)
 
     def _law(self) -> Any:
         return norm if self.clusters is None else student(self.clusters - 1)

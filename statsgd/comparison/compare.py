@@ -5,12 +5,13 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from statsgd.arguments import finite_array, fraction, positive, random_seed
+from statsgd.arguments import finite_array, fraction, instance, positive, random_seed
 from statsgd.comparison.dependence import largest_rhat
 from statsgd.comparison.directions import Along, along, directions
 from statsgd.comparison.distribution_tests import distances, distribution_tests
@@ -110,6 +111,7 @@ def compare(
     margin = float(positive("margin", margin))
     confidence = float(fraction("confidence", confidence))
     random_seed(seed)
+    _require_kinds(endpoints, law_or_draws)
     samples = _samples(
         endpoints,
         include_snapshots=include_snapshots,
@@ -264,9 +266,21 @@ def _multiplicity(directional: int, of_whole: int) -> str:
     )
 
 
+def _require_kinds(endpoints: Any, law_or_draws: Any) -> None:
+    call = "compare(endpoints, law_or_draws, …)"
+    arrays = (np.ndarray, jax.Array, list)
+    if not hasattr(endpoints, "detach"):  # a PyTorch tensor
+        said = "a DataTree of simulate or statsgd.ensemble, or an array (n, d)"
+        instance("endpoints", endpoints, (xr.DataTree, *arrays), said, call=call)
+    said = "a Law, a DataTree of draws from statsgd.sample, or an array (m, d) of draws"
+    instance("law_or_draws", law_or_draws, (Law, xr.DataTree, *arrays[:2]), said, call=call)
+
+
 def _samples(endpoints: Any, **options: bool) -> dict[str, Clusters]:
     if isinstance(endpoints, xr.DataTree):
         return read_ensemble(endpoints, **options)
+    if hasattr(endpoints, "detach"):
+        endpoints = endpoints.detach().cpu().numpy()
     points = np.asarray(finite_array("endpoints", endpoints, ndim=2), dtype=np.float64)
     return {"params": points[:, None]}
 

@@ -12,6 +12,7 @@ import xarray as xr
 from statsgd.comparison.parts import AGREES, DIFFERS, UNDECIDED, Part, judged_parts, worded
 from statsgd.comparison.power import power
 from statsgd.comparison.stationarity import NOT_STATIONARY
+from statsgd.display import figure, html
 from statsgd.provenance import provenance
 
 
@@ -154,6 +155,17 @@ class Comparison:
             )
         return pd.DataFrame(rows)
 
+    def to_dataframe(self) -> pd.DataFrame:
+        """A copy of `table`, one row a quantity."""
+        return self.table.copy()
+
+    def plot(self) -> Any:
+        """The figures of this comparison's section of a report, as one Matplotlib `Figure`.
+
+        `comparison.plot().savefig("comparison.png")` writes it.
+        """
+        return figure(self)
+
     def to_datatree(self) -> xr.DataTree:
         """Groups `parts`, `table`, `distances`, `power` and `tests`; verdict and settings as
         attributes."""
@@ -187,6 +199,13 @@ class Comparison:
 
     def _word(self, template: str) -> str:
         return worded(template, self.margin)
+
+    def __repr__(self) -> str:
+        parts = "".join(f"\n  {part}" for part in self.parts.values())
+        return f"Comparison of {self.subject}: {self.sentence}{parts}"
+
+    def _repr_html_(self) -> str:
+        return html(self)
 
     def __str__(self) -> str:
         lines = [f"{self.subject}: {self.sentence}", *self.notes]

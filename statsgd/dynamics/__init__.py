@@ -22,3 +22,7 @@ __all__ = [
     "noise_covariance",
     "simulate",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

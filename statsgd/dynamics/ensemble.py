@@ -5,13 +5,14 @@ import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import xarray as xr
 from jaxtyping import PyTree
 
-from statsgd.arguments import count, random_seed, step_count
+from statsgd.arguments import count, instance, random_seed, step_count
 from statsgd.description import describe
 from statsgd.dynamics.advance import SEGMENT, advance, observe_replicas
 from statsgd.dynamics.dynamics import Dynamics
@@ -124,6 +125,13 @@ def simulate(
     same call goes on instead. Raises `ValueError` naming the argument that is wrong, before
     anything is computed or written.
     """
+    call = "simulate(problem, dynamics, …)"
+    instance("problem", problem, Problem, "a Problem, as statsgd.problems makes", call=call)
+    kinds = (Dynamics, SettingsGrid)
+    several = isinstance(dynamics, Sequence) and not isinstance(dynamics, (*kinds, str))
+    stages: Any = dynamics if several else [dynamics]
+    for one in stages:
+        instance("dynamics", one, kinds, "of statsgd.dynamics, such as SGD, or a grid", call=call)
     origin = Origin(start) if isinstance(start, xr.DataTree) else None
     begin = 0 if origin is None else origin.steps
     grids, numbers = in_turn(dynamics, steps, {} if origin is None else origin.axes)

@@ -15,7 +15,7 @@ from statsgd.dynamics.origin import Origin
 from statsgd.dynamics.sampling import bounded
 from statsgd.dynamics.stages import state_shape
 from statsgd.problems import Problem
-from statsgd.problems.parameters import as_arrays, require_real
+from statsgd.problems.parameters import as_arrays, listed_numbers, require_real
 from statsgd.running.blocks import Lanes
 from statsgd.running.keys import pack, unpack, with_own_keys
 from statsgd.running.random_stream import stream_key
@@ -101,7 +101,7 @@ def _launched(
 
 
 def _given_start(problem: Problem, start: PyTree, replicas: int) -> PyTree:
-    template = problem.template
+    template, start = problem.template, listed_numbers(start)
     given: Any = jax.tree.structure(start)
     if given != jax.tree.structure(template):
         raise ValueError(

@@ -8,7 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray, PyTree
 
-from statsgd.arguments import fraction, is_traced, non_negative, positive, real
+from statsgd.arguments import (
+    fraction,
+    instance,
+    is_traced,
+    non_negative,
+    positive,
+    real,
+    setting,
+    single,
+)
 from statsgd.dynamics.diffusion import Diffusion, UnderdampedDiffusion
 from statsgd.dynamics.dynamics import Dynamics
 from statsgd.dynamics.limit import diffusion_limit
@@ -64,12 +73,11 @@ class SGD(Dynamics):
         dampening: Any = 0.0,
         decoupled_weight_decay: Any = 0.0,
     ):
-        if not isinstance(noise, GradientNoise):
-            raise ValueError(f"noise must be one of statsgd.noise, got {noise!r}")
-        self.learning_rate = positive("learning_rate", learning_rate)
-        self.noise = noise
-        self.momentum = fraction("momentum", momentum)
-        self.weight_decay = non_negative("weight_decay", weight_decay)
+        call = "SGD(learning_rate, noise, momentum, …)"
+        self.noise = instance("noise", noise, GradientNoise, "one of statsgd.noise", call=call)
+        self.learning_rate = positive("learning_rate", setting("learning_rate", learning_rate))
+        self.momentum = fraction("momentum", setting("momentum", momentum))
+        self.weight_decay = non_negative("weight_decay", setting("weight_decay", weight_decay))
         self.nesterov = bool(nesterov)
         self.dampening = real(
             "dampening", dampening, allowed="in [0, 1]", valid=lambda q: (q >= 0) & (q <= 1)
@@ -166,6 +174,8 @@ class SGD(Dynamics):
         `laws.LinearRegressionGaussian`).
         """
         self.noise.check(problem)
+        for name in ("learning_rate", "momentum", "weight_decay"):
+            single(f"{name} of one run (see statsgd.grid)", getattr(self, name))
         if allow_unstable or not isinstance(problem, LinearRegression) or is_traced(self):
             return
         sharpest = float(np.linalg.eigvalsh(problem.hessian_matrix())[-1])

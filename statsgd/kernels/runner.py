@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from statsgd.arguments import random_seed, step_count
+from statsgd.arguments import instance, random_seed, step_count
 from statsgd.description import describe
 from statsgd.kernels.adapter import LangevinKernel
 from statsgd.kernels.chains import Chains
@@ -164,8 +164,13 @@ def _kernel_for(law: Any, kernel: LangevinKernel | None) -> LangevinKernel | Non
     """The kernel that draws, None where a law draws exactly. Raises for a law that cannot be."""
     if law is None and kernel is None:
         raise ValueError("law must be given where the kernel is None, got None for both")
+    call = "sample(law, kernel, …)"
     if isinstance(law, Law):
         law.require_proper()
+    elif law is not None and (isinstance(law, type | LangevinKernel) or not callable(law)):
+        instance("law", law, Law, "a Law, or a NumPyro model without arguments", call=call)
+    if kernel is not None:
+        instance("kernel", kernel, LangevinKernel, "one of statsgd.kernels", call=call)
         if kernel is None and law.exact_draws:
             return None
     return MALA() if kernel is None else kernel

@@ -25,6 +25,8 @@ and of `_mean`, `_covariance`, `_cdf`, `_quantile`, `_quadrature`, `_draw` what 
 """
 
 import abc
+import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn, Self
 
@@ -37,7 +39,8 @@ import numpyro.distributions as dist
 import numpyro.handlers
 from jaxtyping import Float, Key, PRNGKeyArray
 
-from statsgd.arguments import is_traced, one_of, real
+from statsgd.arguments import instance, is_traced, one_of, real
+from statsgd.display import html, spoken
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.domain import SmallNumber
 from statsgd.precision import over_points
@@ -82,6 +85,18 @@ class Law(eqx.Module):
     setting: ClassVar[str] = ""
     exactness: ClassVar[str] = ""
     citation: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        build = vars(cls).get("from_sgd")
+        if isinstance(build, classmethod):
+            cls.from_sgd = _of_problem_and_sgd(build.__func__)  # type: ignore[attr-defined]
+
+    def __repr__(self) -> str:
+        return spoken(self)
+
+    def _repr_html_(self) -> str:
+        return html(self)
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -384,6 +399,21 @@ class Law(eqx.Module):
             f"{type(self).__name__} in d = {self.dimension} knows no {what} in closed form or by "
             "quadrature: estimate it from draws (Law.draw, or statsgd.sample)"
         )
+
+
+def _of_problem_and_sgd(build: Callable[..., Any]) -> classmethod:
+    """`from_sgd` of any law, which first looks at what kind of things it is given."""
+    if [*inspect.signature(build).parameters][1:3] != ["problem", "sgd"]:
+        return classmethod(build)
+
+    @functools.wraps(build)
+    def from_sgd(cls: type[Law], problem: Any, sgd: Any, *more: Any, **options: Any) -> Any:
+        call = f"{cls.__name__}.from_sgd(problem, sgd, …)"
+        instance("problem", problem, Problem, "a Problem, as statsgd.problems makes", call=call)
+        instance("sgd", sgd, SGD, "a statsgd.SGD, of which this law speaks", call=call)
+        return build(cls, problem, sgd, *more, **options)
+
+    return classmethod(from_sgd)
 
 
 def _log_density_at(params: Float[Any, " d"], law: Law) -> Float[Any, ""]:

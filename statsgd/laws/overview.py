@@ -1,15 +1,21 @@
 """What laws there are, and which of them speak about a given problem and SGD."""
 
 import inspect
+import time
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
+from tqdm.auto import tqdm
 
+from statsgd.arguments import instance, positive
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.atlas import dimensionless_numbers, expected_error
 from statsgd.laws.domain import outside
 from statsgd.laws.law import LAWS, Law
 from statsgd.problems import Problem
+from statsgd.problems.minimum import SearchStoppedError, shared_minima
+from statsgd.running.chunks import silent
 
 
 def catalogue() -> pd.DataFrame:
@@ -31,7 +37,9 @@ def catalogue() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def applicable(problem: Problem, sgd: SGD) -> pd.DataFrame:
+def applicable(
+    problem: Problem, sgd: SGD, *, seconds: float = 120.0, progress: bool = True
+) -> pd.DataFrame:
     """Which laws speak about `sgd` on `problem`, and why the others do not.
 
     Every law with a `from_sgd` that needs nothing but the two is tried. **Returns** one row a law:
@@ -40,26 +48,55 @@ def applicable(problem: Problem, sgd: SGD) -> pd.DataFrame:
     one that needs more, what that is – and `expected_error`, the total variation from the truth
     that the atlas knows of at the dimensionless numbers of this setting (see `expected_error`) for
     a law that exists there, or an empty word.
+
+    The minimum is searched for once, and what laws read there is computed once. **Arguments:**
+    `seconds`, after which no search goes on and no further law is tried: their reasons say so.
+    Raises `ValueError` for arguments that are no problem and SGD.
     """
+    call = "applicable(problem, sgd)"
+    instance("problem", problem, Problem, "a Problem, as statsgd.problems makes", call=call)
+    instance("sgd", sgd, SGD, "a statsgd.SGD", call=call)
+    begin = time.monotonic()
     rows = []
-    numbers = dimensionless_numbers(problem, sgd)
-    for name, law in sorted(LAWS.items()):
-        exists, applies, reason = False, False, _needs(law)
-        if reason == "problem, sgd":
-            try:
-                build: Any = law
-                built = build.from_sgd(problem, sgd)
-                built.require_proper()
-                exists, left = True, outside(built.small_numbers(problem, sgd))
-                applies, reason = not left, left or f"{law.setting}; {law.exactness}"
-            except ValueError as refusal:
-                reason = str(refusal)
-        else:
-            reason = f"not tried: {reason}"
-        expected = expected_error(name, numbers) if exists else None
-        error = "" if expected is None else str(expected)
-        rows.append({"law": name, "applies": applies, "reason": reason, "expected_error": error})
+    with shared_minima(float(positive("seconds", seconds))):
+        try:
+            numbers = dimensionless_numbers(problem, sgd)
+        except SearchStoppedError:
+            numbers = {}
+        bar = tqdm(sorted(LAWS.items()), unit="law", desc="applicable", disable=silent(progress))
+        for name, law in bar:
+            late = time.monotonic() - begin > seconds
+            stopped = f"not tried: {seconds:g} s were over; raise seconds" if late else ""
+            rows.append(_row(name, law, problem, sgd, numbers, stopped))
     return pd.DataFrame(rows)
+
+
+def _row(
+    name: str,
+    law: type[Law],
+    problem: Problem,
+    sgd: SGD,
+    numbers: Mapping[str, float],
+    stopped: str,
+) -> dict[str, Any]:
+    """What is found of one law."""
+    exists, applies, reason = False, False, _needs(law)
+    if reason != "problem, sgd":
+        reason = f"not tried: {reason}"
+    elif stopped:
+        reason = stopped
+    else:
+        try:
+            build: Any = law
+            built = build.from_sgd(problem, sgd)
+            built.require_proper()
+            exists, left = True, outside(built.small_numbers(problem, sgd))
+            applies, reason = not left, left or f"{law.setting}; {law.exactness}"
+        except ValueError as refusal:
+            reason = str(refusal)
+    expected = expected_error(name, numbers) if exists else None
+    error = "" if expected is None else str(expected)
+    return {"law": name, "applies": applies, "reason": reason, "expected_error": error}
 
 
 def _over_examples(law: type[Law], flag: str) -> str:

@@ -79,3 +79,7 @@ __all__ = [
     "two_basins",
     "valley_wells",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

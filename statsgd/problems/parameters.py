@@ -44,6 +44,12 @@ def quoted(name: str) -> str:
     return name.replace("%", "%25").replace("/", "%2F").replace("\\", "%5C")
 
 
+def listed_numbers(tree: PyTree) -> PyTree:
+    """A list of plain numbers as the array that NumPy reads in it, one variable, not one each."""
+    listed = isinstance(tree, list) and tree
+    return np.asarray(tree, float) if listed and all(type(x) is float for x in tree) else tree
+
+
 def as_arrays(tree: PyTree) -> PyTree:
     """`tree` with every leaf a floating JAX array of the current default precision.
 

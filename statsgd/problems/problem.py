@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray, PyTree
 
-from statsgd.arguments import count, finite_array
-from statsgd.problems.parameters import as_arrays, leaf_names, ravel, require_real
+from statsgd.arguments import count, finite_array, told
+from statsgd.display import html
+from statsgd.problems.parameters import as_arrays, leaf_names, listed_numbers, ravel, require_real
 from statsgd.problems.sums import chunk_size, gradient_sum, loss_sum, mean_over_chunks
 
 type Loss = Callable[[PyTree], Float[Any, ""]]
@@ -35,6 +36,19 @@ class Problem(eqx.Module):
     def gradient(self, params: PyTree) -> PyTree:
         """Gradient of `loss`, a pytree like `params`."""
         return jax.grad(self.loss)(params)
+
+    def __repr__(self) -> str:
+        said = [f"{self.dimension} parameters {', '.join(self.names[:4])}"]
+        said[0] += ", …" if len(self.names) > 4 else ""
+        examples = getattr(self, "num_examples", None)
+        said += [] if examples is None else [f"{examples} examples"]
+        function = getattr(self, "function", getattr(self, "per_example", None))
+        name = str(getattr(function, "__name__", "_"))
+        said += [] if name.startswith("_") else [f"loss {name}"]
+        return f"{type(self).__name__}({'; '.join(said)})"
+
+    def _repr_html_(self) -> str:
+        return html(self)
 
     @property
     def template(self) -> PyTree:
@@ -193,6 +207,7 @@ class Start(eqx.Module):
     @classmethod
     def of(cls, initial_params: Any) -> "Start":
         """From a params pytree or a function `key -> params`."""
+        initial_params = listed_numbers(initial_params)
         numbers, rest = eqx.partition(initial_params, eqx.is_inexact_array_like)
         if jax.tree.leaves(numbers):
             require_real("initial_params", numbers)
@@ -202,7 +217,7 @@ class Start(eqx.Module):
         if not callable(initial_params):
             raise ValueError(
                 "initial_params must be a pytree of floating arrays or a function of a key, "
-                f"got {initial_params!r}"
+                f"got {told(initial_params)}"
             )
         numbers, rest = eqx.partition(initial_params(jax.random.key(0)), _is_inexact)
         if not jax.tree.leaves(numbers):

@@ -28,6 +28,8 @@ def _ratios(variable: Any, statistic: str, data: pd.DataFrame, margin: float) ->
         axis.axhline(1, color=theme.ink, lw=0.8)
         axis.errorbar(data["index"], effect, bars, fmt="o", ms=3, lw=1, color=theme.series[0])
         axis.set_title(readable(variable))
+        axis.set_xlim(-0.5, data["index"].max() + 0.5)  # one mode is no axis of its own
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set(xlabel="mode, flattest first", ylabel=f"measured / predicted {spread}")
         if effect.max() / effect.min() > 3:
             axis.set_yscale("log")

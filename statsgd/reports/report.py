@@ -13,17 +13,26 @@ import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from statsgd.reports.panels import DARK, LIGHT, encodable
+from statsgd.reports.results import as_tree, gathered
 from statsgd.reports.sections import Section, sections
 
 _LONG_TABLE = 12  # rows above which a table is folded away
+#: Attributes that a page tells in other places than its provenance.
+_SHOWN = frozenset(
+    {"title", "question", "finding", "kind", "summary", "sentence", "verdict", "statement", "notes"}
+    | {"written", "what", "exactness", "source", "alt"}
+)
 
 
-def report(results: xr.DataTree, path: str | os.PathLike[str], *, files: bool = False) -> Path:
+def report(results: Any, path: str | os.PathLike[str], *, files: bool = False) -> Path:
     """Write `results` as one HTML file that needs nothing else, and return its path.
 
-    Every node whose `attrs["kind"]` is known (`ensemble`, `draws`, `comparison`, `claim`, …)
-    becomes a section; verdicts come first. The root's attributes `title`, `question` and `finding`
-    head the page, and the rest of them is listed as provenance. Text is escaped.
+    `results` is anything that the library returns: a `Comparison`, a measure, an `Estimate`, a
+    data tree, a dataset, a table, a law; or a mapping or sequence of these, by whose names the
+    sections are found. Of a data tree every node whose `attrs["kind"]` is known (`ensemble`,
+    `draws`, `comparison`, `claim`, …) becomes a section; verdicts come first. The root's attributes
+    `title`, `question` and `finding` head the page, and the rest of them, with those of the parts,
+    is listed as provenance. Text is escaped.
 
     With `files`, the figures are also written as PNG files to the folder `figures` beside it, for
     dark pages with names in `-dark.png`, and what the page says, with all numbers of its tables, as
@@ -34,6 +43,7 @@ def report(results: xr.DataTree, path: str | os.PathLike[str], *, files: bool = 
     target = Path(path)
     if target.is_dir():
         raise ValueError(f"path must be a file to write, got the folder {str(target)!r}")
+    results = as_tree(results)
     parts = [(_slug(where), section) for where, section in sections(results)]
     if not parts:
         raise ValueError("results must hold at least one node of a known kind, got none")
@@ -43,7 +53,7 @@ def report(results: xr.DataTree, path: str | os.PathLike[str], *, files: bool = 
         finding=results.attrs.get("finding", ""),
         verdicts=[(slug, part) for slug, part in parts if part.verdict],
         sections=[(slug, part, _drawn(part), table_rows(part.table)) for slug, part in parts],
-        provenance=_provenance(results),
+        provenance=gathered(results, _SHOWN),
         written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     write_whole(target, page)
@@ -124,7 +134,7 @@ def _summary(
         **head,
         "numbers": numbers,
         "sections": listed,
-        "provenance": dict(_provenance(results)),
+        "provenance": dict(gathered(results, _SHOWN)),
     }
 
 
@@ -138,13 +148,3 @@ def table_rows(table: pd.DataFrame | None) -> dict[str, Any] | None:
 
 def _cell(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
-
-
-def _provenance(results: xr.DataTree) -> list[tuple[str, str]]:
-    shown = {"title", "question", "finding", "kind", "summary"}
-    rows = {str(key): value for key, value in results.attrs.items() if key not in shown}
-    config = rows.pop("config", None)
-    listed = [(key, str(value)) for key, value in rows.items()]
-    if config is not None:
-        listed += [(f"config: {key}", str(value)) for key, value in json.loads(config).items()]
-    return listed

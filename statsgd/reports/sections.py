@@ -166,18 +166,21 @@ def ensemble_section(name: str, node: xr.DataTree) -> Section:
     """What was simulated, and how much of it diverged."""
     run = node["run"].to_dataset()
     diverged = int(run["diverged"].sum())
-    dynamics = json.loads(node.attrs["dynamics"])
+    dynamics = json.loads(node.attrs.get("dynamics", "{}"))
     stages = dynamics if isinstance(dynamics, list) else [dynamics]
-    steps = str(node.attrs["steps"]).strip("[]").replace(",", " +")
+    steps = str(node.attrs.get("steps", "")).strip("[]").replace(",", " +")
     origin = json.loads(run.attrs.get("origin", "{}"))
     before = f" They continue runs of {origin['steps']} steps." if origin else ""
-    loss = run["loss"].values[~run["diverged"].values]
-    error = loss.std(ddof=1) / np.sqrt(loss.size) if loss.size > 1 else float("nan")
+    length = f" of {steps} steps" if steps else ", made elsewhere"
     finding = (
-        f"{node.attrs['replicas']} independent runs of {steps} steps; {diverged} "
-        f"diverged ({100 * diverged / run.sizes['replica']:.2g} %). Mean loss at the end "
-        f"{loss.mean():.5f} ± {error:.5f}.{before}"
+        f"{run.sizes['replica']} independent runs{length}; {diverged} "
+        f"diverged ({100 * diverged / run.sizes['replica']:.2g} %)."
     )
+    if "loss" in run:
+        loss = run["loss"].values[~run["diverged"].values]
+        error = loss.std(ddof=1) / np.sqrt(loss.size) if loss.size > 1 else float("nan")
+        finding += f" Mean loss at the end {loss.mean():.5f} ± {error:.5f}."
+    finding += before
     rows = [(key, str(value)) for stage in stages for key, value in stage.items()]
     return Section("The ensemble", finding, table=pd.DataFrame(rows, columns=["setting", "value"]))
 

@@ -25,3 +25,7 @@ __all__ = [
     "TraceMatched",
     "noise_covariance",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

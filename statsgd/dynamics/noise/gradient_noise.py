@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int, PRNGKeyArray, PyTree
 
+from statsgd.display import html, spoken
 from statsgd.problems import Problem
 
 #: Every public noise model by name; `register` fills it.
@@ -22,6 +23,12 @@ def register(noise: type["GradientNoise"]) -> type["GradientNoise"]:
 
 class GradientNoise(eqx.Module):
     """A stochastic gradient ĝ with E ĝ = ∇L and Cov ĝ = C(θ)."""
+
+    def __repr__(self) -> str:
+        return spoken(self)
+
+    def _repr_html_(self) -> str:
+        return html(self)
 
     @property
     def white(self) -> bool:

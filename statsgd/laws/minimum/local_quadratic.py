@@ -8,6 +8,7 @@ from jaxtyping import Float, PyTree
 from statsgd.dynamics.noise import GradientNoise, noise_covariance
 from statsgd.dynamics.sgd import SGD
 from statsgd.problems import DENSE_LIMIT, Problem, hessian, minimise
+from statsgd.problems.minimum import shared
 
 
 class LocalQuadratic(NamedTuple):
@@ -56,6 +57,11 @@ def quadratic_near(
                 f"{minimum.gradient_norm:.3g}; pass at=params if this is near enough"
             )
         at = minimum.params
+        return shared(lambda: _quadratic_at(problem, noise, at), (problem, noise, at), "quadratic")
+    return _quadratic_at(problem, noise, at)
+
+
+def _quadratic_at(problem: Problem, noise: GradientNoise, at: PyTree) -> LocalQuadratic:
     return LocalQuadratic(
         np.asarray(problem.flatten(at), dtype=np.float64),
         np.asarray(hessian(problem, at)),
