@@ -12,8 +12,13 @@ from statsgd.reports import Chart, Map, Series
 class Grid(Protocol):
     """Learning rates η and batch sizes S, of which all pairs are run."""
 
-    learning_rates: Sequence[float]
-    batch_sizes: Sequence[int]
+    @property
+    def learning_rates(self) -> Sequence[float]:
+        """Ascending."""
+
+    @property
+    def batch_sizes(self) -> Sequence[int]:
+        """Ascending."""
 
 
 def grid_map(
