@@ -391,8 +391,8 @@ def only_the_ratio(model: str, splits: Sequence[Diagnosis], config: Config) -> C
         "steps. To leading order in η the ratio is all that matters, but larger learning rates "
         f"also drive training from sharp places: η h_max/2 is {edge[0]:.2g} at the smaller, and "
         f"{edge[1]:.2g} at the larger, where steps of full batches become unstable at one.",
-        origin="source",
-        place="abstracts: the ratio of learning rate to batch size",
+        origin="reading",
+        place="the ratio that sets the noise, read as all that matters at these steps",
         data_sets=config.splits,
         unit=unit(config.splits),
     )
