@@ -3,6 +3,7 @@
 import math
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -16,7 +17,8 @@ from statsgd.display import html, number
 class Estimate(NamedTuple):
     """A number, or an array of them, with its standard error: zero where it is exact.
 
-    It is a pytree, so that programs under `jax.jit` and `jax.vmap` can return it.
+    It is a pytree of value and error, so that programs under `jax.jit` and `jax.vmap` can return
+    it; the number of units is part of its structure.
     """
 
     value: Any
@@ -57,6 +59,14 @@ class Estimate(NamedTuple):
 
     def _law(self) -> Any:
         return norm if self.clusters is None else student(self.clusters - 1)
+
+
+_LEAVES = tuple(map(jax.tree_util.GetAttrKey, ("value", "standard_error")))
+jax.tree_util.register_pytree_with_keys(
+    Estimate,
+    lambda one: (tuple(zip(_LEAVES, one[:2], strict=True)), one.clusters),
+    lambda clusters, leaves: Estimate(*leaves, clusters),
+)
 
 
 class Discrepancy(NamedTuple):
@@ -109,4 +119,4 @@ def exact(value: Float[Array, "..."]) -> Estimate:
 def sample_mean(values: Float[Array, "n ..."]) -> Estimate:
     """Mean over the leading axis of independent values, in JAX, with its standard error."""
     error = jnp.std(values, axis=0, ddof=1) / np.sqrt(values.shape[0])
-    return Estimate(jnp.mean(values, axis=0), error)
+    return Estimate(jnp.mean(values, axis=0), error, values.shape[0])

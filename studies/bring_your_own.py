@@ -32,9 +32,9 @@ from statsgd.measures import (
     trajectories,
 )
 from statsgd.problems import EmpiricalRisk
-from statsgd.reports import Chart, Map, Series
 from studies.findings import findings
 from studies.measured import claimed, over_data_sets, ratio, unit
+from studies.own_charts import grid_map, ratio_chart, threshold_chart
 from studies.own_models import DATASETS, MODELS, images
 
 
@@ -266,7 +266,9 @@ def claims(model: str, splits: Sequence[Diagnosis], config: Config) -> Mapping[s
             grid_map("Alignment of noise and curvature", "ratio", found.alignment, config),
             grid_map("Noise of a batch, Tr C", "loss²/params²", found.noise, config),
         ),
-        "stability": stable(model, found, config).to_datatree(threshold_chart(found, config)),
+        "stability": stable(model, found, config).to_datatree(
+            threshold_chart(found.sharpness, config)
+        ),
         "stationarity": stationary(model, found, config).to_datatree(
             grid_map("Gap of the first relation", "relative", found.imbalance, config, 0.0)
         ),
@@ -274,7 +276,9 @@ def claims(model: str, splits: Sequence[Diagnosis], config: Config) -> Mapping[s
             grid_map("Curvature at the end, Tr H", "loss/params²", found.curvature, config),
             grid_map("Loss at the end", "loss", found.loss, config),
         ),
-        "ratio": only_the_ratio(model, splits, config).to_datatree(ratio_chart(found, config)),
+        "ratio": only_the_ratio(model, splits, config).to_datatree(
+            ratio_chart(found.curvature, config)
+        ),
     }
 
 
@@ -387,8 +391,8 @@ def only_the_ratio(model: str, splits: Sequence[Diagnosis], config: Config) -> C
         "steps. To leading order in η the ratio is all that matters, but larger learning rates "
         f"also drive training from sharp places: η h_max/2 is {edge[0]:.2g} at the smaller, and "
         f"{edge[1]:.2g} at the larger, where steps of full batches become unstable at one.",
-        origin="source",
-        place="abstracts: the ratio of learning rate to batch size",
+        origin="reading",
+        place="the ratio that sets the noise, read as all that matters at these steps",
         data_sets=config.splits,
         unit=unit(config.splits),
     )
@@ -419,39 +423,3 @@ def corners(
         for i in (0, -1)
         for j in (0, -1)
     ]
-
-
-def grid_map(
-    title: str, unit: str, found: Estimate, config: Config, centre: float | None = None
-) -> Map:
-    """A number in every cell."""
-    rates = [float(rate) for rate in config.learning_rates]
-    sizes = list(config.batch_sizes)
-    labels = "batch size S", "learning rate η"
-    return Map(title, *labels, sizes, rates, found.value, unit, centre=centre)
-
-
-def threshold_chart(found: Diagnosis, config: Config) -> Chart:
-    """The threshold 2/h_max at the end, and the learning rate that led there."""
-    rates = np.asarray(config.learning_rates, dtype=float)
-    threshold = 2 / found.sharpness.value
-    error = threshold * found.sharpness.standard_error / found.sharpness.value
-    series = [
-        Series(f"2/h_max, S = {size}", rates, threshold[:, j], error[:, j])
-        for j, size in enumerate(config.batch_sizes)
-    ]
-    series.append(Series("η itself", rates, rates, look="line"))
-    title = "Threshold of stability where training ends"
-    return Chart(title, "learning rate η", "learning rate", tuple(series), "xy")
-
-
-def ratio_chart(found: Diagnosis, config: Config) -> Chart:
-    """Curvature against η/S."""
-    rates = np.asarray(config.learning_rates, dtype=float)
-    values, errors = found.curvature[:2]
-    series = [
-        Series(f"S = {size}", rates / size, values[:, j], errors[:, j])
-        for j, size in enumerate(config.batch_sizes)
-    ]
-    title = "Curvature at the end and the ratio η/S"
-    return Chart(title, "η/S", "Tr H (loss/params²)", tuple(series), "x")

@@ -70,7 +70,7 @@ class Config:
         """Settings that take two minutes, and allow for the noise of fewer repeats."""
         return cls(
             repeats=200, power_repeats=40, power_points=(40, 80), margin=1.0,
-            coverage_repeats=20, verdict_repeats=8, largest=4000,
+            coverage_repeats=20, verdict_repeats=6, largest=1000,
         )  # fmt: skip
 
 

@@ -20,8 +20,6 @@ RELATIONS = ("=", "<", ">")
 ORIGINS = ("source", "reading", "extension", "derived")
 #: Columns of the difference in per cent, and of the ends of its interval.
 _PERCENT = ("difference_percent", "low_percent", "high_percent")
-#: Relative differences below this are those of arithmetic.
-_ROUNDING = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,10 +93,9 @@ class Quantity:
         return (self.measured - self.predicted) / unit, low / unit, high / unit
 
     def is_resolved(self, width: float) -> bool:
-        """Whether the interval leaves out the prediction."""
+        """Whether an interval leaves out the prediction; what is computed has none."""
         low, high = self.interval(width)
-        rounding = _ROUNDING * (abs(self.predicted) or 1.0)
-        return low > rounding or high < -rounding
+        return bool(low < high and (low > 0 or high < 0))
 
 
 @runtime_checkable

@@ -110,11 +110,12 @@ def _row(cell: Cell, repeats: int, seed: int) -> dict[str, Any]:
 
 def outcome(comparison: Comparison) -> str:
     """`"differs"`, `"agrees"`, `"undecided"`, or `"refused"` where a reason keeps it undecided."""
-    word = comparison.verdict.split()[0]
-    parts = comparison.parts.values()
-    if word == "undecided" and (comparison.doubt or any(part.reason for part in parts)):
-        return "refused"
-    return "refused" if "not stationary" in comparison.sentence else word
+    word = comparison.verdict.split()[0].strip(",:")
+    if word != "undecided":
+        return word
+    open_parts = [one for one in comparison.parts.values() if one.verdict == word]
+    reasons = [comparison.doubt, *(one.reason for one in open_parts)]
+    return "refused" if any(reasons) or "not stationary" in comparison.sentence else word
 
 
 def coverage(points: Float[Any, "n d"], source: Any, seed: int) -> dict[str, float]:

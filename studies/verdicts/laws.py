@@ -132,19 +132,23 @@ def chains(correlation: float, length: int) -> Callable[[int], Case]:
 
 def run(times: float) -> Callable[[int], Case]:
     """Runs of SGD from three deviations away, over so many relaxation times of the slowest mode."""
-    curvature, rate = np.array([0.01, 1.0]), 0.05
-    steps = round(times / (rate * curvature[0]))
-    law = HeavyBallGaussian(np.diag(curvature), np.eye(2), rate)
-    problem = quadratic(np.diag(curvature))
-    start = 3 * np.sqrt(np.diagonal(law.covariance()))
 
-    def draw(number, seed):
+    def case(d: int) -> Case:
+        curvature, rate = np.geomspace(0.01, 1.0, d), 0.05
+        law = HeavyBallGaussian(np.diag(curvature), np.eye(d), rate)
+        problem = quadratic(np.diag(curvature))
         sgd = statsgd.SGD(rate, statsgd.noise.Isotropic(1.0))
-        return statsgd.simulate(
-            problem, sgd, steps=steps, replicas=number, seed=seed, start=start, progress=False
-        )
+        start = 3 * np.sqrt(np.diagonal(law.covariance()))
 
-    return lambda d: Case(draw, lambda seed: law)
+        def draw(number, seed):
+            steps = round(times / (rate * curvature[0]))
+            return statsgd.simulate(
+                problem, sgd, steps=steps, replicas=number, seed=seed, start=start, progress=False
+            )
+
+        return Case(draw, lambda seed: law)
+
+    return case
 
 
 def _off(case: Case, change: Callable[[Points], Points]) -> Case:

@@ -255,9 +255,9 @@ def test_wells_are_found_and_weighed():
 
 
 def test_wells_that_chains_were_started_in_are_weighed():
-    # Two wells at ±3 along the diagonal, of equal weight, and one that nobody has been to.
+    # Two wells at ±3 along the diagonal, of equal weight, and one far off, where nobody has been.
     rng = np.random.default_rng(0)
-    wells = np.array([[-3.0, -3.0], [3.0, 3.0], [3.0, -3.0]])
+    wells = np.array([[-3.0, -3.0], [3.0, 3.0], [30.0, -30.0]])
     chains = wells[np.array([0, 1, 0, 1])][:, None] + rng.normal(size=(4, 500, 2))
     tree = draws(chains)
     tree.attrs["wells"] = json.dumps(wells.tolist())

@@ -134,7 +134,8 @@ def _log_volume(
     logs = d * jnp.log(_distances(problem, flat, both, problem.loss(params) + height, looks))
     top = jnp.max(logs)
     found = sample_mean(jnp.mean(jnp.exp(logs - top).reshape(2, pairs), axis=0))
-    return Estimate(log_ball + top + jnp.log(found.value), found.standard_error / found.value)
+    relative = found.standard_error / found.value
+    return Estimate(log_ball + top + jnp.log(found.value), relative, found.clusters)
 
 
 def tube_mean(
