@@ -46,5 +46,16 @@ class Dynamics(eqx.Module):
     def step(self, key: PRNGKeyArray, problem: Problem, state: Any) -> Any:
         """State one step later. `key` is the key of the run, the same at every step."""
 
+    def require_heavy_ball(self) -> None:
+        """Raise `ValueError` unless this is heavy-ball SGD, which most laws speak about."""
+        raise ValueError(
+            f"sgd must be SGD here, got {type(self).__name__}; of optimisers of optax "
+            "laws.LinearOptimiserGaussian and laws.AdaptiveGaussian speak, by from_dynamics, and "
+            "laws.applicable says which do"
+        )
+
+    def check_steps(self, problem: Problem, first: int, last: int) -> None:
+        """Raise `ValueError` if this rule stands still for half the steps between these."""
+
     def check(self, problem: Problem, *, allow_unstable: bool = False) -> None:
         """Raise `ValueError` if this rule cannot run on `problem`, or is known to diverge."""

@@ -144,11 +144,13 @@ def simulate(
     size = count("block_size", block_size)
     blocks = Blocks.over(devices, cells=settings.cells, lanes=number, size=size)
     observables = check_observables(problem, observe)
-    span = {"first": begin, "last": begin + first_end}
-    observe_steps = schedule("observe_at", observe_at, **span) if observables else []
-    keep_steps = [] if keep is None else schedule("keep", keep, **span)
-    for grid in grids:
-        grid.check(problem, allow_unstable=allow_unstable)
+    recorded = {"first": begin, "last": begin + first_end}
+    observe_steps = schedule("observe_at", observe_at, **recorded) if observables else []
+    keep_steps = [] if keep is None else schedule("keep", keep, **recorded)
+    ends = list(itertools.accumulate(numbers))
+    for grid, length, end in zip(grids, numbers, ends, strict=True):
+        span = {"first": begin + end - length, "last": begin + end}
+        grid.check(problem, allow_unstable=allow_unstable, **span)
     state = state_shape(problem, grids)
     seeds = _seeds(seed, settings.cells)
     lanes = launch(
@@ -162,7 +164,6 @@ def simulate(
     )
     kept = dict.fromkeys(snapshot_groups(state), keep_steps)
     schedules = {g: at for g, at in ({"observables": observe_steps} | kept).items() if at}
-    ends = list(itertools.accumulate(numbers))
     records = (step - begin for step in itertools.chain(*schedules.values()))
     events = sorted({*records, first_end, *ends})
     said = functools.partial(describe, code=identity is None)

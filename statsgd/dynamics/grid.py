@@ -45,13 +45,14 @@ class SettingsGrid(NamedTuple):
         repeated = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf), self.cells), single)
         return Stacked(eqx.combine(varied, repeated), shared)
 
-    def check(self, problem: Problem, *, allow_unstable: bool) -> None:
-        """Raise `ValueError` if the dynamics of any cell cannot run on `problem`."""
+    def check(self, problem: Problem, *, allow_unstable: bool, first: int, last: int) -> None:
+        """Raise `ValueError` if the dynamics of any cell cannot run on `problem` between steps."""
         varied, shared = self.stacked()
         for index in range(self.cells):
             # In NumPy, so that errors give the numbers that were asked for.
             cell = eqx.combine(jax.tree.map(lambda leaf, i=index: leaf[i], varied), shared)
             cell.check(problem, allow_unstable=allow_unstable)
+            cell.check_steps(problem, first, last)
 
 
 def grid(

@@ -30,6 +30,10 @@ class OptaxDynamics(Dynamics):
         OptaxDynamics(optax.adam, noise, learning_rate=1e-3, b2=0.99)
         OptaxDynamics(optax.sgd(optax.cosine_decay_schedule(0.1, 1000)), noise)
 
+    Schedules count the steps of the whole run, also of one that continues an ensemble; clipping
+    and accumulation (`optax.MultiSteps`) are part of the optimiser. A schedule whose learning rate
+    is zero for half of a run is refused.
+
     In the second form the optimiser is built inside the step from numbers that are traced: other
     numbers do not recompile, and `grid` takes axes such as `hyperparameters.learning_rate`.
 
@@ -114,6 +118,42 @@ class OptaxDynamics(Dynamics):
                     "replica needs keys of its own"
                 )
 
+    def check_steps(self, problem: Problem, first: int, last: int) -> None:
+        """Raise `ValueError` if a schedule leaves half the steps from `first` to `last` unmoved.
+
+        Where steps are accumulated, whose schedules count something else, nothing is looked at.
+        """
+        state = self.optimiser().init(jax.tree.map(jnp.ones_like, problem.template))
+        schedules = [part for part in _parts(state) if _counts_steps(part)]
+        if any(hasattr(part, "mini_step") for part in _parts(state)) or not schedules:
+            return
+        half = first + (last - first) // 2
+        if self._moves(problem, state, half) or self._moves(problem, state, last - 1):
+            return
+        low, high = -1, half
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._moves(problem, state, middle) else (low, middle)
+        raise ValueError(
+            f"the schedule of the optimiser ends before the run: its updates are zero from step "
+            f"{high} on, and steps go from {first} to {last}"
+        )
+
+    def _moves(self, problem: Problem, state: PyTree, step: int) -> bool:
+        """Whether a gradient moves any parameter at `step`."""
+
+        def at_step(part: Any) -> Any:
+            return (
+                part._replace(count=jnp.asarray(step, part.count.dtype))
+                if _counts_steps(part)
+                else part
+            )
+
+        there = jax.tree.map(at_step, state, is_leaf=_counts_steps)
+        params = jax.tree.map(jnp.ones_like, problem.template)
+        updates, _ = self.optimiser().update(params, there, params)
+        return any(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(updates))
+
     def _state(self, problem: Problem) -> PyTree:
         """Shapes of the optimiser's state. Raises `ValueError` unless one update comes out."""
         params = problem.template
@@ -138,6 +178,24 @@ def _innermost(error: Exception) -> str:
     frames = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
     of_optax = [code for code in frames if "optax" in Path(code.co_filename).parts]
     return of_optax[-1].co_qualname.split(".")[0] if of_optax else "it"
+
+
+def _parts(state: PyTree) -> list[Any]:
+    """All tuples with named fields in an optimiser's state."""
+    found: list[Any] = []
+
+    def collect(part: Any) -> bool:
+        if hasattr(part, "_fields"):
+            found.append(part)
+        return False
+
+    jax.tree.leaves(state, is_leaf=collect)
+    return found
+
+
+def _counts_steps(part: Any) -> bool:
+    """Whether this part of a state counts the steps of a schedule."""
+    return type(part).__name__ in ("ScaleByScheduleState", "WrappedScheduleState")
 
 
 def _is_transformation(value: Any) -> bool:

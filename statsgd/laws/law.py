@@ -200,7 +200,7 @@ class Law(eqx.Module):
 
     # What users call.
 
-    def small_numbers(self, problem: Problem, sgd: SGD) -> Sequence[SmallNumber]:
+    def small_numbers(self, problem: Problem, sgd: Any) -> Sequence[SmallNumber]:
         """What must be small for the law, which was built for them, to hold for `sgd` on `problem`.
 
         Up to the bounds its marginals are within 5 % of the chain's. Empty where it states none.

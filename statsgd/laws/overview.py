@@ -2,17 +2,18 @@
 
 import inspect
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 from tqdm.auto import tqdm
 
 from statsgd.arguments import instance, positive
+from statsgd.dynamics.optimiser import OptaxDynamics
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.atlas import dimensionless_numbers, expected_error
 from statsgd.laws.domain import outside
 from statsgd.laws.law import LAWS, Law
+from statsgd.laws.minimum.linear_optimiser import LinearOptimiser
 from statsgd.problems import Problem
 from statsgd.problems.minimum import SearchStoppedError, shared_minima
 from statsgd.running.chunks import silent
@@ -38,11 +39,17 @@ def catalogue() -> pd.DataFrame:
 
 
 def applicable(
-    problem: Problem, sgd: SGD, *, seconds: float = 120.0, progress: bool = True
+    problem: Problem,
+    sgd: SGD | OptaxDynamics,
+    *,
+    seconds: float = 120.0,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Which laws speak about `sgd` on `problem`, and why the others do not.
 
-    Every law with a `from_sgd` that needs nothing but the two is tried. **Returns** one row a law:
+    Every law with a `from_sgd` that needs nothing but the two is tried, or with a `from_dynamics`.
+    An optimiser of optax that makes the steps of `SGD` is taken for that; of any other the laws
+    that have a `from_dynamics` may speak, and no other. **Returns** one row a law:
     `law`, `applies`, `reason` – for a law that applies, what it assumes; for one that refuses, its
     own words; for one outside its domain (`Law.small_numbers`), which numbers are too large; for
     one that needs more, what that is – and `expected_error`, the total variation from the truth
@@ -55,48 +62,72 @@ def applicable(
     """
     call = "applicable(problem, sgd)"
     instance("problem", problem, Problem, "a Problem, as statsgd.problems makes", call=call)
-    instance("sgd", sgd, SGD, "a statsgd.SGD", call=call)
+    instance("sgd", sgd, SGD | OptaxDynamics, "a statsgd.SGD or OptaxDynamics", call=call)
     begin = time.monotonic()
     rows = []
     with shared_minima(float(positive("seconds", seconds))):
+        alike = _as_sgd(problem, sgd)
         try:
-            numbers = dimensionless_numbers(problem, sgd)
+            numbers = {} if alike is None else dimensionless_numbers(problem, alike)
         except SearchStoppedError:
             numbers = {}
         bar = tqdm(sorted(LAWS.items()), unit="law", desc="applicable", disable=silent(progress))
         for name, law in bar:
             late = time.monotonic() - begin > seconds
             stopped = f"not tried: {seconds:g} s were over; raise seconds" if late else ""
-            rows.append(_row(name, law, problem, sgd, numbers, stopped))
+            found = _found(law, problem, sgd, alike, stopped)
+            expected = expected_error(name, numbers) if found["exists"] else None
+            rows.append(
+                {
+                    "law": name,
+                    "applies": found["applies"],
+                    "reason": found["reason"],
+                    "expected_error": "" if expected is None else str(expected),
+                }
+            )
     return pd.DataFrame(rows)
 
 
-def _row(
-    name: str,
+def _found(
     law: type[Law],
     problem: Problem,
-    sgd: SGD,
-    numbers: Mapping[str, float],
+    dynamics: SGD | OptaxDynamics,
+    alike: SGD | None,
     stopped: str,
 ) -> dict[str, Any]:
-    """What is found of one law."""
-    exists, applies, reason = False, False, _needs(law)
-    if reason != "problem, sgd":
-        reason = f"not tried: {reason}"
-    elif stopped:
-        reason = stopped
-    else:
-        try:
-            build: Any = law
-            built = build.from_sgd(problem, sgd)
-            built.require_proper()
-            exists, left = True, outside(built.small_numbers(problem, sgd))
-            applies, reason = not left, left or f"{law.setting}; {law.exactness}"
-        except ValueError as refusal:
-            reason = str(refusal)
-    expected = expected_error(name, numbers) if exists else None
-    error = "" if expected is None else str(expected)
-    return {"law": name, "applies": applies, "reason": reason, "expected_error": error}
+    """Whether the law exists and applies, and why; `alike` is the `SGD` that `dynamics` is."""
+
+    def refused(reason: str) -> dict[str, Any]:
+        return {"exists": False, "applies": False, "reason": reason}
+
+    general, needs = hasattr(law, "from_dynamics"), _needs(law)
+    if alike is None and not general:
+        kind = type(dynamics).__name__
+        return refused(f"speaks about SGD, whose steps this {kind} does not make")
+    if not general and needs != "problem, sgd":
+        return refused(f"not tried: {needs}")
+    if stopped:
+        return refused(stopped)
+    try:
+        build: Any = law
+        taken: Any = dynamics if general else alike
+        built = (build.from_dynamics if general else build.from_sgd)(problem, taken)
+        built.require_proper()
+        left = outside(built.small_numbers(problem, taken))
+    except ValueError as refusal:
+        return refused(str(refusal))
+    reason = left or f"{law.setting}; {law.exactness}"
+    return {"exists": True, "applies": not left, "reason": reason}
+
+
+def _as_sgd(problem: Problem, dynamics: SGD | OptaxDynamics) -> SGD | None:
+    """The `SGD` that `dynamics` is; None if it is none."""
+    if isinstance(dynamics, SGD):
+        return dynamics
+    try:
+        return LinearOptimiser.of(dynamics, problem).as_sgd(dynamics.noise)
+    except ValueError:
+        return None
 
 
 def _over_examples(law: type[Law], flag: str) -> str:

@@ -99,6 +99,56 @@ def test_importing_statsgd_loads_neither_optax_nor_zarr():
     assert done.stdout.strip() == "[]"
 
 
+def test_schedules_go_on_where_a_run_goes_on():
+    # The learning rate of step 25 on is that of step 25, not of step 0.
+    dynamics = statsgd.OptaxDynamics(optax.sgd(optax.cosine_decay_schedule(0.2, 40)), Minibatch(4))
+    first = statsgd.simulate(PROBLEM, dynamics, **(OPTIONS | {"steps": 25}))
+    rest = statsgd.simulate(PROBLEM, dynamics, start=first, **(OPTIONS | {"steps": 15}))
+    whole = statsgd.simulate(PROBLEM, dynamics, **OPTIONS)
+    np.testing.assert_array_equal(rest["endpoints"].params, whole["endpoints"].params)
+
+
+@pytest.mark.parametrize(
+    "transformation",
+    [
+        optax.sgd(optax.cosine_decay_schedule(0.2, 20)),
+        optax.adamw(optax.linear_schedule(0.1, 0.0, 20)),
+        optax.inject_hyperparams(optax.sgd)(learning_rate=optax.cosine_decay_schedule(0.2, 20)),
+    ],
+)
+def test_schedules_that_end_before_the_run_are_refused(transformation):
+    dynamics = statsgd.OptaxDynamics(transformation, NoNoise())
+    whole = statsgd.simulate(BOWL, dynamics, **(OPTIONS | {"steps": 20}))
+    message = "ends before the run: its updates are zero from step 20 on, and steps go from "
+    with pytest.raises(ValueError, match=f"{message}0 to 40"):
+        endpoints(BOWL, dynamics)
+    with pytest.raises(ValueError, match=f"{message}20 to 30"):
+        endpoints(BOWL, dynamics, start=whole, steps=10)
+    with pytest.raises(ValueError, match=f"{message}20 to 30"):
+        statsgd.simulate(BOWL, [dynamics, dynamics], **(OPTIONS | {"steps": [20, 10]}))
+
+
+def test_a_schedule_that_ends_at_a_constant_is_followed():
+    warm_up = optax.linear_schedule(0.0, 0.2, 10)
+    theta = np.array([1.0, -2.0])
+    for k in range(40):
+        theta = theta - 0.2 * min(k / 10, 1) * np.array([3.0, 0.5]) * theta
+    found = endpoints(BOWL, statsgd.OptaxDynamics(optax.sgd(warm_up), NoNoise()))
+    np.testing.assert_allclose(found[0], theta, rtol=1e-4, atol=1e-6)
+
+
+def test_clipping_and_accumulation():
+    # Two gradients are averaged at the same θ, clipped to length 1, then followed.
+    clipped = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1))
+    accumulated = optax.MultiSteps(clipped, 2).gradient_transformation()
+    theta = np.array([1.0, -2.0])
+    for _ in range(20):
+        g = np.array([3.0, 0.5]) * theta
+        theta = theta - 0.1 * g / max(1.0, np.linalg.norm(g))
+    found = endpoints(BOWL, statsgd.OptaxDynamics(accumulated, NoNoise()))
+    np.testing.assert_allclose(found[0], theta, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("transformation", "name"),
     [

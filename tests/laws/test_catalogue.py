@@ -1,9 +1,13 @@
 """The catalogue lists every law, and says which speak about a setting and why others do not."""
 
+import inspect
+
 import numpy as np
+import optax
+import pandas as pd
 import pytest
 
-from statsgd import SGD, noise, problems
+from statsgd import SGD, OptaxDynamics, noise, problems
 from statsgd.laws import LAWS, applicable, catalogue
 from statsgd.laws.atlas import _table, cells_of, dimensionless_numbers, expected_error
 
@@ -28,6 +32,54 @@ def test_applicable_tells_laws_that_speak_from_laws_that_refuse():
     other = applicable(bowl, SGD(0.1, noise.Isotropic(1.0))).set_index("law")
     assert other.loc["HeavyBallGaussian", "applies"]
     assert "linear_regression problems" in other.loc["LinearRegressionGaussian", "reason"]
+
+
+BOWL = problems.landscape(lambda x: x @ x, np.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("transformation", "speaks"),
+    [
+        (optax.adam(0.01), {"AdaptiveGaussian"}),
+        (optax.sgd(0.1, 0.9, nesterov=True), {"LinearOptimiserGaussian"}),
+        (optax.lion(0.01), set()),
+    ],
+)
+def test_applicable_says_which_laws_speak_about_an_optimiser(transformation, speaks):
+    dynamics = OptaxDynamics(transformation, noise.Isotropic(1.0))
+    table = applicable(BOWL, dynamics).set_index("law")
+    assert set(table.index[table["applies"]]) == speaks
+    assert (table["reason"] != "").all()
+    if not table.loc["HeavyBallGaussian", "applies"]:
+        reason = table.loc["HeavyBallGaussian", "reason"]
+        assert "speaks about SGD, whose steps" in reason or "nesterov=False" in reason
+
+
+@pytest.mark.slow
+def test_an_optimiser_of_optax_that_is_sgd_is_taken_for_it():
+    kicks = noise.Isotropic(1.0)
+    tables = [
+        applicable(BOWL, dynamics).set_index("law").drop("AdaptiveGaussian")
+        for dynamics in (OptaxDynamics(optax.sgd(0.01, 0.5), kicks), SGD(0.01, kicks, 0.5))
+    ]
+    pd.testing.assert_frame_equal(*tables)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", sorted(LAWS))
+def test_every_from_sgd_refuses_an_optimiser_in_words(name):
+    law = LAWS[name]
+    if not hasattr(law, "from_sgd") or hasattr(law, "from_dynamics"):
+        pytest.skip("the law has no from_sgd, or speaks about optimisers")
+    needed = [
+        parameter
+        for parameter, kind in inspect.signature(law.from_sgd).parameters.items()
+        if kind.default is kind.empty and kind.kind is not kind.VAR_KEYWORD
+    ]
+    others = dict.fromkeys(needed[2:], (-1.0, 1.0))
+    dynamics = OptaxDynamics(optax.adam(0.1), noise.LossScaled(1.0))
+    with pytest.raises(ValueError, match=r"sgd must be SGD here, got OptaxDynamics|speaks about"):
+        law.from_sgd(BOWL, dynamics, **others)
 
 
 def listed(total_variation, **axes):

@@ -2,9 +2,10 @@
 
 import jax
 import numpy as np
+import optax
 import pytest
 
-from statsgd import SGD, grid, laws, noise, problems, simulate
+from statsgd import SGD, OptaxDynamics, grid, laws, noise, problems, simulate
 from statsgd.laws import HeavyBallGaussian, LinearRegressionGaussian
 from statsgd.measures import (
     anomalous_exponent,
@@ -21,6 +22,7 @@ from statsgd.measures import (
     stochastic_gradients,
     trajectories,
 )
+from statsgd.measures.motion.fluctuations import displacement_relations
 from tests.statistical import assert_printed
 
 H, C, ETA = np.diag([2.0, 0.5]), np.array([[1.0, 0.6], [0.6, 0.8]]), 0.1
@@ -226,3 +228,41 @@ def test_bad_input(unchecked):
         entropy_production(theta, theta, ETA)
     with pytest.raises(ValueError, match="average must be one of"):
         squared_displacement(theta, [1], "both")
+
+
+KEPT = [step for end in range(200, 801, 30) for step in (end - 1, end)]
+
+
+@pytest.mark.parametrize("kind", ["adam", "nesterov"])
+def test_relations_of_displacements_hold_for_any_optimiser(kind):
+    kicks = noise.Isotropic(1.0)
+    dynamics = {
+        "adam": OptaxDynamics(optax.adam(0.4, b1=0.5, b2=0.99), kicks),
+        "nesterov": SGD(0.4, kicks, 0.5, nesterov=True, decoupled_weight_decay=0.1),
+    }[kind]
+    options = {"steps": 800, "replicas": 2000, "seed": 5, "keep": KEPT, "progress": False}
+    tree = simulate(PROBLEM, dynamics, **options)
+    for relation in fluctuation_dissipation(PROBLEM, dynamics, tree, snapshots=True).values():
+        assert abs(float(relation.gap.deviation(0))) < 4
+        # A factor of 1.1 in one side would be seen.
+        assert float(relation.gap.standard_error) < 0.025 * float(relation.right.value)
+    early = simulate(
+        PROBLEM, dynamics, start=np.array([3.0, 3.0]), **(options | {"steps": 2, "keep": [1, 2]})
+    )
+    falling = fluctuation_dissipation(PROBLEM, dynamics, early, snapshots=True)
+    # The first takes θ from the mean of the others, and so sees no common start.
+    assert float(falling["second"].gap.deviation(0)) > 10
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_displacements_need_steps_that_follow_one_another():
+    bowl = problems.quadratic(np.eye(1))
+    dynamics = OptaxDynamics(optax.adam(0.1), noise.Isotropic(1.0))
+    options = {"steps": 9, "replicas": 3, "seed": 5, "keep": [3, 9], "progress": False}
+    tree = simulate(bowl, dynamics, **options)
+    with pytest.raises(ValueError, match="snapshots must be True for optimisers other than"):
+        fluctuation_dissipation(bowl, dynamics, tree)
+    with pytest.raises(ValueError, match=r"keep=\[499, 500\], got \[3, 9\]"):
+        fluctuation_dissipation(bowl, dynamics, tree, snapshots=True)
+    with pytest.raises(ValueError, match=r"moved must have shape \(1, 2, 1\), got \(1, 3, 1\)"):
+        displacement_relations(bowl, np.zeros((1, 2, 1)), np.zeros((1, 3, 1)))

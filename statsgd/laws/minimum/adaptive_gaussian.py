@@ -10,6 +10,7 @@ from scipy.optimize import brentq
 
 from statsgd.arguments import is_traced, location_vector, non_negative, symmetric
 from statsgd.dynamics.optimiser import OptaxDynamics
+from statsgd.dynamics.sgd import SGD
 from statsgd.laws.domain import SmallNumber
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.laws.minimum.adaptive_optimiser import (
@@ -136,7 +137,7 @@ class AdaptiveGaussian(LinearChainLaw):
     def from_dynamics(
         cls,
         problem: Problem,
-        dynamics: OptaxDynamics,
+        dynamics: SGD | OptaxDynamics,
         at: PyTree | None = None,
         *,
         second_moment: Any = None,
@@ -151,13 +152,13 @@ class AdaptiveGaussian(LinearChainLaw):
         time, parameters with different coupled decay unless `at` is given, and where no minimum is
         found.
         """
-        optimiser = adaptive_optimiser(dynamics, problem)
+        optimiser, noise = adaptive_optimiser(dynamics, problem), dynamics.noise
         decay = optimiser.pull / np.where(optimiser.gain > 0, optimiser.gain, 1.0)
         if at is None and np.ptp(decay) > _ARRIVED * np.max(decay):
             raise ValueError("at must be given where weight decay differs between parameters")
         where = at
         for _ in range(_EXPANSIONS):
-            place = quadratic_near(problem, dynamics.noise, decay[0], where)
+            place = quadratic_near(problem, noise, decay[0], where)
             slope = in_double_precision(_gradient, problem, place.location)
             # Where a quadratic with this gradient has its minimum, if it has one.
             minimum = place.location - np.linalg.lstsq(place.hessian, slope, rcond=None)[0]

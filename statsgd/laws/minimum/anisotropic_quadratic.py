@@ -72,6 +72,7 @@ class AnisotropicQuadraticLaw(ConstantNoiseGaussian):
 
         Raises `ValueError` for momentum or weight decay, and as `local_quadratic`.
         """
+        sgd.require_heavy_ball()
         if float(sgd.momentum) or float(sgd.weight_decay):
             raise ValueError(
                 "momentum and weight_decay must be 0 for this law, got "

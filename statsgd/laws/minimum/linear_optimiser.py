@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
 from statsgd.arguments import fraction, non_negative, positive, real, symmetric
+from statsgd.dynamics.noise import GradientNoise
 from statsgd.dynamics.optimiser import OptaxDynamics
 from statsgd.dynamics.sgd import SGD
 from statsgd.precision import in_double_precision
@@ -102,6 +103,41 @@ class LinearOptimiser(eqx.Module):
         raise ValueError(
             f"dynamics must be SGD or OptaxDynamics for this law, got {type(dynamics).__name__}"
         )
+
+    def as_sgd(self, noise: GradientNoise) -> SGD | None:
+        """The `SGD` that makes the same steps with the same buffer; None if none does."""
+        if not self.uniform or len(self.entry) > 2 or self.first_entry is not None:
+            return None
+        rate, decay = -self.entry[0], 1 - self.transition[0, 0]
+        buffered = len(self.entry) == 2
+        beta = self.transition[1, 1] if buffered else 0.0
+        for nesterov, eta in ((False, rate), (True, rate / (1 + beta))):
+            # Without a buffer both kinds of decay are one.
+            coupled = self.transition[1, 0] if buffered else decay / eta
+            decoupled = (decay - rate * coupled) / eta
+            coupled, decoupled = (0.0 if abs(x) < _LINEAR else x for x in (coupled, decoupled))
+            within = 0 <= beta < 1 and eta > 0 and coupled >= 0 and decoupled >= 0
+            if not within or (nesterov and not beta):
+                continue
+            sgd = SGD(
+                eta, noise, beta, coupled, nesterov=nesterov, decoupled_weight_decay=decoupled
+            )
+            if self._makes_the_steps_of(sgd):
+                return sgd
+        return None
+
+    def _makes_the_steps_of(self, sgd: SGD) -> bool:
+        n = len(self.entry)
+        # Without momentum the buffer of SGD is the gradient, which moves nothing later.
+        other = self.sgd(
+            sgd.learning_rate,
+            sgd.momentum,
+            sgd.weight_decay,
+            nesterov=sgd.nesterov,
+            decoupled_weight_decay=sgd.decoupled_weight_decay,
+        )
+        pairs = ((self.transition, other.transition[:n, :n]), (self.entry, other.entry[:n]))
+        return all(np.allclose(*pair, rtol=_LINEAR, atol=_ROUNDING) for pair in pairs)
 
     @property
     def uniform(self) -> bool:

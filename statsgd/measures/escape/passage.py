@@ -52,7 +52,7 @@ def first_passage(
     if getattr(shape, "shape", None) != () or shape.dtype != jnp.bool_:
         raise ValueError(f"inside must return one boolean, got {shape}")
     settings = SettingsGrid(dynamics, {})
-    settings.check(problem, allow_unstable=allow_unstable)
+    settings.check(problem, allow_unstable=allow_unstable, first=0, last=total)
     lanes = launch(
         problem, settings, start, replicas=number, seeds=[random_seed(seed)], steps=total
     )

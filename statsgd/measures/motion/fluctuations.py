@@ -9,6 +9,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from statsgd.arguments import finite_array, fraction, non_negative, positive
+from statsgd.dynamics.optimiser import OptaxDynamics
 from statsgd.dynamics.sgd import SGD
 from statsgd.ensembles import endpoint_trajectories, trajectories
 from statsgd.estimate import Estimate
@@ -127,21 +128,70 @@ def full_gradients(
     return found.reshape(points.shape) + decay * points
 
 
+def displacement_relations(
+    problem: Problem, params: Float[Any, "replica step d"], moved: Float[Any, "replica step d"]
+) -> dict[str, FluctuationDissipation]:
+    """Two relations for any optimiser, of steps δ = `moved` from θ = `params`, both stationary:
+
+        −⟨θ·δ⟩ = ½ ⟨|δ|²⟩          that |θ|² is as large after as before
+        −⟨∇L·δ⟩ = ½ ⟨δᵀHδ⟩         that L is; up to O(δ³) where L is no quadratic
+
+    They know nothing of learning rates, momentum and decay, and test stationarity alone. For SGD
+    without momentum the second is `second_fluctuation_relation` times the learning rate. Errors
+    and centring as in `first_fluctuation_relation`.
+
+    Source: *derived*, after Yaida (2018), arXiv:1810.00004.
+    """
+    names = zip(("params", "moved"), (params, moved), strict=True)
+    theta, delta = (
+        np.asarray(finite_array(name, array, ndim=3), dtype=np.float64) for name, array in names
+    )
+    if theta.shape != delta.shape:
+        raise ValueError(f"moved must have shape {theta.shape}, got {delta.shape}")
+    grad = full_gradients(problem, theta)
+    rows = (part.reshape(-1, part.shape[2]) for part in (theta, delta))
+    bent = in_double_precision(_bends, problem, *rows).reshape(theta.shape[:2]) / 2
+    falls = -np.sum(grad * delta, axis=2)
+    cuts = stretch_count(falls - bent)
+    sides = [cut(side, cuts).mean(axis=1)[:, None] for side in (falls, bent)]
+    return {
+        "first": first_fluctuation_relation(theta, -delta, delta, 1.0),
+        "second": _relation(sides[0], sides[1], True),
+    }
+
+
 def fluctuation_dissipation(
-    problem: Problem, sgd: SGD, tree: xr.DataTree, *, snapshots: bool = False
+    problem: Problem, sgd: SGD | OptaxDynamics, tree: xr.DataTree, *, snapshots: bool = False
 ) -> dict[str, FluctuationDissipation]:
     """Both relations, `"first"` and `"second"`, for an ensemble of `sgd` on `problem`.
 
     At the endpoints, or, with `snapshots`, at all kept steps, which must be stationary. Full
-    gradients and products with the Hessian are computed at every point.
+    gradients and products with the Hessian are computed at every point. For optimisers other than
+    heavy-ball SGD they are the `displacement_relations` of kept steps that follow one another,
+    such as `keep=[499, 500, 599, 600]`.
 
-    Raises `ValueError` without momentum buffers, as the relations, and as `trajectories`.
+    Raises `ValueError` without momentum buffers, or without such steps, as the relations, and as
+    `trajectories`.
     """
+    if not (isinstance(sgd, SGD) and sgd.is_heavy_ball):
+        if not snapshots:
+            raise ValueError(
+                "snapshots must be True for optimisers other than heavy-ball SGD, of whose steps "
+                "endpoints say nothing; keep pairs of steps that follow one another"
+            )
+        path = trajectories(tree, problem.names)
+        before = np.flatnonzero(np.diff(path.steps) == 1)
+        if not len(before):
+            raise ValueError(
+                "tree must hold kept steps that follow one another, such as keep=[499, 500], got "
+                f"{path.steps.tolist()}"
+            )
+        theta = path.params[:, before]
+        return displacement_relations(problem, theta, path.params[:, before + 1] - theta)
     read = trajectories if snapshots else endpoint_trajectories
     run = read(tree, problem.names)
     if run.momentum_buffer is None:
         raise ValueError("tree must hold momentum buffers (an ensemble of SGD), got none")
-    sgd.require_heavy_ball()
     decay = float(sgd.weight_decay)
     grad = full_gradients(problem, run.params, decay)
 
