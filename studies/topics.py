@@ -213,6 +213,11 @@ TOPICS = (
             "laws.heavy_tails.matrix_tail_index laws.heavy_tails.batch_matrices "
             "laws.loss_noise.regression_tail_index",
         ),
+        (
+            "Tail indices measured, and whether batches become normal",
+            "measures.tail_index measures.batch_gaussianity measures.noise_excess_kurtosis "
+            "measures.gradient_noise",
+        ),
     ),
     *_area(
         "Valleys",
