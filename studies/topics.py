@@ -195,6 +195,31 @@ TOPICS = (
         ("Fitting the noise to data", "laws.loss_noise.fit_loss_scaled_noise"),
     ),
     *_area(
+        "Heavy tails",
+        (
+            "Stable noise on a quadratic: exact law of the chain, momentum, continuous limit",
+            "laws.StableLaw laws.StableLaw.continuous laws.heavy_tails.SymmetricStable "
+            "laws.heavy_tails.impulse_response",
+        ),
+        (
+            "First exit by one jump, beside Kramers",
+            "laws.heavy_tails.stable_exit laws.heavy_tails.stable_exit_steps "
+            "laws.heavy_tails.stable_exit_ball laws.heavy_tails.stable_well_weights "
+            "laws.gibbs.kramers_escape_time",
+        ),
+        (
+            "Power laws made by the data: fresh Gaussian and finite",
+            "laws.heavy_tails.gaussian_tail_index laws.heavy_tails.gaussian_tail_learning_rate "
+            "laws.heavy_tails.matrix_tail_index laws.heavy_tails.batch_matrices "
+            "laws.loss_noise.regression_tail_index",
+        ),
+        (
+            "Tail indices measured, and whether batches become normal",
+            "measures.tail_index measures.batch_gaussianity measures.noise_excess_kurtosis "
+            "measures.gradient_noise",
+        ),
+    ),
+    *_area(
         "Valleys",
         ("Adiabatic law along a degenerate valley, second order too", "laws.ValleyLaw"),
         ("Drift along the valley", "laws.valleys.valley_motion"),

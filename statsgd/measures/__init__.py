@@ -95,6 +95,9 @@ from statsgd.measures.runs.averages import (
     mean_over_runs,
 )
 from statsgd.measures.runs.replicas import over_endpoints, over_replicas
+from statsgd.measures.tails.estimators import tail_index
+from statsgd.measures.tails.gaussianity import batch_gaussianity, noise_excess_kurtosis
+from statsgd.measures.tails.recorded import gradient_noise
 from statsgd.problems import hessian
 
 __all__ = [
@@ -104,6 +107,7 @@ __all__ = [
     "area_rate",
     "assign_basins",
     "basin_volume",
+    "batch_gaussianity",
     "block_operator",
     "bootstrap",
     "candidate_symmetries",
@@ -135,6 +139,7 @@ __all__ = [
     "gauss_newton_operator",
     "gaussian_loss_scaled_alignment",
     "gradient_flow",
+    "gradient_noise",
     "hessian",
     "hessian_operator",
     "isotropic_ratio",
@@ -155,6 +160,7 @@ __all__ = [
     "noise_alignment",
     "noise_covariance",
     "noise_equilibrium_residual",
+    "noise_excess_kurtosis",
     "noise_operator",
     "output_gradients",
     "over_blocks",
@@ -175,6 +181,7 @@ __all__ = [
     "stochastic_gradients",
     "survival_curve",
     "symmetry_violation",
+    "tail_index",
     "top_eigenpairs",
     "trace",
     "trace_of_square",
@@ -184,7 +191,7 @@ __all__ = [
     "window_variances",
 ]
 
-_ROOMS = ("balance", "curvature", "escape", "motion", "noise", "runs")
+_ROOMS = ("balance", "curvature", "escape", "motion", "noise", "runs", "tails")
 
 
 def __dir__() -> list[str]:

@@ -8,7 +8,7 @@ from scipy.special import gamma
 from scipy.stats import kstest
 from scipy.stats import t as student_t
 
-from statsgd import SGD, problems
+from statsgd import SGD, measures, problems
 from statsgd.dynamics.noise import noise_covariance
 from statsgd.dynamics.noise.stable_numbers import positive_stable
 from statsgd.noise import Empirical, Stable, StudentT, TraceMatched
@@ -110,6 +110,8 @@ def test_no_variance_is_refused_by_name(noise, words):
         SGD(0.1, noise).diffusion_limit(bowl)
     with pytest.raises(ValueError, match=words):
         TraceMatched(noise).check(bowl)
+    with pytest.raises(ValueError, match=words):
+        measures.noise_operator(noise)
     traced = jax.jit(lambda alike: alike.covariance(bowl, jnp.zeros(1)))(noise)
     assert np.all(np.isinf(traced))
 

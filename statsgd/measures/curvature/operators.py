@@ -101,8 +101,10 @@ def noise_operator(noise: GradientNoise) -> OperatorAt:
     """C(θ) of a gradient noise.
 
     For `Minibatch` noise a product costs two gradients, for isotropic noise nothing. Any other
-    noise forms its matrix, up to d = `problems.DENSE_LIMIT`; above that `ValueError` is raised.
+    noise forms its matrix, up to d = `problems.DENSE_LIMIT`; above that `ValueError` is raised, and
+    for noise without a finite variance.
     """
+    noise.require_variance()
     return _Covariance(noise)
 
 

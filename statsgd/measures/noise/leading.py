@@ -60,6 +60,7 @@ def low_rank_noise(
     """
     k = count("number", number)
     noise.check(problem)
+    noise.require_variance()
     d = problem.dimension
     if k > d:
         raise ValueError(f"number must be at most the {d} rows of the covariance, got {k}")
@@ -139,6 +140,7 @@ def noise_alignment(
     Source: Zhu et al. (2019), arXiv:1803.00195.
     """
     noise.check(problem)
+    noise.require_variance()
     number = sample_count(samples, problem.dimension, _SAMPLES)
     ask = (noise, operator, number, random_key(seed))
     return in_double_precision(_aligned, problem, floating(problem.parameters(params)), *ask)
@@ -208,6 +210,7 @@ def leading_alignment(
     Source: Zhu et al. (2019), arXiv:1803.00195; the bound in this form is derived.
     """
     noise.check(problem)
+    noise.require_variance()
     number = sample_count(samples, problem.dimension, _SAMPLES)
     ask = (noise, operator, number, depth, random_key(seed))
     return in_double_precision(_leading, problem, floating(problem.parameters(params)), *ask)
