@@ -288,7 +288,14 @@ def population_risk(
 
 
 def landscape(loss: Loss, initial_params: PyTree) -> Landscape:
-    """A loss with no data behind it. `loss` is `params -> scalar`, differentiable."""
+    """A loss with no data behind it. `loss` is `params -> scalar`, differentiable.
+
+    >>> landscape(lambda x: (x[0] - 1) ** 2, [0.0]).names
+    ['params']
+
+    A list of numbers is an array. Parameters have JAX's default precision. Raises `ValueError` for
+    a loss that is not scalar and for params that are no finite numbers.
+    """
     problem = Landscape(loss, Start.of(initial_params))
     _check_scalar("loss", jax.eval_shape(problem.loss, problem.template))
     return problem
