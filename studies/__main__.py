@@ -46,7 +46,13 @@ def command(default: Any) -> type:
 
     A study that has an executor of its own is a sweep already.
     """
-    fields: list[Any] = [("config", type(default), dataclasses.field(default=default))]
+    # `main` reads --quick, which changes what the others are by default; here it is told of.
+    help_ = "Settings that take less than a minute; other options change them."
+    quick = Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help=help_)]
+    fields: list[Any] = [
+        ("config", type(default), dataclasses.field(default=default)),
+        ("quick", quick, dataclasses.field(default=False)),
+    ]
     if not hasattr(default, "executor"):
         sweep = tyro.conf.arg(help="Run every combination of these settings: NAME=VALUE,VALUE,…")
         executor = tyro.conf.arg(
@@ -103,7 +109,8 @@ def run_one(name: str, options: list[str], quick: bool) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        left = "the same command goes on" if swept else "nothing was written"
+        kept = swept or (Path(given.config.output) / "config.json").exists()
+        left = "the same command goes on from what is kept" if kept else "nothing was written"
         print(f"\ninterrupted: {left}", file=sys.stderr)
         return 130
     print(outcome.summary)
