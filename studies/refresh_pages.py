@@ -1,4 +1,4 @@
-"""Write the generated parts of README.md, its pictures, and the page of where everything lives."""
+"""Write the generated parts of README.md and of the pages, their pictures, and the catalogue."""
 
 import functools
 import itertools
@@ -18,12 +18,25 @@ from statsgd.noise import NOISES
 from statsgd.reports import judged, report
 from studies.atlas_families import FAMILIES
 from studies.atlas_families.table import atlas_table, overview
+from studies.errata import ERRATA
 from studies.topics import TOPICS
 
 README = Path(__file__).parents[1] / "README.md"
-CATALOGUE = Path(__file__).parent / "catalogue.md"
+NOTEBOOKS = README.parent / "notebooks"
+CATALOGUE = NOTEBOOKS / "catalogue.md"
 ATLAS = Path(laws.__file__).parent / "atlas.json"
 PICTURES = Path(__file__).parent / "pictures"
+#: The family of laws that an erratum, by its module, is about.
+ERRATA_OF = {
+    "anisotropic_noise": "minimum",
+    "balance": "balance",
+    "diagonal_network": "networks",
+    "escape": "gibbs",
+    "large_steps": "networks",
+    "loss_scaled_noise": "loss_noise",
+    "phase_space": "minimum",
+    "valley": "valleys",
+}
 #: Figures of full runs that README shows, by their name there: one to a study.
 SHOWN = {
     "effective_regularization": "ring-flatness-0",
@@ -31,6 +44,11 @@ SHOWN = {
     "equilibrium_or_not": "crossover-0",
     "large_batch": "fixed-budget-0",
 }
+
+
+def pages() -> list[Path]:
+    """README and every page with parts that are generated."""
+    return [README, *(page for page in sorted(NOTEBOOKS.rglob("*.md")) if page != CATALOGUE)]
 
 
 def refreshed(
@@ -41,21 +59,54 @@ def refreshed(
     The headline only if the numbers of the digits study are given as `summary`, and the claims only
     if the summaries of full runs are given as `reports`, by name of the study.
     """
-    parts = {
-        "laws": markdown(laws.catalogue().drop(columns="from_sgd")),
-        "kernels": markdown(kernels()),
-        "noises": markdown(noises()),
-    }
+    parts = _generated()
     if summary is not None:
-        parts["digits"] = headline(summary)
+        parts = parts | {"digits": headline(summary)}
     if reports:
-        parts["claims"] = markdown(claims(reports))
+        parts = parts | {"claims": markdown(claims(reports))}
     for name, part in parts.items():
         marked = re.compile(f"<!-- {name} -->.*?<!-- /{name} -->", flags=re.DOTALL)
         anew = f"<!-- {name} -->\n{part}\n<!-- /{name} -->"
         # As a function: a backslash in the part must not be read as a group.
         text = marked.sub(functools.partial(_constant, anew), text)
     return text
+
+
+@functools.cache
+def _generated() -> dict[str, str]:
+    """What follows from the code alone."""
+    return {
+        "laws": markdown(laws.catalogue().drop(columns="from_sgd")),
+        "kernels": markdown(kernels()),
+        "noises": markdown(noises()),
+        **{f"family {name}": part for name, part in families().items()},
+        **{f"errata {name}": part for name, part in errata().items()},
+    }
+
+
+def families() -> dict[str, str]:
+    """For each family of laws the table of what its laws assume, and how far they hold."""
+    table = laws.catalogue().set_index("law")
+    found: dict[str, list[str]] = {}
+    for name, law in sorted(laws.LAWS.items()):
+        found.setdefault(law.__module__.split(".")[2], []).append(name)
+    columns = {"setting": "assumed", "exactness": "how far it holds", "source": "source"}
+    return {
+        family: markdown(table.loc[names, [*columns]].rename(columns=columns).reset_index())
+        for family, names in found.items()
+    }
+
+
+def errata() -> dict[str, str]:
+    """For each family the formulas that are printed otherwise than the truth has it."""
+    found: dict[str, list[str]] = {}
+    for erratum in ERRATA.values():
+        family = ERRATA_OF[erratum.curves.__module__.split(".")[-1]]
+        found.setdefault(family, []).append(
+            f"- *{erratum.source}.* Printed: {erratum.printed} Right: {erratum.correction} "
+            f"Evidence: {erratum.evidence}"
+        )
+    return {family: "\n".join(listed) for family, listed in found.items()}
 
 
 def _constant(text: str, _: object) -> str:
@@ -168,7 +219,8 @@ def main() -> None:
     reports = {path.parent.name: json.loads(path.read_text()) for path in found}
     digits = reports.get("digits_regression")
     summary = digits["numbers"] if digits else None
-    README.write_text(refreshed(README.read_text(), summary, reports))
+    for page in pages():
+        page.write_text(refreshed(page.read_text(), summary, reports))
     CATALOGUE.write_text(catalogue_page())
     for name, figure in SHOWN.items():
         if name in reports:
