@@ -21,6 +21,7 @@ from statsgd.reports import gallery
 from studies import sweeping
 from studies.outcome import Outcome, OutputFolderError, deliver
 
+_QUICK = "--quick: settings that take about a minute; the options below change them."
 _USAGE = """usage: python -m studies NAME [--quick] [options]    (NAME --help lists the options)
        python -m studies all [--quick]"""
 
@@ -46,13 +47,7 @@ def command(default: Any) -> type:
 
     A study that has an executor of its own is a sweep already.
     """
-    # `main` reads --quick, which changes what the others are by default; here it is told of.
-    help_ = "Settings that take less than a minute; other options change them."
-    quick = Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help=help_)]
-    fields: list[Any] = [
-        ("config", type(default), dataclasses.field(default=default)),
-        ("quick", quick, dataclasses.field(default=False)),
-    ]
+    fields: list[Any] = [("config", type(default), dataclasses.field(default=default))]
     if not hasattr(default, "executor"):
         sweep = tyro.conf.arg(help="Run every combination of these settings: NAME=VALUE,VALUE,…")
         executor = tyro.conf.arg(
@@ -98,6 +93,7 @@ def run_one(name: str, options: list[str], quick: bool) -> int:
         command(default),
         args=options,
         prog=f"python -m studies {name}",
+        description=f"{(study.__doc__ or '').strip()}\n\n{_QUICK}",
         config=(tyro.conf.OmitArgPrefixes,),
     )
     swept = getattr(given, "sweep", ())

@@ -56,12 +56,15 @@ def begin(name: str, config: Any) -> Path:
 
 
 def require_writable(folder: Path) -> None:
-    """Raise `OutputFolderError` unless files can be written to `folder`, which is made."""
+    """Raise `OutputFolderError` unless files can be written to `folder`. Nothing is left there."""
     probe = folder / ".writable"
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
+        for place in made:
+            place.rmdir()
     except OSError as error:
         raise OutputFolderError(
             f"output must be a folder that can be written to, got {str(folder)!r}: {error}"

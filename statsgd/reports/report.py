@@ -171,9 +171,9 @@ def table_rows(table: pd.DataFrame | None) -> dict[str, Any] | None:
     if table is None:
         return None
     if "verdict" in table.columns:
-        others = [column for column in table.columns if column != "verdict"]
-        place = 1 + others.index("statistic") if "statistic" in others else 1
-        table = table[[*others[:place], "verdict", *others[place:]]]
+        first = "statistic" if "statistic" in table.columns else table.columns[0]
+        others = [column for column in table.columns if column not in (first, "verdict")]
+        table = table[[first, "verdict", *others]]
     rows = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
     return {"columns": list(table.columns), "rows": rows, "folded": len(rows) > _LONG_TABLE}
 
