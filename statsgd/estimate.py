@@ -17,6 +17,11 @@ from statsgd.display import html, number
 class Estimate(NamedTuple):
     """A number, or an array of them, with its standard error: zero where it is exact.
 
+    >>> Estimate(1.5, 0.25, clusters=8)
+    Estimate(1.5 ± 0.25)
+    >>> round(Estimate(1.5, 0.25).p_value(1.0), 4)
+    np.float64(0.0455)
+
     It is a pytree of value and error, so that programs under `jax.jit` and `jax.vmap` can return
     it; the number of units is part of its structure.
     """

@@ -1,4 +1,4 @@
-"""Write the generated parts of README.md, its pictures, and the pages of claims and of places."""
+"""Write the generated parts of README.md and of the pages, their pictures, and the catalogue."""
 
 import functools
 import itertools
@@ -19,15 +19,26 @@ from statsgd.noise import NOISES
 from statsgd.reports import report
 from studies.atlas_families import FAMILIES
 from studies.atlas_families.table import atlas_table, overview
+from studies.errata import ERRATA
 from studies.topics import TOPICS
 from studies.verdicts.claims import CELLS_TITLE
 
 README = Path(__file__).parents[1] / "README.md"
-CATALOGUE = Path(__file__).parent / "catalogue.md"
-CLAIMS = Path(__file__).parent / "claims.md"
-CALIBRATION = Path(__file__).parent / "calibration.md"
+NOTEBOOKS = README.parent / "notebooks"
+CATALOGUE = NOTEBOOKS / "catalogue.md"
 ATLAS = Path(laws.__file__).parent / "atlas.json"
 PICTURES = Path(__file__).parent / "pictures"
+#: The family of laws that an erratum, by its module, is about.
+ERRATA_OF = {
+    "anisotropic_noise": "minimum",
+    "balance": "balance",
+    "diagonal_network": "networks",
+    "escape": "gibbs",
+    "large_steps": "networks",
+    "loss_scaled_noise": "loss_noise",
+    "phase_space": "minimum",
+    "valley": "valleys",
+}
 #: Figures of full runs that README shows, by their name there: one to a study.
 SHOWN = {
     "effective_regularization": "ring-flatness-0",
@@ -37,29 +48,69 @@ SHOWN = {
 }
 
 
+def pages() -> list[Path]:
+    """README and every page with parts that are generated."""
+    return [README, *(page for page in sorted(NOTEBOOKS.rglob("*.md")) if page != CATALOGUE)]
+
+
 def refreshed(
     text: str, summary: dict | None = None, reports: Mapping[str, dict] | None = None
 ) -> str:
     """`text` with the marked parts written anew.
 
-    The headline only if the numbers of the digits study are given as `summary`, and how many claims
-    hold only if the summaries of full runs are given as `reports`, by name of the study.
+    The headline only if the numbers of the digits study are given as `summary`, and claims and
+    calibration only if the summaries of full runs are given as `reports`, by name of the study.
     """
-    parts = {
-        "laws": markdown(laws.catalogue().drop(columns="from_sgd")),
-        "kernels": markdown(kernels()),
-        "noises": markdown(noises()),
-    }
+    parts = _generated()
     if summary is not None:
-        parts["digits"] = headline(summary)
+        parts = parts | {"digits": headline(summary)}
     if reports:
-        parts["claims"] = markdown(claims_summary(reports))
+        parts = parts | {"claims": claims_tables(reports)}
+    if "calibration" in (reports or {}):
+        parts = parts | {"calibration": calibration_table((reports or {})["calibration"])}
     for name, part in parts.items():
         marked = re.compile(f"<!-- {name} -->.*?<!-- /{name} -->", flags=re.DOTALL)
         anew = f"<!-- {name} -->\n{part}\n<!-- /{name} -->"
         # As a function: a backslash in the part must not be read as a group.
         text = marked.sub(functools.partial(_constant, anew), text)
     return text
+
+
+@functools.cache
+def _generated() -> dict[str, str]:
+    """What follows from the code alone."""
+    return {
+        "laws": markdown(laws.catalogue().drop(columns="from_sgd")),
+        "kernels": markdown(kernels()),
+        "noises": markdown(noises()),
+        **{f"family {name}": part for name, part in families().items()},
+        **{f"errata {name}": part for name, part in errata().items()},
+    }
+
+
+def families() -> dict[str, str]:
+    """For each family of laws the table of what its laws assume, and how far they hold."""
+    table = laws.catalogue().set_index("law")
+    found: dict[str, list[str]] = {}
+    for name, law in sorted(laws.LAWS.items()):
+        found.setdefault(law.__module__.split(".")[2], []).append(name)
+    columns = {"setting": "assumed", "exactness": "how far it holds", "source": "source"}
+    return {
+        family: markdown(table.loc[names, [*columns]].rename(columns=columns).reset_index())
+        for family, names in found.items()
+    }
+
+
+def errata() -> dict[str, str]:
+    """For each family the formulas that are printed otherwise than the truth has it."""
+    found: dict[str, list[str]] = {}
+    for erratum in ERRATA.values():
+        family = ERRATA_OF[erratum.curves.__module__.split(".")[-1]]
+        found.setdefault(family, []).append(
+            f"- *{erratum.source}.* Printed: {erratum.printed} Right: {erratum.correction} "
+            f"Evidence: {erratum.evidence}"
+        )
+    return {family: "\n".join(listed) for family, listed in found.items()}
 
 
 def _constant(text: str, _: object) -> str:
@@ -152,19 +203,19 @@ def _claim_row(told: dict, prefix: str) -> tuple[str, ...]:
     )
 
 
-def claims_page(reports: Mapping[str, dict]) -> str:
-    """All claims: those of the literature, and those that are ours."""
+def claims_tables(reports: Mapping[str, dict]) -> str:
+    """How many claims hold, those of the literature, and those that are ours."""
     table = claims(reports)
     theirs = table["whose"] == "the source's"
     return "\n".join(
         [
-            "# Every claim that the studies put to the test",
+            markdown(claims_summary(reports)),
             "",
-            "Generated by `python -m studies.refresh_pages` from full runs. *Holds within x %*: no "
-            "difference from the prediction is resolved, and none above the margin x is possible. "
-            "*Holds to within x %*: there is a difference, resolved, and x is its bound, below the "
-            "margin. Intervals hold together at 95 %. *Rests on* names the number of data sets, "
-            "and what errors are over: a claim about one data set says nothing of others.",
+            "*Holds within x %*: no difference from the prediction is resolved, and none above the "
+            "margin x is possible. *Holds to within x %*: there is a difference, resolved, and x "
+            "is its bound, below the margin. Intervals hold together at 95 %. *Rests on* names the "
+            "number of data sets, and what errors are over: a claim about one data set says "
+            "nothing of others.",
             "",
             "## What the literature says",
             "",
@@ -175,18 +226,14 @@ def claims_page(reports: Mapping[str, dict]) -> str:
             "That one of these fails says nothing against the paper that it starts from.",
             "",
             markdown(table[~theirs]),
-            "",
         ]
     )
 
 
-def calibration_page(summary: dict) -> str:
+def calibration_table(summary: dict) -> str:
     """How often verdicts are wrong, and intervals cover, in every cell of the calibration study."""
     (told,) = (one for one in summary["sections"] if one["title"] == CELLS_TITLE)
-    rows = pd.DataFrame(told["table"])
-    shown = rows.map(_short)
-    head = f"# {CELLS_TITLE}\n\nGenerated by `python -m studies.refresh_pages` from a full run."
-    return f"{head} {told['finding']}\n\n{markdown(shown)}\n"
+    return f"{told['finding']}\n\n{markdown(pd.DataFrame(told['table']).map(_short))}"
 
 
 def _short(value: Any) -> str:
@@ -266,12 +313,9 @@ def main() -> None:
     reports = {path.parent.name: json.loads(path.read_text()) for path in found}
     digits = reports.get("digits_regression")
     summary = digits["numbers"] if digits else None
-    README.write_text(refreshed(README.read_text(), summary, reports))
+    for page in pages():
+        page.write_text(refreshed(page.read_text(), summary, reports))
     CATALOGUE.write_text(catalogue_page())
-    if reports:
-        CLAIMS.write_text(claims_page(reports))
-    if "calibration" in reports:
-        CALIBRATION.write_text(calibration_page(reports["calibration"]))
     for name, figure in SHOWN.items():
         if name in reports:
             drawn = Path("results", name, "figures", f"{figure}.png")

@@ -1,6 +1,6 @@
 """What the literature on SGD's stationary behaviour is about, and where each part of it lives here.
 
-`TOPICS` feeds the page `studies/catalogue.md`. A name that no longer resolves fails the tests.
+`TOPICS` feeds the page `notebooks/catalogue.md`. A name that no longer resolves fails the tests.
 """
 
 from typing import NamedTuple

@@ -66,7 +66,10 @@ def test_notebooks_show_sections(value):
 ROOMS = ["problems", "dynamics", "noise", "laws", "kernels", "measures", "comparison", "reports"]
 
 
-@pytest.mark.parametrize("room", ["", *ROOMS, "sweeps"])
+FAMILIES = ["laws.minimum", "laws.gibbs", "laws.valleys", "laws.bases"]
+
+
+@pytest.mark.parametrize("room", ["", *ROOMS, "sweeps", "running", *FAMILIES])
 def test_namespaces_show_what_users_call(room):
     module = importlib.import_module(f"statsgd.{room}".rstrip("."))
     shown = dir(module)

@@ -38,7 +38,7 @@ def adam():
         (lambda: statsgd.compare(POINTS, "normal", seed=0), "law_or_draws must be .*got 'normal'"),
         (lambda: statsgd.compare(POINTS, SGD_, seed=0), "law_or_draws must be .*got SGD"),
         (lambda: statsgd.sample(laws.Gibbs, seed=0), "law must be .*the class Gibbs itself"),
-        (lambda: statsgd.sample(kernels.MALA(), LAW, seed=0), "law must be .*got MALA"),
+        (lambda: statsgd.sample(kernels.MALA(), LAW, seed=0), "kernel must be .*got HeavyBall"),
         (lambda: statsgd.sample(LAW, kernels.MALA, seed=0), "kernel must be .*the class MALA"),
         (lambda: laws.HeavyBallGaussian.from_sgd(SGD_, PROBLEM), r"problem must be .*got SGD\("),
         (lambda: laws.HeavyBallGaussian.from_sgd(PROBLEM, adam()), "sgd must be a statsgd.SGD"),
@@ -57,3 +57,8 @@ def test_a_list_of_numbers_is_one_variable():
     assert problem.names == ["params"]
     tree = statsgd.simulate(problem, SGD(0.5, noise.NoNoise()), start=[1.0, 4.0], **RUN)
     assert tree["endpoints"].params.values.tolist() == [[1.0, 0.0]] * 2
+
+
+def test_laws_with_exact_draws_need_no_kernel():
+    draws = statsgd.sample(LAW, draws=2, chains=1, seed=0, progress=False)
+    assert draws.attrs["kernel"] == "exact draws"

@@ -60,6 +60,15 @@ def simulate(
     The result is a function of the arguments and `seed` alone: chunks, devices and interruptions
     do not change a bit of it.
 
+    >>> import numpy as np, statsgd
+    >>> problem = statsgd.problems.landscape(lambda x: 0.5 * x @ x, np.zeros(2))
+    >>> sgd = statsgd.SGD(0.1, statsgd.noise.Isotropic(1.0))
+    >>> tree = statsgd.simulate(problem, sgd, steps=50, replicas=8, seed=0, progress=False)
+    >>> dict(tree["endpoints"].sizes), tree["endpoints"].params.dtype
+    ({'replica': 8, 'params_dim_0': 2}, dtype('float32'))
+
+    Parameters have JAX's default precision: float32, and float64 where x64 is on.
+
     **Arguments:**
 
     - `dynamics`: a rule of motion such as `SGD`, or a `grid` or `batch` of them. Or a sequence of

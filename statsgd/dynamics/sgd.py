@@ -46,6 +46,12 @@ class SGD(Dynamics):
 
     `optax.sgd` makes the same steps, with the same buffer; it has no dampening.
 
+    >>> import statsgd
+    >>> statsgd.SGD(0.1, statsgd.noise.Minibatch(16), momentum=0.9)
+    SGD(learning_rate=0.1 time/step, noise=Minibatch(batch_size=16 examples), momentum=0.9)
+
+    Settings are float64; steps are made in the precision of the parameters.
+
     **Arguments:** `learning_rate` η > 0 (time per step), `noise` a gradient-noise model,
     `momentum` β in [0, 1), `weight_decay` λ ≥ 0 (1/time), `nesterov`, `dampening` q in [0, 1],
     `decoupled_weight_decay` ω ≥ 0 (1/time).

@@ -46,6 +46,12 @@ def sample(
 ) -> xr.DataTree:
     """Draw from `law`.
 
+    >>> import statsgd
+    >>> law = statsgd.laws.GaussianLaw([0.0, 1.0], [[1.0, 0.0], [0.0, 4.0]])
+    >>> draws = statsgd.sample(law, draws=100, chains=4, seed=0, progress=False)
+    >>> draws.attrs["kernel"], draws["posterior"].params.shape
+    ('exact draws', (4, 100, 2))
+
     With `kernel=None` a law that has `exact_draws` is drawn from exactly and independently;
     any other law by `MALA()`. A kernel is used as given; its own model, if any, is ignored.
 
@@ -165,14 +171,14 @@ def _kernel_for(law: Any, kernel: LangevinKernel | None) -> LangevinKernel | Non
     if law is None and kernel is None:
         raise ValueError("law must be given where the kernel is None, got None for both")
     call = "sample(law, kernel, …)"
-    if isinstance(law, Law):
-        law.require_proper()
-    elif law is not None and (isinstance(law, type | LangevinKernel) or not callable(law)):
-        instance("law", law, Law, "a Law, or a NumPyro model without arguments", call=call)
     if kernel is not None:
         instance("kernel", kernel, LangevinKernel, "one of statsgd.kernels", call=call)
+    if isinstance(law, Law):
+        law.require_proper()
         if kernel is None and law.exact_draws:
             return None
+    elif law is not None and (isinstance(law, type | LangevinKernel) or not callable(law)):
+        instance("law", law, Law, "a Law, or a NumPyro model without arguments", call=call)
     return MALA() if kernel is None else kernel
 
 

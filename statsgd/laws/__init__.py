@@ -42,9 +42,8 @@ __all__ = [
     "catalogue",
     "check",
     "register",
-    *_FAMILIES,
-    *LAWS,
 ]
+__all__.extend([*_FAMILIES, *LAWS])
 
 
 def __dir__() -> list[str]:

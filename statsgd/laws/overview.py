@@ -56,6 +56,13 @@ def applicable(
     that the atlas knows of at the dimensionless numbers of this setting (see `expected_error`) for
     a law that exists there, or an empty word.
 
+    >>> import numpy as np, statsgd
+    >>> bowl = statsgd.problems.landscape(lambda x: 0.5 * x @ x, np.zeros(1))
+    >>> sgd = statsgd.SGD(0.1, statsgd.noise.Isotropic(1.0))
+    >>> table = applicable(bowl, sgd, progress=False).set_index("law")
+    >>> bool(table.loc["HeavyBallGaussian", "applies"])
+    True
+
     The minimum is searched for once, and what laws read there is computed once. **Arguments:**
     `seconds`, after which no search goes on and no further law is tried: their reasons say so.
     Raises `ValueError` for arguments that are no problem and SGD.

@@ -8,7 +8,7 @@ from jaxtyping import Float, PyTree
 from scipy.sparse.linalg import LinearOperator
 
 from statsgd.precision import in_double_precision
-from statsgd.problems.parameters import floating
+from statsgd.problems.parameters import floating, listed_numbers
 from statsgd.problems.problem import Problem
 from statsgd.problems.regression import LinearRegression
 from statsgd.problems.sums import hessian_product
@@ -23,7 +23,13 @@ def hessian(problem: Problem, params: PyTree) -> Float[Any, "d d"] | LinearOpera
     A `(d, d)` array up to d = `DENSE_LIMIT`; above, a `scipy.sparse.linalg.LinearOperator` with
     the same shape whose products cost two gradients each and which `scipy.sparse.linalg.eigsh`
     accepts. Unit: loss / params².
+
+    >>> from statsgd.problems import landscape
+    >>> hessian(landscape(lambda x: x[0] ** 2 + x[0] * x[1], [0.0, 0.0]), [1.0, 2.0])
+    array([[2., 1.],
+           [1., 0.]])
     """
+    params = listed_numbers(params)
     if isinstance(problem, LinearRegression) and problem.dimension <= DENSE_LIMIT:
         return problem.hessian_matrix()
     if problem.dimension <= DENSE_LIMIT:

@@ -109,6 +109,11 @@ def minimise(
     a quadratic takes one step) or L-BFGS above. `tolerance` bounds the gradient norm; the result
     says what was reached, and `converged` whether that is enough: nothing is raised.
 
+    >>> from statsgd.problems import landscape
+    >>> minimum = minimise(landscape(lambda x: (x[0] - 1.0) ** 2, [0.0]))
+    >>> minimum.params, minimum.converged
+    (array([1.]), True)
+
     **Arguments:** `start`, a params pytree, by default `problem.initial_params(key(0))`.
     """
     decay = float(non_negative("weight_decay", weight_decay))

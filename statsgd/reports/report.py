@@ -34,6 +34,10 @@ def report(results: Any, path: str | os.PathLike[str], *, files: bool = False) -
     `title`, `question` and `finding` head the page, and the rest of them, with those of the parts,
     is listed as provenance. Text is escaped.
 
+    >>> from statsgd.estimate import Estimate
+    >>> report({"width": Estimate(1.5, 0.1)}, "report.html").name
+    'report.html'
+
     With `files`, the figures are also written as PNG files to the folder `figures` beside it, for
     dark pages with names in `-dark.png`, and what the page says, with all numbers of its tables, as
     `summary.json`.
@@ -51,6 +55,7 @@ def report(results: Any, path: str | os.PathLike[str], *, files: bool = False) -
         title=results.attrs.get("title", "statsgd report"),
         question=results.attrs.get("question", ""),
         finding=results.attrs.get("finding", ""),
+        symbols=symbols(results.attrs.get("finding", ""), *(part for _, part in parts)),
         verdicts=[(slug, part) for slug, part in parts if part.verdict],
         sections=[(slug, part, _drawn(part), table_rows(part.table)) for slug, part in parts],
         provenance=gathered(results, _SHOWN),
@@ -62,6 +67,26 @@ def report(results: Any, path: str | os.PathLike[str], *, files: bool = False) -
         summary = _summary(results, parts, names)
         write_whole(target.with_name("summary.json"), json.dumps(summary, indent=2) + "\n")
     return target
+
+
+#: What the letters of formulas mean, on every page that uses them.
+SYMBOLS = {
+    "η": "learning rate",
+    "β": "momentum",
+    "λ": "weight decay, or a curvature where it is a mode's",
+    "θ": "parameters",
+    "τ": "temperature",
+    "κ": "anisotropy of noise",
+    "ηh": "learning rate times curvature",
+    "Tr H": "trace of the Hessian",
+}
+
+
+def symbols(*texts: Any) -> str:
+    """What the symbols mean that stand in these texts and sections; empty without any."""
+    said = " ".join(str(part[:2]) if isinstance(part, Section) else str(part) for part in texts)
+    used = [f"{letter}, {words}" for letter, words in SYMBOLS.items() if letter in said]
+    return "; ".join(used)
 
 
 def page_template(name: str) -> Template:
@@ -139,9 +164,16 @@ def _summary(
 
 
 def table_rows(table: pd.DataFrame | None) -> dict[str, Any] | None:
-    """A table as words, with its columns, and whether it is long."""
+    """A table as words, with its columns, and whether it is long.
+
+    A verdict stands beside what it is on, where narrow screens show it too.
+    """
     if table is None:
         return None
+    if "verdict" in table.columns:
+        first = "statistic" if "statistic" in table.columns else table.columns[0]
+        others = [column for column in table.columns if column not in (first, "verdict")]
+        table = table[[first, "verdict", *others]]
     rows = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
     return {"columns": list(table.columns), "rows": rows, "folded": len(rows) > _LONG_TABLE}
 

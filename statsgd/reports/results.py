@@ -70,13 +70,24 @@ def _parts(results: Any) -> dict[str, Any] | None:
     if isinstance(results, Mapping):
         return {str(key): part for key, part in results.items()}
     if hasattr(results, "_asdict"):
-        return {key: part for key, part in results._asdict().items() if part is not None}
+        return _with_errors({k: part for k, part in results._asdict().items() if part is not None})
     if dataclasses.is_dataclass(results) and not isinstance(results, type):
         names = [field.name for field in dataclasses.fields(results)]
         return {name: getattr(results, name) for name in names}
     if isinstance(results, list | tuple):
         return {str(i): part for i, part in enumerate(results, 1)}
     return None
+
+
+def _with_errors(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields whose standard errors are fields of their own, as estimates."""
+    errors = {f"{key}_standard_error": key for key in fields}
+    known = {errors[name]: part for name, part in fields.items() if name in errors}
+    return {
+        key: Estimate(part, known[key]) if key in known else part
+        for key, part in fields.items()
+        if key not in errors
+    }
 
 
 def _child(key: str, place: int) -> str:
@@ -143,9 +154,9 @@ def _plain(column: pd.Series) -> np.ndarray:
 
 def _object(value: Any) -> xr.DataTree:
     """A law, a dynamics, …: what it is, and its settings with units."""
-    rows = [] if isinstance(value, Problem) else [
-        (name, words, UNITS.get(name, "")) for name, words in settings(value).items()
-    ]  # fmt: skip
+    told = {} if isinstance(value, Problem) else settings(value)
+    units = {name: UNITS.get(name, "") for name in told}
+    rows = [(name, told[name].removesuffix(f" {unit}"), unit) for name, unit in units.items()]
     columns = zip(*rows, strict=True) if rows else ((), (), ())
     data = {
         name: ("row", np.asarray(column, dtype=str))

@@ -84,7 +84,8 @@ def comparison_section(name: str, node: xr.DataTree) -> Section:
         f"{verdict}: {int((table['verdict'] == verdict).sum())}"
         for verdict in table["verdict"].unique()
     ]
-    finding = f"{node.attrs['subject']}: {node.attrs['sentence']}.".capitalize()
+    finding = f"{node.attrs['subject']}: {node.attrs['sentence']}."
+    finding = finding[:1].upper() + finding[1:]
     if len(positions):
         finding += (
             f" The {spread} of SGD is {positions['effect'].min():.3f} to "

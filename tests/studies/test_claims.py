@@ -11,7 +11,7 @@ from statsgd.comparison.claims import ORIGINS
 from statsgd.estimate import Estimate
 from studies import findings
 from studies.measured import claimed, difference, over_data_sets, ratio, unit
-from studies.refresh_pages import calibration_page, claims, claims_page, claims_summary
+from studies.refresh_pages import calibration_table, claims, claims_summary, claims_tables
 from studies.verdicts.claims import CELLS_TITLE
 
 STUDIES = Path(findings.__file__).parent
@@ -77,7 +77,7 @@ def test_pages_tell_the_literature_from_what_is_ours():
     assert row["source"] == "A paper (2020) (abstract)"
     assert row["rests on"] == "8 data sets; data sets"
     assert table["claim"][2] == r"As it was first put: Of \|x\|"
-    page = claims_page({"a_study": report})
+    page = claims_tables({"a_study": report})
     theirs, ours = page.split("## What is ours")
     assert "does not hold" in theirs
     assert "As it was first put" in ours
@@ -104,9 +104,9 @@ def test_differences_and_ratios_of_independent_numbers():
     assert ratio(one, other) == pytest.approx((1.5, 1.5 * 0.05**0.5, 10))
 
 
-def test_the_page_of_calibration_is_the_table_of_its_cells():
+def test_calibration_is_shown_as_the_table_of_its_cells():
     row = {"law": "normal", "endpoints": 200, "differs (%)": 1.6667, "coverage, tails (%)": None}
     section = {"title": CELLS_TITLE, "finding": "60 comparisons.", "table": [row]}
-    page = calibration_page({"sections": [{"title": "Another", "table": []}, section]})
+    page = calibration_table({"sections": [{"title": "Another", "table": []}, section]})
     assert "60 comparisons." in page
     assert page.splitlines()[-1] == "| normal | 200 | 1.6667 |  |"

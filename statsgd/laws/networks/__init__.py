@@ -33,3 +33,7 @@ __all__ = [
     "variance_flatness_exponent",
     "window_variance",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
