@@ -43,6 +43,21 @@ def in_double_precision(function: Callable[..., Any], *arguments: PyTree, **keyw
         return jax.tree.map(_as_numpy, found)
 
 
+def with_arguments(function: Callable[..., Any], *arguments: PyTree) -> Callable[..., Any]:
+    """`function(*arguments, *more)` of `more`, in double precision, to be called many times.
+
+    The arguments, data sets among them, are widened and put on the device once.
+    """
+    with jax.core.eval_context(), jax.enable_x64(True):
+        kept = jax.tree.map(_on_device, _widened(arguments))
+
+    def call(*more: PyTree) -> Any:
+        with jax.core.eval_context(), jax.enable_x64(True):
+            return jax.tree.map(_as_numpy, _compiled(function, (*kept, *_widened(more)), {}))
+
+    return call
+
+
 def formula[F: Callable[..., Any]](function: F) -> F:
     """Decorate a function written in JAX: every call is one `in_double_precision`."""
 
@@ -127,6 +142,10 @@ def _wide(leaf: Any) -> Any:
     if eqx.is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating):
         return np.array(leaf, dtype=np.float64)
     return leaf
+
+
+def _on_device(leaf: Any) -> Any:
+    return jnp.asarray(leaf) if eqx.is_array(leaf) else leaf
 
 
 def _as_numpy(leaf: Any) -> Any:
