@@ -3,15 +3,14 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float, PyTree
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from statsgd.arguments import count, one_of, positive
-from statsgd.precision import with_arguments
 from statsgd.problems.parameters import floating
 from statsgd.problems.problem import Problem
+from statsgd.problems.sums import hessian_product
 
 #: Which ends of the spectrum, in the order of the pairs: "both" has the smallest ones first.
 ORDERS = {"largest": "LA", "smallest": "SA", "modulus": "LM", "both": "BE"}
@@ -84,7 +83,7 @@ def hessian_eigenpairs(
     problem: Problem, params: PyTree, number: int, order: str = "largest", **options: Any
 ) -> Eigenpairs:
     """Outermost eigenpairs of ∇²L at `params`, by products; see `outermost_eigenpairs`."""
-    product = with_arguments(_product, problem, floating(params))
+    product = hessian_product(problem, floating(params), double=True)
     return outermost_eigenpairs(product, problem.dimension, number, order, **options)
 
 
@@ -97,12 +96,3 @@ def _in_order(values: Float[Any, " n"], order: str) -> Any:
     if order == "modulus":
         return np.argsort(-np.abs(values))
     return ascending if order == "smallest" else ascending[::-1]
-
-
-def _product(problem: Problem, params: PyTree, vector: Float[Any, " d"]) -> Float[Any, " d"]:
-    """∇²L v, a derivative of the gradient."""
-
-    def gradient(at: Float[Any, " d"]) -> Float[Any, " d"]:
-        return problem.flatten(problem.gradient(problem.unflatten(at)))
-
-    return jax.jvp(gradient, (problem.flatten(params),), (vector,))[1]

@@ -12,12 +12,12 @@ from statsgd.dynamics.noise.gradient_noise import GradientNoise, NoNoise
 from statsgd.dynamics.noise.injected import IsotropicNoise
 from statsgd.dynamics.noise.minibatch import Minibatch, all_examples
 from statsgd.precision import in_double_precision
-from statsgd.problems import DENSE_LIMIT, Problem
+from statsgd.problems import DENSE_LIMIT, EmpiricalRisk, Problem
 from statsgd.problems.parameters import floating
 from statsgd.problems.problem import SampledProblem
+from statsgd.problems.sums import mean_over_examples
 
-#: Examples that are differentiated at the same time, which bounds memory.
-EXAMPLES_AT_ONCE = 50
+_EXAMPLES_AT_ONCE = 50  # whose slopes are computed together
 
 
 def example_slopes(problem: Problem, params: PyTree, directions: Any) -> Float[Any, "N k"]:
@@ -39,18 +39,17 @@ def noise_covariance_along(
 ) -> Float[Any, "k k"]:
     """VᵀC(θ)V, the covariance of one stochastic gradient along `directions` V `(d, k)`.
 
-    Exact in double precision, for `Minibatch` noise of any sampling from `example_slopes`; for
-    shuffled epochs it is that of one batch. Any other noise forms its matrix, up to
-    d = `problems.DENSE_LIMIT`. Unit: (loss / params)².
+    Exact in double precision, for `Minibatch` noise of any sampling from the slopes of every
+    example, chunk by chunk; for shuffled epochs it is that of one batch. Any other noise forms its
+    matrix, up to d = `problems.DENSE_LIMIT`. Unit: (loss / params)².
 
     Raises `ValueError` if `noise` cannot act on `problem`, and as `example_slopes`.
     """
     noise.check(problem)
     columns = _columns(problem, directions)
     if isinstance(noise, Minibatch):
-        slopes = example_slopes(problem, params, columns)
-        centred = slopes - slopes.mean(0)
-        return noise.variance_factor(problem) / len(slopes) * centred.T @ centred
+        mean, square = _slope_moments(problem, floating(params), columns)
+        return noise.variance_factor(problem) * (square - np.outer(mean, mean))
     if problem.dimension > DENSE_LIMIT and not isinstance(noise, IsotropicNoise | NoNoise):
         raise ValueError(
             f"the covariance of {type(noise).__name__} is formed as a matrix, which is allowed up "
@@ -71,12 +70,33 @@ def _columns(problem: Problem, directions: Any) -> Float[np.ndarray, "d k"]:
 
 
 def _slopes(problem: Any, params: PyTree, directions: Float[Any, "d k"]) -> Float[Any, "N k"]:
+    def of_one(example: PyTree) -> Float[Any, " k"]:
+        return _slopes_of(problem, params, example, directions)
+
+    return jax.lax.map(of_one, all_examples(problem), batch_size=_EXAMPLES_AT_ONCE)
+
+
+def _slope_moments(problem: Any, params: PyTree, directions: Any) -> tuple[Any, Any]:
+    """Mean and mean square of the slopes `(k,)`, `(k, k)`; examples are read chunk by chunk."""
+    if isinstance(problem, EmpiricalRisk):
+        return mean_over_examples(problem, _moments_of, params, directions, double=True)
+    slopes = example_slopes(problem, params, directions)
+    return slopes.mean(0), slopes.T @ slopes / len(slopes)
+
+
+def _moments_of(
+    problem: Any, params: PyTree, example: PyTree, directions: Float[Any, "d k"]
+) -> tuple[Any, Any]:
+    slopes = _slopes_of(problem, params, example, directions)
+    return slopes, jnp.outer(slopes, slopes)
+
+
+def _slopes_of(
+    problem: Any, params: PyTree, example: PyTree, directions: Float[Any, "d k"]
+) -> Float[Any, " k"]:
     flat = jnp.asarray(problem.flatten(params))
 
-    def of_one(example: PyTree) -> Float[Any, " k"]:
-        def loss(vector: Float[Any, " d"]) -> Float[Any, ""]:
-            return problem.example_loss(problem.unflatten(vector), example)
+    def loss(vector: Float[Any, " d"]) -> Float[Any, ""]:
+        return problem.example_loss(problem.unflatten(vector), example)
 
-        return jax.vmap(lambda v: jax.jvp(loss, (flat,), (v,))[1], in_axes=1)(directions)
-
-    return jax.lax.map(of_one, all_examples(problem), batch_size=EXAMPLES_AT_ONCE)
+    return jax.vmap(lambda v: jax.jvp(loss, (flat,), (v,))[1], in_axes=1)(jnp.asarray(directions))

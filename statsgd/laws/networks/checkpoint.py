@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float, PyTree
 
@@ -12,6 +13,7 @@ from statsgd.precision import in_double_precision
 from statsgd.problems import EmpiricalRisk, Problem
 from statsgd.problems.eigenpairs import Eigenpairs, hessian_eigenpairs
 from statsgd.problems.parameters import floating
+from statsgd.problems.sums import loss_sum, mean_over_chunks
 
 
 class Checkpoint(NamedTuple):
@@ -44,7 +46,7 @@ def at_checkpoint(
     """
     num_batches = checked(problem, sgd)
     params = floating(params)
-    loss, gradient = in_double_precision(_value_and_gradient, problem, params)
+    loss, gradient = _value_and_gradient(problem, params)
     if not np.isfinite(loss):
         raise ValueError(f"params must have a finite loss, got {loss}")
     if isinstance(modes, Eigenpairs):
@@ -92,4 +94,16 @@ def checked(problem: Problem, sgd: SGD) -> int | None:
 
 
 def _value_and_gradient(problem: Problem, params: PyTree) -> tuple[Any, Any]:
-    return problem.loss(params), problem.flatten(problem.gradient(params))
+    """L and its flat gradient, in double precision."""
+    if isinstance(problem, EmpiricalRisk):
+        loss, gradient = mean_over_chunks(problem, _of_chunk, params, double=True)
+    else:
+        loss, gradient = in_double_precision(_of_problem, problem, params)
+    return loss, np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(gradient)])
+
+
+_of_chunk = jax.value_and_grad(loss_sum, argnums=1)
+
+
+def _of_problem(problem: Problem, params: PyTree) -> tuple[Any, Any]:
+    return problem.loss(params), problem.gradient(params)
