@@ -32,6 +32,7 @@ from statsgd.problems.problem import (
     population_risk,
 )
 from statsgd.problems.regression import LinearRegression, linear_regression
+from statsgd.problems.sums import hessian_product, mean_over_chunks, mean_over_examples
 from statsgd.problems.two_basins import TwoBasinLoss, two_basins
 from statsgd.problems.two_valley import FrozenTwoValley, TwoValleyLandscape
 
@@ -56,10 +57,13 @@ __all__ = [
     "empirical_risk",
     "hadamard_regression",
     "hessian",
+    "hessian_product",
     "kinked_wells",
     "landscape",
     "linear_network",
     "linear_regression",
+    "mean_over_chunks",
+    "mean_over_examples",
     "minimise",
     "multilayer_perceptron",
     "perceptron",

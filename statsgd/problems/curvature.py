@@ -11,6 +11,7 @@ from statsgd.precision import in_double_precision
 from statsgd.problems.parameters import floating
 from statsgd.problems.problem import Problem
 from statsgd.problems.regression import LinearRegression
+from statsgd.problems.sums import hessian_product
 
 #: Largest number of parameters for which d × d matrices are formed.
 DENSE_LIMIT = 2048
@@ -28,9 +29,10 @@ def hessian(problem: Problem, params: PyTree) -> Float[Any, "d d"] | LinearOpera
     if problem.dimension <= DENSE_LIMIT:
         return in_double_precision(_hessian, problem, floating(params))
 
+    product = hessian_product(problem, floating(params), double=True)
+
     def matvec(vector):
-        flat = np.asarray(vector, dtype=np.float64).reshape(-1)
-        return in_double_precision(_product, problem, floating(params), flat)
+        return product(np.asarray(vector, dtype=np.float64).reshape(-1))
 
     shape = (problem.dimension, problem.dimension)
     return LinearOperator(shape, matvec=matvec, rmatvec=matvec, dtype=np.float64)
@@ -39,13 +41,6 @@ def hessian(problem: Problem, params: PyTree) -> Float[Any, "d d"] | LinearOpera
 def _hessian(problem: Problem, params: PyTree) -> Float[Any, "d d"]:
     matrix = jax.jacfwd(_gradient, argnums=1)(problem, problem.flatten(params))
     return (matrix + matrix.T) / 2
-
-
-def _product(problem: Problem, params: PyTree, vector: Float[Any, " d"]) -> Float[Any, " d"]:
-    def gradient(at: Float[Any, " d"]) -> Float[Any, " d"]:
-        return _gradient(problem, at)
-
-    return jax.jvp(gradient, (problem.flatten(params),), (vector,))[1]
 
 
 def _gradient(problem: Problem, flat: Float[Any, " d"]) -> Float[Any, " d"]:

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, PRNGKeyArray, PyTree
 
 from statsgd.arguments import count, finite_array
 from statsgd.problems.parameters import as_arrays, leaf_names, ravel, require_real
+from statsgd.problems.sums import chunk_size, gradient_sum, loss_sum, mean_over_chunks
 
 type Loss = Callable[[PyTree], Float[Any, ""]]
 type ExampleLoss = Callable[[PyTree, PyTree], Float[Any, ""]]
@@ -85,19 +86,34 @@ class EmpiricalRisk(SampledProblem):
     examples: PyTree
     per_example: ExampleLoss
     start: "Start"
+    memory_budget: int | None = eqx.field(static=True, default=None, kw_only=True)
+    """Bytes that what is computed for a chunk of examples may take; None for the default."""
 
     @property
     def num_examples(self) -> int:
         """Number of examples N."""
         return jax.tree.leaves(self.examples)[0].shape[0]
 
+    @property
+    def without_examples(self) -> "EmpiricalRisk":
+        """The same without its data: what a loss of given examples needs."""
+        return eqx.tree_at(lambda problem: problem.examples, self, None)
+
     def example_loss(self, params: PyTree, example: PyTree) -> Float[Any, ""]:
         """Loss of one example."""
         return self.per_example(self.start.complete(params), example)
 
     def loss(self, params: PyTree) -> Float[Any, ""]:
-        """Mean loss over the whole data set."""
+        """Mean loss over the whole data set, chunk by chunk where the memory budget asks for it."""
+        if chunk_size(self, params) < self.num_examples:
+            return mean_over_chunks(self, loss_sum, params)
         return self.batch_loss(params, jax.tree.map(jnp.asarray, self.examples))
+
+    def gradient(self, params: PyTree) -> PyTree:
+        """Gradient of `loss`, a pytree like `params`, chunk by chunk as that."""
+        if chunk_size(self, params) < self.num_examples:
+            return mean_over_chunks(self, gradient_sum, params)
+        return jax.grad(self.loss)(params)
 
     def initial_params(self, key: PRNGKeyArray) -> PyTree:
         """Parameters to start from."""
@@ -212,9 +228,15 @@ def _is_inexact(leaf: Any) -> bool:
 
 
 def empirical_risk(
-    example_loss: ExampleLoss, examples: PyTree, initial_params: PyTree
+    example_loss: ExampleLoss,
+    examples: PyTree,
+    initial_params: PyTree,
+    *,
+    memory_budget: int | None = None,
 ) -> EmpiricalRisk:
     """Mean of `example_loss` over a data set.
+
+    Sums over all examples run in chunks, one after the other, at once on all local devices.
 
     **Arguments:**
 
@@ -222,6 +244,8 @@ def empirical_risk(
     - `examples`: pytree of arrays with the same leading axis N (`(inputs, targets)`, a dict, …).
     - `initial_params`: params pytree, or a function `key -> params`, which gives every replica a
       start of its own. Equinox modules are split into their arrays (the parameters) and the rest.
+    - `memory_budget`: bytes that what is computed on the way to the losses of a chunk may take on a
+      device, by default `problems.sums.MEMORY_BUDGET`, the fastest on most networks.
 
     Raises `ValueError` for ragged, empty or non-finite data and for a loss that is not scalar.
     """
@@ -236,7 +260,10 @@ def empirical_risk(
             f"{[leaf.shape for leaf in checked]}"
         )
     problem = EmpiricalRisk(
-        jax.tree.unflatten(structure, checked), example_loss, Start.of(initial_params)
+        jax.tree.unflatten(structure, checked),
+        example_loss,
+        Start.of(initial_params),
+        memory_budget=None if memory_budget is None else count("memory_budget", memory_budget),
     )
     _check_example_loss(problem, jax.tree.map(lambda leaf: leaf[0], problem.examples))
     return problem
