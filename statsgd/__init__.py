@@ -6,6 +6,7 @@ from numpyro import __version__ as _numpyro_version  # noqa: F401
 
 from statsgd import kernels, laws, measures, noise, problems, provenance, sweeps
 from statsgd.comparison import Comparison, compare
+from statsgd.diagnosis import diagnose
 from statsgd.dynamics import SGD, Diffusion, OptaxDynamics, batch, grid, noise_covariance, simulate
 from statsgd.kernels import sample
 from statsgd.laws import ImproperLawError
@@ -24,6 +25,7 @@ __all__ = [
     "Problem",
     "batch",
     "compare",
+    "diagnose",
     "grid",
     "hessian",
     "kernels",

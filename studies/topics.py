@@ -62,6 +62,7 @@ TOPICS = (
             "laws.ModeLaw laws.ModeLaw.from_checkpoint laws.ModeLaw.project "
             "measures.noise_covariance_along",
         ),
+        ("All of it for one's own network, in one call and as a page", "diagnose report"),
         (
             "State-dependent minibatch noise of linear regression, fresh and finite data",
             "laws.LinearRegressionGaussian laws.minimum.regression_shape "
