@@ -19,7 +19,7 @@ import jax
 import xarray as xr
 
 from statsgd.provenance import provenance
-from studies.peers import grid, machine, network, regression, samplers, sampling, sde
+from studies.peers import convolutional, grid, machine, network, regression, samplers, sampling, sde
 from studies.peers.race import race, race_whole, table
 
 _PER = ("second", "gradient")
@@ -29,13 +29,18 @@ _PER = ("second", "gradient")
 class Config:
     """What to measure."""
 
-    cases: Sequence[str] = ("sde", "regression", "network", "grid", "sampling", "kernels")
+    cases: Sequence[str] = (
+        "sde", "regression", "network", "convolutional", "grid", "sampling", "kernels",
+    )  # fmt: skip
     repeats: int = 5
     sde_replicas: int = 2**14
     regression_sizes: Sequence[tuple[int, int]] = ((8, 8), (8, 64), (64, 8), (64, 64))
     """Pairs of dimension and batch size."""
     regression_replicas: int = 1024
     network_replicas: int = 64
+    convolutional_replicas: Sequence[int] = (1, 4, 32)
+    convolutional_width: int = 16
+    """About 82 width² parameters."""
     grid_cells: int = 64
     grid_replicas: int = 64
     grid_steps: int = 200
@@ -173,6 +178,16 @@ def _network(config: Config) -> dict[str, xr.Dataset]:
     }
 
 
+def _convolutional(config: Config) -> dict[str, xr.Dataset]:
+    width = config.convolutional_width
+    return {
+        f"convolutional network, {replicas} replica(s)": race(
+            convolutional.contestants(replicas, width), replicas=replicas, repeats=config.repeats
+        )
+        for replicas in config.convolutional_replicas
+    }
+
+
 def _grid(config: Config) -> dict[str, xr.Dataset]:
     runs = grid.contestants(
         cells=config.grid_cells,
@@ -227,6 +242,7 @@ CASES = {
     "sde": _sde,
     "regression": _regression,
     "network": _network,
+    "convolutional": _convolutional,
     "grid": _grid,
     "sampling": _sampling,
     "kernels": _kernels,
