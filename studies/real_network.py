@@ -191,8 +191,8 @@ def reshuffled(
     problem: EmpiricalRisk, params: PyTree, seen: xr.Dataset, config: Config, seed: int
 ) -> xr.Dataset:
     """Variances along the modes of replicas under reshuffled epochs, and those of their law."""
-    sgd = setting(config, Minibatch(config.batch_size, "reshuffle"))
-    factor = sgd.noise.variance_factor(problem) * config.batch_size
+    noise = Minibatch(config.batch_size, "reshuffle")
+    sgd, factor = setting(config, noise), noise.variance_factor(problem) * config.batch_size
     law = ModeLaw(
         seen["curvature"].values,
         factor * seen["noise_covariance"].values,
@@ -266,7 +266,7 @@ def variances(name: str, found: Sequence[Found], config: Config) -> Claim:
         "Replicas that leave a trained network spread along its leading modes as the linear chain "
         f"with the network's own curvature and noise does ({name}).",
         "Liu, Ziyin, Ueda (2021), arXiv:2012.03636; the transient is derived",
-        [Quantity(label, *numbers, 1.0, "=", config.margin) for label, *numbers in rows],
+        [Quantity(*row, 1.0, "=", config.margin) for row in rows],
         f"Variance over that of the law after {config.steps} steps. The momentum buffer, which "
         f"follows the noise alone, has {', '.join(f'{value:.2f}' for value in buffer)} times the "
         "predicted variance: what that is off comes from noise that changes as replicas leave, "
@@ -289,7 +289,7 @@ def proportional(name: str, found: Sequence[Found], config: Config) -> Claim:
     return Claim(
         f"It is enough to know curvature: noise is proportional to it, C = σ²H ({name}).",
         "Kunin et al. (2021), arXiv:2107.09133",
-        [Quantity(label, *numbers, 1.0, "=", config.margin) for label, *numbers in rows],
+        [Quantity(*row, 1.0, "=", config.margin) for row in rows],
         "Variance over that of the law with σ² = Tr C/Tr H in place of the measured noise.",
     )
 

@@ -185,7 +185,7 @@ def told_curvature(law: ModeLaw, look: xr.Dataset, whole: xr.Dataset, request: R
     worst = float(np.max(np.asarray(law.residuals)))
     finding += f" Relative residuals |Hv − hv|/h of the modes are at most {worst:.1g}."
     order = np.arange(1, k + 1)
-    charts = (
+    charts: tuple[Chart, ...] = (
         Chart("Curvature of the modes", "mode", "h (loss/params²)",
               (Series("", order, h),), "y" if np.all(h > 0) else ""),
         Chart("Noise and curvature", "curvature h", "noise c ((loss/params)²)",

@@ -37,7 +37,7 @@ class Along(eqx.Module):
 def replicas(request: Request, law: ModeLaw, **options: Any) -> xr.DataTree:
     """Fresh replicas from the checkpoint, looked at along the modes."""
     dtype = jnp.result_type(*jax.tree.leaves(request.params))
-    along = Along(*(np.asarray(part, dtype) for part in (law.modes.T, request.flat)))
+    along = Along(*(np.asarray(part, dtype) for part in (np.asarray(law.modes).T, request.flat)))
     return simulate(
         request.problem,
         request.sgd,
