@@ -52,7 +52,9 @@ def noise_trace(
     `gradient` is ∇L there, and `draws` are those of `noise_draws`.
     """
     if isinstance(noise, Minibatch) and isinstance(problem, EmpiricalRisk):
-        mean_square = mean_over_examples(problem, _square, floating(params), double=True)
+        mean_square = mean_over_examples(
+            problem, _square, floating(params), double=True, progress=False
+        )
         factor = noise.variance_factor(problem)
         return Estimate(float(factor * (mean_square - gradient @ gradient)), 0.0)
     squares = np.sum(draws**2, axis=1)
@@ -72,8 +74,9 @@ def batch_curvature_variance(
     problem: EmpiricalRisk, params: PyTree, directions: Float[Any, "k d"]
 ) -> Float[Any, " k"]:
     """Var_n(vᵀH_n v), over examples, of each one's own Hessian along `directions`."""
-    found = mean_over_examples(problem, _bends, floating(params), directions, double=True)
-    mean, mean_square = found
+    mean, mean_square = mean_over_examples(
+        problem, _bends, floating(params), directions, double=True, progress=False
+    )
     return np.maximum(mean_square - mean**2, 0.0)
 
 
