@@ -44,17 +44,18 @@ class Config:
     """Images to train on, drawn at random."""
     width: int = 35
     """Channels of the first layer: about 82 (convolutional) or 90 (residual) width² parameters."""
-    learning_rate: float = 0.005
+    learning_rate: float = 0.01
     """Learning rate η."""
     batch_size: int = 50
     """Examples per step S, which divides their number."""
-    large_batch: int = 500
+    large_batch: int = 200
     """The large batch that the small one is compared with."""
     momentum: float = 0.9
     """Momentum β."""
-    weight_decay: float = 0.005
-    """Weight decay λ: without it cross-entropy has no minimum."""
-    training: int = 10_000
+    weight_decay: float = 0.01
+    """Weight decay λ: without it cross-entropy has no minimum. It takes (1−β)/(ηλ) steps to act:
+    a quarter of training."""
+    training: int = 4000
     """Steps of training."""
     initialisations: int = 2
     """Networks trained from different weights."""
@@ -62,7 +63,7 @@ class Config:
     """Leading modes."""
     replicas: int = 64
     """Fresh replicas from each checkpoint."""
-    steps: int = 300
+    steps: int = 200
     """Their steps."""
     margin: float = 0.15
     """Relative difference that counts as agreement."""
