@@ -60,6 +60,6 @@ def _torch(data, width: int, replicas: int) -> Runner:
                 loss = nn.functional.cross_entropy(model(pixels[chosen]), labels[chosen])
                 loss.backward()
                 optimiser.step()
-        return float(loss)
+        return loss.item()
 
     return runner
