@@ -88,7 +88,7 @@ def finite_array(name: str, value: Any, *, ndim: int | None = None) -> Any:
     except ValueError:
         raise ValueError(f"{name} must be a rectangular array, got ragged rows") from None
     if array.dtype == object or not (
-        np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_
+        jax.dtypes.issubdtype(array.dtype, np.number) or array.dtype == np.bool_
     ):
         raise ValueError(f"{name} must be an array of numbers, got dtype {array.dtype}")
     if ndim is not None and array.ndim != ndim:
@@ -96,7 +96,7 @@ def finite_array(name: str, value: Any, *, ndim: int | None = None) -> Any:
     bad = int(np.sum(~np.isfinite(np.asarray(array))))
     if bad:
         raise ValueError(f"{name} must be finite, got {bad} NaN or infinite entries")
-    if not np.issubdtype(array.dtype, np.floating):
+    if not jax.dtypes.issubdtype(array.dtype, np.floating):
         array = array.astype(np.float64)
     return array
 

@@ -1,5 +1,6 @@
 """Replicas at their starts, each with its own key: at rest, or as an ensemble left them."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -104,12 +105,17 @@ def _given_start(problem: Problem, start: PyTree, replicas: int) -> PyTree:
     template = problem.template
     given: Any = jax.tree.structure(start)
     if given != jax.tree.structure(template):
+        with contextlib.suppress(ValueError):  # it says below what is wrong with the start
+            start = problem.parameters(start)
+        given = jax.tree.structure(start)
+    if given != jax.tree.structure(template):
         raise ValueError(
             f"start must have the structure of the problem's params, "
             f"{jax.tree.structure(template)}, got {given}"
         )
     require_real("start", start)
     start = as_arrays(start)
+    start = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), start, template)
     leaves, wanted = jax.tree.leaves(start), jax.tree.leaves(template)
     pairs = list(zip(leaves, wanted, strict=True))
     if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in leaves):

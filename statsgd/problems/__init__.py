@@ -1,5 +1,6 @@
 """What SGD minimises."""
 
+from statsgd.problems.batch_loss import BatchRisk, batch_risk
 from statsgd.problems.curvature import DENSE_LIMIT, hessian
 from statsgd.problems.datasets import Images, read_cifar10, read_mnist, read_svhn
 from statsgd.problems.hadamard_regression import HadamardRegression, hadamard_regression
@@ -21,23 +22,16 @@ from statsgd.problems.networks import (
     multilayer_perceptron,
     perceptron,
 )
-from statsgd.problems.problem import (
-    EmpiricalRisk,
-    Landscape,
-    PopulationRisk,
-    Problem,
-    SampledProblem,
-    empirical_risk,
-    landscape,
-    population_risk,
-)
+from statsgd.problems.problem import Landscape, Problem, SampledProblem, landscape
 from statsgd.problems.regression import LinearRegression, linear_regression
+from statsgd.problems.risk import EmpiricalRisk, PopulationRisk, empirical_risk, population_risk
 from statsgd.problems.sums import hessian_product, mean_over_chunks, mean_over_examples
 from statsgd.problems.two_basins import TwoBasinLoss, two_basins
 from statsgd.problems.two_valley import FrozenTwoValley, TwoValleyLandscape
 
 __all__ = [
     "DENSE_LIMIT",
+    "BatchRisk",
     "ConvergenceWarning",
     "DiagonalLinearNetwork",
     "EmpiricalRisk",
@@ -53,6 +47,7 @@ __all__ = [
     "SampledProblem",
     "TwoBasinLoss",
     "TwoValleyLandscape",
+    "batch_risk",
     "diagonal_linear_network",
     "empirical_risk",
     "hadamard_regression",

@@ -27,9 +27,9 @@ def hessian(problem: Problem, params: PyTree) -> Float[Any, "d d"] | LinearOpera
     if isinstance(problem, LinearRegression) and problem.dimension <= DENSE_LIMIT:
         return problem.hessian_matrix()
     if problem.dimension <= DENSE_LIMIT:
-        return in_double_precision(_hessian, problem, floating(params))
+        return in_double_precision(_hessian, problem, floating(problem.parameters(params)))
 
-    product = hessian_product(problem, floating(params), double=True)
+    product = hessian_product(problem, floating(problem.parameters(params)), double=True)
 
     def matvec(vector):
         return product(np.asarray(vector, dtype=np.float64).reshape(-1))

@@ -45,7 +45,7 @@ def quoted(name: str) -> str:
 
 
 def as_arrays(tree: PyTree) -> PyTree:
-    """`tree` with every leaf a floating JAX array of the current default precision.
+    """`tree` with every leaf a floating JAX array: of 16 bits where it is, else as by default.
 
     Raises `ValueError` for complex numbers, whose imaginary part would be lost, and for what is no
     number or larger than any.
@@ -54,7 +54,8 @@ def as_arrays(tree: PyTree) -> PyTree:
 
     def array(leaf: Any) -> Any:
         try:
-            return jnp.asarray(leaf, dtype=float)
+            half = getattr(leaf, "dtype", None) in (jnp.bfloat16, jnp.float16)
+            return jnp.asarray(leaf, dtype=leaf.dtype if half else float)
         except (TypeError, ValueError, OverflowError):
             raise ValueError(f"params must be arrays of numbers, got {leaf!r}") from None
 

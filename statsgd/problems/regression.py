@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from statsgd.arguments import finite_array
-from statsgd.problems.problem import EmpiricalRisk, Start
+from statsgd.problems.risk import EmpiricalRisk
+from statsgd.problems.start import Start
 
 type Regression = tuple[Float[Any, "S d"], Float[Any, " S"]]
 

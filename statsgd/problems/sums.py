@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from statsgd.arguments import is_traced
 from statsgd.precision import as_numpy, constants_copied, in_double_precision, widened
+from statsgd.problems.stored import Stored
 
 #: Bytes that what is computed on the way to the losses of a chunk may take. On a CPU that is what
 #: stays in its cache: 50 to 100 examples of a small network at once are fastest. Loops of programs
@@ -50,17 +51,20 @@ def mean_over_examples(
     *arguments: PyTree,
     progress: bool = True,
     double: bool = False,
+    width: int = 0,
 ) -> PyTree:
     """(1/N) Σ `function(problem, params, example, *arguments)` over the examples, chunk by chunk.
 
     A pytree of means, in single precision or better. `function` returns a pytree of arrays; it is
     compiled once if it is the same object at every call, and is handed `problem` without its
-    examples. `double` computes in float64 and gives NumPy arrays. May be traced, in `params`,
-    `arguments` and `problem`.
+    examples. `double` computes in float64 and gives NumPy arrays; `width` is the memory of an
+    example, in bytes, besides what its loss computes. May be traced, in `params`, `arguments` and
+    `problem`.
     """
     return mean_over_chunks(
-        problem, _OfExamples(function), params, *arguments, progress=progress, double=double
-    )
+        problem, _OfExamples(function), params, *arguments,
+        progress=progress, double=double, width=width,
+    )  # fmt: skip
 
 
 class _OfExamples(eqx.Module):
@@ -80,11 +84,16 @@ def mean_over_chunks(
     *arguments: PyTree,
     progress: bool = True,
     double: bool = False,
+    width: int = 0,
 ) -> PyTree:
-    """As `mean_over_examples`, of sums over whole chunks: one differentiation for all examples."""
-    number = problem.num_examples
+    """As `mean_over_examples`, of sums over whole chunks: one differentiation for all examples.
+
+    `width` is the memory, in bytes, of an example besides what its loss computes: of its gradient,
+    if every example has one.
+    """
+    number, params = problem.num_examples, problem.parameters(params)
     if is_traced(problem, params, arguments, of_chunk):
-        size = chunk_size(problem, params)
+        size = chunk_size(problem, params, width)
         weights = jnp.ones(number, jnp.result_type(float))
         sums = _chunk_by_chunk(
             problem.without_examples, of_chunk, params, problem.examples, weights, arguments, size
@@ -92,7 +101,8 @@ def mean_over_chunks(
     else:
         said = {"desc": "examples", "disable": not progress, "delay": _PATIENCE, "leave": False}
         with jax.core.eval_context(), _precision(double):
-            sums = _added_up(problem, of_chunk, params, arguments, double, said)
+            size = chunk_size(problem, params, width)
+            sums = _added_up(problem, of_chunk, params, arguments, size, double, said)
     return jax.tree.map(lambda leaf: leaf / number, sums)
 
 
@@ -105,11 +115,12 @@ def _added_up(
     of_chunk: OfChunk,
     params: PyTree,
     arguments: tuple[PyTree, ...],
+    size: int,
     double: bool,
     said: dict[str, Any],
 ) -> PyTree:
     """The sums over all examples, chunk by chunk from the host."""
-    number, size = problem.num_examples, chunk_size(problem, params)
+    number = problem.num_examples
     devices = jax.local_device_count() if number >= jax.local_device_count() * size else 1
     given = (problem.without_examples, of_chunk, params, arguments)
     arrays, rest = eqx.partition(widened(given) if double else given, eqx.is_array)
@@ -176,6 +187,8 @@ def hessian_product(
     single precision at least, or in float64 where `double`. May be traced.
     """
 
+    params = problem.parameters(params)
+
     def product(vector: Float[Any, " d"]) -> Float[Any, " d"]:
         if not hasattr(problem, "num_examples"):
             if double:
@@ -211,7 +224,7 @@ def _along(
 
 
 def loss_sum(problem: Any, params: PyTree, chunk: PyTree, weights: Any) -> Float[Any, ""]:
-    """Σ w ℓ over a chunk."""
+    """Σ w ℓ over a chunk; the weights are in single precision or better, and so is the sum."""
     losses = jax.vmap(problem.example_loss, in_axes=(None, 0))(params, chunk)
     return jnp.sum(weights * losses)
 
@@ -221,10 +234,11 @@ def gradient_sum(problem: Any, params: PyTree, chunk: PyTree, weights: Any) -> P
     return jax.grad(loss_sum, argnums=1)(problem, params, chunk, weights)
 
 
-def chunk_size(problem: Any, params: PyTree) -> int:
+def chunk_size(problem: Any, params: PyTree, width: int = 0) -> int:
     """Examples in a chunk: as many as the memory budget of `problem` allows.
 
-    The memory of an example is what its loss computes on the way; a derivative keeps about as much.
+    The memory of an example is what its loss computes on the way, of which a derivative keeps about
+    as much, and its `width`, as in `mean_over_chunks`.
     """
     budget = problem.memory_budget
     if budget is None and is_traced(problem, params):
@@ -238,7 +252,8 @@ def chunk_size(problem: Any, params: PyTree) -> int:
     )
     leaves = len(jax.tree.leaves(params))
     depends = [False] * leaves + [True] * (len(program.jaxpr.invars) - leaves)
-    most = max(budget // max(_bytes_computed(program.jaxpr, depends)[0], 1), SMALLEST_CHUNK)
+    computed = _bytes_computed(program.jaxpr, depends)[0] + width
+    most = max(budget // max(computed, 1), SMALLEST_CHUNK)
     number = problem.num_examples
     return -(-number // -(-number // most))
 
@@ -355,6 +370,8 @@ def _chunk_by_chunk(
 
 
 def _rows(leaf: Any, first: Any, count: int) -> Any:
+    if isinstance(leaf, Stored):
+        return leaf.fetch(first + jnp.arange(count))
     if leaf.shape[0] == count:
         return jnp.asarray(leaf)
     return jax.lax.dynamic_slice_in_dim(jnp.asarray(leaf), first, count)

@@ -339,6 +339,10 @@ def _noise_of(problem: Problem, sgd: SGD) -> Any:
 
 def minibatch_noise(problem: EmpiricalRisk, noise: Minibatch) -> FiniteNoise:
     """All different minibatches, with their probabilities; at most 2000, else `ValueError`."""
+    if not noise.knows_examples(problem):
+        raise ValueError(
+            "noise must be of batches alone for the law of the chain, got random losses"
+        )
     n, s = problem.num_examples, noise.batch_size
     repeats = noise.sampling == "with_replacement"
     number = math.comb(n + s - 1, s) if repeats else math.comb(n, s)

@@ -109,6 +109,7 @@ class EpochNoiseGaussian(ConstantNoiseGaussian):
         if not isinstance(problem, EmpiricalRisk):
             raise ValueError(f"the law needs a data set to reshuffle, got {type(problem).__name__}")
         sgd.noise.check(problem)
+        sgd.noise.require_equal_batches(problem.num_examples)
         n, s = problem.num_examples, sgd.noise.batch_size
         # A single batch of a shuffled epoch is a batch without repeats.
         one_batch = Minibatch(s, "without_replacement")

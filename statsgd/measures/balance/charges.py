@@ -224,7 +224,7 @@ def _variances(
 
     def at(flat: Float[Any, " d"]) -> Float[Any, " d"]:
         params = problem.unflatten(flat)
-        if isinstance(noise, Minibatch):
+        if isinstance(noise, Minibatch) and noise.knows_examples(problem):
             rows = centred_example_gradients(problem, params)
             rows = rows if basis is None else rows @ basis
             return noise.variance_factor(problem) * jnp.mean(rows**2, axis=0)

@@ -59,7 +59,7 @@ def top_eigenpairs(
         raise ValueError(f"depth must be at least the number of pairs {k}, got {depth}")
     key = random_key(seed)
     return in_double_precision(
-        _eigenpairs, problem, floating(params), operator, k, order, steps, key
+        _eigenpairs, problem, floating(problem.parameters(params)), operator, k, order, steps, key
     )
 
 

@@ -112,7 +112,7 @@ class _Covariance(eqx.Module):
     def __call__(self, problem: Problem, params: PyTree) -> Operator:
         noise, d = self.noise, problem.dimension
         noise.check(problem)
-        if isinstance(noise, Minibatch):
+        if isinstance(noise, Minibatch) and noise.knows_examples(problem):
             factor = noise.variance_factor(problem)
             return _gradient_moment(problem, params, centred=True, factor=factor)
         if isinstance(noise, IsotropicNoise | NoNoise):
@@ -157,7 +157,7 @@ def rows_of(operator: OperatorAt, problem: Problem, params: PyTree) -> int:
     def look(problem: Problem, point: PyTree) -> None:
         sizes.append(operator(problem, point).dimension)
 
-    eqx.filter_eval_shape(look, problem, floating(params))
+    eqx.filter_eval_shape(look, problem, floating(problem.parameters(params)))
     return sizes[0]
 
 
@@ -178,11 +178,13 @@ def curvature_matrix(
     """
     dimension = rows_of(operator, problem, params)
     if dimension <= DENSE_LIMIT:
-        return in_double_precision(_matrix, problem, floating(params), operator)
+        return in_double_precision(_matrix, problem, floating(problem.parameters(params)), operator)
 
     def matvec(vector: Any) -> Any:
         v = np.asarray(vector, dtype=np.float64).reshape(-1)
-        return in_double_precision(_product, problem, floating(params), operator, v)
+        return in_double_precision(
+            _product, problem, floating(problem.parameters(params)), operator, v
+        )
 
     shape = (dimension, dimension)
     return LinearOperator(shape, matvec=matvec, rmatvec=matvec, dtype=np.float64)
@@ -214,7 +216,7 @@ def gauss_newton(
     examples, and where the declared loss is not the problem's at `params`.
     """
     stated, true = in_double_precision(
-        _both_losses, _sampled(problem), floating(params), output, output_loss
+        _both_losses, _sampled(problem), floating(problem.parameters(params)), output, output_loss
     )
     if not is_traced(stated) and not np.isclose(stated, true, rtol=1e-4, atol=1e-8):
         raise ValueError(

@@ -151,7 +151,9 @@ def _quadrature(
     size = rows_of(operator, problem, params)
     number, steps = sample_count(samples, size, _SAMPLES), min(count("depth", depth), size)
     ask = (number, steps, random_key(seed), read, settings)
-    return in_double_precision(_read_quadrature, problem, floating(params), operator, *ask)
+    return in_double_precision(
+        _read_quadrature, problem, floating(problem.parameters(params)), operator, *ask
+    )
 
 
 def _read_quadrature(

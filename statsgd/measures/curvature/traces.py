@@ -56,7 +56,13 @@ def trace(
     if kept > size:
         raise ValueError(f"rank must be at most the {size} rows of the matrix, got {rank}")
     return in_double_precision(
-        _trace, problem, floating(params), operator, number, kept, random_key(seed)
+        _trace,
+        problem,
+        floating(problem.parameters(params)),
+        operator,
+        number,
+        kept,
+        random_key(seed),
     )
 
 
@@ -75,7 +81,7 @@ def trace_of_square(
     """
     number = sample_count(samples, rows_of(operator, problem, params), 2 * SAMPLES)
     return in_double_precision(
-        _square, problem, floating(params), operator, number, random_key(seed)
+        _square, problem, floating(problem.parameters(params)), operator, number, random_key(seed)
     )
 
 

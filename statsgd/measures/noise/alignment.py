@@ -229,7 +229,9 @@ def gaussian_loss_scaled_alignment(
 def output_gradients(problem: EmpiricalRisk, function: Any, params: PyTree) -> Float[Any, "N d"]:
     """∇f of every example for `function(params, example) -> number`, flattened, in float64."""
 
-    return in_double_precision(_output_gradients, problem, function, floating(params))
+    return in_double_precision(
+        _output_gradients, problem, function, floating(problem.parameters(params))
+    )
 
 
 def _output_gradients(problem: EmpiricalRisk, function: Any, params: PyTree) -> Float[Any, "N d"]:
