@@ -37,7 +37,7 @@ def diagnose(
     **Arguments:**
 
     - `problem`: with examples, such as `problems.empirical_risk` makes of one's own loss.
-    - `params`: the checkpoint, a pytree of the problem's parameters.
+    - `params`: the checkpoint, a pytree of the problem's parameters or a whole trained model.
     - `sgd`: the `SGD` that trains, with its batches, momentum and weight decay.
     - `modes`: leading eigenvectors of the Hessian that are looked at; fewer than the parameters.
     - `replicas`, `steps`: fresh replicas that leave the checkpoint at rest, and their steps.

@@ -18,6 +18,15 @@ from statsgd.problems.sums import loss_sum, mean_over_chunks, mean_over_examples
 DRAWS = 16
 
 
+def of_examples(problem: Problem, noise: GradientNoise) -> bool:
+    """Whether a stochastic gradient is the mean of known gradients of a data set's examples."""
+    return (
+        isinstance(noise, Minibatch)
+        and isinstance(problem, EmpiricalRisk)
+        and noise.knows_examples(problem)
+    )
+
+
 class Standing(NamedTuple):
     """Loss and force at one point."""
 
@@ -47,15 +56,15 @@ def loss_at(problem: Problem, params: PyTree) -> float:
 def noise_trace(
     problem: Problem, params: PyTree, noise: GradientNoise, gradient: Any, draws: Any
 ) -> Estimate:
-    """Tr C of one stochastic gradient: exact for minibatches of a data set, else from `draws`.
+    """Tr C of one stochastic gradient: exact for batches `of_examples`, else from `draws`.
 
     `gradient` is ∇L there, and `draws` are those of `noise_draws`.
     """
-    if isinstance(noise, Minibatch) and isinstance(problem, EmpiricalRisk):
+    if of_examples(problem, noise):
         mean_square = mean_over_examples(
             problem, _square, floating(params), double=True, progress=False
         )
-        factor = noise.variance_factor(problem)
+        factor = noise.variance_factor(problem)  # type: ignore[attr-defined]
         return Estimate(float(factor * (mean_square - gradient @ gradient)), 0.0)
     squares = np.sum(draws**2, axis=1)
     return Estimate(float(squares.mean()), float(squares.std(ddof=1) / np.sqrt(len(squares))))
@@ -71,7 +80,7 @@ def noise_draws(
 
 
 def batch_curvature_variance(
-    problem: EmpiricalRisk, params: PyTree, directions: Float[Any, "k d"]
+    problem: Problem, params: PyTree, directions: Float[Any, "k d"]
 ) -> Float[Any, " k"]:
     """Var_n(vᵀH_n v), over examples, of each one's own Hessian along `directions`."""
     mean, mean_square = mean_over_examples(

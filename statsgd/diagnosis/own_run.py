@@ -13,6 +13,7 @@ from statsgd.diagnosis.request import Request
 from statsgd.diagnosis.spread import AGREEMENT
 from statsgd.laws.networks.mode_law import ModeLaw
 from statsgd.measures.runs.averages import cut, jackknife, stretch_count
+from statsgd.problems import Problem
 
 #: Relaxation times that a run must cover for its variance along a mode to mean anything.
 _COVERED = 40
@@ -37,13 +38,20 @@ def saved_points(checkpoints: PyTree | Sequence[PyTree], request: Request) -> Fl
         times = len(leaves[0])
         rows = [jax.tree.map(lambda leaf: leaf[i], checkpoints) for i in range(times)]  # noqa: B023
     else:
-        rows = list(checkpoints)
+        rows = [_parameters(problem, row) for row in checkpoints]
     points = np.stack([flat(row) for row in rows]) if rows else np.zeros((0, problem.dimension))
     if len(points) < 2:
         raise ValueError(f"checkpoints must be at least 2 of one run, got {len(points)}")
     if not np.all(np.isfinite(points)):
         raise ValueError("checkpoints must be finite, got NaN or infinite parameters")
     return points
+
+
+def _parameters(problem: Problem, model: PyTree) -> PyTree:
+    try:
+        return problem.parameters(model)
+    except ValueError as error:
+        raise ValueError(f"checkpoints must hold parameters of the problem: {error}") from None
 
 
 def own_run(request: Request, law: ModeLaw, points: Float[Any, "T d"]) -> xr.Dataset:

@@ -72,6 +72,12 @@ def checked(
     if isinstance(noise, Minibatch) and isinstance(problem, EmpiricalRisk):
         count("the batch size of sgd", noise.batch_size, at_most=problem.num_examples)
     noise.check(problem)
+    if isinstance(noise, Minibatch) and not noise.knows_examples(problem):
+        raise ValueError(
+            "problem must have a loss of single examples that is not random, whose noise along "
+            f"modes is known, got {type(problem).__name__}: diagnose it with batch statistics "
+            "frozen, and without dropout"
+        )
     if not noise.white and getattr(noise, "sampling", None) != "reshuffle":
         raise ValueError(
             "sgd must draw batches at random or by reshuffled epochs, whose law in modes is known, "
@@ -83,6 +89,7 @@ def checked(
         )
     count("replicas", replicas, at_least=LEAST_REPLICAS)
     step_count("steps", steps)
+    params = problem.parameters(params)
     wanted = [leaf.shape for leaf in _leaves(problem.template)]
     shapes = [np.shape(leaf) for leaf in _leaves(params)]
     if shapes != wanted:

@@ -3,12 +3,10 @@
 import numpy as np
 import xarray as xr
 
-from statsgd.diagnosis.gradients import batch_curvature_variance
+from statsgd.diagnosis.gradients import batch_curvature_variance, of_examples
 from statsgd.diagnosis.part import Part
 from statsgd.diagnosis.request import Request
-from statsgd.dynamics.noise import Minibatch
 from statsgd.laws.networks.mode_law import ModeLaw
-from statsgd.problems import EmpiricalRisk
 
 #: Sharpest modes that are looked at, and the share of a budget from which on it is nearly spent.
 SHARPEST, NEARLY = 4, 0.8
@@ -27,10 +25,10 @@ def stability(request: Request, law: ModeLaw) -> xr.Dataset:
     share = eta * h / (2 * (1 + beta))
     found = {"mean_share": ("mode", share)}
     noise = request.sgd.noise
-    if isinstance(noise, Minibatch) and isinstance(request.problem, EmpiricalRisk):
+    if of_examples(request.problem, noise):
         directions = np.asarray(law.modes).T[:SHARPEST]
         kappa = batch_curvature_variance(request.problem, request.params, directions)
-        kappa *= noise.variance_factor(request.problem)
+        kappa *= noise.variance_factor(request.problem)  # type: ignore[attr-defined]
         with np.errstate(divide="ignore", invalid="ignore"):
             spent = eta * kappa / (2 * h * (1 - beta) * (1 - share))
         found |= {"batch_curvature_variance": ("mode", kappa)}

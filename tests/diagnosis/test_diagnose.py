@@ -11,7 +11,7 @@ from statsgd import SGD, diagnose, hessian, noise_covariance, simulate
 from statsgd.diagnosis import CheckpointWarning
 from statsgd.diagnosis.gradients import noise_draws, noise_trace, standing
 from statsgd.noise import Minibatch
-from statsgd.problems import empirical_risk
+from statsgd.problems import batch_risk, empirical_risk
 
 DECAY, RATE, MOMENTUM, SIZE, STEPS = 0.05, 0.02, 0.8, 16, 40
 
@@ -186,7 +186,7 @@ def test_checkpoints_of_ones_own_run_take_the_place_of_replicas(problem, checkpo
     ratio = float(seen["variance"][0] / seen["predicted_variance"][0])
     error = float(seen["variance_error"][0] / seen["predicted_variance"][0])
     assert abs(ratio - 1) < 4 * error + 0.25
-    with pytest.raises(ValueError, match="checkpoints must have leaves of shapes"):
+    with pytest.raises(ValueError, match="checkpoints must hold parameters of the problem"):
         diagnose(problem, checkpoint, SETTING, checkpoints=[{"hidden": np.zeros(3)}], **options)
 
 
@@ -199,7 +199,11 @@ def test_checkpoints_of_ones_own_run_take_the_place_of_replicas(problem, checkpo
         ({"sgd": SGD(0.1, Minibatch(16), 0.9, nesterov=True)}, "nesterov=False"),
         ({"sgd": SGD(0.1, Minibatch(16, "single_shuffle"))}, "got the sampling 'single_shuffle'"),
         ({"sgd": "adam"}, "sgd must be statsgd.SGD, whose law in modes is known, got str"),
-        ({"params": {"hidden": np.zeros((4, 4))}}, "params must have leaves of shapes"),
+        ({"params": {"hidden": np.zeros((4, 4))}}, "params must be those of the problem"),
+        (
+            {"params": {"hidden": np.zeros((4, 3)), "out": np.zeros(4)}},
+            "params must have leaves of shapes",
+        ),
         (
             {"params": {"hidden": np.full((4, 4), 1e30), "out": np.full(4, np.inf)}},
             "params must have a finite loss and gradient",
@@ -211,6 +215,15 @@ def test_bad_input_is_refused_with_its_number(unchecked, problem, checkpoint, ch
     asked |= {"seed": 0, "progress": False} | changes
     with pytest.raises(ValueError, match=message):
         diagnose(problem, **asked)
+
+
+def test_losses_in_which_examples_meet_are_refused_with_the_way_out(problem, checkpoint):
+    def batch_loss(params, batch):
+        return jnp.mean(jax.vmap(example_loss, (None, 0))(params, batch))
+
+    together = batch_risk(batch_loss, problem.examples, checkpoint)
+    with pytest.raises(ValueError, match="got BatchRisk: diagnose it with batch statistics frozen"):
+        diagnose(together, checkpoint, SETTING, modes=5, seed=0, progress=False)
 
 
 def test_a_checkpoint_far_from_any_minimum_is_named(problem, checkpoint, monkeypatch):
