@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # what `__getattr__` does, said to those who only read
     from statsgd import kernels, laws, measures, noise, problems, provenance, reports, sweeps
     from statsgd.checkpoints import ensemble
     from statsgd.comparison import Comparison, compare
+    from statsgd.diagnosis import diagnose
     from statsgd.dynamics import (
         SGD,
         Diffusion,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # what `__getattr__` does, said to those who only read
 _HOMES = {
     "checkpoints": ("ensemble",),
     "comparison": ("Comparison", "compare"),
+    "diagnosis": ("diagnose",),
     "dynamics": (
         "SGD", "Diffusion", "OptaxDynamics", "batch", "grid", "noise_covariance", "simulate",
     ),
@@ -60,6 +62,7 @@ __all__ = [
     "as_posterior",
     "batch",
     "compare",
+    "diagnose",
     "ensemble",
     "grid",
     "hessian",

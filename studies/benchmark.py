@@ -22,6 +22,7 @@ import xarray as xr
 
 from statsgd.provenance import provenance
 from studies.peers import (
+    convolutional,
     curvature,
     grid,
     learning_coefficient,
@@ -45,6 +46,7 @@ class Config:
         "sde",
         "regression",
         "network",
+        "convolutional",
         "grid",
         "sampling",
         "kernels",
@@ -57,6 +59,9 @@ class Config:
     """Pairs of dimension and batch size."""
     regression_replicas: int = 1024
     network_replicas: int = 64
+    convolutional_replicas: Sequence[int] = (1, 4, 32)
+    convolutional_width: int = 16
+    """About 82 width² parameters."""
     grid_cells: int = 64
     grid_replicas: int = 64
     grid_steps: int = 200
@@ -198,6 +203,16 @@ def _network(config: Config) -> dict[str, xr.Dataset]:
     }
 
 
+def _convolutional(config: Config) -> dict[str, xr.Dataset]:
+    width = config.convolutional_width
+    return {
+        f"convolutional network, {replicas} replica(s)": race(
+            convolutional.contestants(replicas, width), replicas=replicas, repeats=config.repeats
+        )
+        for replicas in config.convolutional_replicas
+    }
+
+
 def _grid(config: Config) -> dict[str, xr.Dataset]:
     runs = grid.contestants(
         cells=config.grid_cells,
@@ -302,6 +317,7 @@ CASES = {
     "sde": _sde,
     "regression": _regression,
     "network": _network,
+    "convolutional": _convolutional,
     "grid": _grid,
     "sampling": _sampling,
     "kernels": _kernels,

@@ -62,6 +62,12 @@ TOPICS = (
             "laws.LinearOptimiserGaussian.after laws.minimum.LinearOptimiser",
         ),
         (
+            "The law in the leading modes around a checkpoint of a network, after any steps",
+            "laws.ModeLaw laws.ModeLaw.from_checkpoint laws.ModeLaw.project "
+            "measures.noise_covariance_along",
+        ),
+        ("All of it for one's own network, in one call and as a page", "diagnose report"),
+        (
             "State-dependent minibatch noise of linear regression, fresh and finite data",
             "laws.LinearRegressionGaussian laws.minimum.regression_shape "
             "laws.minimum.gaussian_regression_kurtosis laws.loss_noise.regression_tail_index",

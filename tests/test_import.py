@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 #: Every room may import those before it.
-ROOMS = ["problems", "running", "dynamics", "laws", "kernels", "measures", "comparison", "reports"]
+ROOMS = ["problems", "running", "dynamics", "laws", "kernels", "measures", "comparison", "reports",
+         "diagnosis"]  # fmt: skip
 
 CODE = """
 import sys, os

@@ -30,7 +30,7 @@ from statsgd.dynamics.stages import Stage, in_turn, state_shape
 from statsgd.problems import Problem
 from statsgd.problems.parameters import leaf_names
 from statsgd.provenance import provenance
-from statsgd.running.blocks import Blocks, Lanes
+from statsgd.running.blocks import Blocks, Lanes, lanes_in_cache
 from statsgd.running.chunks import Stretch
 from statsgd.running.records import Layout, Records
 from statsgd.running.run import Run
@@ -52,7 +52,7 @@ def simulate(
     progress: bool = True,
     phases: int = 1,
     allow_unstable: bool = False,
-    block_size: int = 64,
+    block_size: int | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> xr.DataTree:
     """Run `replicas` independent copies of `dynamics` on `problem` for `steps` steps.
@@ -94,9 +94,11 @@ def simulate(
       equally likely. With the number of batches in an epoch endpoints are taken at random phases
       of it; with 1 and whole epochs, at epoch ends. Records stop `phases − 1` steps before the end.
     - `allow_unstable`: run settings that are known to diverge.
-    - `block_size`: replicas advanced together, a matter of speed. The last digits may depend on it:
-      some processors round otherwise beside a full vector (all agree for multiples of 16), and so
-      do products with matrices that the replicas share.
+    - `block_size`: replicas advanced together, by `vmap`, while blocks follow one another: a matter
+      of speed and memory. By default 64, and fewer the more parameters a replica has: 16 at 4000,
+      1 from some 30 000 on (float32), so that those of a block stay in the cache. The last digits
+      may depend on it: some processors round otherwise beside a full vector (all agree for
+      multiples of 16), and so do products with matrices that the replicas share.
     - `devices`: JAX devices over which blocks are shared out; by default the first one.
 
     Under `jax.distributed` every process makes the same call, and replicas are shared out over all
@@ -150,7 +152,7 @@ def simulate(
         raise ValueError(f"phases must be at most steps = {numbers[-1]}, got {phases}")
     number = _replicas(replicas, origin)
     first_end = total - phases + 1
-    size = count("block_size", block_size)
+    size = _block_size(problem, block_size)
     blocks = Blocks.over(devices, cells=settings.cells, lanes=number, size=size)
     observables = check_observables(problem, observe)
     recorded = {"first": begin, "last": begin + first_end}
@@ -287,6 +289,13 @@ def _replicas(replicas: int | None, origin: Origin | None) -> int:
     if replicas not in (None, origin.replicas):
         raise ValueError(f"replicas must be {origin.replicas}, those of start, got {replicas}")
     return origin.replicas
+
+
+def _block_size(problem: Problem, given: int | None) -> int:
+    if given is not None:
+        return count("block_size", given)
+    leaves = jax.tree.leaves(problem.template)
+    return lanes_in_cache(sum(leaf.size * leaf.dtype.itemsize for leaf in leaves))
 
 
 def _seeds(seed: int | Sequence[int], cells: int) -> list[int]:

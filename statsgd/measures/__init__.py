@@ -5,7 +5,7 @@ Types of results are reached through the module of the function that returns the
 `statsgd.estimate.Estimate`.
 """
 
-from statsgd.dynamics.noise import noise_covariance
+from statsgd.dynamics.noise import example_slopes, noise_covariance, noise_covariance_along
 from statsgd.ensembles import endpoint_trajectories, trajectories
 from statsgd.measures.balance.charges import (
     charge_change,
@@ -122,6 +122,7 @@ __all__ = [
     "entropy_production",
     "escape_rate",
     "escape_rate_interval",
+    "example_slopes",
     "exit_times",
     "expected_sharpness",
     "exponential_symmetry",
@@ -159,6 +160,7 @@ __all__ = [
     "momentum_mean_square_growth",
     "noise_alignment",
     "noise_covariance",
+    "noise_covariance_along",
     "noise_equilibrium_residual",
     "noise_excess_kurtosis",
     "noise_operator",

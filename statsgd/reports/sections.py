@@ -34,7 +34,7 @@ class Section(NamedTuple):
 SECTIONS: dict[str, Callable[[str, xr.DataTree], Section]] = {}
 
 #: Kinds that are shown in another way: charts within sections, whole results by their parts.
-WITHOUT_SECTION = frozenset({"chart", "map", "page", "study", "sweep"})
+WITHOUT_SECTION = frozenset({"chart", "diagnosis", "map", "page", "study", "sweep"})
 
 
 def register(kind: str) -> Callable:

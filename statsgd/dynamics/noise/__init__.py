@@ -7,6 +7,7 @@ from statsgd.dynamics.noise.heavy_tailed import Stable, StudentT
 from statsgd.dynamics.noise.injected import Anisotropic, HessianScaled, Isotropic, LossScaled
 from statsgd.dynamics.noise.label import LabelNoise
 from statsgd.dynamics.noise.minibatch import Minibatch
+from statsgd.dynamics.noise.subspace import example_slopes, noise_covariance_along
 from statsgd.dynamics.noise.trace_matched import TraceMatched
 
 __all__ = [
@@ -23,7 +24,9 @@ __all__ = [
     "Stable",
     "StudentT",
     "TraceMatched",
+    "example_slopes",
     "noise_covariance",
+    "noise_covariance_along",
 ]
 
 

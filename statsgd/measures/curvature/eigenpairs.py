@@ -1,6 +1,6 @@
 """The outermost eigenvalues of curvature and noise matrices, with their vectors."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,21 +18,11 @@ from statsgd.measures.curvature.operators import (
 from statsgd.measures.curvature.probes import PROBES_AT_ONCE, chunked_map, random_key
 from statsgd.precision import in_double_precision
 from statsgd.problems import DENSE_LIMIT, Problem
+from statsgd.problems.eigenpairs import Eigenpairs
 from statsgd.problems.parameters import floating
 
 #: Products of a Lanczos iteration where their number is not asked for.
 DEPTH = 64
-
-
-class Eigenpairs(NamedTuple):
-    """Eigenvalues in the order asked for, unit eigenvectors, and how well they are such."""
-
-    values: Any
-    """`(k,)`."""
-    vectors: Any
-    """`(k, d)`, one a row, of either sign."""
-    residuals: Any
-    """|Au − λu| of each, `(k,)`: some eigenvalue lies within this of λ."""
 
 
 def top_eigenpairs(
