@@ -70,7 +70,7 @@ _LEAVES = tuple(map(jax.tree_util.GetAttrKey, ("value", "standard_error")))
 jax.tree_util.register_pytree_with_keys(
     Estimate,
     lambda one: (tuple(zip(_LEAVES, one[:2], strict=True)), one.clusters),
-    lambda clusters, leaves: Estimate(leaves[0], leaves[1], clusters),
+    lambda clusters, leaves: Estimate(*leaves, clusters),  # type: ignore[call-arg]
 )
 
 

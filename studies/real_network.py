@@ -283,6 +283,10 @@ def variances(name: str, found: Sequence[Found], config: Config) -> Claim:
         f"follows the noise alone, has {', '.join(f'{value:.2f}' for value in buffer)} times the "
         "predicted variance: what that is off comes from noise that changes as replicas leave, "
         "the rest from curvature that does.",
+        origin="extension",
+        place="law of the chain on a quadratic, here its transient around a network",
+        data_sets=1,
+        unit="replicas",
     )
 
 
@@ -303,6 +307,10 @@ def proportional(name: str, found: Sequence[Found], config: Config) -> Claim:
         "Kunin et al. (2021), arXiv:2107.09133",
         [Quantity(*row, 1.0, "=", config.margin) for row in rows],
         "Variance over that of the law with σ² = Tr C/Tr H in place of the measured noise.",
+        origin="reading",
+        place="the noise of the model",
+        data_sets=1,
+        unit="replicas",
     )
 
 
@@ -327,6 +335,10 @@ def speed(name: str, found: Sequence[Found], config: Config) -> Claim:
         "Kunin et al. (2021), arXiv:2107.09133, there with C = σ²H/S",
         quantities,
         "Mean square of the last step of the replicas; the force of the loss adds little to it.",
+        origin="extension",
+        place="the stationary speed, with the noise that is measured",
+        data_sets=1,
+        unit="replicas",
     )
 
 
@@ -349,6 +361,10 @@ def alignment(name: str, found: Sequence[Found]) -> Claim:
         "Zhu et al. (2019), arXiv:1803.00195",
         quantities,
         "d Tr(HC)/(Tr H Tr C), one for isotropic noise.",
+        origin="source",
+        place="abstract",
+        data_sets=1,
+        unit="networks",
     )
 
 
@@ -364,6 +380,10 @@ def edge(name: str, found: Sequence[Found], config: Config) -> Claim:
         ],
         "One at the edge. With small batches and weight decay noise keeps SGD in places that are "
         "flatter than that.",
+        origin="extension",
+        place="abstract, there of full-batch descent",
+        data_sets=1,
+        unit="networks",
     )
 
 
@@ -384,6 +404,10 @@ def large_batches(name: str, found: Sequence[Found]) -> Claim:
         "Keskar et al. (2017), arXiv:1609.04836",
         quantities,
         "Largest curvature, weight decay included, at the last iterate of one run each.",
+        origin="reading",
+        place="abstract, there at the end of training",
+        data_sets=1,
+        unit="networks",
     )
 
 
@@ -404,6 +428,10 @@ def epochs(name: str, found: Sequence[Found]) -> Claim:
         quantities,
         "Mean over the modes of the ratio of variances after the last step. Over the law of "
         f"reshuffled epochs from rest the variances are {', '.join(told)}.",
+        origin="reading",
+        place="abstract, there of flat directions",
+        data_sets=1,
+        unit="replicas",
     )
 
 

@@ -91,6 +91,10 @@ def _width(
         ],
         why=f"α = {ALPHA:g}, η = {ETA:g}, s = {SCALE:g}. The limit is one of small jumps: times of "
         "narrow wells lie below.",
+        origin="source",
+        place="theorem on first exits",
+        data_sets=0,
+        unit="runs",
     )
     normal = [w for w in widths if w < 1.2]
     steps = [stable_exit_steps(w, w, 2.0, 2 * SCALE, ETA, 1.0) for w in normal]
@@ -118,6 +122,7 @@ def _height(flat: Estimate, steep: Estimate, margin: float) -> xr.DataTree:
         ],
         why=f"Both of half-width 1, h = 1 and 3. Under normal noise of variance {2 * 0.36:g} the "
         f"same factor in a well of half-width 0.7 makes {normal[0]:.3g} steps {normal[1]:.3g}.",
+        origin="source", place="introduction", data_sets=0, unit="runs",
     ).to_datatree()  # fmt: skip
 
 
@@ -143,6 +148,7 @@ def _recorded(recorded: Float[np.ndarray, " n"], settings: ExitSettings) -> xr.D
         why="Noise of single examples along the leading direction, at the end of training, drawn "
         f"again at every step; its block estimate is {index.value:.2f}. A chain of ηh = {ETA:g} "
         "sums some ten of them, which is nearly normal, and its jumps are bounded.",
+        origin="derived", data_sets=1, unit="runs",
     )  # fmt: skip
     chart = Chart(
         "Steps to leave a well, noise of a network's examples",

@@ -128,6 +128,7 @@ def _published(found: list[Recorded]) -> xr.DataTree:
         ],
         why="The estimate of the source: blocks of neighbouring entries of all coordinates of "
         "minibatch gradients less their mean. What it is worth, the next claims say.",
+        origin="source", place="abstract", data_sets=1, unit="batches",
     ).to_datatree()  # fmt: skip
 
 
@@ -146,6 +147,9 @@ def _surrogate(found: list[Recorded], rng: np.random.Generator, margin: float) -
         quantities,
         why="Coordinates of unequal variance in one pool are a scale mixture, and neighbours in a "
         "block are correlated: both lower the estimate, whatever the tails.",
+        origin="derived",
+        data_sets=1,
+        unit="batches",
     ).to_datatree()
 
 
@@ -180,6 +184,10 @@ def _blocks(found: list[Recorded], rng: np.random.Generator, margin: float) -> x
         quantities,
         why="Along one direction at a time, so that nothing is pooled; means over the directions. "
         "Below 2 and rising with the block is what every finite variance with a sharp peak gives.",
+        origin="reading",
+        place="the assumption of stable noise",
+        data_sets=1,
+        unit="directions",
     )
     chart = Chart("Block estimate of the noise of single examples", "values in a block",
                   "block estimate of α", tuple(series), log="x", level=2.0)  # fmt: skip
@@ -223,6 +231,10 @@ def _batches(found: list[Recorded], margin: float) -> xr.DataTree:
         quantities,
         why="Interquartile ranges along leading and random directions, batches drawn with "
         "replacement. The central limit theorem has S^(−1/2), that is α = 2.",
+        origin="reading",
+        place="the assumption of stable noise, of single examples",
+        data_sets=1,
+        unit="directions",
     )
     chart = Chart("Spread of minibatch noise", "batch size S", "interquartile range, relative",
                   tuple(series), log="xy")  # fmt: skip
@@ -245,6 +257,7 @@ def _central_limit(found: list[Recorded], margin: float) -> xr.DataTree:
         why="Finite data have every moment; the mean excess kurtosis of single examples along the "
         "directions is "
         + ", ".join(f"{_gamma(one):.1f} at step {one.step}" for one in found) + ".",
+        origin="derived", data_sets=1, unit="directions",
     ).to_datatree()  # fmt: skip
 
 
@@ -273,6 +286,7 @@ def _training(found: list[Recorded]) -> xr.DataTree:
                     mean_over_clusters(excess(last)), ">", mean_over_clusters(excess(first)))
         ],
         why="As examples are learnt most gradients become small and a few stay large.",
+        origin="derived", data_sets=1, unit="directions",
     )  # fmt: skip
     chart = Chart("Excess kurtosis of single examples' gradients", "step of training",
                   "excess kurtosis", tuple(series))  # fmt: skip

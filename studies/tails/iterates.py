@@ -101,6 +101,10 @@ def _power_law(
         quantities,
         why="Hill's estimate from the square root of the number of runs. Where κ is large it comes "
         "out below: the power law begins far out.",
+        origin="source",
+        place="abstract",
+        data_sets=0,
+        unit="runs",
     )
     chart = Chart("Tails of the iterates; lines have the exact exponents", "|θ| over its median",
                   "share of runs above", tuple(series), log="xy")  # fmt: skip
@@ -124,6 +128,7 @@ def _ratio(margin: float) -> xr.DataTree:
         ],
         why="Exact exponents, d = 1. It falls with η/S at fixed S, and at small η like 1.7956 S/η; "
         "elsewhere larger steps at the same ratio have heavier tails.",
+        origin="extension", place="dependence on η and b", data_sets=0, unit="computed",
     )  # fmt: skip
     chart = Chart("Tail index of the iterates, one parameter", "η/S", "κ", tuple(series), log="xy")
     return claim.to_datatree(chart)
@@ -143,6 +148,7 @@ def _trend(found: list[Estimate]) -> xr.DataTree:
                      0.0, gaussian_tail_index(0.1), "<"),
             Quantity("κ at S = 2 below S = 8, η = 0.3, d = 10", small, 0.0, large, "<"),
         ],
+        origin="source", place="abstract", data_sets=0, unit="runs",
     ).to_datatree()  # fmt: skip
 
 
@@ -161,6 +167,9 @@ def _stable_estimator(exact: list[float], ends: list[np.ndarray], margin: float)
         ],
         why="It takes the iterates for stable. They are not: their variance is finite, and the "
         "estimate would say it is infinite.",
+        origin="derived",
+        data_sets=0,
+        unit="runs",
     ).to_datatree()
 
 
@@ -184,4 +193,5 @@ def _finite(settings: IterateSettings) -> xr.DataTree:
         why="Where no example has |1 − ηx²| > 1 the iterates are bounded. Fresh data have "
         f"κ = {gaussian_tail_index(0.3):.2f}; data sets with a power law have a median of "
         f"{np.median(finite) if finite.size else np.inf:.1f}.",
+        origin="derived", data_sets=settings.data_sets, unit="data sets",
     ).to_datatree()  # fmt: skip
