@@ -54,6 +54,7 @@ def test_a_comparison_says_its_verdict_its_parts_and_its_figures():
     figure = COMPARISON.plot()
     assert len(figure.axes) == 1
     assert figure.axes[0].get_ylabel() == "measured / predicted variance"
+    assert figure._repr_png_().startswith(b"\x89PNG")
     # One mode does not stand on an axis of ±.04.
     assert figure.axes[0].get_xlim() == (-0.5, 0.5)
 

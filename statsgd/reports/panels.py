@@ -64,15 +64,21 @@ class Panel(NamedTuple):
 
 
 def together(panels: Sequence[Panel], theme: Theme = LIGHT) -> Any:
-    """Panels below one another in pairs, as one Matplotlib figure."""
+    """Panels below one another in pairs, as one Matplotlib figure that a notebook displays."""
     import matplotlib as mpl
     from matplotlib.figure import Figure as Canvas
+
+    class Displayed(Canvas):
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png", dpi=_RESOLUTION)
+            return buffer.getvalue()
 
     columns = min(len(panels), 2)
     rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
     heights = [max(panel.height for panel in row) for row in rows]
     with mpl.rc_context(_settings(theme)):
-        canvas = Canvas(figsize=(_WIDTH * columns, sum(heights)), layout="constrained")
+        canvas = Displayed(figsize=(_WIDTH * columns, sum(heights)), layout="constrained")
         cells = canvas.add_gridspec(len(rows), columns, height_ratios=heights)
         for i, panel in enumerate(panels):
             panel.draw(canvas.add_subplot(cells[i // columns, i % columns]), theme)
