@@ -15,10 +15,9 @@ from statsgd.dynamics.noise import GradientNoise
 from statsgd.dynamics.noise.injected import IsotropicNoise
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.bases.antiderivative import LAST, Antiderivative
-from statsgd.laws.bases.nested import require_accurate
 from statsgd.laws.bases.tabulated import check_bounds
 from statsgd.laws.gibbs.objective import ObjectiveLaw
-from statsgd.laws.law import ImproperLawError, register
+from statsgd.laws.law import ImproperLawError, register, require_accurate
 from statsgd.precision import in_double_precision, over_points
 from statsgd.problems import Problem, landscape, minimise
 from statsgd.problems.landscapes import quadratic, smooth_wells
