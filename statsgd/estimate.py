@@ -1,6 +1,7 @@
 """A value with its standard error: what every measurement and every comparison gives."""
 
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -67,10 +68,17 @@ class Estimate(NamedTuple):
 
 
 _LEAVES = tuple(map(jax.tree_util.GetAttrKey, ("value", "standard_error")))
+
+
+def _with_units(clusters: int | None, leaves: Iterable[Any]) -> Estimate:
+    value, error = leaves
+    return Estimate(value, error, clusters)
+
+
 jax.tree_util.register_pytree_with_keys(
     Estimate,
     lambda one: (tuple(zip(_LEAVES, one[:2], strict=True)), one.clusters),
-    lambda clusters, leaves: Estimate(*leaves, clusters),  # type: ignore[call-arg]
+    _with_units,
 )
 
 
