@@ -222,7 +222,8 @@ def _batches(found: list[Recorded], margin: float) -> xr.DataTree:
         SIMSEKLI,
         quantities,
         why="Interquartile ranges along leading and random directions, batches drawn with "
-        "replacement. The central limit theorem has S^(−1/2), that is α = 2.",
+        "replacement. The central limit theorem has S^(−1/2), that is α = 2, and it is slow where "
+        "single examples are heavy.",
     )
     chart = Chart("Spread of minibatch noise", "batch size S", "interquartile range, relative",
                   tuple(series), log="xy")  # fmt: skip
@@ -262,7 +263,7 @@ def _training(found: list[Recorded]) -> xr.DataTree:
 
     first, last = found[0], found[-1]
     series = [
-        points("random directions", [one.step for one in found],
+        points("", [one.step for one in found],
                [mean_over_clusters(excess(one)) for one in found])
     ]  # fmt: skip
     claim = Claim(
@@ -274,6 +275,6 @@ def _training(found: list[Recorded]) -> xr.DataTree:
         ],
         why="As examples are learnt most gradients become small and a few stay large.",
     )  # fmt: skip
-    chart = Chart("Excess kurtosis of single examples' gradients", "step of training",
+    chart = Chart("Excess kurtosis of single examples along random directions", "step of training",
                   "excess kurtosis", tuple(series))  # fmt: skip
     return claim.to_datatree(chart)
