@@ -36,13 +36,13 @@ class Config:
     """Batches of every size that are drawn at each of them."""
     batch_sizes: tuple[int, ...] = (16, 32, 64, 128)
     """Batch sizes at which noise is tested for normality."""
-    replicas: int = 100_000
+    replicas: int = 1_000_000
     """Runs of regression."""
     steps: int = 300
     """Steps of each."""
     data_sets: int = 400
     """Finite data sets of regression."""
-    exit_replicas: int = 4000
+    exit_replicas: int = 10_000
     """Runs out of each well."""
     margin: float = 0.05
     """Relative difference that counts as agreement; three times that for Hill's estimates, twice

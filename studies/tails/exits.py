@@ -19,7 +19,9 @@ from statsgd.reports import Chart, Series
 from studies.measured import claimed, points
 
 NGUYEN = "Nguyen, Şimşekli, Gürbüzbalaban, Richard (2019), arXiv:1906.09069"
-ETA, ALPHA, SCALE = 0.1, 1.5, 0.3
+ETA, ALPHA, SCALE = 0.1, 1.5, 0.1
+#: Of the normal noise beside it, which would otherwise never leave.
+NORMAL_SCALE = 0.6
 WIDTHS = (0.5, 0.7, 1.0, 1.4, 2.0)
 
 
@@ -97,13 +99,13 @@ def _width(
         unit="runs",
     )
     normal = [w for w in widths if w < 1.2]
-    steps = [stable_exit_steps(w, w, 2.0, 2 * SCALE, ETA, 1.0) for w in normal]
+    steps = [stable_exit_steps(w, w, 2.0, NORMAL_SCALE, ETA, 1.0) for w in normal]
     chart = Chart(
         "Steps to leave a well", "half-width of the well", "mean steps",
         (points("SGD, α = 1.5", widths, found, "stable"),
          Series("exact chain", widths, exact, look="line", group="stable"),
          Series("one jump", widths, limits, look="line"),
-         Series("exact chain, normal noise of twice the scale", normal, steps, look="line")),
+         Series("exact chain, normal noise of six times the scale", normal, steps, look="line")),
         log="xy",
     )  # fmt: skip
     return claim.to_datatree(chart)
@@ -112,7 +114,7 @@ def _width(
 def _height(flat: Estimate, steep: Estimate, margin: float) -> xr.DataTree:
     ratio = steep.value / flat.value
     relative = np.hypot(steep.standard_error / steep.value, flat.standard_error / flat.value)
-    normal = [stable_exit_steps(0.7, 0.7, 2.0, 0.6, ETA, h) for h in (1.0, 3.0)]
+    normal = [stable_exit_steps(0.7, 0.7, 2.0, NORMAL_SCALE, ETA, h) for h in (1.0, 3.0)]
     return Claim(
         "Under stable noise the time to leave a well does not depend on its height",
         NGUYEN,
@@ -120,8 +122,9 @@ def _height(flat: Estimate, steep: Estimate, margin: float) -> xr.DataTree:
             claimed("steps out of a well three times as high, over those of the other",
                     Estimate(ratio, ratio * relative), "=", 1.0, margin)
         ],
-        why=f"Both of half-width 1, h = 1 and 3. Under normal noise of variance {2 * 0.36:g} the "
-        f"same factor in a well of half-width 0.7 makes {normal[0]:.3g} steps {normal[1]:.3g}.",
+        why="Both of half-width 1, h = 1 and 3. Under normal noise of variance "
+        f"{2 * NORMAL_SCALE**2:g} the same factor in a well of half-width 0.7 makes "
+        f"{normal[0]:.3g} steps {normal[1]:.3g}.",
         origin="source", place="introduction", data_sets=0, unit="runs",
     ).to_datatree()  # fmt: skip
 
@@ -146,8 +149,10 @@ def _recorded(recorded: Float[np.ndarray, " n"], settings: ExitSettings) -> xr.D
                     float(index.value), 2 * settings.margin)
         ],
         why="Noise of single examples along the leading direction, at the end of training, drawn "
-        f"again at every step; its block estimate is {index.value:.2f}. A chain of ηh = {ETA:g} "
-        "sums some ten of them, which is nearly normal, and its jumps are bounded.",
+        f"again at every step; its block estimate is {index.value:.2f}. At {widths[-1] / spread:g} "
+        f"stationary deviations it leaves after {found[-1].value:.0f} steps where normal noise of "
+        f"equal variance takes {normal[-1]:.0f}: it is heavy over a range of sizes, which ends at "
+        f"the largest example, {np.max(np.abs(unit)):.0f} deviations.",
         origin="derived", data_sets=1, unit="runs",
     )  # fmt: skip
     chart = Chart(

@@ -230,7 +230,8 @@ def _batches(found: list[Recorded], margin: float) -> xr.DataTree:
         SIMSEKLI,
         quantities,
         why="Interquartile ranges along leading and random directions, batches drawn with "
-        "replacement. The central limit theorem has S^(−1/2), that is α = 2.",
+        "replacement. The central limit theorem has S^(−1/2), that is α = 2, and it is slow where "
+        "single examples are heavy.",
         origin="reading",
         place="the assumption of stable noise, of single examples",
         data_sets=1,
@@ -275,7 +276,7 @@ def _training(found: list[Recorded]) -> xr.DataTree:
 
     first, last = found[0], found[-1]
     series = [
-        points("random directions", [one.step for one in found],
+        points("", [one.step for one in found],
                [mean_over_clusters(excess(one)) for one in found])
     ]  # fmt: skip
     claim = Claim(
@@ -288,6 +289,6 @@ def _training(found: list[Recorded]) -> xr.DataTree:
         why="As examples are learnt most gradients become small and a few stay large.",
         origin="derived", data_sets=1, unit="directions",
     )  # fmt: skip
-    chart = Chart("Excess kurtosis of single examples' gradients", "step of training",
+    chart = Chart("Excess kurtosis of single examples along random directions", "step of training",
                   "excess kurtosis", tuple(series))  # fmt: skip
     return claim.to_datatree(chart)

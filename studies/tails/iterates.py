@@ -54,7 +54,7 @@ def parts(settings: IterateSettings) -> dict[str, xr.DataTree]:
     found = [tail_index(end, location=0.0) for end in ends]
     return {
         "iterates, power law": _power_law(exact, found, ends, settings.margin),
-        "iterates, η/S": _ratio(settings.margin),
+        "iterates, step and batch": _ratio(settings.margin),
         "iterates, trend": _trend(found),
         "iterates, stable estimator": _stable_estimator(exact, ends, settings.margin),
         "iterates, finite data": _finite(settings),

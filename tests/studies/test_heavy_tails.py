@@ -61,7 +61,7 @@ def test_quick_study_finds_what_theory_says():
         assert found["measured"] < 2 - 4 * found["standard_error"]
     assert verdicts["gradients, block size"] == "does not hold"
     assert verdicts["gradients, batches"] == "does not hold"
-    assert verdicts["iterates, η/S"] == "does not hold"
+    assert verdicts["iterates, step and batch"] == "does not hold"
     assert verdicts["iterates, trend"] == "holds"
     assert verdicts["iterates, stable estimator"] == "does not hold"
     assert verdicts["exits, recorded noise"] == "does not hold"
