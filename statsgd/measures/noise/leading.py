@@ -128,7 +128,7 @@ def noise_alignment(
 ) -> NoiseAlignment:
     """Tr(HC), and its ratio to the value for isotropic noise of the same trace.
 
-    Exact up to d = `problems.DENSE_LIMIT` unless `samples` are asked for. Otherwise means of
+    Exact where matrices are formed, as in `trace`, unless `samples` are asked for. Else means of
     (Hv)·(Cv), vᵀHv and vᵀCv over the same random signs v, from products alone; the ratio's standard
     error is to first order. For small problems see also `isotropic_ratio`.
 
@@ -138,7 +138,7 @@ def noise_alignment(
     Source: Zhu et al. (2019), arXiv:1803.00195.
     """
     noise.check(problem)
-    number = sample_count(samples, problem.dimension, _SAMPLES)
+    number = sample_count(samples, problem, problem.dimension, _SAMPLES)
     ask = (noise, operator, number, random_key(seed))
     return in_double_precision(_aligned, problem, floating(params), *ask)
 
@@ -207,7 +207,7 @@ def leading_alignment(
     Source: Zhu et al. (2019), arXiv:1803.00195; the bound in this form is derived.
     """
     noise.check(problem)
-    number = sample_count(samples, problem.dimension, _SAMPLES)
+    number = sample_count(samples, problem, problem.dimension, _SAMPLES)
     ask = (noise, operator, number, depth, random_key(seed))
     return in_double_precision(_leading, problem, floating(params), *ask)
 
