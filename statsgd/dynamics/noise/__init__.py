@@ -5,7 +5,11 @@ from statsgd.dynamics.noise.gradient_noise import NOISES, GradientNoise, NoNoise
 from statsgd.dynamics.noise.injected import Anisotropic, HessianScaled, Isotropic, LossScaled
 from statsgd.dynamics.noise.label import LabelNoise
 from statsgd.dynamics.noise.minibatch import Minibatch
-from statsgd.dynamics.noise.subspace import example_slopes, noise_covariance_along
+from statsgd.dynamics.noise.subspace import (
+    example_slopes,
+    noise_and_curvature_along,
+    noise_covariance_along,
+)
 from statsgd.dynamics.noise.trace_matched import TraceMatched
 
 __all__ = [
@@ -20,6 +24,7 @@ __all__ = [
     "NoNoise",
     "TraceMatched",
     "example_slopes",
+    "noise_and_curvature_along",
     "noise_covariance",
     "noise_covariance_along",
 ]
