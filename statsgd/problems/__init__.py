@@ -26,6 +26,7 @@ from statsgd.problems.problem import Landscape, Problem, SampledProblem, landsca
 from statsgd.problems.regression import LinearRegression, linear_regression
 from statsgd.problems.risk import EmpiricalRisk, PopulationRisk, empirical_risk, population_risk
 from statsgd.problems.sums import hessian_product, mean_over_chunks, mean_over_examples
+from statsgd.problems.twin import LinearTwin, linear_twin
 from statsgd.problems.two_basins import TwoBasinLoss, two_basins
 from statsgd.problems.two_valley import FrozenTwoValley, TwoValleyLandscape
 
@@ -41,6 +42,7 @@ __all__ = [
     "Landscape",
     "LinearNetwork",
     "LinearRegression",
+    "LinearTwin",
     "Minimum",
     "PopulationRisk",
     "Problem",
@@ -57,6 +59,7 @@ __all__ = [
     "landscape",
     "linear_network",
     "linear_regression",
+    "linear_twin",
     "mean_over_chunks",
     "mean_over_examples",
     "minimise",

@@ -7,7 +7,11 @@ from statsgd.dynamics.noise.heavy_tailed import Stable, StudentT
 from statsgd.dynamics.noise.injected import Anisotropic, HessianScaled, Isotropic, LossScaled
 from statsgd.dynamics.noise.label import LabelNoise
 from statsgd.dynamics.noise.minibatch import Minibatch
-from statsgd.dynamics.noise.subspace import example_slopes, noise_covariance_along
+from statsgd.dynamics.noise.subspace import (
+    example_slopes,
+    noise_and_curvature_along,
+    noise_covariance_along,
+)
 from statsgd.dynamics.noise.trace_matched import TraceMatched
 
 __all__ = [
@@ -25,6 +29,7 @@ __all__ = [
     "StudentT",
     "TraceMatched",
     "example_slopes",
+    "noise_and_curvature_along",
     "noise_covariance",
     "noise_covariance_along",
 ]

@@ -60,6 +60,22 @@ def noise_covariance_along(
     return reach @ reach.T
 
 
+def noise_and_curvature_along(
+    problem: EmpiricalRisk, params: PyTree, noise: Minibatch, directions: Any
+) -> tuple[Float[Any, "k k"], Float[Any, " k"]]:
+    """VᵀC(θ)V and vᵀ∇²L(θ)v of every direction v, columns of V `(d, k)`, in one pass of the data.
+
+    By forward differentiation alone, which a Hessian product for every direction would cost twice
+    over. Double precision. Raises as `noise_covariance_along`.
+    """
+    noise.check(problem)
+    columns = _columns(problem, directions)
+    mean, square, curvature = mean_over_examples(
+        problem, _curved_moments_of, floating(params), columns, double=True
+    )
+    return noise.variance_factor(problem) * (square - np.outer(mean, mean)), curvature
+
+
 def _columns(problem: Problem, directions: Any) -> Float[np.ndarray, "d k"]:
     columns = np.asarray(finite_array("directions", directions, ndim=2), dtype=np.float64)
     if len(columns) != problem.dimension:
@@ -91,12 +107,29 @@ def _moments_of(
     return slopes, jnp.outer(slopes, slopes)
 
 
+def _curved_moments_of(
+    problem: Any, params: PyTree, example: PyTree, directions: Float[Any, "d k"]
+) -> tuple[Any, Any, Any]:
+    loss, flat = _loss_of(problem, params, example)
+
+    def along(v: Float[Any, " d"]) -> tuple[Any, Any]:
+        return jax.jvp(lambda at: jax.jvp(loss, (at,), (v,))[1], (flat,), (v,))
+
+    slopes, curvatures = jax.vmap(along, in_axes=1)(jnp.asarray(directions))
+    return slopes, jnp.outer(slopes, slopes), curvatures
+
+
 def _slopes_of(
     problem: Any, params: PyTree, example: PyTree, directions: Float[Any, "d k"]
 ) -> Float[Any, " k"]:
-    flat = jnp.asarray(problem.flatten(params))
+    loss, flat = _loss_of(problem, params, example)
+    return jax.vmap(lambda v: jax.jvp(loss, (flat,), (v,))[1], in_axes=1)(jnp.asarray(directions))
+
+
+def _loss_of(problem: Any, params: PyTree, example: PyTree) -> tuple[Any, Any]:
+    """An example's loss as a function of flat parameters, and where they are."""
 
     def loss(vector: Float[Any, " d"]) -> Float[Any, ""]:
         return problem.example_loss(problem.unflatten(vector), example)
 
-    return jax.vmap(lambda v: jax.jvp(loss, (flat,), (v,))[1], in_axes=1)(jnp.asarray(directions))
+    return loss, jnp.asarray(problem.flatten(params))

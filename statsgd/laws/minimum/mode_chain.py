@@ -13,13 +13,13 @@ Arrays of transitions `(…, 2, 2)` broadcast: F[:, None] and F[None] give the r
 Source: Liu, Ziyin, Ueda (2021), arXiv:2012.03636, for the chain; sums over epochs are derived.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from statsgd.laws.minimum.heavy_ball import heavy_ball_moments
+from statsgd.laws.minimum.linear_chain import by_doubling
 
 type Transitions = Float[Any, "... 2 2"]
 
@@ -49,7 +49,7 @@ def mean_state(
         return steps_of @ power, entry + _apply(steps_of, total)
 
     nothing = np.broadcast_to(np.eye(2), steps_of.shape), np.zeros(steps_of.shape[:-1])
-    power, total = _binary(steps, double, add_one, nothing)
+    power, total = by_doubling(steps, double, add_one, nothing)
     return _apply(power, np.asarray(start)) + total * np.asarray(gradient)[:, None]
 
 
@@ -110,7 +110,7 @@ def gathered(left: Transitions, right: Transitions, noise: Any, steps: int) -> A
 
     eye, shape = np.eye(2), np.broadcast_shapes(left.shape, right.shape)
     nothing = np.broadcast_to(eye, left.shape), np.broadcast_to(eye, right.shape), np.zeros(shape)
-    return _binary(steps, double, add_one, nothing)[2]
+    return by_doubling(steps, double, add_one, nothing)[2]
 
 
 def ramped_covariance(
@@ -119,27 +119,25 @@ def ramped_covariance(
     momentum: Any,
     noises: tuple[Float[Any, "k k"], Float[Any, "k k"]],
     steps: int,
+    full_after: int,
 ) -> Float[Any, "2*k 2*k"]:
     """Covariance of (x, m) `(2k, 2k)` after `steps` where white noise grows with the loss.
 
     From C to C̄, the `noises`: that of step n is C + (C̄ − C) q_n, q_n the excess loss Σ hᵢ Var xᵢ
-    of the modes with h > 0 after n steps of noise C, over that after all. Starts from a point.
+    of the modes with h > 0 after n steps of noise C, over that after `full_after`, at most one.
+    Starts from a point.
     """
     of_one, entry = transitions(curvatures, learning_rate, momentum), _entry(learning_rate)
     left, right, kick = of_one[:, None], of_one[None], np.outer(entry, entry)
     stiffness = np.clip(curvatures, 0, None) * noises[0].diagonal()
-
-    def loss() -> float:
-        return float(stiffness @ constant.diagonal()[0, 0])
-
-    constant = np.zeros((len(of_one), len(of_one), 2, 2))
-    growing = constant
+    full = float(stiffness @ response(of_one, of_one, learning_rate, full_after)[:, 0, 0])
+    constant = growing = np.zeros((len(of_one), len(of_one), 2, 2))
     for _ in range(steps):
-        # Of noise as strong as the loss: its end, which it is divided by, is known last.
-        growing = left @ growing @ _transposed(right) + loss() * kick
+        loss = float(stiffness @ constant.diagonal()[0, 0])
+        share = min(loss / full, 1.0) if full > 0 else 0.0
+        growing = left @ growing @ _transposed(right) + share * kick
         constant = left @ constant @ _transposed(right) + kick
-    share = growing / loss() if loss() > 0 else 0 * constant
-    return block_covariance(constant, noises[0]) + block_covariance(share, noises[1] - noises[0])
+    return block_covariance(constant, noises[0]) + block_covariance(growing, noises[1] - noises[0])
 
 
 def block_covariance(
@@ -180,7 +178,7 @@ def _within_epoch(left: Any, right: Any, entry: Any, steps: int, num_batches: in
         [np.zeros(shape[:-1]) for shape in shapes],
         np.zeros(np.broadcast_shapes(*shapes)),
     )
-    _, _, means, spread = _binary(steps, double, add_one, nothing)
+    _, _, means, spread = by_doubling(steps, double, add_one, nothing)
     rest = steps * (1 - steps / num_batches) * _outer(*means)
     return num_batches / (num_batches - 1) * (spread + rest)
 
@@ -215,12 +213,3 @@ def _outer(left: Any, right: Any) -> Any:
 
 def _transposed(matrices: Any) -> Any:
     return np.swapaxes(matrices, -1, -2)
-
-
-def _binary(number: int, double: Callable, add_one: Callable, state: Any) -> Any:
-    """`state` at `number`, from that at 0, by doubling and adding one."""
-    for bit in f"{number:b}":
-        state = double(state)
-        if bit == "1":
-            state = add_one(state)
-    return state

@@ -46,7 +46,7 @@ def at_checkpoint(
     """
     num_batches = checked(problem, sgd)
     params = floating(params)
-    loss, gradient = _value_and_gradient(problem, params)
+    loss, gradient = loss_and_gradient(problem, params)
     if not np.isfinite(loss):
         raise ValueError(f"params must have a finite loss, got {loss}")
     if isinstance(modes, Eigenpairs):
@@ -93,7 +93,7 @@ def checked(problem: Problem, sgd: SGD) -> int | None:
     return problem.num_examples // sgd.noise.batch_size
 
 
-def _value_and_gradient(problem: Problem, params: PyTree) -> tuple[Any, Any]:
+def loss_and_gradient(problem: Problem, params: PyTree) -> tuple[Any, Any]:
     """L and its flat gradient, in double precision."""
     if isinstance(problem, EmpiricalRisk):
         loss, gradient = mean_over_chunks(problem, _of_chunk, params, double=True)

@@ -14,6 +14,7 @@ from statsgd.arguments import (
     fraction,
     location_vector,
     positive,
+    random_seed,
     single,
     step_count,
     symmetric,
@@ -22,7 +23,7 @@ from statsgd.dynamics.sgd import SGD
 from statsgd.laws.bases.gaussian import NormalLaw
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.laws.minimum.epoch_noise import epoch_phase
-from statsgd.laws.minimum.heavy_ball import require_stable_mean
+from statsgd.laws.minimum.heavy_ball import HeavyBallGaussian, require_stable_mean
 from statsgd.laws.minimum.mode_chain import (
     block_covariance,
     mean_state,
@@ -33,6 +34,7 @@ from statsgd.laws.minimum.mode_chain import (
 )
 from statsgd.laws.networks.checkpoint import at_checkpoint
 from statsgd.laws.networks.mode_projection import projected
+from statsgd.laws.networks.pilot import Pilot, pilot_of
 from statsgd.problems import Problem
 from statsgd.problems.eigenpairs import Eigenpairs
 
@@ -57,14 +59,15 @@ class ModeLaw(NormalLaw):
     rate; the law is normal where the noise is, or where the chain adds many kicks. Around a network
     noise and curvature change with the displacement, which `noise_at_end` carries to first order:
     the noise of a step is C + (C̄ − C) q, where q is the excess loss of the modes at that step over
-    that at the end, as the law with constant noise has them.
+    that after `noise_steps`, as the law with constant noise has them.
 
     **Arguments:** `curvatures` h `(k,)`, decay included, loss/params²; `noise_covariance` VᵀCV
     `(k, k)`; η, β as in `SGD`; `steps` K; `gradient` g and `momentum_buffer` m₀ `(k,)`, zero by
     default; `num_batches` M of a reshuffled epoch, which a run begins with, and for the stationary
     law the `phase` in it; `noise_at_end` VᵀC̄V `(k, k)`, which under epochs and in the stationary
-    law is the noise of all steps; `modes` V `(d, k)` and `checkpoint` θ₀ `(d,)`, which `project`
-    needs.
+    law is the noise of all steps, and the `noise_steps` it takes to get there, by default `steps`;
+    `modes` V `(d, k)` and `checkpoint` θ₀ `(d,)`, which `project`
+    needs; `residuals` and `pilot`, what `from_checkpoint` found.
 
     Raises `ValueError` for other shapes. Source: *derived*; Liu, Ziyin, Ueda (2021),
     arXiv:2012.03636, for the stationary chain.
@@ -84,6 +87,7 @@ class ModeLaw(NormalLaw):
     num_batches: int | None = eqx.field(static=True)
     phase: int = eqx.field(static=True)
     noise_at_end: Float[Any, "k k"] | None
+    noise_steps: int | None = eqx.field(static=True)
     buffer_location: Float[Any, " k"]
     """Mean of the momentum buffer along the modes."""
     modes: Float[Any, "d k"] | None
@@ -92,6 +96,8 @@ class ModeLaw(NormalLaw):
     """θ₀, flat."""
     residuals: Float[Any, " k"] | None
     """|Hv − ρv|/|ρ| of each mode, ρ = h − λ the eigenvalue of the Hessian of L."""
+    pilot: Pilot | None
+    """What a few replicas found at their endpoints."""
 
     def __init__(
         self,
@@ -106,9 +112,11 @@ class ModeLaw(NormalLaw):
         num_batches: int | None = None,
         phase: int = 0,
         noise_at_end: Any = None,
+        noise_steps: int | None = None,
         modes: Any = None,
         checkpoint: Any = None,
         residuals: Any = None,
+        pilot: Pilot | None = None,
     ):
         self.curvatures = np.asarray(finite_array("curvatures", curvatures, ndim=1), np.float64)
         k = len(self.curvatures)
@@ -129,6 +137,7 @@ class ModeLaw(NormalLaw):
             self.noise_at_end = symmetric(
                 "noise_at_end", noise_at_end, dimension=k, definite="semi"
             )
+        self.noise_steps = None if noise_steps is None else step_count("noise_steps", noise_steps)
         self.modes, self.checkpoint = modes, checkpoint
         if modes is not None:
             self.modes = np.asarray(finite_array("modes", modes, ndim=2), np.float64)
@@ -138,6 +147,7 @@ class ModeLaw(NormalLaw):
         self.residuals = None
         if residuals is not None:
             self.residuals = location_vector(residuals, k, name="residuals")
+        self.pilot = pilot
         mean, self.joint = self._stationary() if steps is None else self._transient(steps)
         self.location, self.buffer_location = mean.T
 
@@ -152,6 +162,8 @@ class ModeLaw(NormalLaw):
         *,
         momentum_buffer: PyTree | None = None,
         phase: int = 0,
+        pilot: int | xr.DataTree | None = None,
+        seed: int = 0,
     ) -> Self:
         """The law for replicas of `sgd` that leave `params` together and take `steps` steps.
 
@@ -162,18 +174,26 @@ class ModeLaw(NormalLaw):
         or eigenpairs that are known already, such as `measures.top_eigenpairs` gives; `steps`, None
         for the stationary law; `momentum_buffer`, a pytree like `params` that replicas start with,
         by default zero as `simulate` starts them; `phase`, for the stationary law under reshuffled
-        epochs.
+        epochs; `pilot`, how many replicas of `seed` to run for `corrected`, 4 to 8 say, or an
+        ensemble of `simulate` that left the checkpoint, whose endpoints are taken.
 
         Raises `ValueError` for SGD that is not heavy-ball SGD, for noise that does not fit the
         problem or follows one order for ever, for more modes than parameters, and where the loss is
         not finite at `params`.
         """
+        if steps is not None:
+            step_count("steps", steps, at_least=0)
+        random_seed(seed)
         found = at_checkpoint(problem, sgd, params, modes, momentum_buffer)
+        looked = None
+        if pilot is not None:
+            looked = pilot_of(problem, sgd, params, found, pilot, steps, seed)
         return cls(
             learning_rate=sgd.learning_rate,
             momentum=sgd.momentum,
             steps=steps,
             phase=phase,
+            pilot=looked,
             **found._asdict(),
         )
 
@@ -211,6 +231,46 @@ class ModeLaw(NormalLaw):
         """The same law after another number of steps, or for ever."""
         return self._with(steps=steps)
 
+    def heavy_ball(self) -> HeavyBallGaussian:
+        """The stationary law of the modes as a `HeavyBallGaussian`, under white noise.
+
+        What that is asked for is known of the modes: `minimum.PhaseSpaceTransition.of` it has
+        autocorrelations, `minimum.phase_plane_area` and `minimum.stochastic_area` currents,
+        `minimum.mean_squared_displacement` and `minimum.local_displacement` how far and how fast it
+        moves. Raises `ImproperLawError` where it does not exist, `ValueError` under epochs.
+        """
+        if self.num_batches is not None:
+            raise ValueError(f"noise must be white here, got epochs of {self.num_batches} batches")
+        self.after(None).require_proper()
+        location = -self.gradient / self.curvatures
+        return HeavyBallGaussian(
+            np.diag(self.curvatures),
+            self._settled_noise(),
+            self.learning_rate,
+            self.momentum,
+            location=location,
+        )
+
+    def displacement(self, steps: Sequence[int]) -> Float[Any, "steps k"]:
+        """E x² of every mode (params²) after each of `steps` from the checkpoint, mean included."""
+        laws = [self.after(number) for number in steps]
+        k = self.dimension
+        return np.stack([law.location**2 + law.joint.diagonal()[:k] for law in laws])
+
+    @property
+    def corrected(self) -> Self:
+        """This law with the curvatures of its pilot, and noise that grows to the pilot's.
+
+        Raises `ValueError` for a law without a pilot.
+        """
+        if self.pilot is None:
+            raise ValueError("pilot must be given to from_checkpoint for a corrected law")
+        return self._with(
+            curvatures=self.pilot.curvatures,
+            noise_at_end=self.pilot.noise_covariance,
+            noise_steps=self.pilot.steps,
+        )
+
     def project(self, ensemble: xr.DataTree | Float[Any, "... d"]) -> Any:
         """x = Vᵀ(θ − θ₀) of an ensemble's parameters, and Vᵀm of its momentum buffers.
 
@@ -238,10 +298,10 @@ class ModeLaw(NormalLaw):
             )
 
     def _evaluated(self) -> Self:
-        def large(law: Self) -> Any:
-            return law.modes, law.checkpoint
+        def others(law: Self) -> Any:
+            return law.modes, law.checkpoint, law.residuals, law.pilot
 
-        return eqx.tree_at(large, self, (None, None), is_leaf=lambda leaf: leaf is None)
+        return eqx.tree_at(others, self, (None,) * 4, is_leaf=lambda leaf: leaf is None)
 
     def _buffer_mean(self) -> Float[Any, " k"]:
         return self.buffer_location
@@ -250,8 +310,8 @@ class ModeLaw(NormalLaw):
         """This law with other arguments."""
         names = (
             "curvatures", "noise_covariance", "learning_rate", "momentum", "steps", "gradient",
-            "momentum_buffer", "num_batches", "phase", "noise_at_end", "modes", "checkpoint",
-            "residuals",
+            "momentum_buffer", "num_batches", "phase", "noise_at_end", "noise_steps", "modes",
+            "checkpoint", "residuals", "pilot",
         )  # fmt: skip
         return type(self)(**({name: getattr(self, name) for name in names} | changes))
 
@@ -264,7 +324,8 @@ class ModeLaw(NormalLaw):
             mean = mean_state(of_one, eta, self.gradient, start, steps)
             if self.noise_at_end is not None and self.num_batches is None:
                 noises = self.noise_covariance, self.noise_at_end
-                return mean, ramped_covariance(self.curvatures, eta, self.momentum, noises, steps)
+                ask = (eta, self.momentum, noises, steps, self.noise_steps or steps)
+                return mean, ramped_covariance(self.curvatures, *ask)
             pairs = response(of_one[:, None], of_one[None], eta, steps, self.num_batches)
             return mean, block_covariance(pairs, self._settled_noise())
 

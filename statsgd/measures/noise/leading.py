@@ -130,7 +130,7 @@ def noise_alignment(
 ) -> NoiseAlignment:
     """Tr(HC), and its ratio to the value for isotropic noise of the same trace.
 
-    Exact up to d = `problems.DENSE_LIMIT` unless `samples` are asked for. Otherwise means of
+    Exact where matrices are formed, as in `trace`, unless `samples` are asked for. Else means of
     (Hv)·(Cv), vᵀHv and vᵀCv over the same random signs v, from products alone; the ratio's standard
     error is to first order. For small problems see also `isotropic_ratio`.
 
@@ -141,7 +141,7 @@ def noise_alignment(
     """
     noise.check(problem)
     noise.require_variance()
-    number = sample_count(samples, problem.dimension, _SAMPLES)
+    number = sample_count(samples, problem, problem.dimension, _SAMPLES)
     ask = (noise, operator, number, random_key(seed))
     return in_double_precision(_aligned, problem, floating(problem.parameters(params)), *ask)
 
@@ -211,7 +211,7 @@ def leading_alignment(
     """
     noise.check(problem)
     noise.require_variance()
-    number = sample_count(samples, problem.dimension, _SAMPLES)
+    number = sample_count(samples, problem, problem.dimension, _SAMPLES)
     ask = (noise, operator, number, depth, random_key(seed))
     return in_double_precision(_leading, problem, floating(problem.parameters(params)), *ask)
 

@@ -33,7 +33,7 @@ def gradient_noise(
     Raises `ValueError` for noise that does not act on the problem, and without `noise` for a
     problem that has no examples.
     """
-    at = floating(params)
+    at = floating(problem.parameters(params))
     if noise is None:
         if not hasattr(problem, "example_loss"):
             raise ValueError(f"noise must be given for {type(problem).__name__}, got None")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from statsgd import SGD, compare, noise, problems, simulate
+from statsgd.ensembles import endpoint_trajectories
 from statsgd.laws import EpochNoiseGaussian, HeavyBallGaussian, ImproperLawError, ModeLaw, check
 from statsgd.measures import top_eigenpairs
 from tests.measures.problem_cases import PARAMS, network
@@ -109,6 +110,10 @@ def test_noise_that_grows_with_the_loss():
         expected = f @ expected @ f.T + g @ now @ g.T
     law = ModeLaw(h, noises[0], eta, beta, steps, noise_at_end=noises[1])
     np.testing.assert_allclose(law.joint, expected, rtol=1e-11, atol=1e-15)
+    # Full after one step.
+    early = ModeLaw(h, noises[0], eta, beta, 2, noise_at_end=noises[1], noise_steps=1)
+    once = f @ (g @ noises[0] @ g.T) @ f.T + g @ noises[1] @ g.T
+    np.testing.assert_allclose(early.joint, once, rtol=1e-11, atol=1e-15)
     ever = ModeLaw([2.0], [[1.0]], 0.1, noise_at_end=[[3.0]])
     assert ever.covariance() == 3 * ModeLaw([2.0], [[1.0]], 0.1).covariance()
 
@@ -157,10 +162,53 @@ def test_replicas_follow_the_law_from_a_checkpoint_that_is_no_minimum():
     assert not any(str(verdict).startswith("differs") for verdict in told.table["verdict"])
 
 
+def test_a_pilot_measures_how_noise_and_curvature_change():
+    problem = network()
+    sgd = SGD(0.1, noise.Minibatch(4, "without_replacement"), 0.5, 0.03)
+    law = ModeLaw.from_checkpoint(problem, sgd, PARAMS, 3, 9, pilot=3, seed=2)
+    runs = simulate(problem, sgd, steps=9, replicas=3, seed=2, start=PARAMS, progress=False)
+    given = ModeLaw.from_checkpoint(problem, sgd, PARAMS, 3, 9, pilot=runs)
+    ends = endpoint_trajectories(runs, problem.names).params[:, 0]
+    matrices = [
+        [np.asarray(of(problem, problem.unflatten(end), *more)) for end in ends]
+        for of, more in ((noise.noise_covariance, (sgd.noise,)), (problems.hessian, ()))
+    ]
+    c, h = (np.array([law.modes.T @ one @ law.modes for one in those]) for those in matrices)
+    for pilot in (law.pilot, given.pilot):
+        np.testing.assert_allclose(pilot.noise_covariance, c.mean(0), rtol=1e-6, atol=1e-9)
+        ratio = c.diagonal(axis1=1, axis2=2) / law.noise_covariance.diagonal()
+        np.testing.assert_allclose(pilot.noise_growth.value, ratio.mean(0), rtol=1e-6)
+        error = ratio.std(0, ddof=1) / np.sqrt(3)
+        np.testing.assert_allclose(pilot.noise_growth.standard_error, error, rtol=1e-5)
+        curved = h.diagonal(axis1=1, axis2=2).mean(0) + 0.03
+        np.testing.assert_allclose(pilot.curvatures, curved, rtol=1e-5)
+        grown = pilot.curvature_growth.value * law.curvatures
+        np.testing.assert_allclose(grown, curved, rtol=1e-5)
+    corrected = law.corrected
+    np.testing.assert_array_equal(corrected.curvatures, law.pilot.curvatures)
+    np.testing.assert_array_equal(corrected.noise_at_end, law.pilot.noise_covariance)
+    assert not np.allclose(corrected.covariance(), law.covariance(), rtol=0.01)
+    plain = ModeLaw([2.0], [[1.0]], 0.1)
+    with pytest.raises(ValueError, match="pilot must be given"):
+        _ = plain.corrected
+    with pytest.raises(ValueError, match="pilot must be at least 2, got 1"):
+        ModeLaw.from_checkpoint(problem, sgd, PARAMS, 3, 9, pilot=1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("example", range(5))
 def test_examples_pass_the_check(example):
     assert check(ModeLaw.examples()[example]).passed
+
+
+def test_flat_directions_are_modes_too():
+    # A direction that no example sees: no curvature, no noise, no motion.
+    inputs = np.random.default_rng(0).normal(size=(20, 3)) * [1.0, 2.0, 0.0]
+    problem = problems.linear_regression(inputs, inputs @ [1.0, 0.5, 0.0] + 1)
+    law = ModeLaw.from_checkpoint(problem, SGD(0.05, noise.Minibatch(4)), np.ones(3), 3, 10)
+    assert law.curvatures[2] == pytest.approx(0, abs=1e-12)
+    assert law.covariance()[2, 2] == pytest.approx(0, abs=1e-12)
+    assert law.covariance()[0, 0] > 1e-3
 
 
 def test_the_stationary_form_alone_asks_for_a_minimum():
