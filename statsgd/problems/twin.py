@@ -4,10 +4,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, PyTree
+from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from statsgd.problems.parameters import as_arrays
-from statsgd.problems.problem import EmpiricalRisk, Start
+from statsgd.problems.risk import EmpiricalRisk
+from statsgd.problems.start import Start
 
 
 class LinearTwin(EmpiricalRisk):
@@ -18,7 +19,9 @@ class LinearTwin(EmpiricalRisk):
     origin: PyTree
     """θ₀."""
 
-    def example_loss(self, params: PyTree, example: PyTree) -> Float[Any, ""]:
+    def example_loss(
+        self, params: PyTree, example: PyTree, key: PRNGKeyArray | None = None
+    ) -> Float[Any, ""]:
         """ℓ(θ₀) + x·∇ℓ(θ₀) + ½ xᵀ∇²ℓ(θ₀)x, x = θ − θ₀."""
         away = jax.tree.map(jnp.subtract, params, self.origin)
 
@@ -50,11 +53,14 @@ def linear_twin(problem: EmpiricalRisk, params: PyTree) -> LinearTwin:
     first order, and nothing non-linear. A step costs two to three of the problem's own. On least
     squares the twin is the problem itself. Far from θ₀ it diverges where SGD does not.
 
-    Raises `ValueError` for a problem without a data set, or params of other shapes.
+    Raises `ValueError` for a problem without a data set or of random losses, or params of other
+    shapes.
     """
     if not isinstance(problem, EmpiricalRisk):
         raise ValueError(f"problem must have a data set, got {type(problem).__name__}")
-    origin = as_arrays(params)
+    if problem.loss_draws:
+        raise ValueError("problem must have losses that are not random, got losses of a key")
+    origin, start = as_arrays(problem.parameters(params)), problem.start
     if jax.tree.map(jnp.shape, origin) != jax.tree.map(jnp.shape, problem.template):
         raise ValueError(
             f"params must have the shapes {jax.tree.map(jnp.shape, problem.template)}, got "
@@ -63,7 +69,7 @@ def linear_twin(problem: EmpiricalRisk, params: PyTree) -> LinearTwin:
     return LinearTwin(
         problem.examples,
         problem.per_example,
-        Start(origin, None, problem.start.fixed),
+        Start(origin, None, start.chosen, start.constants, start.graphs),
         problem.without_examples,
         origin,
         memory_budget=problem.memory_budget,

@@ -45,7 +45,7 @@ def at_checkpoint(
     `modes` says how many, or gives eigenpairs. Raises as `ModeLaw.from_checkpoint`.
     """
     num_batches = checked(problem, sgd)
-    params = floating(params)
+    params = floating(problem.parameters(params))
     loss, gradient = loss_and_gradient(problem, params)
     if not np.isfinite(loss):
         raise ValueError(f"params must have a finite loss, got {loss}")
