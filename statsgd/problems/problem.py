@@ -39,11 +39,24 @@ class Problem(eqx.Module):
     def parameters(self, given: PyTree) -> PyTree:
         """The parameters of a whole model, such as a trained one, or parameters as they are.
 
-        Constants of the model are left aside: those of the problem count. Raises `ValueError` for
-        what has other parameters than the problem.
+        Constants of the model are left aside: those of the problem count. So many numbers in
+        another structure stay as they are, for `flatten` to read. Raises `ValueError` for what has
+        other parameters than the problem.
         """
         start = getattr(self, "start", None)
-        return start.select(given) if isinstance(start, Start) else given
+        if not isinstance(start, Start):
+            return given
+        try:
+            return start.select(given)
+        except ValueError:
+            leaves = jax.tree.leaves(given)
+            numbers = all(
+                isinstance(leaf, float | int | np.generic | np.ndarray | jax.Array)
+                for leaf in leaves
+            )
+            if numbers and sum(np.size(leaf) for leaf in leaves) == self.dimension:
+                return given
+            raise
 
     def model(self, params: PyTree | Float[Any, " d"]) -> PyTree:
         """The user's model, which runs, with these parameters: the inverse of `parameters`.

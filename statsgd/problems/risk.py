@@ -81,9 +81,13 @@ class EmpiricalRisk(SampledProblem):
         gradient = jax.grad(self.loss)(params)
         return jax.tree.map(lambda leaf: leaf.astype(accumulated(leaf.dtype)), gradient)
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether some of the data are read from a disk as they are needed."""
+        return any(isinstance(leaf, Stored) for leaf in jax.tree.leaves(self.examples))
+
     def _in_chunks(self, params: PyTree) -> bool:
-        stored = any(isinstance(leaf, Stored) for leaf in jax.tree.leaves(self.examples))
-        return stored or chunk_size(self, params) < self.num_examples
+        return self.on_disk or chunk_size(self, params) < self.num_examples
 
     def loss_estimate(self, params: PyTree) -> Estimate:
         """`loss` with the standard error of the mean over keys, zero where nothing is random."""

@@ -2,6 +2,7 @@
 
 import itertools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,6 +116,39 @@ def test_batch_normalisation_of_nnx_runs_under_sgd():
     assert np.all(ran["run"]["loss"].values < 0.5 * float(problem.loss(problem.unflatten(before))))
     trained = problem.model(before)
     assert isinstance(trained, Normalised)
+
+
+class EquinoxNormalised(eqx.Module):
+    norm: eqx.nn.BatchNorm
+    out: eqx.nn.Linear
+
+
+def test_batch_normalisation_of_equinox_runs_under_sgd():
+    def make(key):
+        return EquinoxNormalised(
+            eqx.nn.BatchNorm(2, "batch", mode="batch"), eqx.nn.Linear(2, 1, key=key)
+        )
+
+    model, state = eqx.nn.make_with_state(make)(key=jax.random.key(0))
+
+    def loss(whole, batch):
+        model, state = whole
+        x, y = batch
+
+        def one(x):
+            normalised, _ = model.norm(x, state)
+            return model.out(normalised)[0]
+
+        return jnp.mean((jax.vmap(one, axis_name="batch")(x) - y) ** 2)
+
+    rng = np.random.default_rng(1)
+    data = 5 + rng.normal(size=(20, 2)), rng.normal(size=20)
+    # The state beside the model is constant, as is every other State.
+    problem = batch_risk(loss, data, (model, state), batch_size=5, loss_batches=8)
+    assert problem.dimension == 2 + 2 + 3
+    sgd = statsgd.SGD(0.05, Minibatch(5, "reshuffle"))
+    ran = statsgd.simulate(problem, sgd, steps=8, replicas=2, seed=0, progress=False)
+    assert np.all(np.isfinite(ran["run"]["loss"].values))
 
 
 def test_batch_losses_may_take_keys():

@@ -214,10 +214,9 @@ class Minibatch(GradientNoise):
 
 def example_covariance(problem: Any, params: PyTree) -> Float[Any, "d d"]:
     """Σ₁, the centred covariance of one example's gradient; memory d² and a chunk's gradients."""
-    fits = not isinstance(problem, EmpiricalRisk) or (
-        problem.num_examples * problem.dimension <= GRADIENTS_AT_ONCE
-    )
-    if fits:
+    if not isinstance(problem, EmpiricalRisk) or (
+        not problem.on_disk and problem.num_examples * problem.dimension <= GRADIENTS_AT_ONCE
+    ):
         rows = centred_example_gradients(problem, params)
         return rows.T @ rows / rows.shape[0]
     mean = problem.flatten(mean_over_chunks(problem, gradient_sum, params))
