@@ -49,6 +49,10 @@ TOPICS = (
             "laws.minimum.displacement_exponent",
         ),
         (
+            "Displacement of all parameters of a network, without its eigenvectors",
+            "measures.noise_spectrum measures.predicted_displacement measures.predicted_exponent",
+        ),
+        (
             "Currents, stochastic area, entropy production",
             "laws.minimum.stochastic_area laws.minimum.phase_plane_area "
             "laws.minimum.entropy_production_rate "
@@ -63,8 +67,10 @@ TOPICS = (
         ),
         (
             "The law in the leading modes around a checkpoint of a network, after any steps",
-            "laws.ModeLaw laws.ModeLaw.from_checkpoint laws.ModeLaw.project "
-            "measures.noise_covariance_along",
+            "laws.ModeLaw laws.ModeLaw.from_checkpoint laws.ModeLaw.corrected "
+            "laws.ModeLaw.project problems.linear_twin measures.noise_covariance_along "
+            "measures.noise_and_curvature_along measures.paired_variance_ratio "
+            "measures.equipartition",
         ),
         ("All of it for one's own network, in one call and as a page", "diagnose report"),
         (

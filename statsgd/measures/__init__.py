@@ -5,7 +5,12 @@ Types of results are reached through the module of the function that returns the
 `statsgd.estimate.Estimate`.
 """
 
-from statsgd.dynamics.noise import example_slopes, noise_covariance, noise_covariance_along
+from statsgd.dynamics.noise import (
+    example_slopes,
+    noise_and_curvature_along,
+    noise_covariance,
+    noise_covariance_along,
+)
 from statsgd.ensembles import endpoint_trajectories, trajectories
 from statsgd.measures.balance.charges import (
     charge_change,
@@ -63,6 +68,7 @@ from statsgd.measures.motion.fluctuations import (
     second_fluctuation_relation,
     stochastic_gradients,
 )
+from statsgd.measures.motion.mode_variance import equipartition, paired_variance_ratio
 from statsgd.measures.motion.weight_variance import (
     ensemble_variance,
     power_law_fit,
@@ -85,6 +91,11 @@ from statsgd.measures.noise.mean_square import (
     mean_square_threshold,
     momentum_mean_square_growth,
     stability_bounds,
+)
+from statsgd.measures.noise.noise_quadrature import (
+    noise_spectrum,
+    predicted_displacement,
+    predicted_exponent,
 )
 from statsgd.measures.noise.square_loss import square_loss_alignment, square_loss_stability
 from statsgd.measures.runs.averages import (
@@ -120,6 +131,7 @@ __all__ = [
     "endpoint_trajectories",
     "ensemble_variance",
     "entropy_production",
+    "equipartition",
     "escape_rate",
     "escape_rate_interval",
     "example_slopes",
@@ -159,18 +171,23 @@ __all__ = [
     "mean_square_threshold",
     "momentum_mean_square_growth",
     "noise_alignment",
+    "noise_and_curvature_along",
     "noise_covariance",
     "noise_covariance_along",
     "noise_equilibrium_residual",
     "noise_excess_kurtosis",
     "noise_operator",
+    "noise_spectrum",
     "output_gradients",
     "over_blocks",
     "over_endpoints",
     "over_replicas",
+    "paired_variance_ratio",
     "phase_plane_area_rate",
     "power_law_fit",
     "predicted_charge_change",
+    "predicted_displacement",
+    "predicted_exponent",
     "rescaling_symmetry",
     "restricted_mean",
     "scale_symmetry",
