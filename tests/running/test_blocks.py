@@ -100,7 +100,7 @@ def test_two_devices_give_the_same_bits_as_one(name):
 
 @pytest.mark.parametrize(
     ("parameters", "lanes"),
-    [(0, 64), (1000, 64), (1100, 48), (2410, 16), (7000, 8), (30_000, 2), (150_000, 1)],
+    [(0, 64), (1000, 64), (1100, 48), (2410, 16), (7000, 8), (9000, 1), (30_000, 1), (150_000, 1)],
 )
 def test_lanes_that_are_advanced_together_stay_in_a_cache_of_a_quarter_megabyte(parameters, lanes):
     assert lanes_in_cache(4 * parameters) == lanes
