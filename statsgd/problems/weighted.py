@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, PyTree
+from jaxtyping import Float, PRNGKeyArray, PyTree
 
-from statsgd.problems.problem import EmpiricalRisk
+from statsgd.problems.risk import EmpiricalRisk
 from statsgd.problems.sums import gradient_sum, mean_over_chunks, mean_over_examples
 
 
@@ -17,9 +17,11 @@ class Weighted(EmpiricalRisk):
     original: EmpiricalRisk
     """The problem itself, without its examples."""
 
-    def example_loss(self, params: PyTree, example: PyTree) -> Float[Any, ""]:
+    def example_loss(
+        self, params: PyTree, example: PyTree, key: PRNGKeyArray | None = None
+    ) -> Float[Any, ""]:
         """wℓ."""
-        return example[1] * self.original.example_loss(params, example[0])
+        return example[1] * self.original.example_loss(params, example[0], key)
 
 
 def weighted_gradient(
