@@ -1,5 +1,6 @@
 """What laws there are, and which of them speak about a given problem and SGD."""
 
+import functools
 import inspect
 from typing import Any
 
@@ -62,9 +63,14 @@ def applicable(problem: Problem, sgd: SGD) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@functools.cache
 def _over_examples(law: type[Law], flag: str) -> str:
     """What a flag of the instance is over a law's examples: yes, no, or that it depends."""
-    found = {bool(getattr(example, flag)) for example in law.examples()}
+    try:
+        # What an instance says without any field it says always: none has to be solved for it.
+        found = {bool(getattr(law.__new__(law), flag))}
+    except AttributeError:
+        found = {bool(getattr(example, flag)) for example in law.examples()}
     return "depends" if len(found) > 1 else "yes" if found == {True} else "no"
 
 
