@@ -79,11 +79,11 @@ class UnresolvedWarning(UserWarning):
     """A number is off by more than it should be: a grid is too coarse, or its box too small."""
 
 
-def require_accurate(name: str, error: Any) -> None:
-    """Warn where the relative error of the quantity `name` is above 10⁻³, refuse it above 0.1."""
+def require_accurate(name: str, error: Any, warned: float = WARNED) -> None:
+    """Warn where the relative error of the quantity `name` is above `warned`, refuse above 0.1."""
     if not error <= REFUSED:
         raise IntractableError(f"quadrature does not resolve the {name}: off by {float(error):.2g}")
-    if error > WARNED:
+    if error > warned:
         warnings.warn(
             f"the {name} is not resolved: it is off by about {float(error):.2g} of itself",
             UnresolvedWarning,
@@ -101,6 +101,9 @@ class Law(eqx.Module):
     setting: ClassVar[str] = ""
     exactness: ClassVar[str] = ""
     citation: ClassVar[str] = ""
+
+    #: Relative error of an expectation above which it warns.
+    warned: ClassVar[float] = WARNED
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -304,13 +307,14 @@ class Law(eqx.Module):
         """E f(θ) for a JAX function of one point `(d,)`, by quadrature; f may jump.
 
         A function made anew for every call is compiled anew. Warns with `UnresolvedWarning` where
-        it may be off by more than 10⁻³ of E|f|. Raises `IntractableError` where by more than a
-        tenth, and where the law has no quadrature: see `expectation_estimate`.
+        it may be off by more than 10⁻³ of E|f|, or 10⁻² on grids. Raises `IntractableError` where
+        by more than a tenth, and where the law has no quadrature: see `expectation_estimate`.
         """
         found = self._expected(function)
         with np.errstate(invalid="ignore", divide="ignore"):
             share = np.divide(found.error, found.size)
-        require_accurate("expectation", np.fmax.reduce(np.ravel(share), initial=0.0))
+        worst = np.fmax.reduce(np.ravel(share), initial=0.0)
+        require_accurate("expectation", worst, self.warned)
         return found.value
 
     def expectation_estimate(

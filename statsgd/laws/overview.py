@@ -1,5 +1,6 @@
 """What laws there are, and which of them speak about a given problem and SGD."""
 
+import functools
 import inspect
 import time
 from typing import Any
@@ -137,9 +138,14 @@ def _as_sgd(problem: Problem, dynamics: SGD | OptaxDynamics) -> SGD | None:
         return None
 
 
+@functools.cache
 def _over_examples(law: type[Law], flag: str) -> str:
     """What a flag of the instance is over a law's examples: yes, no, or that it depends."""
-    found = {bool(getattr(example, flag)) for example in law.examples()}
+    try:
+        # What an instance says without any field it says always: none has to be solved for it.
+        found = {bool(getattr(law.__new__(law), flag))}
+    except AttributeError:
+        found = {bool(getattr(example, flag)) for example in law.examples()}
     return "depends" if len(found) > 1 else "yes" if found == {True} else "no"
 
 

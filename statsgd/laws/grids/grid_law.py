@@ -100,6 +100,8 @@ class GridLaw(Law):
         """The midpoint rule."""
         return self.grid.points(), self.probabilities().ravel()
 
+    #: As the laws themselves.
+    warned: ClassVar[float] = 0.01
     #: Whether masses are those of a density at midpoints, rather than integrals over cells.
     sampled: ClassVar[bool] = False
 
