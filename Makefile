@@ -8,7 +8,16 @@ INSTALLED := $(VENV)/.installed
 # Two test processes share two cores: one thread of linear algebra each.
 TEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: study test test-slow lint notebooks clean
+# uv installs in a fraction of pip's time; pip needs nothing.
+UV := $(shell command -v uv 2>/dev/null)
+ifdef UV
+INSTALL := uv pip install --quiet --python $(BIN)/python
+else
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+endif
+EXTRAS := studies,test,notebooks,docs,checkpoints
+
+.PHONY: study test test-slow lint notebooks docs clean
 
 study: $(INSTALLED)
 	$(BIN)/python -m studies digits_regression
@@ -27,6 +36,9 @@ lint: $(INSTALLED)
 notebooks: $(INSTALLED)
 	$(BIN)/python -m notebooks
 
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --config-file .mkdocs.yml
+
 $(INSTALLED): pyproject.toml .ci/constraints.txt
 	@test -n "$(PYTHON)" || { \
 		echo "statsgd needs Python 3.12 or newer; found $$(python3 --version 2>&1)." \
@@ -34,8 +46,7 @@ $(INSTALLED): pyproject.toml .ci/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || { \
 		echo "statsgd needs Python 3.12 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint .ci/constraints.txt --editable ".[studies,test,notebooks]"
+	$(INSTALL) --constraint .ci/constraints.txt --editable ".[$(EXTRAS)]"
 	@touch $(INSTALLED)
 
 clean:

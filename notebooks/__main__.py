@@ -20,9 +20,22 @@ def execute(path: Path) -> str:
         NotebookClient(notebook, timeout=900, resources=resources).execute()
     except CellExecutionError as error:
         return str(error)
+    _drop_progress_bars(notebook)
     if not os.environ.get("CI"):
         nbformat.write(notebook, path)
     return ""
+
+
+def _drop_progress_bars(notebook: nbformat.NotebookNode) -> None:
+    """A bar says nothing once it is full, and pages would ask the network for its script."""
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [
+                output
+                for output in cell.outputs
+                if "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+            ]
 
 
 def main(names: list[str]) -> int:

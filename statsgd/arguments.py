@@ -10,6 +10,34 @@ import jax
 import numpy as np
 
 
+def told(value: Any) -> str:
+    """What a wrong argument is, in words of one line: its kind, and its value where it is short."""
+    if isinstance(value, type):
+        return f"the class {value.__name__} itself, not an instance: {value.__name__}(…)"
+    if isinstance(value, np.ndarray | jax.Array) and value.ndim:
+        return f"an array of shape {value.shape}"
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return f"a {type(value).__name__} of {len(value)}"
+    words = "" if callable(value) and hasattr(value, "__name__") else repr(value)
+    if isinstance(value, str | int | float | bool | None):
+        return words
+    # Rich objects (data trees, tables) write whole pages.
+    short = words if words.startswith(type(value).__name__) and "\n" not in words else ""
+    name = getattr(value, "__name__", "") if callable(value) else ""
+    return short[:200] or " ".join(filter(None, [f"a {type(value).__name__}", name]))
+
+
+def instance(name: str, value: Any, kinds: Any, allowed: str, *, call: str = "") -> Any:
+    """`value`, one of `kinds`, which are `allowed` in words; `call` shows the arguments in order.
+
+    Says what was given instead: the class in place of an instance, arguments in another order.
+    """
+    if isinstance(value, kinds):
+        return value
+    order = f"; the arguments are {call}" if call else ""
+    raise ValueError(f"{name} must be {allowed}, got {told(value)}{order}")
+
+
 def is_traced(*values: Any) -> bool:
     """Whether any leaf of `values` is a JAX tracer, whose number is not known yet."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
@@ -22,7 +50,7 @@ def real(name: str, value: Any, *, allowed: str, valid) -> Any:
     try:
         number = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{name} must be {allowed}, got {value!r}") from None
+        raise ValueError(f"{name} must be {allowed}, got {told(value)}") from None
     if not (np.all(np.isfinite(number)) and np.all(valid(number))):
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
     return number
@@ -41,6 +69,16 @@ def non_negative(name: str, value: Any) -> Any:
 def fraction(name: str, value: Any) -> Any:
     """A number in [0, 1)."""
     return real(name, value, allowed="in [0, 1)", valid=lambda x: (x >= 0) & (x < 1))
+
+
+def setting(name: str, value: Any) -> Any:
+    """`value`, a setting of which there is one: a list of several is one for a grid."""
+    if isinstance(value, list | tuple):
+        raise ValueError(
+            f"{name} must be one number, got {value!r}; for a run at each of several values see "
+            f"statsgd.grid(dynamics, {name}={value!r})"
+        )
+    return value
 
 
 def single(name: str, value: Any) -> Any:
@@ -88,7 +126,7 @@ def finite_array(name: str, value: Any, *, ndim: int | None = None) -> Any:
     except ValueError:
         raise ValueError(f"{name} must be a rectangular array, got ragged rows") from None
     if array.dtype == object or not (
-        np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_
+        jax.dtypes.issubdtype(array.dtype, np.number) or array.dtype == np.bool_
     ):
         raise ValueError(f"{name} must be an array of numbers, got dtype {array.dtype}")
     if ndim is not None and array.ndim != ndim:
@@ -96,7 +134,7 @@ def finite_array(name: str, value: Any, *, ndim: int | None = None) -> Any:
     bad = int(np.sum(~np.isfinite(np.asarray(array))))
     if bad:
         raise ValueError(f"{name} must be finite, got {bad} NaN or infinite entries")
-    if not np.issubdtype(array.dtype, np.floating):
+    if not jax.dtypes.issubdtype(array.dtype, np.floating):
         array = array.astype(np.float64)
     return array
 

@@ -14,6 +14,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float, Int
 
+from statsgd.arguments import told
+
 #: Attribute of a group of parameters that lists the names of its variables in order.
 ORDER = "parameters"
 
@@ -113,23 +115,43 @@ def _read(
     if buffers in tree.children:
         parts.append(tree[buffers].to_dataset())
     params, *momentum = (flat(part, ("replica", "step"), names)[alive] for part in parts)
+    for name, values in zip((group, buffers), (params, *momentum), strict=False):
+        bad = int((~np.isfinite(values)).any(axis=(1, 2)).sum())
+        if bad:
+            raise ValueError(
+                f"{name} must be finite, got NaN or infinity in {bad} of {len(values)} replicas "
+                "that are not marked as diverged"
+            )
     steps = dataset["step"].values if "step" in dataset.dims else np.zeros(1, dtype=int)
     return Trajectories(params, steps, *(momentum or [None]))
 
 
 def _group(tree: xr.DataTree, group: str) -> xr.Dataset:
     asked = {"snapshots": ", simulated with keep=…,", "observables": ", simulated with observe=…,"}
+    if not isinstance(tree, xr.DataTree):
+        raise ValueError(f"endpoints must be a DataTree of simulate or ensemble, got {told(tree)}")
     if group not in tree.children:
         raise ValueError(
             f"endpoints must be a DataTree of simulate{asked.get(group, '')} with the group "
-            f"{group!r}, got the groups {sorted(map(str, tree.children))}"
+            f"{group!r}, got the groups {sorted(map(str, tree.children))}; statsgd.ensemble makes "
+            "such a tree of points from elsewhere"
         )
     dataset = tree[group].to_dataset()
-    first = next(iter(dataset.data_vars.values()))
-    before = first.dims[: first.dims.index("replica")] if "replica" in first.dims else ()
-    axes = [str(dim) for dim in before if dim in dataset.coords]
-    if axes:
-        raise ValueError(f"the ensemble must be one cell of a grid, got the axes {axes}")
+    if not dataset.data_vars:
+        raise ValueError(f"endpoints must hold parameters in the group {group!r}, got no variable")
+    for name, array in dataset.data_vars.items():
+        if "replica" not in array.dims:
+            raise ValueError(
+                f"endpoints must have the dim 'replica' in the group {group!r}, got {name!r} with "
+                f"the dims {list(array.dims)}: rename the one of independent runs to it"
+            )
+        before = array.dims[: array.dims.index("replica")]
+        axes = [str(dim) for dim in before if dim in dataset.coords]
+        if axes:
+            raise ValueError(
+                f"the ensemble must be one cell of a grid, got the axes {axes}: select one by "
+                f"tree.sel({axes[0]}=…), or see statsgd.comparison.compare_grid"
+            )
     return dataset
 
 

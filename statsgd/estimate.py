@@ -1,21 +1,30 @@
 """A value with its standard error: what every measurement and every comparison gives."""
 
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from statsgd.arguments import real
+from statsgd.arguments import is_traced, real
+from statsgd.display import html, number
 
 
 class Estimate(NamedTuple):
     """A number, or an array of them, with its standard error: zero where it is exact.
 
-    It is a pytree, so that programs under `jax.jit` and `jax.vmap` can return it.
+    >>> Estimate(1.5, 0.25, clusters=8)
+    Estimate(1.5 ± 0.25)
+    >>> round(Estimate(1.5, 0.25).p_value(1.0), 4)
+    np.float64(0.0455)
+
+    It is a pytree of value and error, so that programs under `jax.jit` and `jax.vmap` can return
+    it; the number of units is part of its structure.
     """
 
     value: Any
@@ -43,8 +52,34 @@ class Estimate(NamedTuple):
         """Two-sided p-value of `expected`, of each entry on its own."""
         return 2 * self._law().sf(np.abs(self.deviation(expected)))
 
+    def __repr__(self) -> str:
+        return f"Estimate({self})"
+
+    def __str__(self) -> str:
+        if is_traced(self.value, self.standard_error):
+            return f"traced{list(np.shape(self.value))}"
+        return f"{number(self.value)} ± {number(self.standard_error)}"
+
+    def _repr_html_(self) -> str:
+        return html(self)
+
     def _law(self) -> Any:
         return norm if self.clusters is None else student(self.clusters - 1)
+
+
+_LEAVES = tuple(map(jax.tree_util.GetAttrKey, ("value", "standard_error")))
+
+
+def _with_units(clusters: int | None, leaves: Iterable[Any]) -> Estimate:
+    value, error = leaves
+    return Estimate(value, error, clusters)
+
+
+jax.tree_util.register_pytree_with_keys(
+    Estimate,
+    lambda one: (tuple(zip(_LEAVES, one[:2], strict=True)), one.clusters),
+    _with_units,
+)
 
 
 class Discrepancy(NamedTuple):
@@ -52,7 +87,7 @@ class Discrepancy(NamedTuple):
 
     value: Any
     standard_error: Any
-    """Of `value`; where nothing is sampled, a bound on its numerical error. NaN if not known."""
+    """Of `value`; where nothing is sampled, a bound on its numerical error."""
     upper: Any
     """The distance is below: at 95 % where there is sampling, by the numerical error elsewhere."""
     resolved: Any
@@ -66,8 +101,6 @@ class Discrepancy(NamedTuple):
     def __str__(self) -> str:
         if math.isnan(self.value):
             return "unknown"
-        if math.isnan(self.standard_error):
-            return f"about {100 * self.value:.2g} %, computed without an error"
         if self.upper == 0:
             return "0 %"
         if not self.resolved:
@@ -99,4 +132,4 @@ def exact(value: Float[Array, "..."]) -> Estimate:
 def sample_mean(values: Float[Array, "n ..."]) -> Estimate:
     """Mean over the leading axis of independent values, in JAX, with its standard error."""
     error = jnp.std(values, axis=0, ddof=1) / np.sqrt(values.shape[0])
-    return Estimate(jnp.mean(values, axis=0), error)
+    return Estimate(jnp.mean(values, axis=0), error, values.shape[0])

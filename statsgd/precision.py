@@ -39,8 +39,8 @@ def in_double_precision(function: Callable[..., Any], *arguments: PyTree, **keyw
         function = function.__wrapped__  # compiled once is enough
     # At once also where a caller is being traced: concrete arguments have a concrete result.
     with jax.core.eval_context(), jax.enable_x64(True):
-        found = _compiled(*_widened((function, arguments, keywords)))
-        return jax.tree.map(_as_numpy, found)
+        found = _compiled(*widened((function, arguments, keywords)))
+        return jax.tree.map(as_numpy, found)
 
 
 def formula[F: Callable[..., Any]](function: F) -> F:
@@ -102,16 +102,27 @@ def _compiled(function: Any, arguments: Any, keywords: Any) -> Any:
         function, arguments, keywords = eqx.combine(arrays, rest)
         return function(*arguments, **keywords)
 
-    program, shapes = jax.make_jaxpr(call, return_shape=True)(arrays)
-    # JAX remembers a NumPy array that a function closes over by its identity, in one precision, for
-    # as long as a program holds it: a program kept here would hand its float64 form to programs in
-    # float32. So it holds copies.
-    constants = [np.array(c) if isinstance(c, np.ndarray) else c for c in program.consts]
-    found = jax.core.eval_jaxpr(program.jaxpr, constants, *jax.tree.leaves(arrays))
-    return jax.tree.unflatten(jax.tree.structure(shapes), found)
+    return constants_copied(call)(arrays)
 
 
-def _widened(tree: PyTree) -> PyTree:
+def constants_copied(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """`function` of pytrees of arrays, to be compiled, with copies of what it closes over.
+
+    JAX remembers a NumPy array that a function closes over by its identity, in one precision, for
+    as long as a program holds it: a program in float64 that is kept would hand its form of the
+    array to programs in float32.
+    """
+
+    def evaluated(*arguments: PyTree) -> PyTree:
+        program, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+        constants = [np.array(c) if isinstance(c, np.ndarray) else c for c in program.consts]
+        found = jax.core.eval_jaxpr(program.jaxpr, constants, *jax.tree.leaves(arguments))
+        return jax.tree.unflatten(jax.tree.structure(shapes), found)
+
+    return evaluated
+
+
+def widened(tree: PyTree) -> PyTree:
     """`tree` with float64 in place of narrower real numbers; those of modules only if arrays."""
 
     def widen(leaf: Any) -> Any:
@@ -129,7 +140,8 @@ def _wide(leaf: Any) -> Any:
     return leaf
 
 
-def _as_numpy(leaf: Any) -> Any:
-    # Keys stay: NumPy has no such type. A single number becomes a NumPy scalar.
+def as_numpy(leaf: Any) -> Any:
+    """An array as one of NumPy, a single number as a NumPy scalar; anything else as it is."""
+    # Keys stay: NumPy has no such type.
     is_key = eqx.is_array(leaf) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return np.asarray(leaf)[()] if eqx.is_array(leaf) and not is_key else leaf

@@ -21,6 +21,7 @@ from statsgd.reports import gallery
 from studies import sweeping
 from studies.outcome import Outcome, OutputFolderError, deliver
 
+_QUICK = "--quick: settings that take about a minute; the options below change them."
 _USAGE = """usage: python -m studies NAME [--quick] [options]    (NAME --help lists the options)
        python -m studies all [--quick]"""
 
@@ -92,6 +93,7 @@ def run_one(name: str, options: list[str], quick: bool) -> int:
         command(default),
         args=options,
         prog=f"python -m studies {name}",
+        description=f"{(study.__doc__ or '').strip()}\n\n{_QUICK}",
         config=(tyro.conf.OmitArgPrefixes,),
     )
     swept = getattr(given, "sweep", ())
@@ -103,7 +105,8 @@ def run_one(name: str, options: list[str], quick: bool) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        left = "the same command goes on" if swept else "nothing was written"
+        kept = swept or (Path(given.config.output) / "config.json").exists()
+        left = "the same command goes on from what is kept" if kept else "nothing was written"
         print(f"\ninterrupted: {left}", file=sys.stderr)
         return 130
     print(outcome.summary)

@@ -193,6 +193,9 @@ def page(name: str, tree: xr.DataTree) -> xr.DataTree:
         f"Domain: {tree.attrs['domain']}. Worst cell: "
         + ", ".join(f"{axis} = {float(worst[axis]):g}" for axis in axes)
         + ".",
+        origin="derived",
+        data_sets=1,
+        unit="runs, or the grid",
     )
     charts: list[Any] = [_map(cells, axes), _marginals(worst)]
     if cells["chain_to_sde"].notnull().any():

@@ -9,6 +9,7 @@ machine slows them alike. Peers that are not installed are left out; the extra `
 """
 
 import dataclasses
+import functools
 import os
 import platform
 import sys
@@ -16,10 +17,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import numpy as np
 import xarray as xr
 
 from statsgd.provenance import provenance
-from studies.peers import grid, machine, network, regression, samplers, sampling, sde
+from studies.peers import (
+    convolutional,
+    curvature,
+    grid,
+    learning_coefficient,
+    machine,
+    network,
+    regression,
+    samplers,
+    sampling,
+    sde,
+)
 from studies.peers.race import race, race_whole, table
 
 _PER = ("second", "gradient")
@@ -29,13 +42,26 @@ _PER = ("second", "gradient")
 class Config:
     """What to measure."""
 
-    cases: Sequence[str] = ("sde", "regression", "network", "grid", "sampling", "kernels")
+    cases: Sequence[str] = (
+        "sde",
+        "regression",
+        "network",
+        "convolutional",
+        "grid",
+        "sampling",
+        "kernels",
+        "curvature",
+        "learning_coefficient",
+    )
     repeats: int = 5
     sde_replicas: int = 2**14
     regression_sizes: Sequence[tuple[int, int]] = ((8, 8), (8, 64), (64, 8), (64, 64))
     """Pairs of dimension and batch size."""
     regression_replicas: int = 1024
     network_replicas: int = 64
+    convolutional_replicas: Sequence[int] = (1, 4, 32)
+    convolutional_width: int = 16
+    """About 82 width² parameters."""
     grid_cells: int = 64
     grid_replicas: int = 64
     grid_steps: int = 200
@@ -90,15 +116,19 @@ def summary(result: xr.DataTree) -> str:
     for name, group in result.children.items():
         for contestant in group.contestant.values:
             one = group.sel(contestant=contestant)
-            low, middle, high = one.ratio.quantile([0, 0.5, 1]).values
-            lines.append(
-                f"| {name} | {contestant} | {_time(float(one.cost.median()))} | "
-                f"{middle:.2f} ({low:.2f} to {high:.2f}) | {_remark(one, attrs)} |"
-            )
+            resolved = one.ratio.notnull().mean() > 0.5
+            cost, ratio = "not resolved", ""
+            if resolved:
+                low, middle, high = one.ratio.quantile([0, 0.5, 1], skipna=True).values
+                cost = _time(float(one.cost.median(skipna=True)))
+                ratio = f"{middle:.2f} ({low:.2f} to {high:.2f})"
+            lines.append(f"| {name} | {contestant} | {cost} | {ratio} | {_remark(one, attrs)} |")
     return "\n".join(lines)
 
 
 def _remark(one: xr.DataTree, machine_attrs: dict) -> str:
+    if "remark" in one:
+        return str(one.remark.values)
     if "ess_per_second" in one:
         by_second, by_gradient = (float(one[f"ess_per_{per}"].median()) for per in _PER)
         return (
@@ -173,6 +203,16 @@ def _network(config: Config) -> dict[str, xr.Dataset]:
     }
 
 
+def _convolutional(config: Config) -> dict[str, xr.Dataset]:
+    width = config.convolutional_width
+    return {
+        f"convolutional network, {replicas} replica(s)": race(
+            convolutional.contestants(replicas, width), replicas=replicas, repeats=config.repeats
+        )
+        for replicas in config.convolutional_replicas
+    }
+
+
 def _grid(config: Config) -> dict[str, xr.Dataset]:
     runs = grid.contestants(
         cells=config.grid_cells,
@@ -223,13 +263,66 @@ def _kernels(config: Config) -> dict[str, xr.Dataset]:
     return cases
 
 
+def _curvature(config: Config) -> dict[str, xr.Dataset]:
+    spectra = {name: make() for name, make in curvature.spectra().items()}
+    cases = {
+        "Hessian product, d=101770": race(
+            {name: one.products for name, one in spectra.items()},
+            replicas=1,
+            repeats=config.repeats,
+        )
+    }
+    for what, say in (("eigenvalues", _largest_difference), ("trace", _with_error)):
+        whole = race_whole(
+            {name: (getattr(one, what), 1) for name, one in spectra.items()},
+            repeats=config.repeats,
+        )
+        values = {name: getattr(one, what)() for name, one in spectra.items()}
+        remarks = [
+            f"{say(values, name)}; {curvature.peak_memory(name, what) / 2**20:.0f} MiB"
+            for name in spectra
+        ]
+        cases[f"{what} of the Hessian"] = whole.assign(remark=("contestant", remarks))
+    return cases
+
+
+def _largest_difference(values: dict[str, np.ndarray], name: str) -> str:
+    ours = values["statsgd"]
+    return f"largest {values[name][0]:.4f}; within {np.max(abs(values[name] / ours - 1)):.0e}"
+
+
+def _with_error(values: dict[str, tuple[float, float]], name: str) -> str:
+    return "{:.3g} ± {:.2g}".format(*values[name])
+
+
+def _learning_coefficient(config: Config) -> dict[str, xr.Dataset]:
+    contestants = learning_coefficient.contestants()
+    gradients = {"statsgd": 3}
+    steps = learning_coefficient.CHAINS * (
+        learning_coefficient.STEPS + learning_coefficient.BURN_IN
+    )
+    whole = race_whole(
+        {
+            name: (functools.partial(one, 0), gradients.get(name, 1) * steps)
+            for name, one in contestants.items()
+        },
+        repeats=config.repeats,
+    )
+    values = {name: one(0) for name, one in contestants.items()}
+    remarks = [_with_error(values, name) for name in contestants]
+    return {"learning coefficient, one gradient": whole.assign(remark=("contestant", remarks))}
+
+
 CASES = {
     "sde": _sde,
     "regression": _regression,
     "network": _network,
+    "convolutional": _convolutional,
     "grid": _grid,
     "sampling": _sampling,
     "kernels": _kernels,
+    "curvature": _curvature,
+    "learning_coefficient": _learning_coefficient,
 }
 
 

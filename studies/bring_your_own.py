@@ -25,14 +25,16 @@ from statsgd.measures import (
     first_fluctuation_relation,
     full_gradients,
     jackknife,
+    mean_over_clusters,
     noise_alignment,
     over_endpoints,
     top_eigenpairs,
     trajectories,
 )
 from statsgd.problems import EmpiricalRisk
-from statsgd.reports import Chart, Map, Series
 from studies.findings import findings
+from studies.measured import claimed, over_data_sets, ratio, unit
+from studies.own_charts import grid_map, ratio_chart, threshold_chart
 from studies.own_models import DATASETS, MODELS, images
 
 
@@ -58,8 +60,10 @@ class Config:
     """Weight decay λ: without it cross-entropy has no minimum, and SGD no stationary law."""
     steps: int = 40_000
     """Steps of training."""
-    replicas: int = 32
-    """Independent runs of each cell."""
+    splits: int = 8
+    """Draws of the images, each with a network of its own start."""
+    replicas: int = 8
+    """Independent runs of each cell on each of them."""
     looks: int = 40
     """Looks at each run, over the second half of it, for the test of stationarity."""
     samples: int = 16
@@ -91,6 +95,7 @@ class Config:
                     f"{name} must be two values or more, each twice the one before, got {values}"
                 )
             positive(name, values)
+        count("splits", self.splits)
         for name in ("examples", "width", "looks", "samples"):
             count(name, getattr(self, name), at_least=2)
         count("replicas", self.replicas, at_least=8)  # fewer give no error of the stationarity test
@@ -108,6 +113,8 @@ class Config:
             width=4,
             learning_rates=(0.3, 0.6),
             batch_sizes=(8, 16),
+            splits=1,
+            replicas=32,
             steps=5000,
             looks=20,
             samples=8,
@@ -137,10 +144,13 @@ class Diagnosis(NamedTuple):
 
 def run(config: Config) -> xr.DataTree:
     """Train, measure and judge; returns the tree that `statsgd.report` reads."""
-    data = images(config.dataset, config.data_dir, config.examples, config.seed)
     parts: dict[str, xr.DataTree] = {}
     for name in config.models:
-        found = diagnose(MODELS[name](data, config.width, config.seed), config)
+        found = []
+        for index in range(config.splits):
+            own = dataclasses.replace(config, seed=config.seed + index)
+            data = images(own.dataset, own.data_dir, own.examples, own.seed)
+            found.append(diagnose(MODELS[name](data, own.width, own.seed), own))
         for title, part in claims(name, found, config).items():
             parts[f"{name}: {title}"] = part
     return findings(
@@ -212,8 +222,8 @@ def _looked(
 
 def over_runs(values: xr.DataArray) -> Estimate:
     """Mean over replicas, as an array `(learning rate, batch size)`."""
-    array = values.transpose("learning_rate", "batch_size", "replica").values.astype(float)
-    return Estimate(array.mean(axis=-1), array.std(axis=-1, ddof=1) / np.sqrt(array.shape[-1]))
+    array = values.transpose("replica", "learning_rate", "batch_size").values.astype(float)
+    return mean_over_clusters(array)
 
 
 def _imbalance(
@@ -221,7 +231,7 @@ def _imbalance(
 ) -> dict[str, Any]:
     """The first fluctuation–dissipation relation over the looks at every cell."""
     value, error = np.zeros((2, len(config.learning_rates), len(config.batch_sizes)))
-    shared = Estimate(*np.zeros((2, *value.shape, 2)))
+    shared = Estimate(np.zeros((*value.shape, 2)), np.zeros((*value.shape, 2)), config.replicas)
     for j, ensemble in enumerate(ensembles):
         for i, rate in enumerate(config.learning_rates):
             looks = trajectories(ensemble.isel(learning_rate=i), problem.names)
@@ -233,7 +243,7 @@ def _imbalance(
             for end in (0, -1):
                 found = in_common(looks.params[:, end])
                 shared.value[i, j, end], shared.standard_error[i, j, end] = found[:2]
-    return {"imbalance": Estimate(value, error), "shared": shared}
+    return {"imbalance": Estimate(value, error, config.replicas), "shared": shared}
 
 
 def in_common(params: Float[Any, "replica d"]) -> Estimate:
@@ -243,22 +253,32 @@ def in_common(params: Float[Any, "replica d"]) -> Estimate:
     return jackknife(lambda mean: np.sum(mean[:-1] ** 2) / mean[-1], columns)
 
 
-def claims(model: str, found: Diagnosis, config: Config) -> Mapping[str, xr.DataTree]:
+def over_splits(found: Sequence[Diagnosis]) -> Diagnosis:
+    """Means over splits, with the spread between them as their errors."""
+    return Diagnosis(*map(over_data_sets, zip(*found, strict=True)))
+
+
+def claims(model: str, splits: Sequence[Diagnosis], config: Config) -> Mapping[str, xr.DataTree]:
     """What the literature says of the numbers of one model."""
+    found = over_splits(splits)
     return {
         "noise": aligned_noise(model, found, config).to_datatree(
             grid_map("Alignment of noise and curvature", "ratio", found.alignment, config),
             grid_map("Noise of a batch, Tr C", "loss²/params²", found.noise, config),
         ),
-        "stability": stable(model, found, config).to_datatree(threshold_chart(found, config)),
+        "stability": stable(model, found, config).to_datatree(
+            threshold_chart(found.sharpness, config)
+        ),
         "stationarity": stationary(model, found, config).to_datatree(
             grid_map("Gap of the first relation", "relative", found.imbalance, config, 0.0)
         ),
-        "flatness": flatter(model, found).to_datatree(
+        "flatness": flatter(model, splits, config).to_datatree(
             grid_map("Curvature at the end, Tr H", "loss/params²", found.curvature, config),
             grid_map("Loss at the end", "loss", found.loss, config),
         ),
-        "ratio": only_the_ratio(model, found, config).to_datatree(ratio_chart(found, config)),
+        "ratio": only_the_ratio(model, splits, config).to_datatree(
+            ratio_chart(found.curvature, config)
+        ),
     }
 
 
@@ -270,6 +290,10 @@ def aligned_noise(model: str, found: Diagnosis, config: Config) -> Claim:
         "Zhu et al. (2019), arXiv:1803.00195",
         corners(found.alignment, config, 1.0, ">"),
         "d Tr(HC)/(Tr H Tr C) at the end of training, one for isotropic noise.",
+        origin="reading",
+        place="the alignment of noise and curvature, read at the end of training",
+        data_sets=config.splits,
+        unit=unit(config.splits),
     )
 
 
@@ -277,14 +301,21 @@ def stable(model: str, found: Diagnosis, config: Config) -> Claim:
     """SGD ends where full-batch steps of its size would be stable."""
     half = np.asarray(config.learning_rates)[:, None] / 2
     threshold = 2 / found.sharpness.value
+    steepness = found.sharpness._replace(
+        value=half * found.sharpness.value, standard_error=half * found.sharpness.standard_error
+    )
     return Claim(
         f"SGD ends at points where its learning rate is below the threshold 2/h_max ({model}).",
         "Wu, Ma, E (2018), NeurIPS; Cohen et al. (2021), arXiv:2103.00065",
-        corners(Estimate(*(half * one for one in found.sharpness[:2])), config, 1.0, "<"),
+        corners(steepness, config, 1.0, "<"),
         "η h_max/2, with the largest curvature at the end of training: at one full-batch steps "
         f"sit at the edge of stability. The threshold is {threshold[0, 0]:.2g} where the learning "
         f"rate is {config.learning_rates[0]:g} and {threshold[-1, 0]:.2g} where it is "
         f"{config.learning_rates[-1]:g} (S = {config.batch_sizes[0]}): training moves it.",
+        origin="reading",
+        place="linear stability, read for the end of training",
+        data_sets=config.splits,
+        unit=unit(config.splits),
     )
 
 
@@ -298,51 +329,60 @@ def stationary(model: str, found: Diagnosis, config: Config) -> Claim:
         [
             f"{value:.3f} ± {error:.2g}"
             for value, error in zip(
-                found.shared.value[cell], found.shared.standard_error[cell], strict=True
+                found.shared.value[place], found.shared.standard_error[place], strict=True
             )
         ]
-        for cell in ((0, -1), (-1, 0))
+        for place in ((0, -1), (-1, 0))
     )
     return Claim(
         f"Over the second half of training the runs are stationary: ⟨θ·∇⟩ = (η/2)⟨|m|²⟩ ({model}).",
         "Yaida (2018), arXiv:1810.00004",
         corners(found.imbalance, config, 0.0, "=", config.gap),
-        f"Relative gap of the two sides, over {config.looks} looks at {config.replicas} runs. "
-        "Directions that only weight decay bends forget their start in 1/(ηλ) steps, "
-        f"{slowest:.0f} at the smallest learning rate and {fastest:.0f} at the largest, and "
+        f"Relative gap of the two sides, over {config.looks} looks at {config.replicas} runs on "
+        "each data set. Directions that only weight decay bends forget their start in 1/(ηλ) "
+        f"steps, {slowest:.0f} at the smallest learning rate and {fastest:.0f} at the largest, and "
         f"training takes {config.steps}. Directions that hardly anything bends take longer: the "
         f"runs, which start at one point, have {quiet[0]} of their square norm in common at the "
         f"first look and {quiet[1]} at the last where η/S is smallest, {noisy[0]} and {noisy[1]} "
         "where it is largest. While that share falls they still drift apart.",
+        origin="reading",
+        place="the first relation, read as a test of this training",
+        data_sets=config.splits,
+        unit=unit(config.splits),
     )
 
 
-def flatter(model: str, found: Diagnosis) -> Claim:
+def flatter(model: str, splits: Sequence[Diagnosis], config: Config) -> Claim:
     """Larger η/S ends at flatter points."""
-    ratio, error = _ratio(found.curvature, (-1, 0), (0, -1))
+    found = over_splits(splits)
+    flatter_by = _ratio([one.curvature for one in splits], (-1, 0), (0, -1))
     noisy, calm = found.loss.value[-1, 0], found.loss.value[0, -1]
     return Claim(
         f"A larger ratio of learning rate to batch size ends at a flatter point ({model}).",
         "Keskar et al. (2017), arXiv:1609.04836; Jastrzębski et al. (2017), arXiv:1711.04623",
-        [Quantity("Tr H, largest over smallest η/S", ratio, error, 1.0, "<")],
+        [claimed("Tr H, largest over smallest η/S", flatter_by, "<", 1.0)],
         "Tr H where training ends, which is above the minimum that weight decay gives the loss: "
         f"the loss is {noisy:.3g} at the largest η/S and {calm:.3g} at the smallest.",
+        origin="source",
+        place="abstracts",
+        data_sets=config.splits,
+        unit=unit(config.splits),
     )
 
 
-def only_the_ratio(model: str, found: Diagnosis, config: Config) -> Claim:
+def only_the_ratio(model: str, splits: Sequence[Diagnosis], config: Config) -> Claim:
     """Cells of equal η/S, as far apart as the grid has them."""
     rates, sizes = config.learning_rates, config.batch_sizes
     first = -min(len(rates), len(sizes))
     factor = sizes[-1] // sizes[first]
     quantities = []
-    for name, cells in (
-        ("h_max", found.sharpness), ("Tr H", found.curvature), ("loss", found.loss)
-    ):  # fmt: skip
-        ratio, error = _ratio(cells, (-1, -1), (first, first))
-        name = f"{name}, ({factor}η, {factor}S) over (η, S)"
-        quantities.append(Quantity(name, ratio, error, 1.0, "=", config.margin))
-    edge = [rates[i] / 2 * found.sharpness.value[i, i] for i in (first, -1)]
+    for name, field in (("h_max", "sharpness"), ("Tr H", "curvature"), ("loss", "loss")):
+        cells = [getattr(one, field) for one in splits]
+        title = f"{name}, ({factor}η, {factor}S) over (η, S)"
+        found = _ratio(cells, (-1, -1), (first, first))
+        quantities.append(claimed(title, found, "=", 1.0, config.margin))
+    sharpness = over_splits(splits).sharpness
+    edge = [rates[i] / 2 * sharpness.value[i, i] for i in (first, -1)]
     return Claim(
         f"Only the ratio of learning rate to batch size matters ({model}).",
         "Jastrzębski et al. (2017), arXiv:1711.04623; Smith, Le (2018), arXiv:1710.06451",
@@ -351,14 +391,21 @@ def only_the_ratio(model: str, found: Diagnosis, config: Config) -> Claim:
         "steps. To leading order in η the ratio is all that matters, but larger learning rates "
         f"also drive training from sharp places: η h_max/2 is {edge[0]:.2g} at the smaller, and "
         f"{edge[1]:.2g} at the larger, where steps of full batches become unstable at one.",
+        origin="reading",
+        place="the ratio that sets the noise, read as all that matters at these steps",
+        data_sets=config.splits,
+        unit=unit(config.splits),
     )
 
 
-def _ratio(found: Estimate, one: tuple[int, int], other: tuple[int, int]) -> tuple[float, float]:
-    """One cell over another, with its error to first order."""
-    ratio = found.value[one] / found.value[other]
-    relative = (found.standard_error[cell] / found.value[cell] for cell in (one, other))
-    return float(ratio), float(ratio * np.hypot(*relative))
+def _ratio(cells: Sequence[Estimate], one: tuple[int, int], other: tuple[int, int]) -> Estimate:
+    """One cell over another, on every split."""
+    return over_data_sets([ratio(cell(found, one), cell(found, other)) for found in cells])
+
+
+def cell(found: Estimate, place: tuple[int, int]) -> Estimate:
+    """The number in one cell of the grid."""
+    return Estimate(found.value[place], found.standard_error[place], found.clusters)
 
 
 def corners(
@@ -366,50 +413,13 @@ def corners(
 ) -> list[Quantity]:
     """The four corners of the grid."""
     return [
-        Quantity(
+        claimed(
             f"η = {config.learning_rates[i]:g}, S = {config.batch_sizes[j]}",
-            float(found.value[i, j]),
-            float(found.standard_error[i, j]),
-            predicted,
+            cell(found, (i, j)),
             relation,
+            predicted,
             margin,
         )
         for i in (0, -1)
         for j in (0, -1)
     ]
-
-
-def grid_map(
-    title: str, unit: str, found: Estimate, config: Config, centre: float | None = None
-) -> Map:
-    """A number in every cell."""
-    rates = [float(rate) for rate in config.learning_rates]
-    sizes = list(config.batch_sizes)
-    labels = "batch size S", "learning rate η"
-    return Map(title, *labels, sizes, rates, found.value, unit, centre=centre)
-
-
-def threshold_chart(found: Diagnosis, config: Config) -> Chart:
-    """The threshold 2/h_max at the end, and the learning rate that led there."""
-    rates = np.asarray(config.learning_rates, dtype=float)
-    threshold = 2 / found.sharpness.value
-    error = threshold * found.sharpness.standard_error / found.sharpness.value
-    series = [
-        Series(f"2/h_max, S = {size}", rates, threshold[:, j], error[:, j])
-        for j, size in enumerate(config.batch_sizes)
-    ]
-    series.append(Series("η itself", rates, rates, look="line"))
-    title = "Threshold of stability where training ends"
-    return Chart(title, "learning rate η", "learning rate", tuple(series), "xy")
-
-
-def ratio_chart(found: Diagnosis, config: Config) -> Chart:
-    """Curvature against η/S."""
-    rates = np.asarray(config.learning_rates, dtype=float)
-    values, errors = found.curvature[:2]
-    series = [
-        Series(f"S = {size}", rates / size, values[:, j], errors[:, j])
-        for j, size in enumerate(config.batch_sizes)
-    ]
-    title = "Curvature at the end and the ratio η/S"
-    return Chart(title, "η/S", "Tr H (loss/params²)", tuple(series), "x")

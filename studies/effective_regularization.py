@@ -18,7 +18,7 @@ import xarray as xr
 from statsgd.arguments import count, positive
 from statsgd.laws.valleys import AdiabaticWarning
 from studies.findings import findings
-from studies.valleys import motion, pair, reading, ring, variance
+from studies.valleys import motion, pair, reading, ring, variance, variance_claims
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +57,10 @@ class Config:
     """Learning rate η on the network."""
     batch_size: int = 10
     """Examples per step S; it divides `num_examples`."""
-    replicas: int = 256
-    """Runs at the minimum of the network, with either kind of batches."""
+    splits: int = 8
+    """Splits of the digits, each with labels and a network of its own start."""
+    replicas: int = 64
+    """Runs at the minimum of each network, with either kind of batches."""
     looks: int = 60
     """Steps past burn-in at which every run is looked at."""
     margin: float = 0.03
@@ -80,6 +82,7 @@ class Config:
             pair_rate=0.004,
             pair_steps=1000,
             pair_replicas=600,
+            splits=1,
             replicas=40,
             looks=30,
             margin=0.05,
@@ -117,6 +120,7 @@ def run(config: Config) -> xr.DataTree:
         weight_decay=float(positive("weight_decay", config.weight_decay)),
         learning_rate=float(positive("learning_rate", config.learning_rate)),
         batch_size=count("batch_size", config.batch_size),
+        splits=count("splits", config.splits),
         replicas=count("replicas", config.replicas, at_least=2),
         looks=count("looks", config.looks),
         margin=2 * margin,
@@ -137,7 +141,7 @@ def run(config: Config) -> xr.DataTree:
     _say(config, "two valleys: frozen and drifting")
     parts |= pair.parts(in_pair)
     _say(config, "network: variance of weights")
-    parts |= variance.parts(on_network)
+    parts |= variance_claims.parts(on_network)
     return findings(
         "What SGD's noise prefers: valleys, and the variance of weights",
         "Does noise act like a regulariser that prefers flat minima, and is flatness what keeps "

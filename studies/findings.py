@@ -15,9 +15,15 @@ def findings(title: str, question: str, parts: Mapping[str, xr.DataTree]) -> xr.
     **Arguments:** `title` and `question` head the page; `parts` by name: trees of claims
     (`Claim.to_datatree`), which the summary counts and lists with their quantities, and any other
     trees that a report can show.
+
+    Raises `ValueError` for claims that do not say whose they are and what they rest on
+    (`Claim.missing`).
     """
     results = xr.DataTree.from_dict(dict(parts))
     claims = {name: part for name, part in parts.items() if part.attrs.get("kind") == "claim"}
+    for name, part in claims.items():
+        if part.attrs["missing"]:
+            raise ValueError(f"claim {name!r} must say its {part.attrs['missing']}")
     verdicts = [part.attrs["verdict"] for part in claims.values()]
     holding = sum(verdict.startswith("holds") for verdict in verdicts)
     sentences = [f"{holding} of {len(claims)} claims hold."]
@@ -38,8 +44,9 @@ def findings(title: str, question: str, parts: Mapping[str, xr.DataTree]) -> xr.
 
 def _numbers(part: xr.DataTree) -> dict[str, Any]:
     table = part["table"].to_dataset().to_dataframe()
-    return {
-        "statement": part.attrs["statement"],
-        "verdict": part.attrs["verdict"],
-        "quantities": json.loads(table.set_index("quantity").to_json(orient="index")),
-    }
+    said = ("statement", "verdict", "source", "origin", "place", "data_sets", "unit")
+    numbers = {name: part.attrs[name] for name in said}
+    numbers["quantities"] = json.loads(table.set_index("quantity").to_json(orient="index"))
+    if "first_form" in part.children:
+        numbers["first_form"] = _numbers(part.children["first_form"])
+    return numbers

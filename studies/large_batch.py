@@ -13,6 +13,7 @@ from typing import Self
 
 import xarray as xr
 
+from statsgd.arguments import count
 from statsgd.problems import landscapes
 from studies.batch_size.escape import curvature_claim, momentum_claims
 from studies.batch_size.network import GapSettings, network_gap_claims
@@ -42,8 +43,10 @@ class Config:
     """Independent runs there."""
     momentum_replicas: int = 60000
     """Independent runs with momentum."""
-    network_replicas: int = 64
-    """Independent runs of the network."""
+    network_splits: int = 8
+    """Splits of the digits for the network, each with labels and starts of its own."""
+    network_replicas: int = 8
+    """Independent runs of the network on each split."""
     network_batch_sizes: tuple[int, int] = (4, 48)
     """A small and a large batch for the network."""
     network_learning_rates: tuple[float, ...] = (0.1, 0.3)
@@ -70,6 +73,7 @@ class Config:
             steps=12000,
             replicas=1000,
             momentum_replicas=20000,
+            network_splits=1,
             network_replicas=16,
             epochs=40,
             descent=800,
@@ -106,7 +110,8 @@ def run(config: Config) -> xr.DataTree:
         "curvature noise": curvature_claim(config.margin),
         **network_gap_claims(
             GapSettings(
-                replicas=config.network_replicas,
+                splits=count("network_splits", config.network_splits),
+                replicas=count("network_replicas", config.network_replicas, at_least=2),
                 epochs=config.epochs,
                 batch_sizes=config.network_batch_sizes,
                 learning_rates=tuple(config.network_learning_rates),

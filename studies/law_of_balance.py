@@ -37,6 +37,8 @@ class Config:
     """Steps towards a noise equilibrium."""
     equilibrium_learning_rate: float = 0.005
     """Learning rate of the ReLU network; the linear one takes twice that."""
+    splits: int = 8
+    """Data sets of the ReLU network, each with a start of its own; they share its runs."""
     maximum_steps: int = 6000
     """Steps about a local maximum."""
     margin: float = 0.05
@@ -52,6 +54,7 @@ class Config:
         for name in ("signal", "slope_time", "equilibrium_learning_rate", "margin"):
             positive(name, getattr(self, name))
         count("replicas", self.replicas, at_least=256)
+        count("splits", self.splits)
         count("equilibrium_steps", self.equilibrium_steps, at_least=400)
         count("maximum_steps", self.maximum_steps)
 
@@ -60,7 +63,7 @@ class Config:
         """Settings that take less than a minute."""
         return cls(
             replicas=2048, slope_time=50.0, equilibrium_steps=50_000,
-            equilibrium_learning_rate=0.01, margin=0.1,
+            equilibrium_learning_rate=0.01, splits=1, margin=0.1,
         )  # fmt: skip
 
 
@@ -88,7 +91,8 @@ def run(config: Config) -> xr.DataTree:
         **shared,
         learning_rate=config.equilibrium_learning_rate,
         steps=config.equilibrium_steps,
-        replicas=config.replicas // 64,
+        splits=config.splits,
+        replicas=max(config.replicas // (64 * config.splits), 4) // 2 * 2,
     )
     parts |= maxima.maxima_claims(
         **shared, steps=config.maximum_steps, replicas=config.replicas // 4

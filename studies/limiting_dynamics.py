@@ -13,6 +13,7 @@ from typing import Self
 import xarray as xr
 
 import statsgd
+from statsgd.arguments import count
 from statsgd.laws import LinearRegressionGaussian
 from studies.digits_regression import digits_problem, schedule
 from studies.findings import findings
@@ -57,8 +58,10 @@ class Config:
     """Displacements are followed over so many steps."""
     margin: float = 0.05
     """Relative difference that counts as agreement, and absolute one of correlations."""
-    network_replicas: int = 512
-    """Independent runs of the network."""
+    network_splits: int = 8
+    """Splits of the digits for the network, each with labels and a start of its own."""
+    network_replicas: int = 128
+    """Independent runs of the network on each split."""
     network_steps: int = 400
     """Steps of the network."""
     seed: int = 0
@@ -75,6 +78,7 @@ class Config:
             replicas=2048,
             longest_lag=200,
             margin=0.1,
+            network_splits=1,
             network_replicas=128,
             network_steps=200,
         )
@@ -95,6 +99,7 @@ def run(config: Config) -> xr.DataTree:
         "currents between modes": mode_current_claim(case),
         **displacement_claims(case, lags),
         **network_claims(
+            splits=count("network_splits", config.network_splits),
             replicas=config.network_replicas,
             steps=config.network_steps,
             margin=config.margin,

@@ -31,8 +31,10 @@ class Config:
     """Numbers of neurons on the diabetes data."""
     patients: int = 300
     """Patients to learn from, at most 300."""
-    network_chains: int = 64
-    """Independent networks of each width."""
+    splits: int = 8
+    """Splits of the patients into those to learn from and those to test on."""
+    network_chains: int = 8
+    """Independent networks of each width on each split."""
     network_draws: int = 40
     """Looks at each of them."""
     margin: float = 0.1
@@ -53,6 +55,7 @@ class Config:
                 count(name, number, at_least=2)
         for name in ("chains", "draws", "network_chains", "network_draws"):
             count(name, getattr(self, name), at_least=2)
+        count("splits", self.splits)
         if count("patients", self.patients, at_least=10) > 300:
             raise ValueError(f"patients must be at most 300, got {self.patients}")
         positive("margin", self.margin)
@@ -66,6 +69,7 @@ class Config:
             draws=60,
             widths=(8, 32),
             patients=100,
+            splits=1,
             network_chains=32,
             network_draws=15,
             margin=0.15,
@@ -81,7 +85,7 @@ def run(config: Config) -> xr.DataTree:
         ),
         **network.claims(
             config.widths, config.patients, config.network_draws, config.network_chains,
-            config.margin, config.seed + 100, config.progress,
+            config.splits, config.margin, config.seed + 100, config.progress,
         ),
     }  # fmt: skip
     return findings(

@@ -22,7 +22,42 @@ def claimed(
     return Quantity(
         name, float(measured.value), float(measured.standard_error),
         float(predicted.value), relation, margin, float(predicted.standard_error),
+        fewest(measured, predicted),
     )  # fmt: skip
+
+
+def difference(one: Estimate, other: Estimate) -> Estimate:
+    """`one` less an independent `other`."""
+    error = np.hypot(one.standard_error, other.standard_error)
+    return Estimate(one.value - other.value, error, fewest(one, other))
+
+
+def ratio(one: Estimate, other: Estimate) -> Estimate:
+    """`one` over an independent `other`, with its error to first order."""
+    value = one.value / other.value
+    relative = np.hypot(one.standard_error / one.value, other.standard_error / other.value)
+    return Estimate(value, np.abs(value) * relative, fewest(one, other))
+
+
+def over_data_sets(each: Sequence[Estimate]) -> Estimate:
+    """Mean over data sets, with the spread between them as its error.
+
+    Of a single one the error is that of runs on it; it says nothing of other data.
+    """
+    if len(each) == 1:
+        return each[0]
+    return mean_over_clusters(np.stack([np.asarray(one.value, dtype=np.float64) for one in each]))
+
+
+def unit(data_sets: int) -> str:
+    """What the errors of `over_data_sets` are over."""
+    return "data sets" if data_sets > 1 else "runs"
+
+
+def fewest(*estimates: Estimate) -> int | None:
+    """The smallest number of units behind any of them: their joint error is no better known."""
+    known = [one.clusters for one in estimates if one.clusters is not None]
+    return min(known, default=None)
 
 
 def points(label: str, x: Any, rows: Sequence[Estimate], group: str = "") -> Series:

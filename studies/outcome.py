@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import statsgd
+from statsgd.reports import save
 
 
 class OutputFolderError(ValueError):
@@ -22,7 +23,8 @@ class Outcome(NamedTuple):
 def deliver(name: str, study: Any, config: Any) -> Outcome:
     """Run a study and write its report to `config.output`.
 
-    The folder then holds `report.html`, `figures`, `summary.json` and `config.json`, and what the
+    The folder then holds `report.html`, `figures`, `summary.json`, `config.json`, the results as
+    `results.zarr`, from which figures can be drawn again (`xarray.open_datatree`), and what the
     study's own `also(results, folder)` adds.
 
     A folder that holds another run (another study or other settings) is refused before anything
@@ -31,10 +33,12 @@ def deliver(name: str, study: Any, config: Any) -> Outcome:
     folder = Path(config.output)
     identity = {"study": name, "config": settings(config)}
     claim(folder, identity)
+    require_writable(folder)
     results = study.run(config)
     results.attrs["study"] = name
     results.attrs["config"] = json.dumps(identity["config"])
     path = statsgd.report(results, folder / "report.html", files=True)
+    save(results, folder / "results.zarr")
     (folder / "config.json").write_text(json.dumps(identity, indent=2) + "\n")
     if hasattr(study, "also"):
         study.also(results, folder)
@@ -49,6 +53,22 @@ def begin(name: str, config: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(identity, indent=2) + "\n")
     return folder
+
+
+def require_writable(folder: Path) -> None:
+    """Raise `OutputFolderError` unless files can be written to `folder`. Nothing is left there."""
+    probe = folder / ".writable"
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+        for place in made:
+            place.rmdir()
+    except OSError as error:
+        raise OutputFolderError(
+            f"output must be a folder that can be written to, got {str(folder)!r}: {error}"
+        ) from error
 
 
 def settings(config: Any) -> dict[str, Any]:

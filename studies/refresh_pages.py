@@ -1,4 +1,4 @@
-"""Write the generated parts of README.md, its pictures, and the page of where everything lives."""
+"""Write the generated parts of README.md and of the pages, their pictures, and the catalogue."""
 
 import functools
 import itertools
@@ -6,8 +6,9 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import xarray as xr
@@ -15,15 +16,29 @@ import xarray as xr
 from statsgd import laws
 from statsgd.kernels import KERNELS
 from statsgd.noise import NOISES
-from statsgd.reports import judged, report
+from statsgd.reports import report
 from studies.atlas_families import FAMILIES
 from studies.atlas_families.table import atlas_table, overview
+from studies.errata import ERRATA
 from studies.topics import TOPICS
+from studies.verdicts.claims import CELLS_TITLE
 
 README = Path(__file__).parents[1] / "README.md"
-CATALOGUE = Path(__file__).parent / "catalogue.md"
+NOTEBOOKS = README.parent / "notebooks"
+CATALOGUE = NOTEBOOKS / "catalogue.md"
 ATLAS = Path(laws.__file__).parent / "atlas.json"
 PICTURES = Path(__file__).parent / "pictures"
+#: The family of laws that an erratum, by its module, is about.
+ERRATA_OF = {
+    "anisotropic_noise": "minimum",
+    "balance": "balance",
+    "diagonal_network": "networks",
+    "escape": "gibbs",
+    "large_steps": "networks",
+    "loss_scaled_noise": "loss_noise",
+    "phase_space": "minimum",
+    "valley": "valleys",
+}
 #: Figures of full runs that README shows, by their name there: one to a study.
 SHOWN = {
     "effective_regularization": "ring-flatness-0",
@@ -33,29 +48,69 @@ SHOWN = {
 }
 
 
+def pages() -> list[Path]:
+    """README and every page with parts that are generated."""
+    return [README, *(page for page in sorted(NOTEBOOKS.rglob("*.md")) if page != CATALOGUE)]
+
+
 def refreshed(
     text: str, summary: dict | None = None, reports: Mapping[str, dict] | None = None
 ) -> str:
     """`text` with the marked parts written anew.
 
-    The headline only if the numbers of the digits study are given as `summary`, and the claims only
-    if the summaries of full runs are given as `reports`, by name of the study.
+    The headline only if the numbers of the digits study are given as `summary`, and claims and
+    calibration only if the summaries of full runs are given as `reports`, by name of the study.
     """
-    parts = {
-        "laws": markdown(laws.catalogue().drop(columns="from_sgd")),
-        "kernels": markdown(kernels()),
-        "noises": markdown(noises()),
-    }
+    parts = _generated()
     if summary is not None:
-        parts["digits"] = headline(summary)
+        parts = parts | {"digits": headline(summary)}
     if reports:
-        parts["claims"] = markdown(claims(reports))
+        parts = parts | {"claims": claims_tables(reports)}
+    if "calibration" in (reports or {}):
+        parts = parts | {"calibration": calibration_table((reports or {})["calibration"])}
     for name, part in parts.items():
         marked = re.compile(f"<!-- {name} -->.*?<!-- /{name} -->", flags=re.DOTALL)
         anew = f"<!-- {name} -->\n{part}\n<!-- /{name} -->"
         # As a function: a backslash in the part must not be read as a group.
         text = marked.sub(functools.partial(_constant, anew), text)
     return text
+
+
+@functools.cache
+def _generated() -> dict[str, str]:
+    """What follows from the code alone."""
+    return {
+        "laws": markdown(laws.catalogue().drop(columns="from_sgd")),
+        "kernels": markdown(kernels()),
+        "noises": markdown(noises()),
+        **{f"family {name}": part for name, part in families().items()},
+        **{f"errata {name}": part for name, part in errata().items()},
+    }
+
+
+def families() -> dict[str, str]:
+    """For each family of laws the table of what its laws assume, and how far they hold."""
+    table = laws.catalogue().set_index("law")
+    found: dict[str, list[str]] = {}
+    for name, law in sorted(laws.LAWS.items()):
+        found.setdefault(law.__module__.split(".")[2], []).append(name)
+    columns = {"setting": "assumed", "exactness": "how far it holds", "source": "source"}
+    return {
+        family: markdown(table.loc[names, [*columns]].rename(columns=columns).reset_index())
+        for family, names in found.items()
+    }
+
+
+def errata() -> dict[str, str]:
+    """For each family the formulas that are printed otherwise than the truth has it."""
+    found: dict[str, list[str]] = {}
+    for erratum in ERRATA.values():
+        family = ERRATA_OF[erratum.curves.__module__.split(".")[-1]]
+        found.setdefault(family, []).append(
+            f"- *{erratum.source}.* Printed: {erratum.printed} Right: {erratum.correction} "
+            f"Evidence: {erratum.evidence}"
+        )
+    return {family: "\n".join(listed) for family, listed in found.items()}
 
 
 def _constant(text: str, _: object) -> str:
@@ -110,19 +165,103 @@ def headline(summary: dict) -> str:
 
 
 def claims(reports: Mapping[str, dict]) -> pd.DataFrame:
-    """One row a claim: study, statement, verdict, and the first quantity that decides it."""
+    """One row a claim, and one for its first form where it was changed.
+
+    Study, statement, verdict, the quantity that decides it with its difference, whose claim it is,
+    source and place, and what it rests on.
+    """
+    columns = ["study", "claim", "verdict", "measured (predicted)", "whose", "source", "rests on"]
     rows = [
-        (
-            f"`{name}`",
-            _plain(section["title"]),
-            section["verdict"],
-            _plain(_deciding_quantity(section)),
-        )
-        for name, report in reports.items()
-        for section in judged(report)
-        if section["table"] and "quantity" in section["table"][0]
+        (f"`{name}`", *_claim_row(told, prefix))
+        for name, found in reports.items()
+        for told, prefix in _forms(found)
     ]
-    return pd.DataFrame(rows, columns=["study", "claim", "verdict", "measured (predicted)"])
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _forms(summary: dict) -> Iterator[tuple[dict, str]]:
+    """Every claim of a report, followed by its first form."""
+    for told in summary["numbers"].values():
+        if isinstance(told, dict) and "origin" in told:
+            yield told, ""
+            if "first_form" in told:
+                yield told["first_form"], "As it was first put: "
+
+
+def _claim_row(told: dict, prefix: str) -> tuple[str, ...]:
+    statement = told["statement"].rstrip(".")
+    source = told["source"] + (f" ({told['place']})" if told["place"] else "")
+    number = told["data_sets"]
+    sets = {0: "a given loss", 1: "1 data set"}.get(number, f"{number} data sets")
+    return (
+        _plain(prefix + statement),
+        told["verdict"],
+        _plain(_deciding_quantity(told)),
+        "the source's" if told["origin"] == "source" else f"ours: {told['origin']}",
+        _plain(source),
+        f"{sets}; {told['unit']}",
+    )
+
+
+def claims_tables(reports: Mapping[str, dict]) -> str:
+    """How many claims hold, those of the literature, and those that are ours."""
+    table = claims(reports)
+    theirs = table["whose"] == "the source's"
+    return "\n".join(
+        [
+            markdown(claims_summary(reports)),
+            "",
+            "*Holds within x %*: no difference from the prediction is resolved, and none above the "
+            "margin x is possible. *Holds to within x %*: there is a difference, resolved, and x "
+            "is its bound, below the margin. Intervals hold together at 95 %. *Rests on* names the "
+            "number of data sets, and what errors are over: a claim about one data set says "
+            "nothing of others.",
+            "",
+            "## What the literature says",
+            "",
+            markdown(table[theirs].drop(columns="whose")),
+            "",
+            "## What is ours: readings, extensions and predictions of our own",
+            "",
+            "That one of these fails says nothing against the paper that it starts from.",
+            "",
+            markdown(table[~theirs]),
+        ]
+    )
+
+
+def calibration_table(summary: dict) -> str:
+    """How often verdicts are wrong, and intervals cover, in every cell of the calibration study."""
+    (told,) = (one for one in summary["sections"] if one["title"] == CELLS_TITLE)
+    return f"{told['finding']}\n\n{markdown(pd.DataFrame(told['table']).map(_short))}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if pd.isna(value) else f"{value:.5g}"
+
+
+def claims_summary(reports: Mapping[str, dict]) -> pd.DataFrame:
+    """One row a study: how many claims of the literature, and of ours, hold."""
+    rows = []
+    for name, found in reports.items():
+        counted: dict[bool, list[str]] = {True: [], False: []}
+        for told, prefix in _forms(found):
+            if not prefix:
+                counted[told["origin"] == "source"].append(told["verdict"])
+        if any(counted.values()):
+            rows.append((f"`{name}`", _counted(counted[True]), _counted(counted[False])))
+    return pd.DataFrame(rows, columns=["study", "claims of the literature", "ours"])
+
+
+def _counted(verdicts: Sequence[str]) -> str:
+    holding = sum(verdict.startswith("holds") for verdict in verdicts)
+    undecided = sum(verdict == "undecided" for verdict in verdicts)
+    if not verdicts:
+        return "–"
+    told = f"{holding} of {len(verdicts)} hold"
+    return f"{told}, {undecided} undecided" if undecided else told
 
 
 def _plain(text: str) -> str:
@@ -130,13 +269,19 @@ def _plain(text: str) -> str:
     return re.sub(r"([\\|*_<\[\]])", r"\\\1", text)
 
 
-def _deciding_quantity(section: dict) -> str:
-    table, verdict = section["table"], section["verdict"]
+def _deciding_quantity(told: dict) -> str:
+    quantities, verdict = told["quantities"], told["verdict"]
     # Any quantity that fails fails the claim; where all hold, the first stands for them.
-    row = next((row for row in table if row["verdict"] == verdict), table[0])
+    first = next(iter(quantities))
+    name = next((name for name, row in quantities.items() if row["verdict"] == verdict), first)
+    row = quantities[name]
     error = f" ± {row['standard_error']:.2g}" if row["standard_error"] else ""
     relation = "" if row["relation"] == "=" else f"{row['relation']} "
-    return f"{row['quantity']}: {row['measured']:.4g}{error} ({relation}{row['predicted']:.4g})"
+    found = f"{name}: {row['measured']:.4g}{error} ({relation}{row['predicted']:.4g})"
+    if row["relation"] == "=" and row["difference_percent"] is not None:
+        low, high = row["low_percent"], row["high_percent"]
+        found += f", off by {row['difference_percent']:+.2g} % ({low:+.2g} to {high:+.2g})"
+    return found
 
 
 def write_atlas(computed: Sequence[Mapping[str, dict]]) -> None:
@@ -160,7 +305,7 @@ def write_atlas(computed: Sequence[Mapping[str, dict]]) -> None:
 
 
 def main() -> None:
-    """Write README, pictures, catalogue and atlas from the code and the full runs in `results`.
+    """Write README, pictures, pages and atlas from the code and the full runs in `results`.
 
     The atlas may be computed in parts: every folder `results/atlas*` counts, the latest last.
     """
@@ -168,7 +313,8 @@ def main() -> None:
     reports = {path.parent.name: json.loads(path.read_text()) for path in found}
     digits = reports.get("digits_regression")
     summary = digits["numbers"] if digits else None
-    README.write_text(refreshed(README.read_text(), summary, reports))
+    for page in pages():
+        page.write_text(refreshed(page.read_text(), summary, reports))
     CATALOGUE.write_text(catalogue_page())
     for name, figure in SHOWN.items():
         if name in reports:

@@ -1,6 +1,6 @@
 """What the literature on SGD's stationary behaviour is about, and where each part of it lives here.
 
-`TOPICS` feeds the page `studies/catalogue.md`. A name that no longer resolves fails the tests.
+`TOPICS` feeds the page `notebooks/catalogue.md`. A name that no longer resolves fails the tests.
 """
 
 from typing import NamedTuple
@@ -33,6 +33,10 @@ TOPICS = (
             "noise.LabelNoise noise.NoNoise",
         ),
         ("Noise matched in trace to another", "noise.TraceMatched"),
+        (
+            "Heavy tails: stable and Student-t noise, recorded gradients drawn again",
+            "noise.Stable noise.StudentT noise.Empirical",
+        ),
         ("Other optimisers", "OptaxDynamics"),
     ),
     *_area(
@@ -43,6 +47,10 @@ TOPICS = (
             "Displacement and its anomalous exponent",
             "laws.minimum.local_displacement laws.minimum.mean_squared_displacement "
             "laws.minimum.displacement_exponent",
+        ),
+        (
+            "Displacement of all parameters of a network, without its eigenvectors",
+            "measures.noise_spectrum measures.predicted_displacement measures.predicted_exponent",
         ),
         (
             "Currents, stochastic area, entropy production",
@@ -66,6 +74,14 @@ TOPICS = (
             "Sharpness-aware minimisation and weight noise",
             "dynamics.SharpnessAware dynamics.WeightNoise laws.valleys.sharpness_aware_drift",
         ),
+        (
+            "The law in the leading modes around a checkpoint of a network, after any steps",
+            "laws.ModeLaw laws.ModeLaw.from_checkpoint laws.ModeLaw.corrected "
+            "laws.ModeLaw.project problems.linear_twin measures.noise_covariance_along "
+            "measures.noise_and_curvature_along measures.paired_variance_ratio "
+            "measures.equipartition",
+        ),
+        ("All of it for one's own network, in one call and as a page", "diagnose report"),
         (
             "State-dependent minibatch noise of linear regression, fresh and finite data",
             "laws.LinearRegressionGaussian laws.minimum.regression_shape "
@@ -198,6 +214,31 @@ TOPICS = (
         ),
         ("Power law along outlier directions", "laws.OutlierPowerLaw"),
         ("Fitting the noise to data", "laws.loss_noise.fit_loss_scaled_noise"),
+    ),
+    *_area(
+        "Heavy tails",
+        (
+            "Stable noise on a quadratic: exact law of the chain, momentum, continuous limit",
+            "laws.StableLaw laws.StableLaw.continuous laws.heavy_tails.SymmetricStable "
+            "laws.heavy_tails.impulse_response",
+        ),
+        (
+            "First exit by one jump, beside Kramers",
+            "laws.heavy_tails.stable_exit laws.heavy_tails.stable_exit_steps "
+            "laws.heavy_tails.stable_exit_ball laws.heavy_tails.stable_well_weights "
+            "laws.gibbs.kramers_escape_time",
+        ),
+        (
+            "Power laws made by the data: fresh Gaussian and finite",
+            "laws.heavy_tails.gaussian_tail_index laws.heavy_tails.gaussian_tail_learning_rate "
+            "laws.heavy_tails.matrix_tail_index laws.heavy_tails.batch_matrices "
+            "laws.loss_noise.regression_tail_index",
+        ),
+        (
+            "Tail indices measured, and whether batches become normal",
+            "measures.tail_index measures.batch_gaussianity measures.noise_excess_kurtosis "
+            "measures.gradient_noise",
+        ),
     ),
     *_area(
         "Valleys",

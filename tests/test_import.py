@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 #: Every room may import those before it.
-ROOMS = ["problems", "running", "dynamics", "laws", "kernels", "measures", "comparison", "reports"]
+ROOMS = ["problems", "running", "dynamics", "laws", "kernels", "measures", "comparison", "reports",
+         "diagnosis"]  # fmt: skip
 
 CODE = """
 import sys, os
@@ -79,3 +80,36 @@ def test_a_new_law_touches_its_own_file_only(tmp_path):
     command = [sys.executable, "-c", FINDS_IT]
     run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
+
+
+WITHOUT_EXTRAS = """
+import re, sys
+from pathlib import Path
+
+EXTRAS = {extras}
+sys.modules.update(dict.fromkeys(EXTRAS))  # none of them can be imported
+text = Path("README.md").read_text()
+code = re.search(r"<!-- example -->\\n```python\\n(.*?)```", text, re.DOTALL).group(1)
+names = {{}}
+exec(code.replace("40_000", "400"), names)
+import statsgd
+statsgd.report({{"a": names["law"], "b": names["sgd"], "c": names["ensemble"]}}, {page!r})
+assert not any(map(sys.modules.get, EXTRAS))
+"""
+
+
+@pytest.mark.slow
+def test_a_core_install_runs_the_example_of_readme(tmp_path):
+    # What extras bring is not there to be imported.
+    extras = {"optax", "zarr", "sklearn", "tyro", "flax", "dask", "distributed", "safetensors"}
+    extras |= {"blackjax", "diffrax", "numba", "orbax", "h5netcdf", "netCDF4"}
+    code = WITHOUT_EXTRAS.format(extras=sorted(extras), page=str(tmp_path / "r.html"))
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[1],
+    )
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "r.html").exists()

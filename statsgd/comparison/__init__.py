@@ -81,3 +81,7 @@ __all__ = [
     "thin_by_effective_size",
     "wells_setting",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

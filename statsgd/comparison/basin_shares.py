@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -29,16 +31,32 @@ def shares(index: Int[Any, "n t"], basins: int) -> Estimate:
 def predicted_shares(
     law: Law | None, reference: Clusters, label: Callable, basins: int
 ) -> Estimate:
-    """The law's shares: by quadrature where it has one, else from draws."""
+    """The law's shares: by quadrature where it has one, with its error, else from draws."""
     if law is None:
         return shares_of_basins(reference, label, basins)
     try:
-        points, masses = law.quadrature()
+        found = law.expectation_estimate(_InBasin(label, basins))
     except IntractableError:
         return shares_of_basins(reference, label, basins)
-    index = basin_labels(points[:, None], label, basins)[:, 0]
-    held = index >= 0
-    return Estimate(np.bincount(index[held], masses[held], basins), np.zeros(basins))
+    if found.value[-1] > 0:
+        raise ValueError(
+            f"label must give indices from 0 to {basins - 1}, or -1 for none, got others where the "
+            f"law has a share {found.value[-1]:.2g} of its mass"
+        )
+    return Estimate(found.value[:-1], np.nan_to_num(found.standard_error[:-1]))
+
+
+class _InBasin(eqx.Module):
+    """One for the basin that a point is in, zero for the others; last, one for none that exists."""
+
+    label: Callable
+    basins: int = eqx.field(static=True)
+
+    def __call__(self, params: Float[Any, " d"]) -> Float[Any, " basins_and_one"]:
+        index = jnp.rint(jnp.reshape(self.label(params), ()))
+        inside = index == jnp.arange(self.basins)
+        wrong = (index < -1) | (index >= self.basins)
+        return jnp.append(inside, wrong).astype(float)
 
 
 def basin_labels(clusters: Clusters, label: Callable, basins: int) -> Int[Any, "n t"]:

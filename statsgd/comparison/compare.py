@@ -1,17 +1,20 @@
 """Endpoints against a law, or against draws from one."""
 
+import functools
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from statsgd.arguments import finite_array, fraction, positive, random_seed
+from statsgd.arguments import finite_array, fraction, instance, positive, random_seed
 from statsgd.comparison.dependence import largest_rhat
 from statsgd.comparison.directions import Along, along, directions
-from statsgd.comparison.distribution_tests import distance, distribution_tests
+from statsgd.comparison.distribution_tests import distances, distribution_tests
 from statsgd.comparison.effects import Effect, Sides
 from statsgd.comparison.location import location_rows
 from statsgd.comparison.parts import NO_VERDICT, verdicts_on
@@ -93,7 +96,8 @@ def compare(
       eigenvectors of its covariance.
     - `coordinates`: whether to compare along coordinates too.
     - `wells`: positions `(k, d)` of wells (`kernels.find_wells`), which points belong to by
-      nearness; by default the valleys of the law along a direction part its wells.
+      nearness; by default those that `sample(…, starts="wells")` started its chains in, else the
+      valleys of the law along a direction part its wells.
     - `effects`: further effect sizes of `params`, with rows, intervals and verdicts of their own:
       `TotalVariation`, `BasinProbabilities`, `FlatPreference`, `MeanRatio`.
     - `tests`: names from `TESTS`, of the whole distribution. They decide nothing either; their
@@ -102,11 +106,19 @@ def compare(
     - `include_snapshots`: pool the steps kept by `simulate(keep=…)`, which must be stationary.
     - `condition_on_survival`: leave out replicas that diverged; otherwise they are an error.
 
-    Raises `ValueError` for data that do not match the law.
+    >>> import numpy as np, statsgd
+    >>> law = statsgd.laws.GaussianLaw([0.0], [[1.0]])
+    >>> points = np.random.default_rng(0).normal(scale=1.5, size=(4000, 1))
+    >>> statsgd.compare(points, law, seed=0).parts["spread"].verdict
+    'differs by more than 10 %'
+
+    All numbers are float64. Raises `ValueError` for data that do not match the law, for endpoints
+    that are not finite, and for arguments of the wrong kind.
     """
     margin = float(positive("margin", margin))
     confidence = float(fraction("confidence", confidence))
     random_seed(seed)
+    _require_kinds(endpoints, law_or_draws)
     samples = _samples(
         endpoints,
         include_snapshots=include_snapshots,
@@ -133,6 +145,8 @@ def compare(
         whole(samples, stated, law, heavy),
         heavy,
     )
+    if wells is None:
+        wells = _started_in(law_or_draws)
     table, counts = _table(seen, law, wells, effects, confidence, seed)
     table["verdict"] = verdicts_on(table, table["centre"].to_numpy(), margin)
     table.loc[table["reason"] != "", "verdict"] = NO_VERDICT
@@ -158,12 +172,7 @@ def compare(
         margin,
         confidence,
         table,
-        pd.DataFrame(
-            [
-                distance(variable, seen.samples[variable], reference, seed)
-                for variable, reference in stated.items()
-            ]
-        ),
+        functools.partial(distances, seen.samples, stated, seed),
         settings | survival,
         tested,
         endpoints=independent,
@@ -201,7 +210,7 @@ def _table(
 ) -> tuple[pd.DataFrame, tuple[int, int]]:
     """All rows without verdicts, and the numbers of intervals along directions and of the whole."""
     split = places = None
-    if wells is not None:
+    if wells is not None and "params" in seen.samples:
         places = np.asarray(finite_array("wells", wells, ndim=2), dtype=np.float64)
     else:
         split = most_wells([one for one in seen.along if one.variable == "params"])
@@ -252,7 +261,7 @@ def _tails(confidence: float, directional: int, of_whole: int) -> tuple[float, f
     """
     error = (1 - confidence) / 2
     shared = error / 2 if of_whole else error
-    return shared / directional, shared / max(of_whole, 1)
+    return shared / max(directional, 1), shared / max(of_whole, 1)
 
 
 def _multiplicity(directional: int, of_whole: int) -> str:
@@ -264,11 +273,30 @@ def _multiplicity(directional: int, of_whole: int) -> str:
     )
 
 
+def _require_kinds(endpoints: Any, law_or_draws: Any) -> None:
+    call = "compare(endpoints, law_or_draws, …)"
+    arrays = (np.ndarray, jax.Array, list)
+    if not hasattr(endpoints, "detach"):  # a PyTorch tensor
+        said = "a DataTree of simulate or statsgd.ensemble, or an array (n, d)"
+        instance("endpoints", endpoints, (xr.DataTree, *arrays), said, call=call)
+    said = "a Law, a DataTree of draws from statsgd.sample, or an array (m, d) of draws"
+    instance("law_or_draws", law_or_draws, (Law, xr.DataTree, *arrays[:2]), said, call=call)
+
+
 def _samples(endpoints: Any, **options: bool) -> dict[str, Clusters]:
     if isinstance(endpoints, xr.DataTree):
         return read_ensemble(endpoints, **options)
+    if hasattr(endpoints, "detach"):
+        endpoints = endpoints.detach().cpu().numpy()
     points = np.asarray(finite_array("endpoints", endpoints, ndim=2), dtype=np.float64)
     return {"params": points[:, None]}
+
+
+def _started_in(draws: Any) -> Any:
+    """The wells that the chains of `sample` were started in, if several."""
+    known = draws.attrs.get("wells") if isinstance(draws, xr.DataTree) else None
+    found = None if known is None else np.asarray(json.loads(known), dtype=np.float64)
+    return found if found is not None and len(found) > 1 else None
 
 
 def _chosen(

@@ -24,8 +24,15 @@ MAX_POINTS = 1000
 TESTS = (*TWO_SAMPLE_TESTS, "kernel_stein_discrepancy")
 
 
-def distance(variable: str, samples: Clusters, reference: Reference, seed: int) -> dict[str, Any]:
-    """The energy distance of one variable, whitened by the law's covariance."""
+def distances(
+    samples: dict[str, Clusters], references: dict[str, Reference], seed: int
+) -> pd.DataFrame:
+    """The energy distance of every variable, whitened by the law's covariance."""
+    rows = [_distance(name, samples[name], one, seed) for name, one in references.items()]
+    return pd.DataFrame(rows)
+
+
+def _distance(variable: str, samples: Clusters, reference: Reference, seed: int) -> dict[str, Any]:
     whiten = _whitening(reference)
     x, y = _points(samples, reference, whiten)
     if not x.shape[1] or min(len(x), len(y)) < 2:

@@ -25,7 +25,7 @@ from statsgd.comparison.basin_shares import (
 from statsgd.comparison.parts import AGAINST_NONE
 from statsgd.comparison.rows import SHAPE, WELLS
 from statsgd.comparison.samples import Clusters
-from statsgd.comparison.statistics import cluster_mean, normal_quantile
+from statsgd.comparison.statistics import cluster_mean, student_quantile
 from statsgd.laws import IntractableError, Law
 
 
@@ -218,7 +218,7 @@ class FlatPreference(Effect):
         law_error = 0.0
         if np.any(stated.standard_error > 0):
             law_error = _mean_error(sides.reference, self.label, curvatures) / law_spread
-        z = normal_quantile(tail)
+        z = student_quantile(tail, len(sides.measured))
         errors = np.array([np.hypot(error, law_error), error])
         effects = np.array([slope - predicted, slope])
         return pd.DataFrame(
@@ -261,7 +261,7 @@ class MeanRatio(Effect):
         )
         ratio = seen.value / stated.value
         error = np.hypot(seen.standard_error / seen.value, stated.standard_error / stated.value)
-        z = normal_quantile(tail)
+        z = student_quantile(tail, min(len(sides.measured), len(sides.reference)))
         return pd.DataFrame(
             {
                 "statistic": self.name,

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +12,7 @@ import xarray as xr
 from statsgd.comparison.parts import AGREES, DIFFERS, UNDECIDED, Part, judged_parts, worded
 from statsgd.comparison.power import power
 from statsgd.comparison.stationarity import NOT_STATIONARY
+from statsgd.display import figure, html
 from statsgd.provenance import provenance
 
 
@@ -31,8 +32,8 @@ class Comparison:
     ratio, the difference in units of the law's deviation for a shift, and a distance else; what was
     asked for by `effects=` follows, each as its class says. Where `reason` says why an interval
     cannot be trusted there is no verdict."""
-    distances: pd.DataFrame
-    """One row a variable: energy distance, its coefficient and p-value, points used."""
+    measure_distances: Callable[[], pd.DataFrame]
+    """What measures `distances`, which take most of the time and decide nothing."""
     settings: dict[str, Any]
     """The law, and how the comparison was made."""
     tests: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
@@ -60,6 +61,14 @@ class Comparison:
         if self.stationarity is not None:
             found["stationarity"] = self.stationarity
         return MappingProxyType(found)
+
+    @functools.cached_property
+    def distances(self) -> pd.DataFrame:
+        """One row a variable: energy distance, its coefficient and p-value, points used.
+
+        Measured when they are first asked for.
+        """
+        return self.measure_distances()
 
     @property
     def verdict(self) -> str:
@@ -146,6 +155,17 @@ class Comparison:
             )
         return pd.DataFrame(rows)
 
+    def to_dataframe(self) -> pd.DataFrame:
+        """A copy of `table`, one row a quantity."""
+        return self.table.copy()
+
+    def plot(self) -> Any:
+        """The figures of this comparison's section of a report, as one Matplotlib `Figure`.
+
+        `comparison.plot().savefig("comparison.png")` writes it.
+        """
+        return figure(self)
+
     def to_datatree(self) -> xr.DataTree:
         """Groups `parts`, `table`, `distances`, `power` and `tests`; verdict and settings as
         attributes."""
@@ -179,6 +199,13 @@ class Comparison:
 
     def _word(self, template: str) -> str:
         return worded(template, self.margin)
+
+    def __repr__(self) -> str:
+        parts = "".join(f"\n  {part}" for part in self.parts.values())
+        return f"Comparison of {self.subject}: {self.sentence}{parts}"
+
+    def _repr_html_(self) -> str:
+        return html(self)
 
     def __str__(self) -> str:
         lines = [f"{self.subject}: {self.sentence}", *self.notes]

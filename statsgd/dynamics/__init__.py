@@ -25,3 +25,7 @@ __all__ = [
     "noise_covariance",
     "simulate",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import equinox as eqx
 from jaxtyping import Int, PRNGKeyArray, PyTree
 
+from statsgd.display import html, spoken
 from statsgd.problems import Problem
 
 
@@ -27,6 +28,12 @@ class Dynamics(eqx.Module):
     A parameter that has become infinite or NaN must stay so under `step`: `simulate` looks for
     divergence every few steps only, and goes back for the step at which it began.
     """
+
+    def __repr__(self) -> str:
+        return spoken(self)
+
+    def _repr_html_(self) -> str:
+        return html(self)
 
     @abc.abstractmethod
     def init(self, problem: Problem, params: PyTree) -> Any:

@@ -62,8 +62,12 @@ def grid(
 ) -> SettingsGrid:
     """Every combination of settings along named axes, for one call of `simulate`.
 
-        statsgd.grid(sgd, learning_rate=[0.05, 0.1], momentum=[0.0, 0.9])
-        statsgd.grid(sgd, {"noise.variance": [0.5, 1.0, 2.0]})
+    >>> import statsgd
+    >>> sgd = statsgd.SGD(0.1, statsgd.noise.Isotropic(1.0))
+    >>> statsgd.grid(sgd, learning_rate=[0.05, 0.1], momentum=[0.0, 0.5, 0.9]).shape
+    (2, 3)
+    >>> statsgd.grid(sgd, {"noise.variance": [0.5, 1.0, 2.0]}).cells
+    3
 
     Axes are numbers that `dynamics` holds, at any depth (`noise.variance`, or an entry of a
     mapping such as `hyperparameters.b1`). The whole grid is one compilation and one vectorised

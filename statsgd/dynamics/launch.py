@@ -1,5 +1,6 @@
 """Replicas at their starts, each with its own key: at rest, or as an ensemble left them."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from statsgd.dynamics.origin import Origin
 from statsgd.dynamics.sampling import bounded
 from statsgd.dynamics.stages import state_shape
 from statsgd.problems import Problem
-from statsgd.problems.parameters import as_arrays, require_real
+from statsgd.problems.parameters import as_arrays, listed_numbers, require_real
 from statsgd.running.blocks import Lanes
 from statsgd.running.keys import pack, unpack, with_own_keys
 from statsgd.running.random_stream import stream_key
@@ -101,8 +102,12 @@ def _launched(
 
 
 def _given_start(problem: Problem, start: PyTree, replicas: int) -> PyTree:
-    template = problem.template
+    template, start = problem.template, listed_numbers(start)
     given: Any = jax.tree.structure(start)
+    if given != jax.tree.structure(template):
+        with contextlib.suppress(ValueError):  # it says below what is wrong with the start
+            start = problem.parameters(start)
+        given = jax.tree.structure(start)
     if given != jax.tree.structure(template):
         raise ValueError(
             f"start must have the structure of the problem's params, "
@@ -110,6 +115,7 @@ def _given_start(problem: Problem, start: PyTree, replicas: int) -> PyTree:
         )
     require_real("start", start)
     start = as_arrays(start)
+    start = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), start, template)
     leaves, wanted = jax.tree.leaves(start), jax.tree.leaves(template)
     pairs = list(zip(leaves, wanted, strict=True))
     if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in leaves):

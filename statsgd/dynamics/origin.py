@@ -29,6 +29,8 @@ class Origin:
     def __init__(self, ensemble: xr.DataTree):
         self.ensemble = ensemble
         self.run = self._group("run")
+        if "steps" not in self.run:
+            raise ValueError("start must say how many steps it took, as statsgd.ensemble(steps=…)")
         if "replica" not in self.run["steps"].dims:
             raise ValueError("start must have the dim 'replica', got one replica without it")
         self.axes: dict[str, Any] = {

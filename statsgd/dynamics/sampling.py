@@ -103,23 +103,31 @@ def _rotate(place: UInt32[Any, "..."], word: UInt32[Any, "..."], bound: int) -> 
 
 
 def reshuffle(
-    key: PRNGKeyArray, step: Int[Any, ""], num_examples: int, batch_size: int
+    key: PRNGKeyArray,
+    step: Int[Any, ""],
+    num_examples: int,
+    batch_size: int,
+    batches: int | None = None,
 ) -> Int[Any, " S"]:
-    """Indices of step `step` when every epoch of N/S steps goes through a fresh permutation.
+    """Indices of step `step` when every epoch of N/S batches, or of so many, is a new permutation.
 
     Its key is of the number of batches too: epochs of runs that change their batch size would else
-    meet earlier orders again.
+    meet earlier orders again. Past the last example of an epoch the last one is repeated.
     """
-    batches = num_examples // batch_size
+    batches = batches or num_examples // batch_size
     epoch, batch = jnp.divmod(step, batches)
     return _batch_of(_order_key(key, batches, epoch), batch, num_examples, batch_size)
 
 
 def single_shuffle(
-    key: PRNGKeyArray, step: Int[Any, ""], num_examples: int, batch_size: int
+    key: PRNGKeyArray,
+    step: Int[Any, ""],
+    num_examples: int,
+    batch_size: int,
+    batches: int | None = None,
 ) -> Int[Any, " S"]:
-    """Indices of step `step` when every epoch of N/S steps goes through the same permutation."""
-    batch = step % (num_examples // batch_size)
+    """Indices of step `step` when all epochs, as in `reshuffle`, are of the same permutation."""
+    batch = step % (batches or num_examples // batch_size)
     return _batch_of(_order_key(key, 0, 0), batch, num_examples, batch_size)
 
 
@@ -131,4 +139,6 @@ def _batch_of(
     key: PRNGKeyArray, batch: Int[Any, ""], num_examples: int, batch_size: int
 ) -> Int[Any, " S"]:
     positions = batch * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
+    if num_examples % batch_size:
+        positions = jnp.minimum(positions, num_examples - 1)
     return permuted(key, positions, num_examples)

@@ -8,7 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray, PyTree
 
-from statsgd.arguments import fraction, is_traced, non_negative, positive, real
+from statsgd.arguments import (
+    fraction,
+    instance,
+    is_traced,
+    non_negative,
+    positive,
+    real,
+    setting,
+    single,
+)
 from statsgd.dynamics.diffusion import Diffusion, UnderdampedDiffusion
 from statsgd.dynamics.dynamics import Dynamics
 from statsgd.dynamics.limit import diffusion_limit
@@ -37,6 +46,12 @@ class SGD(Dynamics):
 
     `optax.sgd` makes the same steps, with the same buffer; it has no dampening.
 
+    >>> import statsgd
+    >>> statsgd.SGD(0.1, statsgd.noise.Minibatch(16), momentum=0.9)
+    SGD(learning_rate=0.1 time/step, noise=Minibatch(batch_size=16 examples), momentum=0.9)
+
+    Settings are float64; steps are made in the precision of the parameters.
+
     **Arguments:** `learning_rate` η > 0 (time per step), `noise` a gradient-noise model,
     `momentum` β in [0, 1), `weight_decay` λ ≥ 0 (1/time), `nesterov`, `dampening` q in [0, 1],
     `decoupled_weight_decay` ω ≥ 0 (1/time).
@@ -64,12 +79,11 @@ class SGD(Dynamics):
         dampening: Any = 0.0,
         decoupled_weight_decay: Any = 0.0,
     ):
-        if not isinstance(noise, GradientNoise):
-            raise ValueError(f"noise must be one of statsgd.noise, got {noise!r}")
-        self.learning_rate = positive("learning_rate", learning_rate)
-        self.noise = noise
-        self.momentum = fraction("momentum", momentum)
-        self.weight_decay = non_negative("weight_decay", weight_decay)
+        call = "SGD(learning_rate, noise, momentum, …)"
+        self.noise = instance("noise", noise, GradientNoise, "one of statsgd.noise", call=call)
+        self.learning_rate = positive("learning_rate", setting("learning_rate", learning_rate))
+        self.momentum = fraction("momentum", setting("momentum", momentum))
+        self.weight_decay = non_negative("weight_decay", setting("weight_decay", weight_decay))
         self.nesterov = bool(nesterov)
         self.dampening = real(
             "dampening", dampening, allowed="in [0, 1]", valid=lambda q: (q >= 0) & (q <= 1)
@@ -135,10 +149,11 @@ class SGD(Dynamics):
         with a = 2/(η(1+β)) and the same fields of the state, `momentum_buffer` = −v. One step of
         SGD is a time η; `time_step` is that of the numerical scheme, η/10 by default.
 
-        Raises `ValueError` if the noise does not fit, or is not white: an SDE has no memory. And
-        for SGD that is not heavy-ball SGD.
+        Raises `ValueError` if the noise does not fit, has no finite variance, or is not white: an
+        SDE has no memory. And for SGD that is not heavy-ball SGD.
         """
         self.noise.check(problem)
+        self.noise.require_variance()
         self.require_heavy_ball()
         if not self.noise.white:
             raise ValueError(
@@ -165,6 +180,8 @@ class SGD(Dynamics):
         `laws.LinearRegressionGaussian`).
         """
         self.noise.check(problem)
+        for name in ("learning_rate", "momentum", "weight_decay"):
+            single(f"{name} of one run (see statsgd.grid)", getattr(self, name))
         if allow_unstable or not isinstance(problem, LinearRegression) or is_traced(self):
             return
         sharpest = float(np.linalg.eigvalsh(problem.hessian_matrix())[-1])

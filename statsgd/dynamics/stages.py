@@ -39,9 +39,6 @@ def in_turn(
             f"dynamics, got {steps!r}"
         )
     several: Any = [dynamics] if alone else list(dynamics)
-    wrong = [one for one in several if not isinstance(one, Dynamics | SettingsGrid)]
-    if wrong:
-        raise ValueError(f"dynamics must be of statsgd.dynamics, or a grid, got {wrong[0]!r}")
     numbers = [steps] if alone else list(steps)  # type: ignore[arg-type]
     if len(several) != len(numbers) or not several:
         raise ValueError(

@@ -54,3 +54,7 @@ __all__ = [
     "sgworld_variance",
     "step_size_bias",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

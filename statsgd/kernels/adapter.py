@@ -24,6 +24,7 @@ from numpyro.infer.util import initialize_model, transform_fn
 from numpyro.util import identity, is_prng_key
 
 from statsgd.arguments import fraction, one_of, positive, single
+from statsgd.display import html, number
 from statsgd.kernels.kernel_state import Info, KernelState, Potential
 from statsgd.kernels.preconditioner import as_preconditioner
 from statsgd.kernels.warmup import Warmup
@@ -94,6 +95,14 @@ class LangevinKernel(MCMCKernel):
         self.warmup = Warmup(self.target_accept_prob if self.adapts else None, adapt_preconditioner)
         self._init_strategy = init_strategy
         self._forget()
+
+    def __repr__(self) -> str:
+        numbers = {name: one for name, one in self.parameters.items() if not np.ndim(one)}
+        told = (f"{name}={number(value)}" for name, value in numbers.items())
+        return f"{type(self).__name__}({', '.join(told)})"
+
+    def _repr_html_(self) -> str:
+        return html(self)
 
     @staticmethod
     @abc.abstractmethod

@@ -1,6 +1,7 @@
 """Draws from a law as an ArviZ data tree: exact where the law allows, else by a kernel."""
 
 import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from statsgd.arguments import random_seed, step_count
+from statsgd.arguments import instance, random_seed, step_count
 from statsgd.description import describe
 from statsgd.kernels.adapter import LangevinKernel
 from statsgd.kernels.chains import Chains
@@ -17,7 +18,7 @@ from statsgd.kernels.grid import constructor_arguments, grid_axes, settings_of_c
 from statsgd.kernels.mala import MALA
 from statsgd.kernels.mixing import warn_of_poor_mixing
 from statsgd.kernels.program import CAPACITY, Program, Settings, launch
-from statsgd.kernels.starts import starting_points
+from statsgd.kernels.starts import starting_points, wells_to_start_in
 from statsgd.laws import Law
 from statsgd.provenance import provenance
 from statsgd.running.blocks import Blocks
@@ -45,6 +46,12 @@ def sample(
 ) -> xr.DataTree:
     """Draw from `law`.
 
+    >>> import statsgd
+    >>> law = statsgd.laws.GaussianLaw([0.0, 1.0], [[1.0, 0.0], [0.0, 4.0]])
+    >>> draws = statsgd.sample(law, draws=100, chains=4, seed=0, progress=False)
+    >>> draws.attrs["kernel"], draws["posterior"].params.shape
+    ('exact draws', (4, 100, 2))
+
     With `kernel=None` a law that has `exact_draws` is drawn from exactly and independently;
     any other law by `MALA()`. A kernel is used as given; its own model, if any, is ignored.
 
@@ -59,7 +66,8 @@ def sample(
     - `warmup`, `draws`, `thinning`: each chain takes `warmup` steps, during which the kernel may
       adapt, then `draws * thinning` more, of which every `thinning`-th is kept.
     - `starts`: where chains start. None: where the law says (`Law.starting_points`), else where the
-      kernel's `init_strategy` does. `"wells"`: in the minima that `find_wells` finds. Or values of
+      kernel's `init_strategy` does. `"wells"`: in the minima that `find_wells` finds, which the
+      attribute `wells` then holds, and `compare` weighs. Or values of
       the latent sites, `{site: (points, …)}` or an array for the site `params`. Chain i starts at
       point i modulo the number of points, so that several wells each get chains.
     - `grid`: values along named axes: numbers of the kernel (`step_size`, `temperature`) or
@@ -125,6 +133,11 @@ def sample(
         if store is not None:
             raise ValueError("store needs a kernel: exact draws are made at once, got kernel None")
         return _exact_draws(cells, layout, draws, seed, attributes)
+    targets = [cell.target for cell in cells]
+    wells = wells_to_start_in(targets, starts, seed)
+    if wells is not None and len(wells) == 1:
+        # Kept, so that a comparison can tell of wells that no chain has been to.
+        attributes["wells"] = json.dumps(wells[0].tolist())
     run = Chains(
         title=type(chosen).__name__,
         blocks=Blocks.over(devices, cells=len(cells), lanes=chains, size=block_size),
@@ -137,7 +150,7 @@ def sample(
         warmup=int(warmup),
         thinning=int(thinning),
     )
-    points = starting_points([cell.target for cell in cells], starts, chains, seed)
+    points = starting_points(targets, starts, wells, chains, seed)
     lanes = launch(
         run.program,
         run.settings,
@@ -157,10 +170,15 @@ def _kernel_for(law: Any, kernel: LangevinKernel | None) -> LangevinKernel | Non
     """The kernel that draws, None where a law draws exactly. Raises for a law that cannot be."""
     if law is None and kernel is None:
         raise ValueError("law must be given where the kernel is None, got None for both")
+    call = "sample(law, kernel, …)"
+    if kernel is not None:
+        instance("kernel", kernel, LangevinKernel, "one of statsgd.kernels", call=call)
     if isinstance(law, Law):
         law.require_proper()
         if kernel is None and law.exact_draws:
             return None
+    elif law is not None and (isinstance(law, type | LangevinKernel) or not callable(law)):
+        instance("law", law, Law, "a Law, or a NumPyro model without arguments", call=call)
     return MALA() if kernel is None else kernel
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Float, PyTree
 from numpyro.infer.util import unconstrain_fn
 
 from statsgd.kernels.adapter import LangevinKernel
@@ -14,10 +14,27 @@ from statsgd.kernels.wells import find_wells
 from statsgd.laws import Law
 
 
-def starting_points(targets: Sequence[Any], starts: Any, chains: int, seed: int) -> Any:
+def wells_to_start_in(
+    targets: Sequence[Any], starts: Any, seed: int
+) -> list[Float[Any, "wells d"]] | None:
+    """The wells of the targets of all cells where `sample` was asked to start in them.
+
+    Raises `ValueError` for another word, and for a target that is no law.
+    """
+    if not isinstance(starts, str):
+        return None
+    if starts != "wells" or not isinstance(targets[0], Law):
+        raise ValueError(f"starts must be None, 'wells' (of a law) or values, got {starts!r}")
+    return [find_wells(target, seed=seed) for target in targets]
+
+
+def starting_points(
+    targets: Sequence[Any], starts: Any, wells: Sequence[Any] | None, chains: int, seed: int
+) -> Any:
     """Values of the latent sites where all chains start, cell by cell; None for none.
 
-    `targets` are those of the cells, and `starts` what `sample` was given.
+    `targets` are those of the cells, `starts` what `sample` was given, and `wells` those of
+    `wells_to_start_in`.
     """
     if starts is None:
         key = jax.random.fold_in(jax.random.key(seed), chains)
@@ -25,10 +42,8 @@ def starting_points(targets: Sequence[Any], starts: Any, chains: int, seed: int)
         if any(points is None for points in own):
             return None
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *own)
-    if isinstance(starts, str):
-        if starts != "wells" or not isinstance(targets[0], Law):
-            raise ValueError(f"starts must be None, 'wells' (of a law) or values, got {starts!r}")
-        given = [{"params": find_wells(target, seed=seed)} for target in targets]
+    if wells is not None:
+        given = [{"params": found} for found in wells]
     else:
         own_form = isinstance(starts, Mapping) or targets[0] is None
         given = [starts if own_form else {"params": starts}] * len(targets)

@@ -202,6 +202,7 @@ class StochasticGradientKernel(LangevinKernel):
                 f"{type(problem).__name__}"
             )
         noise.check(problem)
+        noise.require_equal_batches(problem.num_examples)
         kernel = cls(None, None, **cls._sampling_options(noise), **options)
         prior = None if log_prior is None else jax.tree_util.Partial(log_prior)
         decay = non_negative("weight_decay", weight_decay)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # what the loop below does, said to those who only read
     from statsgd.laws.bases import *
     from statsgd.laws.gibbs import *
     from statsgd.laws.grids import *
+    from statsgd.laws.heavy_tails import *
     from statsgd.laws.loss_noise import *
     from statsgd.laws.mean_field import *
     from statsgd.laws.minimum import *
@@ -41,9 +42,8 @@ __all__ = [
     "catalogue",
     "check",
     "register",
-    *_FAMILIES,
-    *LAWS,
 ]
+__all__.extend([*_FAMILIES, *LAWS])
 
 
 def __dir__() -> list[str]:

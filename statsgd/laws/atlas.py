@@ -77,17 +77,9 @@ def expected_error(law: str, numbers: Mapping[str, float]) -> ExpectedError | No
 
 
 def cells_of(entry: Mapping[str, Any]) -> Float[Any, "*axes 4"]:
-    """The cells of a law over its axes, each with the fields of `Discrepancy`; NaN if unknown.
-
-    Laws that were computed before errors were kept have values alone, resolved where they are not
-    zero.
-    """
-    values = np.array(entry["value"], dtype=float)
-    stored = {"resolved": values > 0} | {
-        name: entry[name] for name in Discrepancy._fields if name in entry
-    }
-    columns = [stored.get(name, np.full(values.shape, np.nan)) for name in Discrepancy._fields]
-    return np.stack([np.array(column, dtype=float) for column in columns], axis=-1)
+    """The cells of a law over its axes, each with the fields of `Discrepancy`; NaN if unknown."""
+    columns = [np.array(entry[name], dtype=float) for name in Discrepancy._fields]
+    return np.stack(columns, axis=-1)
 
 
 def _between(values: Sequence[float], at: float) -> list[tuple[int, float]]:

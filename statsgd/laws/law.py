@@ -19,12 +19,16 @@ law cannot say in closed form or by quadrature raises `IntractableError`. Whethe
 instance, which all else reads.
 
 A new law states `dimension`, `require_proper`, `model` and `_log_density` (of one point, in JAX),
-and of `_mean`, `_covariance`, `_cdf`, `_quantile`, `_quadrature`, `_draw` what it knows; in
+and of `_mean`, `_covariance`, `_cdf`, `_quantile`, `_quadrature`, `_averaged`, `_draw` what it
+knows; in
 `small_numbers` it says how far it holds.
 `statsgd.laws.check` tests all of it.
 """
 
 import abc
+import functools
+import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn, Self
 
@@ -37,9 +41,13 @@ import numpyro.distributions as dist
 import numpyro.handlers
 from jaxtyping import Float, Key, PRNGKeyArray
 
-from statsgd.arguments import is_traced, one_of, real
+from statsgd.arguments import count, instance, is_traced, one_of, real
+from statsgd.display import html, spoken
+from statsgd.dynamics.sgd import SGD
+from statsgd.estimate import Estimate, sample_mean
 from statsgd.laws.domain import SmallNumber
-from statsgd.precision import over_points
+from statsgd.laws.expected import Columns, Expected, by_weights
+from statsgd.precision import in_double_precision, over_points
 from statsgd.problems import Problem
 
 #: Every public law by name; `register` fills it. Tests, tables and the catalogue run over it.
@@ -71,6 +79,18 @@ class UnresolvedWarning(UserWarning):
     """A number is off by more than it should be: a grid is too coarse, or its box too small."""
 
 
+def require_accurate(name: str, error: Any, warned: float = WARNED) -> None:
+    """Warn where the relative error of the quantity `name` is above `warned`, refuse above 0.1."""
+    if not error <= REFUSED:
+        raise IntractableError(f"quadrature does not resolve the {name}: off by {float(error):.2g}")
+    if error > warned:
+        warnings.warn(
+            f"the {name} is not resolved: it is off by about {float(error):.2g} of itself",
+            UnresolvedWarning,
+            stacklevel=3,
+        )
+
+
 class Law(eqx.Module):
     """A stationary law of SGD over flat parameters `(d,)`; the module states the contract.
 
@@ -81,6 +101,21 @@ class Law(eqx.Module):
     setting: ClassVar[str] = ""
     exactness: ClassVar[str] = ""
     citation: ClassVar[str] = ""
+
+    #: Relative error of an expectation above which it warns.
+    warned: ClassVar[float] = WARNED
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        build = vars(cls).get("from_sgd")
+        if isinstance(build, classmethod):
+            cls.from_sgd = _of_problem_and_sgd(build.__func__)  # type: ignore[attr-defined]
+
+    def __repr__(self) -> str:
+        return spoken(self)
+
+    def _repr_html_(self) -> str:
+        return html(self)
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -156,6 +191,10 @@ class Law(eqx.Module):
     def _quadrature(self) -> tuple[Float[Any, "n d"], Float[Any, " n"]] | None:
         """Points and weights, which sum to one, that integrate against the law; None for none."""
         return None
+
+    def _averaged(self, values: Columns) -> Expected:
+        """E f of the functions `values`: by `_quadrature`, whose error a base class may know."""
+        return by_weights(values, *self._quadrature_for("expectations"), np.nan)
 
     def _evaluated(self) -> Self:
         """The law as far as its formulas read it: what else it holds must not be compiled in."""
@@ -265,13 +304,35 @@ class Law(eqx.Module):
         )
 
     def expectation(self, function: Callable[[Float[Any, " d"]], Any]) -> Any:
-        """E f(θ) for a JAX function of one point `(d,)`, by quadrature.
+        """E f(θ) for a JAX function of one point `(d,)`, by quadrature; f may jump.
 
-        A function made anew for every call is compiled anew. Raises `IntractableError` where the
-        law has no quadrature.
+        A function made anew for every call is compiled anew. Warns with `UnresolvedWarning` where
+        it may be off by more than 10⁻³ of E|f|, or 10⁻² on grids. Raises `IntractableError` where
+        by more than a tenth, and where the law has no quadrature: see `expectation_estimate`.
         """
-        points, weights = self._quadrature_for("expectations")
-        return np.tensordot(weights, np.asarray(over_points(function, points)), axes=1)
+        found = self._expected(function)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = np.divide(found.error, found.size)
+        worst = np.fmax.reduce(np.ravel(share), initial=0.0)
+        require_accurate("expectation", worst, self.warned)
+        return found.value
+
+    def expectation_estimate(
+        self,
+        function: Callable[[Float[Any, " d"]], Any],
+        key: PRNGKeyArray | None = None,
+        draws: int = 10_000,
+    ) -> Estimate:
+        """E f(θ) with its error, whatever that is.
+
+        By quadrature, with a bound on the numerical error (NaN where the law knows none). With a
+        `key` from so many independent `draws`, with their standard error.
+        """
+        if key is not None:
+            points = self.draw(key, (count("draws", draws, at_least=2),))
+            values = np.asarray(over_points(function, points), dtype=np.float64)
+            return in_double_precision(sample_mean, values)
+        return Estimate(*self._expected(function)[:2])
 
     def quadrature(self) -> tuple[Float[Any, "n d"], Float[Any, " n"]]:
         """Points and weights, which sum to one, that integrate functions against the law.
@@ -371,6 +432,11 @@ class Law(eqx.Module):
             )
         return points
 
+    def _expected(self, function: Callable[[Float[Any, " d"]], Any]) -> Expected:
+        self.ensure_proper()
+        columns = Columns(function)
+        return self._averaged(columns).shaped(columns.shape)
+
     def _quadrature_for(self, what: str) -> tuple[Float[Any, "n d"], Float[Any, " n"]]:
         self.ensure_proper()
         found = self._quadrature()
@@ -383,6 +449,21 @@ class Law(eqx.Module):
             f"{type(self).__name__} in d = {self.dimension} knows no {what} in closed form or by "
             "quadrature: estimate it from draws (Law.draw, or statsgd.sample)"
         )
+
+
+def _of_problem_and_sgd(build: Callable[..., Any]) -> classmethod:
+    """`from_sgd` of any law, which first looks at what kind of things it is given."""
+    if [*inspect.signature(build).parameters][1:3] != ["problem", "sgd"]:
+        return classmethod(build)
+
+    @functools.wraps(build)
+    def from_sgd(cls: type[Law], problem: Any, sgd: Any, *more: Any, **options: Any) -> Any:
+        call = f"{cls.__name__}.from_sgd(problem, sgd, …)"
+        instance("problem", problem, Problem, "a Problem, as statsgd.problems makes", call=call)
+        instance("sgd", sgd, SGD, "a statsgd.SGD, of which this law speaks", call=call)
+        return build(cls, problem, sgd, *more, **options)
+
+    return classmethod(from_sgd)
 
 
 def _log_density_at(params: Float[Any, " d"], law: Law) -> Float[Any, ""]:

@@ -1,10 +1,14 @@
 """What laws there are, and which of them speak about a given problem and SGD."""
 
+import functools
 import inspect
+import time
 from typing import Any
 
 import pandas as pd
+from tqdm.auto import tqdm
 
+from statsgd.arguments import instance, positive
 from statsgd.dynamics.dynamics import Dynamics
 from statsgd.dynamics.optimiser import OptaxDynamics
 from statsgd.dynamics.sgd import SGD
@@ -13,6 +17,8 @@ from statsgd.laws.domain import outside
 from statsgd.laws.law import LAWS, Law
 from statsgd.laws.minimum.linear_optimiser import LinearOptimiser
 from statsgd.problems import Problem
+from statsgd.problems.minimum import SearchStoppedError, shared_minima
+from statsgd.running.chunks import silent
 
 
 def catalogue() -> pd.DataFrame:
@@ -34,7 +40,13 @@ def catalogue() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def applicable(problem: Problem, sgd: Dynamics) -> pd.DataFrame:
+def applicable(
+    problem: Problem,
+    sgd: Dynamics,
+    *,
+    seconds: float = 120.0,
+    progress: bool = True,
+) -> pd.DataFrame:
     """Which laws speak about `sgd` on `problem`, and why the others do not.
 
     Every law with a `from_sgd` that needs nothing but the two is tried, or with a `from_dynamics`.
@@ -46,31 +58,76 @@ def applicable(problem: Problem, sgd: Dynamics) -> pd.DataFrame:
     one that needs more, what that is – and `expected_error`, the total variation from the truth
     that the atlas knows of at the dimensionless numbers of this setting (see `expected_error`) for
     a law that exists there, or an empty word.
+
+    >>> import numpy as np, statsgd
+    >>> bowl = statsgd.problems.landscape(lambda x: 0.5 * x @ x, np.zeros(1))
+    >>> sgd = statsgd.SGD(0.1, statsgd.noise.Isotropic(1.0))
+    >>> table = applicable(bowl, sgd, progress=False).set_index("law")
+    >>> bool(table.loc["HeavyBallGaussian", "applies"])
+    True
+
+    The minimum is searched for once, and what laws read there is computed once. **Arguments:**
+    `seconds`, after which no search goes on and no further law is tried: their reasons say so.
+    Raises `ValueError` for arguments that are no problem and SGD.
     """
+    call = "applicable(problem, sgd)"
+    instance("problem", problem, Problem, "a Problem, as statsgd.problems makes", call=call)
+    instance("sgd", sgd, Dynamics, "a statsgd.SGD or other dynamics", call=call)
+    begin = time.monotonic()
     rows = []
-    alike = _as_sgd(problem, sgd)
-    numbers = {} if alike is None else dimensionless_numbers(problem, alike)
-    for name, law in sorted(LAWS.items()):
-        exists, applies, reason = False, False, _needs(law)
-        general = hasattr(law, "from_dynamics")
-        if alike is None and not general:
-            reason = f"speaks about SGD, whose steps this {type(sgd).__name__} does not make"
-        elif general or reason == "problem, sgd":
-            try:
-                build: Any = law
-                taken = sgd if general else alike
-                built = (build.from_dynamics if general else build.from_sgd)(problem, taken)
-                built.require_proper()
-                exists, left = True, outside(built.small_numbers(problem, taken))
-                applies, reason = not left, left or f"{law.setting}; {law.exactness}"
-            except ValueError as refusal:
-                reason = str(refusal)
-        else:
-            reason = f"not tried: {reason}"
-        expected = expected_error(name, numbers) if exists else None
-        error = "" if expected is None else str(expected)
-        rows.append({"law": name, "applies": applies, "reason": reason, "expected_error": error})
+    with shared_minima(float(positive("seconds", seconds))):
+        alike = _as_sgd(problem, sgd)
+        try:
+            numbers = {} if alike is None else dimensionless_numbers(problem, alike)
+        except SearchStoppedError:
+            numbers = {}
+        bar = tqdm(sorted(LAWS.items()), unit="law", desc="applicable", disable=silent(progress))
+        for name, law in bar:
+            late = time.monotonic() - begin > seconds
+            stopped = f"not tried: {seconds:g} s were over; raise seconds" if late else ""
+            found = _found(law, problem, sgd, alike, stopped)
+            expected = expected_error(name, numbers) if found["exists"] else None
+            rows.append(
+                {
+                    "law": name,
+                    "applies": found["applies"],
+                    "reason": found["reason"],
+                    "expected_error": "" if expected is None else str(expected),
+                }
+            )
     return pd.DataFrame(rows)
+
+
+def _found(
+    law: type[Law],
+    problem: Problem,
+    dynamics: Dynamics,
+    alike: SGD | None,
+    stopped: str,
+) -> dict[str, Any]:
+    """Whether the law exists and applies, and why; `alike` is the `SGD` that `dynamics` is."""
+
+    def refused(reason: str) -> dict[str, Any]:
+        return {"exists": False, "applies": False, "reason": reason}
+
+    general, needs = hasattr(law, "from_dynamics"), _needs(law)
+    if alike is None and not general:
+        kind = type(dynamics).__name__
+        return refused(f"speaks about SGD, whose steps this {kind} does not make")
+    if not general and needs != "problem, sgd":
+        return refused(f"not tried: {needs}")
+    if stopped:
+        return refused(stopped)
+    try:
+        build: Any = law
+        taken: Any = dynamics if general else alike
+        built = (build.from_dynamics if general else build.from_sgd)(problem, taken)
+        built.require_proper()
+        left = outside(built.small_numbers(problem, taken))
+    except ValueError as refusal:
+        return refused(str(refusal))
+    reason = left or f"{law.setting}; {law.exactness}"
+    return {"exists": True, "applies": not left, "reason": reason}
 
 
 def _as_sgd(problem: Problem, dynamics: Dynamics) -> SGD | None:
@@ -85,9 +142,14 @@ def _as_sgd(problem: Problem, dynamics: Dynamics) -> SGD | None:
         return None
 
 
+@functools.cache
 def _over_examples(law: type[Law], flag: str) -> str:
     """What a flag of the instance is over a law's examples: yes, no, or that it depends."""
-    found = {bool(getattr(example, flag)) for example in law.examples()}
+    try:
+        # What an instance says without any field it says always: none has to be solved for it.
+        found = {bool(getattr(law.__new__(law), flag))}
+    except AttributeError:
+        found = {bool(getattr(example, flag)) for example in law.examples()}
     return "depends" if len(found) > 1 else "yes" if found == {True} else "no"
 
 

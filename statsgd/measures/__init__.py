@@ -5,7 +5,12 @@ Types of results are reached through the module of the function that returns the
 `statsgd.estimate.Estimate`.
 """
 
-from statsgd.dynamics.noise import noise_covariance
+from statsgd.dynamics.noise import (
+    example_slopes,
+    noise_and_curvature_along,
+    noise_covariance,
+    noise_covariance_along,
+)
 from statsgd.ensembles import endpoint_trajectories, trajectories
 from statsgd.measures.balance.charges import (
     charge_change,
@@ -63,6 +68,7 @@ from statsgd.measures.motion.fluctuations import (
     second_fluctuation_relation,
     stochastic_gradients,
 )
+from statsgd.measures.motion.mode_variance import equipartition, paired_variance_ratio
 from statsgd.measures.motion.weight_variance import (
     ensemble_variance,
     power_law_fit,
@@ -86,6 +92,11 @@ from statsgd.measures.noise.mean_square import (
     momentum_mean_square_growth,
     stability_bounds,
 )
+from statsgd.measures.noise.noise_quadrature import (
+    noise_spectrum,
+    predicted_displacement,
+    predicted_exponent,
+)
 from statsgd.measures.noise.square_loss import square_loss_alignment, square_loss_stability
 from statsgd.measures.runs.averages import (
     bootstrap,
@@ -95,6 +106,9 @@ from statsgd.measures.runs.averages import (
     mean_over_runs,
 )
 from statsgd.measures.runs.replicas import over_endpoints, over_replicas
+from statsgd.measures.tails.estimators import tail_index
+from statsgd.measures.tails.gaussianity import batch_gaussianity, noise_excess_kurtosis
+from statsgd.measures.tails.recorded import gradient_noise
 from statsgd.problems import hessian
 
 __all__ = [
@@ -104,6 +118,7 @@ __all__ = [
     "area_rate",
     "assign_basins",
     "basin_volume",
+    "batch_gaussianity",
     "block_operator",
     "bootstrap",
     "candidate_symmetries",
@@ -116,8 +131,10 @@ __all__ = [
     "endpoint_trajectories",
     "ensemble_variance",
     "entropy_production",
+    "equipartition",
     "escape_rate",
     "escape_rate_interval",
+    "example_slopes",
     "exit_times",
     "expected_sharpness",
     "exponential_symmetry",
@@ -135,6 +152,7 @@ __all__ = [
     "gauss_newton_operator",
     "gaussian_loss_scaled_alignment",
     "gradient_flow",
+    "gradient_noise",
     "hessian",
     "hessian_operator",
     "isotropic_ratio",
@@ -153,16 +171,23 @@ __all__ = [
     "mean_square_threshold",
     "momentum_mean_square_growth",
     "noise_alignment",
+    "noise_and_curvature_along",
     "noise_covariance",
+    "noise_covariance_along",
     "noise_equilibrium_residual",
+    "noise_excess_kurtosis",
     "noise_operator",
+    "noise_spectrum",
     "output_gradients",
     "over_blocks",
     "over_endpoints",
     "over_replicas",
+    "paired_variance_ratio",
     "phase_plane_area_rate",
     "power_law_fit",
     "predicted_charge_change",
+    "predicted_displacement",
+    "predicted_exponent",
     "rescaling_symmetry",
     "restricted_mean",
     "scale_symmetry",
@@ -175,6 +200,7 @@ __all__ = [
     "stochastic_gradients",
     "survival_curve",
     "symmetry_violation",
+    "tail_index",
     "top_eigenpairs",
     "trace",
     "trace_of_square",
@@ -184,7 +210,7 @@ __all__ = [
     "window_variances",
 ]
 
-_ROOMS = ("balance", "curvature", "escape", "motion", "noise", "runs")
+_ROOMS = ("balance", "curvature", "escape", "motion", "noise", "runs", "tails")
 
 
 def __dir__() -> list[str]:

@@ -1,5 +1,6 @@
 """What SGD minimises."""
 
+from statsgd.problems.batch_loss import BatchRisk, batch_risk
 from statsgd.problems.curvature import DENSE_LIMIT, hessian
 from statsgd.problems.datasets import Images, read_cifar10, read_mnist, read_svhn
 from statsgd.problems.hadamard_regression import HadamardRegression, hadamard_regression
@@ -21,22 +22,17 @@ from statsgd.problems.networks import (
     multilayer_perceptron,
     perceptron,
 )
-from statsgd.problems.problem import (
-    EmpiricalRisk,
-    Landscape,
-    PopulationRisk,
-    Problem,
-    SampledProblem,
-    empirical_risk,
-    landscape,
-    population_risk,
-)
+from statsgd.problems.problem import Landscape, Problem, SampledProblem, landscape
 from statsgd.problems.regression import LinearRegression, linear_regression
+from statsgd.problems.risk import EmpiricalRisk, PopulationRisk, empirical_risk, population_risk
+from statsgd.problems.sums import hessian_product, mean_over_chunks, mean_over_examples
+from statsgd.problems.twin import LinearTwin, linear_twin
 from statsgd.problems.two_basins import TwoBasinLoss, two_basins
 from statsgd.problems.two_valley import FrozenTwoValley, TwoValleyLandscape
 
 __all__ = [
     "DENSE_LIMIT",
+    "BatchRisk",
     "ConvergenceWarning",
     "DiagonalLinearNetwork",
     "EmpiricalRisk",
@@ -46,20 +42,26 @@ __all__ = [
     "Landscape",
     "LinearNetwork",
     "LinearRegression",
+    "LinearTwin",
     "Minimum",
     "PopulationRisk",
     "Problem",
     "SampledProblem",
     "TwoBasinLoss",
     "TwoValleyLandscape",
+    "batch_risk",
     "diagonal_linear_network",
     "empirical_risk",
     "hadamard_regression",
     "hessian",
+    "hessian_product",
     "kinked_wells",
     "landscape",
     "linear_network",
     "linear_regression",
+    "linear_twin",
+    "mean_over_chunks",
+    "mean_over_examples",
     "minimise",
     "multilayer_perceptron",
     "perceptron",
@@ -75,3 +77,7 @@ __all__ = [
     "two_basins",
     "valley_wells",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Float, PyTree
 
 from statsgd.arguments import finite_array
-from statsgd.problems.problem import EmpiricalRisk, Start
+from statsgd.problems.risk import EmpiricalRisk
+from statsgd.problems.start import Start
 
 
 class HadamardRegression(EmpiricalRisk):

@@ -9,14 +9,9 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from statsgd.arguments import finite_array, is_traced, non_negative, positive, symmetric
-from statsgd.problems.problem import (
-    Landscape,
-    PopulationRisk,
-    Problem,
-    landscape,
-    population_risk,
-)
+from statsgd.problems.problem import Landscape, Problem, landscape
 from statsgd.problems.regression import LinearRegression
+from statsgd.problems.risk import PopulationRisk, population_risk
 
 # Where the losses use their numbers, these get the dtype of the parameters: JAX 0.12 mixes up the
 # precision of NumPy arrays that traces have captured under both settings of enable_x64.

@@ -1,6 +1,10 @@
 """The minimum of a problem, with the gradient norm it was found to."""
 
+import contextlib
+import contextvars
+import time
 import warnings
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -42,6 +46,55 @@ class Minimum(NamedTuple):
             )
 
 
+class SearchStoppedError(ValueError):
+    """A search took longer than it was given."""
+
+
+class _Shared:
+    """What was computed at minima so far, and until when more may be searched for."""
+
+    def __init__(self, seconds: float | None):
+        self.known: dict[Hashable, Any] = {}
+        self.alive: list[Any] = []
+        """What the keys name by identity, kept so that no other object takes it."""
+        self.seconds = seconds
+        self.end = None if seconds is None else time.monotonic() + seconds
+
+
+_SHARED: contextvars.ContextVar[_Shared | None] = contextvars.ContextVar("shared", default=None)
+
+
+@contextlib.contextmanager
+def shared_minima(seconds: float | None = None) -> Iterator[None]:
+    """Within it no minimum, and nothing at one, is computed twice, in `seconds` altogether.
+
+    A search that goes on for longer raises `SearchStoppedError`, as do all after it.
+    """
+    token = _SHARED.set(_Shared(seconds))
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
+
+
+def shared[T](compute: Callable[[], T], of: tuple[Any, ...], *settings: Hashable) -> T:
+    """`compute()`, or what it gave before for the same objects and settings (`shared_minima`)."""
+    memory = _SHARED.get()
+    if memory is None:
+        return compute()
+    key = (*map(id, of), *settings)
+    if key not in memory.known:
+        memory.alive.extend(of)
+        try:
+            memory.known[key] = compute()
+        except SearchStoppedError as stopped:
+            memory.known[key] = stopped
+    found = memory.known[key]
+    if isinstance(found, SearchStoppedError):
+        raise found
+    return found
+
+
 def minimise(
     problem: Problem,
     start: PyTree | None = None,
@@ -56,11 +109,33 @@ def minimise(
     a quadratic takes one step) or L-BFGS above. `tolerance` bounds the gradient norm; the result
     says what was reached, and `converged` whether that is enough: nothing is raised.
 
+    >>> from statsgd.problems import landscape
+    >>> minimum = minimise(landscape(lambda x: (x[0] - 1.0) ** 2, [0.0]))
+    >>> minimum.params, minimum.converged
+    (array([1.]), True)
+
     **Arguments:** `start`, a params pytree, by default `problem.initial_params(key(0))`.
     """
     decay = float(non_negative("weight_decay", weight_decay))
 
+    def found() -> Minimum:
+        return _minimised(problem, start, decay, tolerance, max_iterations)
+
+    if start is not None:
+        return found()
+    return shared(found, (problem,), decay, tolerance, max_iterations)
+
+
+def _minimised(
+    problem: Problem, start: PyTree | None, decay: float, tolerance: float, max_iterations: int
+) -> Minimum:
+    memory = _SHARED.get()
+
     def evaluate(vector):
+        if memory is not None and memory.end is not None and time.monotonic() > memory.end:
+            raise SearchStoppedError(
+                f"no minimum was found within {memory.seconds:g} s: raise seconds, or give at="
+            )
         value, gradient = in_double_precision(_value_and_gradient, vector, problem, decay)
         return float(value), gradient
 

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from statsgd.arguments import count, finite_array, one_of, positive
-from statsgd.problems.problem import EmpiricalRisk, Start, empirical_risk
+from statsgd.problems.risk import EmpiricalRisk, empirical_risk
+from statsgd.problems.start import Start, Trainable
 
 
 class DiagonalLinearNetwork(EmpiricalRisk):
@@ -92,8 +93,9 @@ class LinearNetwork(EmpiricalRisk):
 
     def product(self, params: PyTree) -> Float[Any, "k d"]:
         """The matrix W_P … W₁ the network computes."""
-        total = params["weights"][0]
-        for weight in params["weights"][1:]:
+        weights = self.start.complete(params)["weights"]
+        total = weights[0]
+        for weight in weights[1:]:
             total = weight @ total
         return total
 
@@ -115,6 +117,7 @@ def linear_network(
     initial_params: Any = None,
     *,
     loss_factor: Any = 1.0,
+    trainable: Trainable | None = None,
 ) -> LinearNetwork:
     """A deep linear network without biases: loss of an example c |W_P … W₁ x − y|².
 
@@ -123,13 +126,14 @@ def linear_network(
 
     **Arguments:** `inputs` `(N, d)`, `targets` `(N, k)`; `hidden` the hidden widths, one less than
     there are layers; `initial_params` in the form above or a function of a key, by default
-    Gaussian of variance 1/fan-in; `loss_factor` c, one by default.
+    Gaussian of variance 1/fan-in; `loss_factor` c, one by default; `trainable` as in
+    `empirical_risk`, by names such as "weights.0".
     """
     x, y = finite_array("inputs", inputs, ndim=2), finite_array("targets", targets, ndim=2)
     widths = (x.shape[1], *(count("hidden", width) for width in hidden), y.shape[1])
     factor = float(positive("loss_factor", loss_factor))
     start = _Dense(widths, biases=False) if initial_params is None else initial_params
-    plain = empirical_risk(_LinearNetworkLoss(factor), (x, y), start)
+    plain = empirical_risk(_LinearNetworkLoss(factor), (x, y), start, trainable=trainable)
     return LinearNetwork(plain.examples, plain.per_example, plain.start, factor, widths)
 
 
@@ -195,6 +199,7 @@ def multilayer_perceptron(
     loss: str = "squared",
     biases: bool = True,
     num_classes: int | None = None,
+    trainable: Trainable | None = None,
 ) -> EmpiricalRisk:
     """A fully connected network with ReLU or tanh units.
 
@@ -211,6 +216,7 @@ def multilayer_perceptron(
     - `activation`: `"relu"` or `"tanh"`; `loss`: `"squared"`, |output − y|², or `"cross_entropy"`.
     - `biases`: whether the default start has biases.
     - `num_classes`: for cross entropy, by default the largest label plus one.
+    - `trainable`: as in `empirical_risk`, by names such as "weights.0".
     """
     one_of("activation", activation, ACTIVATIONS)
     one_of("loss", loss, ("squared", "cross_entropy"))
@@ -223,7 +229,7 @@ def multilayer_perceptron(
         y, outputs = _labels(targets, num_classes)
     widths = (x.shape[1], *(count("hidden", width) for width in hidden), outputs)
     start = _Dense(widths, biases) if initial_params is None else initial_params
-    return empirical_risk(_PerceptronLoss(activation, loss), (x, y), start)
+    return empirical_risk(_PerceptronLoss(activation, loss), (x, y), start, trainable=trainable)
 
 
 def _labels(targets: Any, num_classes: int | None) -> tuple[np.ndarray, int]:

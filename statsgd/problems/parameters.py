@@ -44,8 +44,14 @@ def quoted(name: str) -> str:
     return name.replace("%", "%25").replace("/", "%2F").replace("\\", "%5C")
 
 
+def listed_numbers(tree: PyTree) -> PyTree:
+    """A list of plain numbers as the array that NumPy reads in it, one variable, not one each."""
+    listed = isinstance(tree, list) and tree
+    return np.asarray(tree, float) if listed and all(type(x) is float for x in tree) else tree
+
+
 def as_arrays(tree: PyTree) -> PyTree:
-    """`tree` with every leaf a floating JAX array of the current default precision.
+    """`tree` with every leaf a floating JAX array: of 16 bits where it is, else as by default.
 
     Raises `ValueError` for complex numbers, whose imaginary part would be lost, and for what is no
     number or larger than any.
@@ -54,7 +60,8 @@ def as_arrays(tree: PyTree) -> PyTree:
 
     def array(leaf: Any) -> Any:
         try:
-            return jnp.asarray(leaf, dtype=float)
+            half = getattr(leaf, "dtype", None) in (jnp.bfloat16, jnp.float16)
+            return jnp.asarray(leaf, dtype=leaf.dtype if half else float)
         except (TypeError, ValueError, OverflowError):
             raise ValueError(f"params must be arrays of numbers, got {leaf!r}") from None
 

@@ -2,13 +2,15 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
 from statsgd.arguments import finite_array
-from statsgd.problems.problem import EmpiricalRisk, Start
+from statsgd.problems.risk import EmpiricalRisk
+from statsgd.problems.start import Start
 
 type Regression = tuple[Float[Any, "S d"], Float[Any, " S"]]
 
@@ -20,6 +22,11 @@ class LinearRegression(EmpiricalRisk):
 
     rows: Float[Any, "N width"]
     """The inputs, filled up with zeros to a width at which a row is quickly worked on."""
+
+    @property
+    def without_examples(self) -> "LinearRegression":
+        """The same without its data."""
+        return eqx.tree_at(lambda problem: (problem.examples, problem.rows), self, (None, None))
 
     @property
     def inputs(self) -> Float[Any, "N d"]:

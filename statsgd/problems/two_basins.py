@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from statsgd.arguments import count, non_negative, random_seed
-from statsgd.problems.problem import EmpiricalRisk, empirical_risk
+from statsgd.problems.risk import EmpiricalRisk, empirical_risk
 
 
 class TwoBasinLoss(eqx.Module):

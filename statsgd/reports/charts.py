@@ -136,7 +136,7 @@ def charts_of(node: xr.DataTree) -> Figure | None:
         return None
     titles = ". ".join(str(child.attrs["title"]) for child in below)
     panels = tuple(drawn[child.attrs["kind"]](child.to_dataset()) for child in below)
-    return Figure(panels, f"{titles}.{_reading(below)}", titles)
+    return Figure(panels, _reading(below), titles)
 
 
 def chart_panel(data: xr.Dataset) -> Panel:
@@ -223,8 +223,19 @@ def _draw_series(axis: Any, word: dict, points: tuple, colour: str, style: Any) 
 
 
 def _reading(below: list[xr.DataTree]) -> str:
-    errors = any("error" in child and bool(child["error"].notnull().any()) for child in below)
-    return " Bars and shades are one standard error." if errors else ""
+    """How to read the charts, which have their titles on them."""
+    series = [json.loads(child.attrs["series"]) for child in below if "series" in child.attrs]
+    looks = {one["look"] for words in series for one in words}
+    told = []
+    if "points" in looks and looks & {"line", "steps"}:
+        told.append("Points are measured, lines are predicted.")
+    if any(np.isfinite(child.attrs.get("level", np.nan)) for child in below):
+        told.append("The thin line marks what they are held against.")
+    if any("error" in child and bool(child["error"].notnull().any()) for child in below):
+        told.append("Bars and shades are one standard error.")
+    if any(child.attrs["kind"] == "map" for child in below):
+        told.append("Colours are the values that the bar shows.")
+    return " ".join(told)
 
 
 def _errors(series: Series) -> np.ndarray:

@@ -1,5 +1,8 @@
 """What reports say of comparisons beyond moments: effects, tests, and where a gap comes from."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -30,11 +33,32 @@ def gap_section(name: str, node: xr.DataTree) -> Section:
 def claim_section(name: str, node: xr.DataTree) -> Section:
     """A claim, its verdict, the quantities it stands or falls with, and the charts below it."""
     table = node["table"].to_dataset().to_dataframe().reset_index(drop=True)
-    exact = not table["predicted_error"].any()
-    shown = table.drop(columns="predicted_error") if exact else table
+    blank = ("predicted_error", "clusters", "difference_percent", "low_percent", "high_percent")
+    shown = table.drop(columns=[name for name in blank if not table[name].fillna(0).any()])
     finding = " ".join(filter(None, [_numbers(table, node.attrs["confidence"]), node.attrs["why"]]))
-    verdict, source = node.attrs["verdict"], node.attrs["source"]
-    return Section(node.attrs["statement"].rstrip("."), finding, (), shown, verdict, source)
+    title, verdict = node.attrs["statement"].rstrip("."), node.attrs["verdict"]
+    if name == "first_form":
+        # Told with its verdict, but not counted a second time.
+        title, verdict = f"As it was first put: {title} – {verdict}", None
+    return Section(title, finding, (), shown, verdict, _rests_on(node.attrs))
+
+
+def _rests_on(said: Mapping[Any, Any]) -> str:
+    """Whose claim it is, where it is made, and on how much the verdict rests."""
+    place = f" ({said['place']})" if said["place"] else ""
+    told = _OURS.get(said["origin"], "")
+    if said["data_sets"] < 0:
+        return f"{said['source']}{place}{told}"
+    sets = ("a loss that is given", "one data set")
+    rests = sets[said["data_sets"]] if said["data_sets"] < 2 else f"{said['data_sets']} data sets"
+    return f"{said['source']}{place}{told}. It rests on {rests}; errors are over {said['unit']}"
+
+
+_OURS = {
+    "reading": "; our reading",
+    "extension": "; our extension",
+    "derived": "; our prediction",
+}
 
 
 @register("charts")
@@ -57,7 +81,14 @@ def _numbers(table: pd.DataFrame, confidence: float) -> str:
         told.append(f"{row['quantity']}: {measured} ({word[row['relation']]} {claimed})")
     rest = len(table) - len(told)
     text = "; ".join(told) + (f"; and {rest} more" if rest else "")
-    return f"{text}. Intervals hold together at {100 * confidence:g} %."
+    off = [
+        f"{row['quantity']} {row['difference_percent']:+.2g} % "
+        f"[{row['low_percent']:+.2g}, {row['high_percent']:+.2g}]"
+        for _, row in table.head(_TOLD).iterrows()
+        if row["relation"] == "=" and np.isfinite(row["difference_percent"])
+    ]
+    differences = f" Off the prediction by: {'; '.join(off)}." if off else ""
+    return f"{text}. Intervals hold together at {100 * confidence:g} %.{differences}"
 
 
 _TOLD = 6

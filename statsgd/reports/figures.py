@@ -24,10 +24,14 @@ def _ratios(variable: Any, statistic: str, data: pd.DataFrame, margin: float) ->
     spread = statistic.removesuffix(" ratio")
 
     def draw(axis: Any, theme: Theme) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         axis.axhspan(1 - margin, 1 + margin, color=theme.agreement, alpha=0.2, lw=0)
         axis.axhline(1, color=theme.ink, lw=0.8)
         axis.errorbar(data["index"], effect, bars, fmt="o", ms=3, lw=1, color=theme.series[0])
         axis.set_title(readable(variable))
+        axis.set_xlim(-0.5, data["index"].max() + 0.5)  # one mode is no axis of its own
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.set(xlabel="mode, flattest first", ylabel=f"measured / predicted {spread}")
         if effect.max() / effect.min() > 3:
             axis.set_yscale("log")

@@ -15,7 +15,7 @@ _SHOWN = 4  # panels, or lines, that a section shows at most
 
 
 @register("measure")
-def measure_section(name: str, node: xr.DataTree) -> Section:
+def measure_section(place: str, node: xr.DataTree) -> Section:
     """Any measure over an ensemble: its mean, and how it is spread over replicas."""
     data, title = node.to_dataset(), str(node.attrs["measure"]).replace("_", " ")
     panels, rows = [], []
@@ -23,10 +23,11 @@ def measure_section(name: str, node: xr.DataTree) -> Section:
         finite = array.values[np.isfinite(array.values)].astype(float)
         if finite.size < 2:
             continue
+        name = title if variable == "value" else variable
+        label = name.replace("_", " ")
         error = finite.std(ddof=1) / np.sqrt(finite.size)
-        rows.append((variable, finite.mean(), error, finite.std(ddof=1), finite.size))
+        rows.append((name, finite.mean(), error, finite.std(ddof=1), finite.size))
         density, edges = np.histogram(finite, _CELLS)
-        label = variable.replace("_", " ")
         bars = Series("", (edges[1:] + edges[:-1]) / 2, density.astype(float), look="steps")
         panels.append(Chart(f"{label} over replicas", label, "replicas", (bars,)).panel())
     columns = ["quantity", "mean", "standard_error", "standard_deviation", "replicas"]
@@ -46,7 +47,7 @@ def _single(data: xr.Dataset) -> Iterator[tuple[str, xr.DataArray]]:
     for variable in data.data_vars:
         array = data[variable]
         others = [dim for dim in array.dims if dim != "replica"]
-        if variable == "diverged" or "replica" not in array.dims:
+        if variable in ("diverged", "standard_error", "clusters") or "replica" not in array.dims:
             continue
         if not others:
             yield str(variable), array

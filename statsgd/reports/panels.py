@@ -5,7 +5,7 @@ Matplotlib is imported when a panel is drawn, so that importing statsgd stays li
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 _WIDTH = 4.6  # inches; two panels stand side by side on a page
@@ -61,6 +61,29 @@ class Panel(NamedTuple):
         drawn, small = Image.open(buffer).convert("RGB"), io.BytesIO()
         drawn.quantize(_COLOURS, dither=Image.Dither.NONE).save(small, "png", optimize=True)
         return small.getvalue()
+
+
+def together(panels: Sequence[Panel], theme: Theme = LIGHT) -> Any:
+    """Panels below one another in pairs, as one Matplotlib figure that a notebook displays."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure as Canvas
+
+    class Displayed(Canvas):
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png", dpi=_RESOLUTION)
+            return buffer.getvalue()
+
+    columns = min(len(panels), 2)
+    rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
+    heights = [max(panel.height for panel in row) for row in rows]
+    with mpl.rc_context(_settings(theme)):
+        canvas = Displayed(figsize=(_WIDTH * columns, sum(heights)), layout="constrained")
+        cells = canvas.add_gridspec(len(rows), columns, height_ratios=heights)
+        for i, panel in enumerate(panels):
+            panel.draw(canvas.add_subplot(cells[i // columns, i % columns]), theme)
+        _take_words_as_they_are(canvas)
+    return canvas
 
 
 def _take_words_as_they_are(canvas: Any) -> None:

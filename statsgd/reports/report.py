@@ -13,17 +13,30 @@ import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from statsgd.reports.panels import DARK, LIGHT, encodable
+from statsgd.reports.results import as_tree, gathered
 from statsgd.reports.sections import Section, sections
 
 _LONG_TABLE = 12  # rows above which a table is folded away
+#: Attributes that a page tells in other places than its provenance.
+_SHOWN = frozenset(
+    {"title", "question", "finding", "kind", "summary", "sentence", "verdict", "statement", "notes"}
+    | {"written", "what", "exactness", "source", "alt"}
+)
 
 
-def report(results: xr.DataTree, path: str | os.PathLike[str], *, files: bool = False) -> Path:
+def report(results: Any, path: str | os.PathLike[str], *, files: bool = False) -> Path:
     """Write `results` as one HTML file that needs nothing else, and return its path.
 
-    Every node whose `attrs["kind"]` is known (`ensemble`, `draws`, `comparison`, `claim`, …)
-    becomes a section; verdicts come first. The root's attributes `title`, `question` and `finding`
-    head the page, and the rest of them is listed as provenance. Text is escaped.
+    `results` is anything that the library returns: a `Comparison`, a measure, an `Estimate`, a
+    data tree, a dataset, a table, a law; or a mapping or sequence of these, by whose names the
+    sections are found. Of a data tree every node whose `attrs["kind"]` is known (`ensemble`,
+    `draws`, `comparison`, `claim`, …) becomes a section; verdicts come first. The root's attributes
+    `title`, `question` and `finding` head the page, and the rest of them, with those of the parts,
+    is listed as provenance. Text is escaped.
+
+    >>> from statsgd.estimate import Estimate
+    >>> report({"width": Estimate(1.5, 0.1)}, "report.html").name
+    'report.html'
 
     With `files`, the figures are also written as PNG files to the folder `figures` beside it, for
     dark pages with names in `-dark.png`, and what the page says, with all numbers of its tables, as
@@ -34,6 +47,7 @@ def report(results: xr.DataTree, path: str | os.PathLike[str], *, files: bool = 
     target = Path(path)
     if target.is_dir():
         raise ValueError(f"path must be a file to write, got the folder {str(target)!r}")
+    results = as_tree(results)
     parts = [(_slug(where), section) for where, section in sections(results)]
     if not parts:
         raise ValueError("results must hold at least one node of a known kind, got none")
@@ -41,9 +55,10 @@ def report(results: xr.DataTree, path: str | os.PathLike[str], *, files: bool = 
         title=results.attrs.get("title", "statsgd report"),
         question=results.attrs.get("question", ""),
         finding=results.attrs.get("finding", ""),
+        symbols=symbols(results.attrs.get("finding", ""), *(part for _, part in parts)),
         verdicts=[(slug, part) for slug, part in parts if part.verdict],
         sections=[(slug, part, _drawn(part), table_rows(part.table)) for slug, part in parts],
-        provenance=_provenance(results),
+        provenance=gathered(results, _SHOWN),
         written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     write_whole(target, page)
@@ -52,6 +67,26 @@ def report(results: xr.DataTree, path: str | os.PathLike[str], *, files: bool = 
         summary = _summary(results, parts, names)
         write_whole(target.with_name("summary.json"), json.dumps(summary, indent=2) + "\n")
     return target
+
+
+#: What the letters of formulas mean, on every page that uses them.
+SYMBOLS = {
+    "η": "learning rate",
+    "β": "momentum",
+    "λ": "weight decay, or a curvature where it is a mode's",
+    "θ": "parameters",
+    "τ": "temperature",
+    "κ": "anisotropy of noise",
+    "ηh": "learning rate times curvature",
+    "Tr H": "trace of the Hessian",
+}
+
+
+def symbols(*texts: Any) -> str:
+    """What the symbols mean that stand in these texts and sections; empty without any."""
+    said = " ".join(str(part[:2]) if isinstance(part, Section) else str(part) for part in texts)
+    used = [f"{letter}, {words}" for letter, words in SYMBOLS.items() if letter in said]
+    return "; ".join(used)
 
 
 def page_template(name: str) -> Template:
@@ -124,27 +159,24 @@ def _summary(
         **head,
         "numbers": numbers,
         "sections": listed,
-        "provenance": dict(_provenance(results)),
+        "provenance": dict(gathered(results, _SHOWN)),
     }
 
 
 def table_rows(table: pd.DataFrame | None) -> dict[str, Any] | None:
-    """A table as words, with its columns, and whether it is long."""
+    """A table as words, with its columns, and whether it is long.
+
+    A verdict stands beside what it is on, where narrow screens show it too.
+    """
     if table is None:
         return None
+    if "verdict" in table.columns:
+        first = "statistic" if "statistic" in table.columns else table.columns[0]
+        others = [column for column in table.columns if column not in (first, "verdict")]
+        table = table[[first, "verdict", *others]]
     rows = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
     return {"columns": list(table.columns), "rows": rows, "folded": len(rows) > _LONG_TABLE}
 
 
 def _cell(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
-
-
-def _provenance(results: xr.DataTree) -> list[tuple[str, str]]:
-    shown = {"title", "question", "finding", "kind", "summary"}
-    rows = {str(key): value for key, value in results.attrs.items() if key not in shown}
-    config = rows.pop("config", None)
-    listed = [(key, str(value)) for key, value in rows.items()]
-    if config is not None:
-        listed += [(f"config: {key}", str(value)) for key, value in json.loads(config).items()]
-    return listed

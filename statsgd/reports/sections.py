@@ -34,7 +34,7 @@ class Section(NamedTuple):
 SECTIONS: dict[str, Callable[[str, xr.DataTree], Section]] = {}
 
 #: Kinds that are shown in another way: charts within sections, whole results by their parts.
-WITHOUT_SECTION = frozenset({"chart", "map", "page", "study", "sweep"})
+WITHOUT_SECTION = frozenset({"chart", "diagnosis", "map", "page", "study", "sweep"})
 
 
 def register(kind: str) -> Callable:
@@ -84,7 +84,8 @@ def comparison_section(name: str, node: xr.DataTree) -> Section:
         f"{verdict}: {int((table['verdict'] == verdict).sum())}"
         for verdict in table["verdict"].unique()
     ]
-    finding = f"{node.attrs['subject']}: {node.attrs['sentence']}.".capitalize()
+    finding = f"{node.attrs['subject']}: {node.attrs['sentence']}."
+    finding = finding[:1].upper() + finding[1:]
     if len(positions):
         finding += (
             f" The {spread} of SGD is {positions['effect'].min():.3f} to "
@@ -166,18 +167,21 @@ def ensemble_section(name: str, node: xr.DataTree) -> Section:
     """What was simulated, and how much of it diverged."""
     run = node["run"].to_dataset()
     diverged = int(run["diverged"].sum())
-    dynamics = json.loads(node.attrs["dynamics"])
+    dynamics = json.loads(node.attrs.get("dynamics", "{}"))
     stages = dynamics if isinstance(dynamics, list) else [dynamics]
-    steps = str(node.attrs["steps"]).strip("[]").replace(",", " +")
+    steps = str(node.attrs.get("steps", "")).strip("[]").replace(",", " +")
     origin = json.loads(run.attrs.get("origin", "{}"))
     before = f" They continue runs of {origin['steps']} steps." if origin else ""
-    loss = run["loss"].values[~run["diverged"].values]
-    error = loss.std(ddof=1) / np.sqrt(loss.size) if loss.size > 1 else float("nan")
+    length = f" of {steps} steps" if steps else ", made elsewhere"
     finding = (
-        f"{node.attrs['replicas']} independent runs of {steps} steps; {diverged} "
-        f"diverged ({100 * diverged / run.sizes['replica']:.2g} %). Mean loss at the end "
-        f"{loss.mean():.5f} ± {error:.5f}.{before}"
+        f"{run.sizes['replica']} independent runs{length}; {diverged} "
+        f"diverged ({100 * diverged / run.sizes['replica']:.2g} %)."
     )
+    if "loss" in run:
+        loss = run["loss"].values[~run["diverged"].values]
+        error = loss.std(ddof=1) / np.sqrt(loss.size) if loss.size > 1 else float("nan")
+        finding += f" Mean loss at the end {loss.mean():.5f} ± {error:.5f}."
+    finding += before
     rows = [(key, str(value)) for stage in stages for key, value in stage.items()]
     return Section("The ensemble", finding, table=pd.DataFrame(rows, columns=["setting", "value"]))
 

@@ -1,10 +1,11 @@
 """Sections of a report inside a notebook."""
 
 import base64
+from typing import Any
 
-import xarray as xr
-
+from statsgd.reports.panels import Panel, together
 from statsgd.reports.report import page_template, table_rows
+from statsgd.reports.results import as_tree
 from statsgd.reports.sections import sections
 
 
@@ -21,12 +22,15 @@ class Fragment:
         return self._text
 
 
-def show(results: xr.DataTree, *names: str, tables: bool = False) -> Fragment:
-    """The sections of `results`, or of its children `names` alone, to be displayed in a notebook.
+def show(results: Any, *names: str, tables: bool = False) -> Fragment:
+    """The sections of `results`, or of its children `names` alone, for a notebook.
+
+    `results` is anything that `report` takes.
 
     Title, verdict, finding and figures, and with `tables` the numbers. Raises `ValueError` for
     names that are no children of `results`, and where there is nothing to show.
     """
+    results = as_tree(results)
     missing = [name for name in names if name not in results.children]
     if missing:
         raise ValueError(f"names must be among {sorted(results.children)}, got {missing}")
@@ -47,3 +51,19 @@ def show(results: xr.DataTree, *names: str, tables: bool = False) -> Fragment:
         for part in parts
     )
     return Fragment(page_template("fragment.html").render(sections=drawn), text)
+
+
+def figure(results: Any) -> Any:
+    """All figures of `results`, anything that `report` takes, as one Matplotlib figure.
+
+    Raises `ValueError` where there is nothing to draw.
+    """
+    panels: list[Panel] = [
+        panel
+        for _, section in sections(as_tree(results))
+        for drawn in section.figures
+        for panel in drawn.panels
+    ]
+    if not panels:
+        raise ValueError("results must hold something to draw, got none")
+    return together(panels)

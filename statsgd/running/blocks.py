@@ -19,6 +19,18 @@ from statsgd.running.processes import gathered, share_of
 
 _LANE = PartitionSpec("lane")
 _LARGEST_SHARE = 64
+_CACHE = 2**18  # bytes of parameters of a block, its state and minibatches being a few times that
+_VECTOR = 16  # lanes; blocks of multiples of it round alike
+
+
+def lanes_in_cache(bytes_each: int) -> int:
+    """Lanes that are best advanced together where the parameters of each take so many bytes.
+
+    64, and where these would not stay in the cache fewer: a multiple of 16, then 8, and one by one
+    where parameters are many. A rule and no timing, so that a run is the same everywhere.
+    """
+    fit = min(_LARGEST_SHARE, max(1, _CACHE // max(bytes_each, 1)))
+    return fit // _VECTOR * _VECTOR if fit >= _VECTOR else 8 if fit >= 8 else 1
 
 
 class Lanes(NamedTuple):

@@ -31,6 +31,11 @@ class Stretch(NamedTuple):
         return min(max(1, int(length) // self.unit) * self.unit, most)
 
 
+def silent(progress: bool) -> bool | None:
+    """The `disable` of a bar: None leaves it to tqdm, which is silent where nobody watches."""
+    return None if progress else True
+
+
 def in_chunks[S, R](
     advance: Callable[[S, int, int], tuple[S, R]],
     state: S,
@@ -56,7 +61,7 @@ def in_chunks[S, R](
         initial=max(done, 0),
         unit="step",
         desc=title,
-        disable=not (progress and is_first(processes)),
+        disable=silent(progress and is_first(processes)),
     ) as bar:
         for stretch in ahead:
             while done < stretch.end:

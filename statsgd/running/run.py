@@ -83,7 +83,10 @@ class Run(abc.ABC):
                 recorder.checkpoint(step, lanes.moving, last=step == self.stretches[-1].end)
         except KeyboardInterrupt:
             number, total, unit = self.so_far(max(done, 0))
-            if number == 0 or stored:
+            if stored:
+                told = f"after {number} of {total} {unit}: the same call goes on from the store"
+                raise KeyboardInterrupt(told) from None
+            if number == 0:
                 raise
             raise Interrupted(
                 f"after {number} of {total} {unit}, which are in this exception's result "

@@ -13,6 +13,7 @@ from statsgd.running.writing import sole_writer
 
 _STORED = {  # kinds, in words
     "ensemble": "a stored ensemble",
+    "diagnosis": "a stored diagnosis",
     "draws": "stored draws",
     "sweep": "a stored sweep",
 }

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from statsgd.arguments import count, random_seed
 from statsgd.description import describe
 from statsgd.provenance import provenance
+from statsgd.running.chunks import silent
 from statsgd.sweeps.cells import Cell, Table, lay_out
 from statsgd.sweeps.executors import executor_for
 from statsgd.sweeps.records import Failure, Record
@@ -102,7 +103,7 @@ def sweep(
                 initial=int(book.done.sum()),
                 unit="cell",
                 desc="sweep",
-                disable=not progress,
+                disable=silent(progress),
             ) as bar,
             contextlib.closing(chosen.outcomes(work, tasks, retries)) as outcomes,
         ):

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from statsgd.comparison import Claim, Quantity
+from statsgd.comparison import Claim
+from statsgd.estimate import Estimate
 from statsgd.measures import mean_over_clusters, restricted_mean, survival_curve
 from statsgd.reports import Chart, Series
 from studies.anisotropy.branches import (
@@ -16,48 +17,31 @@ from studies.anisotropy.branches import (
     Branches,
     NetworkSettings,
 )
-from studies.anisotropy.plane import FEW, SOURCE
+from studies.anisotropy.plane import SOURCE
+from studies.measured import claimed, difference, over_data_sets, unit
 
 
-def over_splits(values: list[Any]) -> tuple[float, float]:
-    """Mean over data sets of means over runs, and its standard error.
-
-    With few data sets the error is that of runs on them; it says nothing of other data.
-    """
-    means = np.array([np.mean(one) for one in values])
-    if len(means) >= FEW:
-        measured = mean_over_clusters(means)
-        return float(measured.value), float(measured.standard_error)
-    return float(means.mean()), _over_runs(values)
+def over_splits(values: list[Any]) -> Estimate:
+    """Mean over data sets of means over runs."""
+    return over_data_sets([_over_runs(one) for one in values])
 
 
-def excess(found: Mapping[str, list[Any]], name: str) -> tuple[float, float]:
+def excess(found: Mapping[str, list[Any]], name: str) -> Estimate:
     """By how much SGD exceeds another dynamics on the same data sets, as `over_splits`."""
-    means = np.array([np.mean(one) for one in found[SGD]])
-    means -= [np.mean(one) for one in found[name]]
-    if len(means) >= FEW:
-        measured = mean_over_clusters(means)
-        return float(measured.value), float(measured.standard_error)
-    error = np.hypot(_over_runs(found[SGD]), _over_runs(found[name]))
-    return float(means.mean()), float(error)
+    return over_data_sets(
+        [
+            difference(_over_runs(one), _over_runs(other))
+            for one, other in zip(found[SGD], found[name], strict=True)
+        ]
+    )
 
 
-def _over_runs(values: list[Any]) -> float:
-    errors = []
-    for one in values:
-        runs = np.asarray(one, dtype=float)
-        if np.asarray(one).dtype == bool:  # one more of each kind, so that it is never zero
-            share = (runs.sum() + 1) / (len(runs) + 2)
-            errors.append(np.sqrt(share * (1 - share) / len(runs)))
-        else:
-            errors.append(mean_over_clusters(runs).standard_error)
-    return float(np.sqrt(np.sum(np.square(errors))) / len(errors))
-
-
-def _said_of(branches: list[Branches]) -> str:
-    if len(branches) >= FEW:
-        return f" Errors are over {len(branches)} data sets."
-    return f" Errors are over runs on {len(branches)} data set(s), and not over data sets."
+def _over_runs(one: Any) -> Estimate:
+    runs = np.asarray(one, dtype=float)
+    if np.asarray(one).dtype == bool:  # one more of each kind, so that it is never zero
+        share = (runs.sum() + 1) / (len(runs) + 2)
+        return Estimate(runs.mean(), np.sqrt(share * (1 - share) / len(runs)), len(runs))
+    return mean_over_clusters(runs)
 
 
 def parts(settings: NetworkSettings) -> Mapping[str, xr.DataTree]:
@@ -80,10 +64,17 @@ def _alignment(branches: list[Branches]) -> xr.DataTree:
         "noise of the same trace",
         SOURCE,
         [
-            Quantity(f"Tr(HC) over isotropic, data set {i}", ratio, 0.0, 2.0, ">")
+            claimed(f"Tr(HC) over isotropic, data set {i}", Estimate(ratio, 0.0), ">", 2.0)
             for i, ratio in enumerate(ratios)
         ],
-        why="Exact Hessian and noise covariance at the full-batch iterate where the runs start.",
+        why=(
+            "Exact Hessian and noise covariance at the full-batch iterate where the runs start: it "
+            "is claimed of each of the data sets."
+        ),
+        origin="source",
+        place="the alignment of noise and curvature, measured on networks",
+        data_sets=len(branches),
+        unit=unit(len(branches)),
     )
     return claim.to_datatree()
 
@@ -96,13 +87,7 @@ def _first_step(branch: Branches, settings: NetworkSettings) -> xr.DataTree:
         "Right after branching off, noise raises the loss by ½η² Tr(HC) a step",
         SOURCE,
         [
-            Quantity(
-                f"rise over ½η² Tr(HC), {name}",
-                float(one.value),
-                float(one.standard_error),
-                1.0,
-                margin=settings.margin,
-            )
+            claimed(f"rise over ½η² Tr(HC), {name}", one, "=", 1.0, settings.margin)
             for name, (one, _) in found.items()
         ],
         why=(
@@ -110,6 +95,10 @@ def _first_step(branch: Branches, settings: NetworkSettings) -> xr.DataTree:
             f"{settings.draws} draws of each noise, against exact H and C. It ranges from "
             f"{lowest:.2g} to {highest:.2g} though all traces are equal."
         ),
+        origin="reading",
+        place="the indicator Tr(HC), read as the rise of one step",
+        data_sets=1,
+        unit="draws of the noise",
     )
     expected = [found[name][1] for name in names]
     rise = [float(found[name][0].value) * found[name][1] for name in names]
@@ -130,12 +119,18 @@ def _first_step(branch: Branches, settings: NetworkSettings) -> xr.DataTree:
 
 
 def _climbing(branches: list[Branches], settings: NetworkSettings) -> xr.DataTree:
-    def mean_time(name: str) -> tuple[float, float]:
-        times = [restricted_mean(b.exits[name], settings.steps) for b in branches]
-        error = np.sqrt(sum(time.standard_error**2 for time in times)) / len(times)
-        return float(np.mean([time.value for time in times])), float(error)
+    found = {
+        name: [restricted_mean(b.exits[name], settings.steps) for b in branches]
+        for name in branches[0].noises
+    }
 
-    times = {name: mean_time(name) for name in branches[0].noises}
+    times = {name: over_data_sets(each) for name, each in found.items()}
+    sooner = {
+        name: over_data_sets(
+            [difference(*pair) for pair in zip(each, found["isotropic"], strict=True)]
+        )
+        for name, each in found.items()
+    }
     isotropic = times["isotropic"]
     others = [name for name in times if name not in (DESCENT, "isotropic")]
     claim = Claim(
@@ -143,21 +138,19 @@ def _climbing(branches: list[Branches], settings: NetworkSettings) -> xr.DataTre
         "than isotropic noise, SGD too",
         SOURCE,
         [
-            Quantity(
-                f"steps to climb, {name}",
-                *times[name],
-                isotropic[0],
-                "<",
-                predicted_error=isotropic[1],
-            )
+            claimed(f"steps to climb, {name} less isotropic", sooner[name], "<", 0.0)
             for name in others
         ],
         why=(
             f"Mean number of steps until the training loss is {settings.climb:g} above that of the "
-            f"start, counting at most {settings.steps}: SGD {times[SGD][0]:.1f}, isotropic noise "
-            f"{isotropic[0]:.1f}, its Gaussian surrogate by leading eigenvectors "
-            f"{times['leading'][0]:.1f}."
+            f"start, counting at most {settings.steps}: SGD {times[SGD].value:.1f}, isotropic "
+            f"noise {isotropic.value:.1f}, its Gaussian surrogate by leading eigenvectors "
+            f"{times['leading'].value:.1f}."
         ),
+        origin="source",
+        place="the experiments on networks, branched off from full-batch descent",
+        data_sets=len(branches),
+        unit=unit(len(branches)),
     )
     steps = np.arange(settings.steps + 1)
 
@@ -181,14 +174,18 @@ def _leaving(branches: list[Branches], settings: NetworkSettings) -> xr.DataTree
     claim = Claim(
         "SGD leaves for another minimum more often than isotropic noise of the same trace",
         SOURCE,
-        [Quantity("share that left, SGD less isotropic", *excess(found, "isotropic"), 0.0, ">")],
+        [claimed("share that left, SGD less isotropic", excess(found, "isotropic"), ">", 0.0)],
         why=(
             f"A run has left if full-batch descent from its end ({settings.relaxation} steps) "
             "predicts otherwise than descent alone, by more than "
             f"{settings.moved:g} of the probability on average over training images. Left: "
-            + ", ".join(f"{name} {over_splits(one)[0]:.2f}" for name, one in found.items())
-            + f". To climb is not to leave: many runs that rose fall back.{_said_of(branches)}"
+            + ", ".join(f"{name} {over_splits(one).value:.2f}" for name, one in found.items())
+            + ". To climb is not to leave: many runs that rose fall back."
         ),
+        origin="reading",
+        place="escape, read as ending where descent leads elsewhere",
+        data_sets=len(branches),
+        unit=unit(len(branches)),
     )
     return claim.to_datatree()
 
@@ -202,26 +199,32 @@ def _flatness(branches: list[Branches]) -> xr.DataTree:
         "trace",
         SOURCE,
         [
-            Quantity(f"Tr H at the end, SGD less {name}", *excess(found, name), 0.0, "<")
+            claimed(f"Tr H at the end, SGD less {name}", excess(found, name), "<", 0.0)
             for name in (DESCENT, "isotropic")
         ],
         why=(
             "Trace of the Hessian after full-batch descent from the ends of the runs, so that what "
             "is compared is where they have got to and not how high they are: "
             + ", ".join(
-                f"{name} {value:.2f} ± {error:.2f}" for name, (value, error) in trace.items()
+                f"{name} {one.value:.2f} ± {one.standard_error:.2f}" for name, one in trace.items()
             )
-            + f".{_said_of(branches)}"
+            + "."
         ),
+        origin="source",
+        place="the experiments on networks; flatness is Tr H after descent here",
+        data_sets=len(branches),
+        unit=unit(len(branches)),
     )
     chart = Chart(
         "Sharpness of where the runs end against the indicator at the start (line: full batch)",
         "Tr(HC) over that of isotropic noise, at the start",
         "Tr H after descent (loss/params²)",
         tuple(
-            Series(n, [indicator[n]], [trace[n][0]], [trace[n][1]]) for n in trace if n != DESCENT
+            Series(n, [indicator[n]], [trace[n].value], [trace[n].standard_error])
+            for n in trace
+            if n != DESCENT
         ),
-        level=trace[DESCENT][0],
+        level=float(trace[DESCENT].value),
     )
     return claim.to_datatree(chart)
 
@@ -238,18 +241,20 @@ def _accuracy(branches: list[Branches]) -> xr.DataTree:
         "isotropic noise of the same trace",
         SOURCE,
         [
-            Quantity(f"test accuracy, SGD less {name}", *excess(found, name), 0.0, ">")
+            claimed(f"test accuracy, SGD less {name}", excess(found, name), ">", 0.0)
             for name in (DESCENT, "isotropic")
         ],
         why=(
             "Accuracy on unseen images after full-batch descent from the ends of the runs: "
             + ", ".join(
-                f"{name} {value:.3f} ± {error:.3f}" for name, (value, error) in share.items()
+                f"{name} {one.value:.3f} ± {one.standard_error:.3f}" for name, one in share.items()
             )
             + f". {branches[0].settings.corrupted:.0%} of the training labels are wrong. SGD less "
-            "full batch, by data set: "
-            + ", ".join(f"{gain:+.3f}" for gain in gains)
-            + f".{_said_of(branches)}"
+            "full batch, by data set: " + ", ".join(f"{gain:+.3f}" for gain in gains) + "."
         ),
+        origin="source",
+        place="the experiments on networks",
+        data_sets=len(branches),
+        unit=unit(len(branches)),
     )
     return claim.to_datatree()

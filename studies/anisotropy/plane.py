@@ -12,14 +12,16 @@ import xarray as xr
 from jaxtyping import Bool, Float, PRNGKeyArray, PyTree
 
 import statsgd
-from statsgd.comparison import Claim, Quantity
+from statsgd.comparison import Claim
 from statsgd.dynamics.noise.gradient_noise import GradientNoise
+from statsgd.estimate import Estimate
 from statsgd.laws.gibbs import leave_probability
 from statsgd.measures import exit_times, hessian, mean_over_clusters, survival_curve
 from statsgd.measures.escape.exits import ExitTimes
 from statsgd.noise import Minibatch, TraceMatched
 from statsgd.problems import EmpiricalRisk, Problem
 from statsgd.reports import Chart, Series
+from studies.measured import claimed, difference, unit
 
 SHAPES = ("isotropic", "diagonal", "leading", "hessian", "top")
 SOURCE = "Zhu, Wu, Yu, Wu, Ma (2019), arXiv:1803.00195"
@@ -33,7 +35,6 @@ SHOWN = (
     "hessian",
     "top",
 )
-FEW = 8  # data sets below which errors are those of runs on the sets at hand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,14 +128,17 @@ class Leaving:
         )
         return exit_times(tree, "inside")
 
-    def probability(self, name: str) -> tuple[float, float]:
-        """Share that left, and its standard error (with one more of each kind: never zero)."""
+    def probability(self, name: str) -> Estimate:
+        """Share that left, with the spread between data sets as its error.
+
+        Of a single data set, and where none left, that over runs (with one more of each kind:
+        never zero).
+        """
         left = np.array([exits.left for exits in self.exits[name]])
-        if len(left) >= FEW and left.any():
-            measured = mean_over_clusters(left.mean(axis=1))
-            return float(measured.value), float(measured.standard_error)
+        if len(left) > 1 and left.any():
+            return mean_over_clusters(left.mean(axis=1))
         smoothed = (left.sum() + 1) / (left.size + 2)
-        return float(left.mean()), float(np.sqrt(smoothed * (1 - smoothed) / left.size))
+        return Estimate(left.mean(), np.sqrt(smoothed * (1 - smoothed) / left.size))
 
     def curve(self, name: str) -> Series:
         """Share that stayed against the step, by Kaplan and Meier."""
@@ -157,23 +161,17 @@ def parts(settings: PlaneSettings) -> Mapping[str, xr.DataTree]:
         tuple(leaving.curve(name) for name in SHOWN),
     )
     return {
-        "plane, shapes": _shapes(share, exact).to_datatree(curves),
+        "plane, shapes": _shapes(share, exact, leaving).to_datatree(curves),
         "plane, exact": _exact(share, exact, settings, leaving),
         "plane, minibatches": _minibatches(share, settings, leaving),
         "plane, SGD": _as_it_is(share, settings, leaving),
     }
 
 
-def _shapes(share: Mapping[str, tuple[float, float]], exact: Mapping[str, float]) -> Claim:
+def _shapes(share: Mapping[str, Estimate], exact: Mapping[str, float], leaving: Leaving) -> Claim:
     pairs = (("leading", "isotropic"), ("hessian", "isotropic"), ("top", "hessian"))
     quantities = [
-        Quantity(
-            f"P(left), {one} above {other}",
-            *share[one],
-            share[other][0],
-            ">",
-            predicted_error=share[other][1],
-        )
+        claimed(f"P(left), {one} above {other}", share[one], ">", share[other])
         for one, other in pairs
     ]
     return Claim(
@@ -182,31 +180,34 @@ def _shapes(share: Mapping[str, tuple[float, float]], exact: Mapping[str, float]
         SOURCE,
         quantities,
         why=(
-            f"Of Gaussian noise with the trace {share['hessian'][0]:.3f} of the runs leave if it "
-            f"has the shape of the Hessian and {share['isotropic'][0]:.3f} if it is isotropic "
-            f"(where all data coincide, exactly {exact['hessian']:.3f} and "
+            f"Of Gaussian noise with the trace {share['hessian'].value:.3f} of the runs leave if "
+            f"it has the shape of the Hessian and {share['isotropic'].value:.3f} if it is "
+            f"isotropic (where all data coincide, exactly {exact['hessian']:.3f} and "
             f"{exact['isotropic']:.3f})."
         ),
+        origin="source",
+        place="the experiment in the plane",
+        data_sets=len(leaving.problems),
+        unit=unit(len(leaving.problems)),
     )
 
 
 def _exact(
-    share: Mapping[str, tuple[float, float]],
+    share: Mapping[str, Estimate],
     exact: Mapping[str, float],
     settings: PlaneSettings,
     leaving: Leaving,
 ) -> xr.DataTree:
-    differences = {name: share[name][0] - exact[name] for name in SHAPES}
     claim = Claim(
         "How many leave is set by the noise covariance at the bottom of the sharp basin",
         "derived, for the experiment of Zhu et al. (2019), arXiv:1803.00195",
         [
-            Quantity(
+            claimed(
                 f"P(left) − exact, {name}",
-                differences[name],
-                share[name][1],
+                share[name]._replace(value=share[name].value - exact[name]),
+                "=",
                 0.0,
-                margin=settings.margin,
+                settings.margin,
             )
             for name in SHAPES
         ],
@@ -214,6 +215,9 @@ def _exact(
             "Exact survival with all data at one point and the covariance of the minimum, against "
             "runs on data that spread, whose covariance is computed anew at every step."
         ),
+        origin="derived",
+        data_sets=settings.data_sets,
+        unit=unit(len(leaving.problems)),
     )
     problem = leaving.problems[0]
     curvature = hessian(problem, np.array([1.0, 1.0]))
@@ -229,7 +233,9 @@ def _exact(
         "η² Tr(HC) at the sharp minimum (loss)",
         f"share that left within {leaving.iterates} steps",
         (
-            Series("runs", x, [share[n][0] for n in order], [share[n][1] for n in order]),
+            Series(
+                "runs", x, [share[n].value for n in order], [share[n].standard_error for n in order]
+            ),
             Series("exact, data at a point", x, [exact[n] for n in order], look="line"),
         ),
     )
@@ -237,7 +243,7 @@ def _exact(
 
 
 def _minibatches(
-    share: Mapping[str, tuple[float, float]], settings: PlaneSettings, leaving: Leaving
+    share: Mapping[str, Estimate], settings: PlaneSettings, leaving: Leaving
 ) -> xr.DataTree:
     # One step from the minimum, where η h = 1 across: the walker is thrown to a multiple of x_v.
     reaches = []
@@ -251,41 +257,45 @@ def _minibatches(
         "A minibatch leaves as often as Gaussian noise of the same covariance",
         SOURCE,
         [
-            Quantity(
+            claimed(
                 f"P(left), S = {size}, minus Gaussian",
-                share[name][0] - share["leading"][0],
-                float(np.hypot(share[name][1], share["leading"][1])),
+                difference(share[name], share["leading"]),
+                "=",
                 0.0,
-                margin=2 * settings.margin,
+                2 * settings.margin,
             )
             for size, name in ((10, "SGD, S = 10, amplified"), (1, "SGD, S = 1, amplified"))
         ],
         why=(
-            f"SGD's own noise, scaled to the same trace: {share['SGD, S = 10, amplified'][0]:.3f} "
-            f"of the runs leave with S = 10 and {share['SGD, S = 1, amplified'][0]:.3f} with "
-            f"S = 1, against {share['leading'][0]:.3f} for Gaussian noise. One example displaces "
-            "by a bounded amount: across the basin the farthest one throws a walker at most "
+            "SGD's own noise, scaled to the same trace: "
+            f"{share['SGD, S = 10, amplified'].value:.3f} of the runs leave with S = 10 and "
+            f"{share['SGD, S = 1, amplified'].value:.3f} with S = 1, against "
+            f"{share['leading'].value:.3f} for Gaussian noise. One example displaces by a bounded "
+            "amount: across the basin the farthest one throws a walker at most "
             f"{np.mean(reaches):.3f} from the bottom (mean over {len(reaches)} data set(s)), and "
             f"the edge is {edge:.3f} away. Equal covariance is not equal escape."
         ),
+        origin="reading",
+        place="the Gaussian model of gradient noise, read for single batches",
+        data_sets=settings.data_sets,
+        unit=unit(len(leaving.problems)),
     )
     return claim.to_datatree()
 
 
 def _as_it_is(
-    share: Mapping[str, tuple[float, float]], settings: PlaneSettings, leaving: Leaving
+    share: Mapping[str, Estimate], settings: PlaneSettings, leaving: Leaving
 ) -> xr.DataTree:
     own = np.trace(Minibatch(1).covariance(leaving.problems[0], jnp.ones(2))) * LEARNING_RATE**2
     claim = Claim(
         "SGD with the noise it has leaves this sharp basin as soon as the injected noise does",
         SOURCE,
         [
-            Quantity(
+            claimed(
                 "P(left), SGD as it is, above isotropic",
-                *share["SGD, S = 1, as it is"],
-                share["isotropic"][0],
+                share["SGD, S = 1, as it is"],
                 ">",
-                predicted_error=share["isotropic"][1],
+                share["isotropic"],
             )
         ],
         why=(
@@ -293,5 +303,9 @@ def _as_it_is(
             f"S = 1 and the same learning rate, has {own:.3g}, {settings.trace / own:.0f} times "
             "less. The experiment shows what the shape of noise does, not what SGD does here."
         ),
+        origin="reading",
+        place="the experiment in the plane, read without its injected trace",
+        data_sets=settings.data_sets,
+        unit=unit(len(leaving.problems)),
     )
     return claim.to_datatree()

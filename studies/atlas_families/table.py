@@ -1,6 +1,5 @@
 """What the package stores of the atlas, law by law, and the picture of all of it."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -78,8 +77,7 @@ def overview(table: Mapping[str, dict]) -> xr.DataTree:
         "finding": f"Each law in thirds of the range of its leading number. It holds where the "
         f"total variation between it and the truth is at most {HOLDS:g} in the worst cell; up to "
         f"{ROUGHLY:g} it holds within 20 %. Below the word the distance with its error, if that is "
-        "not below the last digit; < is a bound at 95 % where it is not told from zero, and ≈ was "
-        "computed without an error.",
+        "not below the last digit; < is a bound at 95 % where it is not told from zero.",
     }
     return tree
 
@@ -93,7 +91,5 @@ def _word(distance: float) -> str:
 
 def _short(distance: Discrepancy) -> str:
     """In per cent, for a cell that is narrow."""
-    if math.isnan(distance.standard_error):
-        return f"≈ {100 * distance.value:.2g}"
     told = str(distance).removesuffix(" %").replace("below", "<")
     return told.removeprefix("0").replace(" ± 0", "±").replace(" ± ", "±")

@@ -16,10 +16,12 @@ from statsgd.measures import jackknife, mean_over_runs
 from statsgd.problems import linear_network, multilayer_perceptron
 from statsgd.reports.charts import Chart, Series
 from studies.balance.pairs import BALANCE, SYMMETRY
-from studies.measured import claimed, observed
+from studies.measured import claimed, observed, over_data_sets, unit
 
 INPUT_COVARIANCE = np.diag([1.0, 0.25])
 LABEL_COVARIANCE = np.diag([0.25, 0.0625])
+#: Hidden units of the ReLU network.
+UNITS = 8
 TARGET = np.array([[1.0, 0.3], [-0.2, 0.8]])
 
 
@@ -85,6 +87,10 @@ def linear_network_claim(
             f"weight decay, would give ratios of 1 to its spectrum; they are "
             f"{', '.join(gaps)}."
         ),
+        origin="source",
+        place="one noise equilibrium on every orbit; its closed form is derived",
+        data_sets=1,
+        unit="runs",
     )
     steps_at = every * np.arange(1, 41)
     smaller = spectra["incoming"][..., 0]
@@ -118,13 +124,15 @@ def _incoming(params: PyTree) -> Float[Any, " h"]:
     return jnp.linalg.eigvalsh(params["weights"][0] @ params["weights"][0].T)
 
 
-def relu_claims(
-    *, learning_rate: float, steps: int, replicas: int, seed: int, margin: float, progress: bool
-) -> dict[str, xr.DataTree]:
-    """A ReLU network that copies inputs through noise, from two starts on one orbit."""
+def relu_run(
+    *, learning_rate: float, steps: int, replicas: int, seed: int, progress: bool
+) -> tuple[Float[Any, "replica 40 4"], int]:
+    """Traces of noise and squared norms, incoming and outgoing, at 40 looks; and runs diverged.
+
+    Of a ReLU network that copies inputs through noise, from two starts on one orbit.
+    """
     inputs, targets = noisy_copies(seed)
-    units = 8
-    problem = multilayer_perceptron(inputs, targets, (units,), biases=False)
+    problem = multilayer_perceptron(inputs, targets, (UNITS,), biases=False)
     base = problem.initial_params(jax.random.key(seed + 3))
     scale = np.where(np.arange(replicas) % 2, 1.5, 1 / 1.5)[:, None, None]
     start = {
@@ -150,18 +158,34 @@ def relu_claims(
         observe_at=every,
         progress=progress,
     )
-    values = observed(run, "traces")
-    late = values[:, 30:].mean(1)
-    lost = int(run["run"].to_dataset()["diverged"].sum())
+    return observed(run, "traces"), int(run["run"].to_dataset()["diverged"].sum())
+
+
+def relu_claims(
+    *, splits: int, learning_rate: float, steps: int, replicas: int, seed: int, margin: float,
+    progress: bool,
+) -> dict[str, xr.DataTree]:  # fmt: skip
+    """Balance of noise and of norms of a ReLU network, on data and starts of several seeds."""
+    every = steps // 40
+    runs = [
+        relu_run(learning_rate=learning_rate, steps=steps, replicas=replicas, seed=seed + 10 * i,
+                 progress=progress)
+        for i in range(splits)
+    ]  # fmt: skip
+    lost = sum(one for _, one in runs)
+    lates = [values[:, 30:].mean(1) for values, _ in runs]
     noise_gap, *noise_gaps = (
-        jackknife(relative_gap, runs[:, :2]) for runs in (late, late[::2], late[1::2])
+        over_data_sets([jackknife(relative_gap, late[part, :2]) for late in lates])
+        for part in (slice(None), slice(0, None, 2), slice(1, None, 2))
     )
-    norm_gap = jackknife(relative_gap, late[:, 2:])
+    norm_gap = over_data_sets([jackknife(relative_gap, late[:, 2:]) for late in lates])
+    values, _ = runs[0]
     first = [relative_gap(values[side::2, 0, :2].mean(0)) for side in (0, 1)]
+    norms_over = np.mean([late[:, 2].sum() / late[:, 3].sum() for late in lates])
     shared = (
-        f"3 inputs, {units} hidden ReLU units, 3 outputs, y = x + ε, η = {learning_rate:g}, "
-        f"batches of one, {40 * every} steps, last quarter averaged over {replicas} runs "
-        f"({lost} diverged). "
+        f"3 inputs, {UNITS} hidden ReLU units, 3 outputs, y = x + ε, η = {learning_rate:g}, "
+        f"batches of one, {40 * every} steps, last quarter averaged over {replicas} runs on each "
+        f"of {splits} data sets ({lost} diverged). "
     )
     balanced = Claim(
         statement=(
@@ -177,9 +201,14 @@ def relu_claims(
             ),
         ],
         why=(
-            f"{shared}At the first look the gaps were {first[0]:.2f} and {first[1]:.2f}. What is "
-            "left decays with the charges, and the rest of the network keeps moving meanwhile."
+            f"{shared}At the first look the gaps were, on the first, {first[0]:.2f} and "
+            f"{first[1]:.2f}. What is left decays with the charges, and the rest of the "
+            "network keeps moving meanwhile."
         ),
+        origin="source",
+        place="the noise equilibrium; the experiment on a ReLU network",
+        data_sets=splits,
+        unit=unit(splits),
     )
     norms = Claim(
         statement=(
@@ -192,13 +221,17 @@ def relu_claims(
         ],
         why=(
             f"{shared}The noise is balanced (gap {noise_gap.value:.3f}), the norms are not: "
-            f"|incoming|² is {late[:, 2].sum() / late[:, 3].sum():.2f} times |outgoing|². Equal "
+            f"|incoming|² is {norms_over:.2f} times |outgoing|². Equal "
             "norms follow from equal noise only for scalar pairs or isotropic inputs and outputs."
         ),
+        origin="reading",
+        place="the scalar corollary of the law of balance, read for vectors",
+        data_sets=splits,
+        unit=unit(splits),
     )
     at = every * np.arange(1, 41)
     chart = Chart(
-        "Balance of noise and of norms in a ReLU network",
+        "Balance of noise and of norms in a ReLU network, first data set",
         "step",
         "relative gap, 2(in − out)/(in + out)",
         tuple(

@@ -80,6 +80,10 @@ def maxima_claims(
             f"grow. From w = 0.3, {lost:.1%} of the runs at η = {rates[-1]:g} leave to infinity "
             "first, over the quartic walls."
         ),
+        origin="source",
+        place="abstract, (1); the window is derived",
+        data_sets=0,
+        unit="runs",
     )
     fine = np.linspace(0.02, 1.5, 300)
     exact = [walk_rate(MAXIMUM, rate) for rate in fine if abs(rate - 1) > 0.01]
@@ -116,6 +120,10 @@ def maxima_claims(
             f"{walk_rate(MAXIMUM, 0.9, 4):+.4f}: batching moves the window to larger learning "
             "rates and narrows it, and does not always close it."
         ),
+        origin="extension",
+        place="abstract, (1), extended to batches of several examples",
+        data_sets=0,
+        unit="runs",
     )
     return {
         "collapse onto a maximum": collapse.to_datatree(growths, shares),
@@ -185,6 +193,10 @@ def _sharp_over_flat(rates: Float[Any, " c"], settings: dict[str, Any]) -> xr.Da
             "sharp one they nearly agree, h = 1.4 or 1.6. What counts is E ln|1 − ηh|, here "
             f"{walk_rate(flat, 0.7):+.3f} and {walk_rate(sharp, 0.7):+.3f}, and not E h."
         ),
+        origin="source",
+        place="abstract, (3)",
+        data_sets=0,
+        unit="runs",
     )
     fine = np.linspace(0.03, 1.45, 120)
     chart = Chart(
@@ -234,6 +246,10 @@ def _amsgrad(settings: dict[str, Any], margin: float) -> xr.DataTree:
             "moment seen, which does not change any more near w = 0: from then on it is SGD with a "
             "constant learning rate, and may lie in the window."
         ),
+        origin="source",
+        place="abstract, (4)",
+        data_sets=0,
+        unit="runs",
     )
     return claim.to_datatree()
 

@@ -105,6 +105,9 @@ def identities(seed: int) -> xr.DataTree:
             f"{start.total[0] / start.total[1]:.4f} and "
             f"{start.difference[0] / start.difference[1]:.4f}."
         ),
+        origin="derived",
+        data_sets=1,
+        unit="computed",
     )
     steps = np.arange(len(labels[0.9]))
     chart = Chart(
@@ -225,6 +228,10 @@ def pair_claims(
             "the decay is exponential once f has settled. A finite step adds the square of the "
             "mean gradient, T E[dℓ/d(uw)]²."
         ),
+        origin="source",
+        place="the law of balance and its scalar corollary",
+        data_sets=1,
+        unit="runs",
     )
     lines = tuple(
         Series(name, times, np.median(charge[0], axis=0), look="line")
@@ -254,6 +261,9 @@ def pair_claims(
             f"(c = {variance:.3g}, τ = {tau:.3g}); only that of minibatches knows the symmetry. "
             "The Gibbs law of this loss is improper without weight decay."
         ),
+        origin="derived",
+        data_sets=1,
+        unit="runs",
     )
     spread = np.mean(charges[ISOTROPIC][0] ** 2, axis=0)
     shown = Chart(

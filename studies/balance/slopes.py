@@ -120,6 +120,10 @@ def slope_claims(
             "units of different size. Compared are "
             "the shares of runs below the law's median and between its quartiles."
         ),
+        origin="source",
+        place="the stationary density of deep diagonal networks",
+        data_sets=1,
+        unit="runs",
     )
     spread = [variance_over_runs(row) for row in slopes[1][:-1]]
     predicted = [float(laws[1, scale].covariance()[0, 0]) for scale in SCALES[:-1]]
@@ -143,6 +147,10 @@ def slope_claims(
             "time close to zero, where its gradient vanishes. In regression, depth 0, the variance "
             "only grows."
         ),
+        origin="source",
+        place="fluctuation inversion, with one hidden layer",
+        data_sets=1,
+        unit="runs",
     )
     deep = slopes[3][1]
     shallow = slopes[1][-1]
@@ -167,6 +175,9 @@ def slope_claims(
             "gradient dies out faster than noise can take the network to zero. T_c = b2/a3 belongs "
             "to P = 2 alone."
         ),
+        origin="derived",
+        data_sets=1,
+        unit="runs",
     )
     fine = np.linspace(0.02, 0.98, 60)
     curve = [

@@ -73,6 +73,10 @@ def transition_claims(
             f"E ln|1 + 2ηxy|, which vanishes at η = {exact:.4f} here, against T_c = "
             f"{critical:.4f} for small steps."
         ),
+        origin="source",
+        place="the phase transition at the critical noise",
+        data_sets=1,
+        unit="runs",
     )
     descent = np.log1p(2 * rates * float(products.mean())) / rates
     slow = Claim(
@@ -94,6 +98,10 @@ def transition_claims(
             "0.7 and 0.9: the time to leave diverges at T_c, and above it SGD converges to the "
             "saddle."
         ),
+        origin="source",
+        place="abstract, (2); here on a two-layer network",
+        data_sets=1,
+        unit="runs",
     )  # fmt: skip
     fine = np.linspace(rates[0], rates[-1], 50)
     chart = Chart(
@@ -167,6 +175,10 @@ def regimes_claim() -> xr.DataTree:
             f"{roots[1]:.3f}) are negative: there is no mode. A bimodal regime needs "
             "10 a2 b2 > 3 a3 b1."
         ),
+        origin="source",
+        place="the phases of learning, and T*",
+        data_sets=0,
+        unit="computed",
     )
     ratios = np.round(np.geomspace(0.25, 4, 9), 2)
     scales = np.round(np.linspace(0.1, 1.3, 7), 2)

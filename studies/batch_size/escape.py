@@ -88,6 +88,10 @@ def momentum_claims(
         f"After {looks[-1]} steps, {looks[-1] * gap_langer:.1f} relaxation times. At finite "
         f"steps momentum has 2/(1+β) = {2 / (1 + _BETA):.3f} times the E z² of the law, which is "
         "divided out.",
+        origin="source",
+        place="momentum SGD as an SDE, and its long-run law",
+        data_sets=0,
+        unit="runs",
     )  # fmt: skip
     overdamped = Claim(
         "With momentum SGD moves between wells as SGD without does at the effective learning rate "
@@ -97,6 +101,10 @@ def momentum_claims(
         f"The temperature is the same and the motion over the barrier is not: the friction "
         f"(1−β)/√η = {(1 - _BETA) / _RATE**0.5:.2f} is not large against √|h_s| = 1. Kramers' "
         f"escape time at the effective rate is {slowed:.0f} steps and Langer's {langer:.0f}.",
+        origin="extension",
+        place="the effective learning rate, extended to motion between wells",
+        data_sets=0,
+        unit="runs",
     )  # fmt: skip
     langers = Claim(
         "The escape time of SGD with momentum is Langer's, (2π/(λ₊√η))√(|h_s|/h_a) exp(ΔL/τ) steps",
@@ -104,6 +112,10 @@ def momentum_claims(
         quantities("Langer"),
         "The share right of the saddle is ½(1 − exp(−2k/T)) with both wells alike; T is "
         f"{langer:.0f} steps.",
+        origin="source",
+        place="the escape rate with friction",
+        data_sets=0,
+        unit="runs",
     )
     return {
         "momentum, long run": stationary.to_datatree(),
@@ -151,6 +163,10 @@ def curvature_claim(margin: float) -> xr.DataTree:
         "Exact mean passage times to the saddle, with D constant on either side of the inflection: "
         "taken literally, D = q̂|H| vanishes there and the diffusion cannot pass. The barrier stays "
         "as it is while the curvature that makes the noise is scaled.",
+        origin="source",
+        place="abstract: exponential preference for flat minima",
+        data_sets=0,
+        unit="computed",
     )  # fmt: skip
     return claim.to_datatree(
         Chart("Escape under curvature noise", "1/q̂, in proportion to the batch size",

@@ -10,9 +10,11 @@ from jaxtyping import Float, PyTree
 
 import statsgd
 from statsgd.comparison import Claim, Quantity
+from statsgd.estimate import Estimate
 from statsgd.measures import mean_over_clusters, over_replicas, trace
 from statsgd.reports import Chart, Series
 from studies.digits_network import DigitsNetwork, digits_network
+from studies.measured import claimed, over_data_sets, unit
 
 KESKAR = "Keskar et al. (2017), arXiv:1609.04836"
 HOFFER = "Hoffer, Hubara, Soudry (2017), arXiv:1705.08741"
@@ -23,7 +25,10 @@ _DECAY = 0.001
 class GapSettings(NamedTuple):
     """How the network is trained."""
 
+    splits: int
+    """Splits of the digits, each with labels and starts of its own."""
     replicas: int
+    """Runs on each of them."""
     epochs: int
     """Epochs of the small batch."""
     batch_sizes: tuple[int, int]
@@ -38,17 +43,17 @@ class GapSettings(NamedTuple):
 
 
 class Arm(NamedTuple):
-    """One way of training, over its replicas; all arms have the same starts."""
+    """One way of training, by data set and replica; all arms have the same starts."""
 
     name: str
     steps: int
-    loss: Float[Any, " replica"]
+    loss: Float[Any, "split replica"]
     """Training loss at the end."""
-    sharpness: Float[Any, " replica"]
+    sharpness: Float[Any, "split replica"]
     """Tr H of the training loss there."""
-    accuracy: Float[Any, " replica"]
+    accuracy: Float[Any, "split replica"]
     """On the images left out."""
-    below: Float[Any, " replica"]
+    below: Float[Any, "split replica"]
     """Tr H where full-batch descent leads from there."""
 
     def in_words(self) -> str:
@@ -89,13 +94,11 @@ class Pair(NamedTuple):
         return self._difference("test accuracy", difference, relation, margin)
 
     def _difference(
-        self, name: str, values: Float[Any, " replica"], relation: str, margin: float
+        self, name: str, values: Float[Any, "split replica"], relation: str, margin: float
     ) -> Quantity:
-        found = mean_over_clusters(values)
-        return Quantity(
-            f"{name}, large less small, η = {self.learning_rate:g}", float(found.value),
-            float(found.standard_error), 0.0, relation, margin,
-        )  # fmt: skip
+        found = over_data_sets([mean_over_clusters(one) for one in values])
+        title = f"{name}, large less small, η = {self.learning_rate:g}"
+        return claimed(title, found, relation, 0.0, margin)
 
 
 def network_gap_claims(settings: GapSettings) -> dict[str, xr.DataTree]:
@@ -123,7 +126,32 @@ _WAYS = ("same epochs", "same steps", "same epochs and η/S")
 
 
 def trained(settings: GapSettings, rate: float) -> dict[str, Arm]:
-    """All arms at the learning rate `rate` of the small batch, by name."""
+    """All arms at the learning rate `rate` of the small batch, by name, on every split."""
+    splits = [
+        trained_on(settings._replace(seed=settings.seed + index), rate)
+        for index in range(settings.splits)
+    ]
+    return {
+        name: Arm(name, arm.steps, *(
+            np.stack([getattr(arms[name], field) for arms in splits])
+            for field in ("loss", "sharpness", "accuracy", "below")
+        ))
+        for name, arm in splits[0].items()
+    }  # fmt: skip
+
+
+class Trained(NamedTuple):
+    """One arm on one split, by replica."""
+
+    steps: int
+    loss: Float[Any, " replica"]
+    sharpness: Float[Any, " replica"]
+    accuracy: Float[Any, " replica"]
+    below: Float[Any, " replica"]
+
+
+def trained_on(settings: GapSettings, rate: float) -> dict[str, Trained]:
+    """All arms on the split of `settings.seed`."""
     network = digits_network(seed=settings.seed)
     number, (small, large) = network.problem.num_examples, settings.batch_sizes
     many = settings.epochs * number // small
@@ -149,7 +177,7 @@ def trained(settings: GapSettings, rate: float) -> dict[str, Arm]:
     shape = 2, len(plans), settings.replicas
     at_end, below = sharpness.reshape(shape)
     return {
-        name: Arm(name, plan[1], *columns)
+        name: Trained(plan[1], *columns)
         for (name, plan), *columns in zip(
             plans.items(), losses, at_end, right.reshape(shape[1:]), below, strict=True
         )
@@ -191,11 +219,16 @@ def gap_claim(pairs: list[Pair], trials: dict[float, dict[str, Arm]]) -> xr.Data
         f"From the same random starts. {in_words(pairs)} With equal epochs the large batch takes "
         "fewer steps, and its loss says how far it is from any minimum: what is found depends on "
         "the budget and on the learning rate.",
+        origin="reading",
+        place="abstract, read at equal epochs: the source trains to convergence",
+        data_sets=len(pairs[0].small.loss),
+        unit=unit(len(pairs[0].small.loss)),
     )
     charts = [
         Chart(f"Where training ended, η = {rate:g}, run by run", "training loss",
               "Tr H (loss/params²)",
-              tuple(Series(arm.name, arm.loss, arm.sharpness) for arm in arms.values()))
+              tuple(Series(arm.name, arm.loss.ravel(), arm.sharpness.ravel())
+                    for arm in arms.values()))
         for rate, arms in trials.items()
     ]  # fmt: skip
     return claim.to_datatree(*charts)
@@ -208,13 +241,17 @@ def sharpness_claim(pairs: list[Pair], trials: dict[float, dict[str, Arm]]) -> x
         KESKAR,
         [pair.sharper(">") for pair in pairs],
         in_words(pairs),
+        origin="reading",
+        place="abstract, read at equal steps: the source trains to convergence",
+        data_sets=len(pairs[0].small.loss),
+        unit=unit(len(pairs[0].small.loss)),
     )
     names = tuple(next(iter(trials.values())))
     charts = []
     for rate, arms in trials.items():
         ends = {
-            "at the end": [mean_over_clusters(arm.sharpness) for arm in arms.values()],
-            "after descent": [mean_over_clusters(arm.below) for arm in arms.values()],
+            "at the end": [_mean(arm.sharpness) for arm in arms.values()],
+            "after descent": [_mean(arm.below) for arm in arms.values()],
         }
         series = [
             Series(label, np.arange(len(names)), [float(one.value) for one in found],
@@ -228,6 +265,10 @@ def sharpness_claim(pairs: list[Pair], trials: dict[float, dict[str, Arm]]) -> x
     return claim.to_datatree(*charts)
 
 
+def _mean(values: Float[Any, "split replica"]) -> Estimate:
+    return over_data_sets([mean_over_clusters(one) for one in values])
+
+
 def valley_claim(pairs: list[Pair]) -> xr.DataTree:
     """At equal steps, after descent."""
     claim = Claim(
@@ -237,6 +278,9 @@ def valley_claim(pairs: list[Pair]) -> xr.DataTree:
         [pair.mostly_lost() for pair in pairs],
         f"{in_words(pairs)} Descent takes off what noise adds to the place, and leaves which "
         "valley it is in.",
+        origin="derived",
+        data_sets=len(pairs[0].small.loss),
+        unit=unit(len(pairs[0].small.loss)),
     )
     return claim.to_datatree()
 
@@ -249,6 +293,10 @@ def longer_claim(pairs: list[Pair], margin: float) -> xr.DataTree:
         HOFFER,
         [pair.better("=", margin / 2) for pair in pairs],
         f"{in_words(pairs)} The margin is a difference in accuracy.",
+        origin="source",
+        place="abstract: train longer",
+        data_sets=len(pairs[0].small.loss),
+        unit=unit(len(pairs[0].small.loss)),
     )
     return claim.to_datatree()
 
@@ -262,5 +310,9 @@ def scaling_claim(pairs: list[Pair], margin: float) -> xr.DataTree:
         [q for pair in pairs for q in (pair.sharper("=", margin), pair.better("=", margin / 2))],
         f"{in_words(pairs)} The learning rates are those of the small batch; the larger they are, "
         "the sooner the product of step and curvature is no longer small for the large one.",
+        origin="extension",
+        place="the linear scaling rule, extended to flatness",
+        data_sets=len(pairs[0].small.loss),
+        unit=unit(len(pairs[0].small.loss)),
     )
     return claim.to_datatree()

@@ -72,6 +72,10 @@ def equal_claim(wells: Wells, case: Case) -> xr.DataTree:
         f"√h_sharp : √h_flat gives the flat well {limit:.3f} of the mass at low temperature. The "
         f"exact chain has {flat[0]:.3f} to {flat[-1]:.3f} for S = {wells.sizes[0]} to "
         f"{wells.sizes[-1]}: a finite learning rate favours the flat well a little more.",
+        origin="source",
+        place="abstract: flatter minima regardless of the batch size",
+        data_sets=0,
+        unit="runs",
     )  # fmt: skip
     return claim.to_datatree(shares_chart("Equal heights, constant noise", case, limit))
 
@@ -97,6 +101,10 @@ def noise_claim(wells: Wells) -> xr.DataTree:
         "multiplied by the batch size: the share of the flat well of the exact chain falls from "
         f"{flat[0]:.3f} at S = {wells.sizes[0]} to {flat[-1]:.3f} at S = {wells.sizes[-1]}, and "
         f"that of the Gibbs-like law from {published[0]:.3f} to {published[-1]:.3f}.",
+        origin="extension",
+        place="abstract, extended to noise that varies along the gradient",
+        data_sets=0,
+        unit="runs",
     )
     line = Series("Gibbs-like law of Φ", some, published, look="line")
     return claim.to_datatree(shares_chart("Weaker noise in the sharp well", case, 0.5, line))
@@ -120,5 +128,9 @@ def height_claim(wells: Wells) -> xr.DataTree:
         "every temperature, height the more the colder it is: above the batch size "
         f"ηv₁ log(h_sharp/h_flat)/(4Δ) = {predicted:.2f} (exact chain {crossing:.2f}) the deeper "
         "well wins.",
+        origin="extension",
+        place="abstract, extended to wells of unequal depth",
+        data_sets=0,
+        unit="runs",
     )
     return claim.to_datatree(shares_chart("Flat well less deep", case, 0.5))

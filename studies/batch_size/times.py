@@ -73,6 +73,10 @@ def growth_claim(wells: Wells, case: Case, times: dict[int, Estimate]) -> xr.Dat
         f"{wells.replicas} runs with those that never left as censored. The exact slope is "
         f"{slopes[0]:.3f} between S = {wells.sizes[0]} and {wells.sizes[1]} and {slopes[-1]:.3f} "
         f"between S = {wells.sizes[-2]} and {wells.sizes[-1]}.",
+        origin="source",
+        place="abstract: the time may be exponential; its rate is Kramers'",
+        data_sets=0,
+        unit="runs",
     )  # fmt: skip
     curves = []
     for run, mean in zip(case.runs, means, strict=True):
@@ -124,6 +128,10 @@ def kramers_claim(wells: Wells, case: Case, times: dict[int, Estimate]) -> xr.Da
         f"S = {first}, where the exact time is {ratios[0]:.3f} of the formula's, and "
         f"{case.barrier / wells.temperature(last):.1f} at S = {last}, where it is "
         f"{ratios[-1]:.3f}; finite steps shorten it.",
+        origin="reading",
+        place="the escape time, read for barriers of two temperatures and more",
+        data_sets=0,
+        unit="runs",
     )  # fmt: skip
     chart = Chart(
         "Arrival time over Kramers' formula", "batch size S", "ratio",
@@ -158,6 +166,9 @@ def passage_claim(wells: Wells, case: Case, times: dict[int, Estimate]) -> xr.Da
         ],
         f"The factor is {step:.3f} here. The time of the exact chain is {ratios.min():.3f} to "
         f"{ratios.max():.3f} of the prediction over S = {wells.sizes[0]} to {wells.sizes[-1]}.",
+        origin="derived",
+        data_sets=0,
+        unit="runs",
     )  # fmt: skip
     return claim.to_datatree()
 
@@ -180,6 +191,10 @@ def budget_claim(wells: Wells, case: Case) -> xr.DataTree:
         ],
         "Both have the same limit; the larger batch is not there yet. What a fixed budget shows "
         "is the time course and not the preference.",
+        origin="source",
+        place="abstract: the convergence rate depends on the batch size",
+        data_sets=0,
+        unit="runs",
     )  # fmt: skip
     series = []
     for run in case.runs:
@@ -220,6 +235,10 @@ def ratio_claim(wells: Wells, case: Case) -> xr.DataTree:
         f"Computed from the exact chain at η = {base:g} to {base * factors[-1]:g}. It is true of "
         "the diffusion limit; at larger steps the chain escapes from the sharp well sooner, "
         "since ηh there is no longer small.",
+        origin="reading",
+        place="the diffusion limit, read at finite steps",
+        data_sets=0,
+        unit="computed",
     )  # fmt: skip
     chart = Chart(
         "Arrival time at fixed η/S",

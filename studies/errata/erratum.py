@@ -107,7 +107,16 @@ class Erratum:
             )
             for place, value, spread, claimed in zip(at, truth, error, printed, strict=True)
         ]
-        claim = Claim(self.printed, self.source, quantities, f"{why} {curves.remark}".strip())
+        claim = Claim(
+            self.printed,
+            self.source,
+            quantities,
+            f"{why} {curves.remark}".strip(),
+            origin="source",
+            place="the formula as it is printed",
+            data_sets=0,
+            unit="runs" if np.any(error > 0) else "computed",
+        )
         points = Series("truth", at, truth, error if np.any(error > 0) else None)
         return Demonstration(claim, self._chart(curves, points, corrected), disagreement)
 

@@ -6,6 +6,7 @@ from typing import Any
 import xarray as xr
 from tqdm.auto import tqdm
 
+from statsgd.running.chunks import silent
 from studies.atlas_families.family import Effort
 from studies.errata.erratum import ERRATA
 from studies.findings import findings
@@ -14,7 +15,7 @@ from studies.findings import findings
 def run(effort: Effort, progress: bool = True) -> xr.DataTree:
     """Every erratum with its table, its chart, and its verdict in the attributes."""
     parts = {}
-    for name, erratum in tqdm(ERRATA.items(), desc="errata", disable=not progress):
+    for name, erratum in tqdm(ERRATA.items(), desc="errata", disable=silent(progress)):
         shown = erratum.show(effort)
         parts[name] = shown.claim.to_datatree(shown.chart)
         # Not a claim that the study makes: pages of claims leave it out.

@@ -111,6 +111,9 @@ def threshold_claims(
             "it changes sign. The chain's own threshold is a little lower: it leaves with smaller "
             "noise than the diffusion."
         ),
+        origin="derived",
+        data_sets=0,
+        unit="runs",
     )
     chart = Chart(
         "Growth rate of the distance to the zero-loss set",
@@ -136,6 +139,9 @@ def threshold_claims(
             f"True of the diffusion, false of the chain: at η = {plane:g} its growth rate changes "
             f"sign at ε = {limit:.4g}. As η → 0 that threshold goes to infinity."
         ),
+        origin="derived",
+        data_sets=0,
+        unit="runs",
     )
     return {
         "critical noise": thresholds.to_datatree(chart),
@@ -195,6 +201,10 @@ def speed_claim(
             f"grows by {contraction:.3f} in {steps} steps, while the typical one falls by "
             f"{np.exp(typical.value):.3f}."
         ),
+        origin="extension",
+        place="exponential convergence; the rates are derived",
+        data_sets=0,
+        unit="runs",
     )
     return claim.to_datatree()
 
@@ -243,6 +253,10 @@ def ergodic_claim(
             f"steps are felt most: P(L < 0.01) is {low.value:.4f} ± "
             f"{low.standard_error:.4f} at ε = 8, the law has {float(laws[0].cdf(0.01)):.4f}."
         ),
+        origin="extension",
+        place="the power law of the loss, extended to noise that saturates",
+        data_sets=0,
+        unit="runs",
     )
     edges = np.linspace(-10, 4, 43)
     middle = (edges[1:] + edges[:-1]) / 2
@@ -310,6 +324,9 @@ def strata_claims(
             f"segment. Critical noises are 2 and 4; η = {eta:g}, t = {time:g}. Above both, the "
             "stationary law spreads over both; finite steps take it off small losses a little."
         ),
+        origin="derived",
+        data_sets=0,
+        unit="runs",
     )
     start_decides = Claim(
         statement="Below the critical noise of all strata SGD still selects the flattest one.",
@@ -328,6 +345,10 @@ def strata_claims(
             f"the runs end at the point, {on_segment[0].value:.2f} on the segment. There is no "
             "stationary law and no principle of selection."
         ),
+        origin="extension",
+        place="flat minima, extended to noise below the critical one",
+        data_sets=0,
+        unit="runs",
     )
     collapsed = Chart(
         f"Collapsed runs (L < 10⁻⁴) at t = {time:g}; critical noises 2 and 4",

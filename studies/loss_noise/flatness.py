@@ -100,6 +100,10 @@ def flatness_claims(
             f"predictions are for its width: {expected:.3f} and "
             f"{gibbs_cosine_within(temperature, tube):.3f}."
         ),
+        origin="reading",
+        place="flat minima in a sense of flat of its own, one of three readings",
+        data_sets=0,
+        unit="runs",
     )
     whole = law.mean_cosine("loss")
     everywhere = Claim(
@@ -129,6 +133,10 @@ def flatness_claims(
             "loss, it weighs a point of the set by det(H)^(−1/2); only at fixed distance do they "
             "differ."
         ),
+        origin="reading",
+        place="flat minima in a sense of flat of its own, one of three readings",
+        data_sets=0,
+        unit="runs",
     )
     edges = np.linspace(-1, 1, 21)
     middle = (edges[1:] + edges[:-1]) / 2

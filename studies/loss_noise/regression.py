@@ -122,6 +122,9 @@ def label_noise_claims(
             f"η = {rates[-1]:g} the share is {bulk[-1].measured:.3f}: finite steps widen the law "
             "and round its peak."
         ),
+        origin="derived",
+        data_sets=0,
+        unit="runs",
     )
     excess = [_excess_kurtosis(row) for row in weights]
     heavy = [6 / (float(law.degrees_of_freedom) - 4) for law in student]
@@ -139,6 +142,10 @@ def label_noise_claims(
             f"tail has an index of its own, {regression_tail_index(rates[2]):.1f} at "
             f"η = {rates[2]:g} against {float(student[2].degrees_of_freedom):g}."
         ),
+        origin="reading",
+        place="the power law in outlier directions, read for one direction",
+        data_sets=0,
+        unit="runs",
     )
     both = Claim(
         statement="The Student law of the diffusion gives the variance of SGD at these steps too.",
@@ -150,6 +157,9 @@ def label_noise_claims(
             f"η = {rates[0]:g} and {chain[-1] / float(student[-1].covariance()[0, 0]) - 1:.1%} at "
             f"η = {rates[-1]:g}."
         ),
+        origin="derived",
+        data_sets=0,
+        unit="runs",
     )
     gaussian = Claim(
         statement=(
@@ -162,6 +172,9 @@ def label_noise_claims(
             "`LinearRegressionGaussian` has the moments of the chain with state-dependent noise. "
             f"The measured excess kurtosis is {', '.join(f'{row.value:.2f}' for row in excess)}."
         ),
+        origin="derived",
+        data_sets=0,
+        unit="runs",
     )
     chart = _label_noise_chart(rates[-1], weights[-1], student[-1], chain[-1])
     return {
@@ -244,6 +257,10 @@ def isotropy_claims(
             f"SDE with the true noise has {thresholds.sde:.3f}, the exact criterion of the chain "
             f"{thresholds.discrete:.3f}, the mean loss grows from {thresholds.mean_square:.3f} on."
         ),
+        origin="reading",
+        place="isotropic noise in proportion to the loss, read for minibatches",
+        data_sets=0,
+        unit="runs",
     )
     exact = Claim(
         statement=(
@@ -261,6 +278,9 @@ def isotropy_claims(
             ),
         ],
         why="Fresh examples, one a step; the direction of the error does not matter.",
+        origin="derived",
+        data_sets=0,
+        unit="runs",
     )
     rows = [mean_over_clusters(row) for row in growth]
     fine = np.linspace(rates[0], rates[-1], 30)
@@ -343,6 +363,10 @@ def real_data_claim(seed: int) -> xr.DataTree:
             f"{OUTLIERS} builds in with C ≈ (2L/S)H: laws of isotropic noise are tests for "
             "synthetic noise and for one dimension."
         ),
+        origin="reading",
+        place="the noise model, in its isotropic form, read for real data",
+        data_sets=1,
+        unit="points",
     )
     chart = Chart(
         "Gradient noise against loss, regression on the diabetes data",

@@ -119,6 +119,10 @@ def currents(found: Mapping[str, Pairs], laws: Mapping[str, Any], margin: float)
         "Areas ½⟨x dy − y dx⟩ swept per step in the plane of two modes, from single steps of "
         f"independent runs on a quadratic with Gaussian noise; {SKEW} does not commute with H. The "
         "law is (η/2)(HV − VH)/(1−β).",
+        origin="source",
+        place="abstracts: persistent and oscillating currents",
+        data_sets=0,
+        unit="runs",
     )
 
 
@@ -136,6 +140,10 @@ def detailed_balance(entropies: Mapping[str, Any], laws: Mapping[str, Any]) -> C
         f"In units of the law's for {SKEW} (it does not commute with H). It is "
         f"{produced[SKEW][0]:.4f} nats a step (the law: {rate:.4f}). Endpoints alone "
         "do not show it: successive steps do.",
+        origin="reading",
+        place="the Gibbs law, read as detailed balance",
+        data_sets=0,
+        unit="runs",
     )
 
 
@@ -155,6 +163,10 @@ def fluctuation_theorem(
         ],
         f"{sigma.size} single steps without momentum, {SKEW}. The prediction of ⟨σ⟩ is the "
         "entropy production of the chain from its spectral density.",
+        origin="source",
+        place="abstract: fluctuation theorems",
+        data_sets=0,
+        unit="runs",
     )  # fmt: skip
 
 

@@ -96,6 +96,10 @@ def of_least_squares(replicas: int, margin: float, seed: int, progress: bool) ->
         ],
         f"Least squares on six examples, S = {BATCH}, η = {eta:g}, endpoints after whole epochs, "
         "along the predicted direction. The prediction is right up to the square of η.",
+        origin="source",
+        place="the effective loss of SGD with and without replacement",
+        data_sets=1,
+        unit="runs",
     )  # fmt: skip
     series = [_series(name, found[name]) for name in SCHEMES]
     series.append(Series("predicted, reshuffled", RATES, per_rate * RATES, look="line",
@@ -132,6 +136,10 @@ def of_counts(replicas: int, margin: float, seed: int, progress: bool) -> xr.Dat
         f"{-white[0]:.3g}). Reshuffling leaves a shift of {-shuffled[0]:.2g} ± {shuffled[1]:.1g}: "
         "where the noise does not depend on θ there is no first-order change of the effective "
         "loss, and hardly any spread. So which scheme moves the mean depends on the loss.",
+        origin="reading",
+        place="the drift ∇L, read as a statement on the mean",
+        data_sets=1,
+        unit="runs",
     )  # fmt: skip
     series = [_series(name, means[name]) for name in SCHEMES]
     series.append(Series("−½L'''Var θ/L'', with replacement", RATES, bent, look="line",

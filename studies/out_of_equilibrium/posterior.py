@@ -179,6 +179,10 @@ def better(target: str, batches: int, found: Mapping[str, Bias]) -> Claim:
         f"M = {batches} batches an epoch, draws at the ends of epochs; ε is step size times the "
         "steepest curvature. The noise of the batches of an epoch cancels but for the motion "
         "within it.",
+        origin="source",
+        place="abstracts: less bias without replacement",
+        data_sets=1,
+        unit="chains",
     )
 
 
@@ -206,6 +210,9 @@ def closed_forms(found: Mapping[str, Mapping[str, Bias]], margin: float) -> Clai
         "Variances over those of the posterior. Exact for noise that does not depend on θ, as in "
         "the mean of a Gaussian. In regression the curvature of batches differs too, which "
         "adds a few parts in a hundred.",
+        origin="derived",
+        data_sets=len(found),
+        unit="chains",
     )
 
 
@@ -224,6 +231,10 @@ def order(posterior: Posterior, shuffled: Bias) -> Claim:
         "Only the share of the minibatches becomes small. Euler's own bias, the same as with full "
         f"gradients, is first order: {euler:.3g} at ε = {STEEPNESS[JUDGED]:g}, where "
         f"SGWORLD has {shuffled.value[JUDGED]:.3g} (predicted {shuffled.predicted[JUDGED]:.3g}).",
+        origin="reading",
+        place="the order of the bias, read for the Euler scheme",
+        data_sets=1,
+        unit="chains",
     )  # fmt: skip
 
 

@@ -122,6 +122,10 @@ def chaos(found: Mapping[int, Sequence[Particles]], margin: float) -> Claim:
         f"F = (a/2)E x² + (b/2)(E x − y)² with a = {DECAY:g}, b = {STRENGTH:g}, at τ = "
         f"{TEMPERATURE:g} and step {STEPS[0]:g}: stationary, so for all times. The variance of a "
         "particle lacks bτ/(a(a+b)N), because the particles see their own centre.",
+        origin="source",
+        place="propagation of chaos, uniform in time",
+        data_sets=0,
+        unit="chains",
     )  # fmt: skip
 
 
@@ -149,6 +153,10 @@ def finite_steps(found: Mapping[int, Sequence[Particles]], margin: float) -> Cla
         quantities,
         f"Measured over predicted variance, N = {number}. At η = {STEPS[-1]:g} the centre varies "
         f"{100 * rise[0, 0]:.0f} % more than in continuous time.",
+        origin="extension",
+        place="the order of the bias; the factors are derived",
+        data_sets=0,
+        unit="chains",
     )
 
 
@@ -206,6 +214,10 @@ def minibatches(draws: int, chains: int, margin: float, seed: int, progress: boo
         f"from {shared[0]:.4f} to {shared[1]:.4f}, where the injected noise alone would give "
         f"{full[0]:.4f} and {full[1]:.4f}: the gradient noise is common to the particles and no "
         f"number of them removes it. Variance-reduced gradients do ({reduced[0]:.4f}).",
+        origin="reading",
+        place="averages over neurons, read for noise of minibatches",
+        data_sets=1,
+        unit="chains",
     )  # fmt: skip
     width = np.geomspace(5, 300, 40)
     curves = [

@@ -17,7 +17,9 @@ def race(contestants: Mapping[str, Runner], *, replicas: int, repeats: int) -> x
     """Cost of one step of one of `replicas` replicas, in ns, for every contestant and repeat.
 
     The time of a run less that of one a quarter as long, so that compilation and start-up do not
-    count. Every contestant runs for as many steps as take it about a second.
+    count. Every contestant runs for as many steps as take it about a second. Where that difference
+    is below a tenth of the time, as another program's burst makes it, the cost is NaN: not
+    resolved.
     """
     steps = {name: _lasting(runner) for name, runner in contestants.items()}
     for name, runner in contestants.items():  # some compile for each length
@@ -25,16 +27,17 @@ def race(contestants: Mapping[str, Runner], *, replicas: int, repeats: int) -> x
     costs = np.empty((len(contestants), repeats))
     for repeat in range(repeats):
         for i, (name, runner) in enumerate(contestants.items()):
-            marginal = seconds(runner, 4 * steps[name]) - seconds(runner, steps[name])
+            long, short = seconds(runner, 4 * steps[name]), seconds(runner, steps[name])
+            marginal = long - short if long - short > long / 10 else np.nan
             costs[i, repeat] = marginal / (3 * steps[name] * replicas) * 1e9
     return table(list(contestants), costs)
 
 
 def _lasting(runner: Runner) -> int:
-    """A number of steps that, four times, takes about a second."""
-    number = 1
-    seconds(runner, number)  # compiles
-    while (taken := seconds(runner, number)) < _SECONDS / 4:
+    """A number of steps that, four times, takes about a second more than none at all."""
+    seconds(runner, 1)  # compiles
+    startup, number = seconds(runner, 1), 1
+    while (taken := seconds(runner, number) - startup) < _SECONDS / 4:
         number *= 2 if taken > _SECONDS / 40 else 8
     return number
 

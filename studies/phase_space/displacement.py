@@ -11,6 +11,7 @@ from statsgd.estimate import Estimate
 from statsgd.laws.minimum import local_displacement, mean_squared_displacement
 from statsgd.measures import mean_over_clusters, mean_square_step
 from statsgd.reports import Chart, Series
+from studies.measured import claimed, difference, over_data_sets, points, ratio, unit
 from studies.phase_space.followed import (
     FORGET,
     Followed,
@@ -39,10 +40,14 @@ class Journey(NamedTuple):
     """By the law of the chain, with the noise that it has."""
 
 
+#: What happened at every setting, by name: one journey to a data set.
+type Journeys = Mapping[str, Sequence[Journey]]
+
+
 def displacement_claims(case: Followed, lags: Sequence[int]) -> dict[str, xr.DataTree]:
     """Speed, displacement and exponent at several settings."""
     window = [lag for lag in lags if lag * (1 - float(case.sgd.momentum)) >= 1]
-    journeys = {setting_name(case.sgd): journey(case, case.theory, case.main, window)}
+    journeys = {setting_name(case.sgd): [journey(case, case.theory, case.main, window)]}
     for changed in (
         {"learning_rate": case.sgd.learning_rate / 5},
         {"momentum": 0.0},
@@ -56,7 +61,7 @@ def displacement_claims(case: Followed, lags: Sequence[int]) -> dict[str, xr.Dat
             replicas=replicas, seed=case.seed,
             start=stationary_starts(theory.exact, replicas, case.seed + 3),
         )  # fmt: skip
-        journeys[setting_name(sgd)] = journey(case, theory, runs, window)
+        journeys[setting_name(sgd)] = [journey(case, theory, runs, window)]
     span = f"{window[0]} to {window[-1]}"
     return {
         "speed": speed_claim(
@@ -96,32 +101,53 @@ def journey(case: Followed, theory: Theory, runs: Any, window: Sequence[int]) ->
 
 
 def speed_claim(
-    journeys: Mapping[str, Journey], margin: float, *, where: str = "", why: str = ""
+    journeys: Journeys, margin: float, *, where: str = "", why: str = ""
 ) -> xr.DataTree:
     """The scaling law of the local displacement."""
+    sets = _data_sets(journeys)
+    over = {
+        name: over_data_sets([ratio(one.speed, _exact(one.predicted_speed)) for one in each])
+        for name, each in journeys.items()
+    }
     claim = Claim(
         f"The speed of SGD{where} is set by the trace of the Hessian: E|θ_{{k+1}} − θ_k|² = "
         "η²σ² Tr H/(S(1−β²))",
         KUNIN,
         [
-            Quantity(f"{name}: speed² over the formula",
-                     float(one.speed.value) / one.predicted_speed,
-                     float(one.speed.standard_error) / one.predicted_speed, 1.0, margin=margin)
-            for name, one in journeys.items()
+            claimed(f"{name}: speed² over the formula", one, "=", 1.0, margin)
+            for name, one in over.items()
         ],
         f"σ² Tr H/S is the trace of the noise covariance at the minimum. {why}".strip(),
-    )  # fmt: skip
-    predicted = np.array([one.predicted_speed for one in journeys.values()])
-    measured = np.array([float(one.speed.value) for one in journeys.values()])
-    error = np.array([float(one.speed.standard_error) for one in journeys.values()])
+        origin="source",
+        place="the local displacement",
+        data_sets=sets,
+        unit=unit(sets),
+    )
+    predicted = np.array([each[0].predicted_speed for each in journeys.values()])
     order = np.sort(predicted)
     chart = Chart(
-        "Mean square step at several η, β and S", "η²σ² Tr H / (S(1−β²)) (params²)",
+        f"Mean square step at several η, β and S{_first_of(sets)}",
+        "η²σ² Tr H / (S(1−β²)) (params²)",
         "measured (params²)",
-        (Series("SGD", predicted, measured, error), Series("equal", order, order, look="line")),
+        (
+            points("SGD", predicted, [each[0].speed for each in journeys.values()]),
+            Series("equal", order, order, look="line"),
+        ),
         log="xy",
-    )  # fmt: skip
+    )
     return claim.to_datatree(chart)
+
+
+def _exact(value: float) -> Estimate:
+    return Estimate(value, 0.0)
+
+
+def _data_sets(journeys: Journeys) -> int:
+    return len(next(iter(journeys.values())))
+
+
+def _first_of(data_sets: int) -> str:
+    return ", first data set" if data_sets > 1 else ""
 
 
 def diffusion_claim(case: Followed, lags: Sequence[int], span: str) -> xr.DataTree:
@@ -134,7 +160,7 @@ def diffusion_claim(case: Followed, lags: Sequence[int], span: str) -> xr.DataTr
     judged = [lags[0], lags[len(lags) // 2], lags[-1]]
     places = [list(lags).index(lag) for lag in judged]
     saturation = 2 * float(np.trace(theory.exact.covariance()))
-    ratio = exact / model
+    over_model = exact / model
     claim = Claim(
         "At stationarity SGD keeps travelling, and its mean squared displacement is that of the "
         "underdamped model at every lag",
@@ -147,8 +173,12 @@ def diffusion_claim(case: Followed, lags: Sequence[int], span: str) -> xr.DataTr
             for i in places
         ],
         "The exact displacement of the chain, with noise that follows the state, is "
-        f"{ratio.min():.3f} to {ratio.max():.3f} times that of the model, whose noise is that of "
-        "the minimum and proportional to the Hessian.",
+        f"{over_model.min():.3f} to {over_model.max():.3f} times that of the model, whose noise is "
+        "that of the minimum and proportional to the Hessian.",
+        origin="source",
+        place="abstract: anomalous diffusion",
+        data_sets=1,
+        unit="runs",
     )  # fmt: skip
     steps = np.asarray(lags)
     chart = Chart(
@@ -163,50 +193,63 @@ def diffusion_claim(case: Followed, lags: Sequence[int], span: str) -> xr.DataTr
     return claim.to_datatree(chart)
 
 
-def batch_size_quantity(journeys: Mapping[str, Journey], margin: float) -> Quantity:
+def batch_size_quantity(journeys: Journeys, margin: float) -> Quantity:
     """The exponent at the largest batch size, the last setting, against that of the first."""
-    first, *_, last = (one.wandering.exponent for one in journeys.values())
-    return Quantity(
-        "exponent, the last over the first setting",
-        float(last.value / first.value),
-        float(np.hypot(last.standard_error, first.standard_error) / first.value),
-        1.0,
-        margin=margin,
+    first, *_, last = journeys.values()
+    found = over_data_sets(
+        [
+            ratio(one.wandering.exponent, other.wandering.exponent)
+            for one, other in zip(last, first, strict=True)
+        ]
     )
+    return claimed("exponent, the last over the first setting", found, "=", 1.0, margin)
 
 
 def exponent_claim(
-    journeys: Mapping[str, Journey],
+    journeys: Journeys,
     margin: float,
     statement: str,
     why: str = "",
     more: Sequence[Quantity] = (),
 ) -> xr.DataTree:
     """Measured exponents against predicted ones."""
-    first = next(iter(journeys.values()))
-    quantities = [
-        Quantity(f"{name}: exponent", float(one.wandering.exponent.value),
-                 float(one.wandering.exponent.standard_error),
-                 one.model.exponent, margin=margin)
-        for name, one in journeys.items()
-    ]  # fmt: skip
-    quantities.append(
-        Quantity("the first exponent: below that of diffusion",
-                 float(first.wandering.exponent.value),
-                 float(first.wandering.exponent.standard_error), 1.0, "<")
-    )  # fmt: skip
-    quantities += more
-    exact = ", ".join(f"{one.chain.exponent:.3f}" for one in journeys.values())
-    slopes = np.diff(np.log(first.chain.moved)) / np.diff(np.log(first.wandering.lags))
+    sets = _data_sets(journeys)
+    measured = {
+        name: over_data_sets([one.wandering.exponent for one in each])
+        for name, each in journeys.items()
+    }
+    quantities = []
+    for name, each in journeys.items():
+        predicted = float(np.mean([one.model.exponent for one in each]))
+        # Every data set has a prediction of its own: the error is of the difference.
+        off = over_data_sets(
+            [difference(one.wandering.exponent, _exact(one.model.exponent)) for one in each]
+        )
+        found = off._replace(value=off.value + predicted)
+        quantities.append(claimed(f"{name}: exponent", found, "=", predicted, margin))
+    first = next(iter(measured.values()))
+    title = "the first exponent: below that of diffusion"
+    quantities += [claimed(title, first, "<", 1.0), *more]
+    chain = ", ".join(
+        f"{np.mean([one.chain.exponent for one in each]):.3f}" for each in journeys.values()
+    )
+    one, *_ = next(iter(journeys.values()))
+    slopes = np.diff(np.log(one.chain.moved)) / np.diff(np.log(one.wandering.lags))
     claim = Claim(
-        statement, KUNIN, quantities,
-        f"Slope of log displacement on log lag over the window, with the error of resampled runs. "
-        f"With the noise that SGD has, and finite steps, theory gives {exact} (in the order of "
+        statement,
+        KUNIN,
+        quantities,
+        "Slope of log displacement on log lag over the window. "
+        f"With the noise that SGD has, and finite steps, theory gives {chain} (in the order of "
         f"the table). It is no power law: at the first setting the slope falls from "
         f"{slopes[0]:.2f} to {slopes[-1]:.2f} over the window. {why}".strip(),
-    )  # fmt: skip
+        origin="source",
+        place="abstract: anomalous diffusion",
+        data_sets=sets,
+        unit=unit(sets),
+    )
     curves = []
-    for name, one in journeys.items():
+    for name, (one, *_) in journeys.items():
         scale = one.wandering.moved.value[0]
         curves += [
             Series(name, one.wandering.lags, one.wandering.moved.value / scale,
@@ -214,6 +257,6 @@ def exponent_claim(
             Series("", one.wandering.lags, one.chain.moved / scale, look="line", group=name),
         ]  # fmt: skip
     return claim.to_datatree(
-        Chart("Displacement over its first value (lines: chain)", "lag k in steps",
-              "E|θ_k − θ_0|², relative", tuple(curves), log="xy"),
+        Chart(f"Displacement over its first value (lines: chain){_first_of(sets)}",
+              "lag k in steps", "E|θ_k − θ_0|², relative", tuple(curves), log="xy"),
     )  # fmt: skip

@@ -66,6 +66,10 @@ def path_claim(case: Followed) -> xr.DataTree:
         f"{period:.1f} steps in the model and {chain.period()[sharp]:.1f} in the chain. Whatever "
         f"the noise, the mean path of the model differs from that of the chain by at most "
         f"{gap.max():.3f} of the start, over all modes.",
+        origin="source",
+        place="the exact solution of the underdamped model",
+        data_sets=1,
+        unit="runs",
     )
     return claim.to_datatree(
         Chart("Mean path of the sharpest mode in phase space", "position / start",
@@ -108,6 +112,10 @@ def correlation_claim(case: Followed) -> xr.DataTree:
         "The mean of a step is linear in position and velocity, and stationarity fixes their "
         "ratio; so the noise of minibatches, which is neither constant nor Gaussian, does not "
         "change correlations.",
+        origin="source",
+        place="the exact solution of the underdamped model",
+        data_sets=1,
+        unit="runs",
     )
     chart = Chart("Autocorrelation of position at stationarity (lines: model)", "lag in steps",
                   "correlation", tuple(series), level=0)  # fmt: skip
@@ -148,6 +156,10 @@ def no_momentum_claim(case: Followed) -> xr.DataTree:
         f"steps. The chain multiplies position by 1 − ηh = {1 - rate * h:.2f} a step: it never "
         "oscillates. The second-order term of the model is an expansion in η, which such a "
         "step is too large for; with momentum the chain has a second order of its own.",
+        origin="extension",
+        place="the underdamped model, extended to no momentum",
+        data_sets=1,
+        unit="runs",
     )
     series = [Series("SGD", lags, measured.value, measured.standard_error)]
     series += [Series(name, lags, y, look="line") for name, y in curves.items()]
@@ -183,6 +195,10 @@ def equipartition_claim(case: Followed) -> xr.DataTree:
         ],
         "It is an identity of stationarity, for the chain as for the model: a mode forgets "
         "through friction what its noise puts in.",
+        origin="source",
+        place="the modified loss",
+        data_sets=1,
+        unit="runs",
     )  # fmt: skip
     h = theory.exact.modes().curvatures
     rng = np.random.default_rng(case.seed)

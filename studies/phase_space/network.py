@@ -60,11 +60,42 @@ def find_floor(seed: int) -> Floor:
 
 
 def network_claims(
-    *, replicas: int, steps: int, margin: float, seed: int, progress: bool = False
+    *, splits: int, replicas: int, steps: int, margin: float, seed: int, progress: bool = False
 ) -> dict[str, xr.DataTree]:
-    """Speed and exponent of the network, from rest at a minimum."""
-    floor = find_floor(seed)
-    journeys = {}
+    """Speed and exponent of networks, from rest at a minimum, on several splits of the digits."""
+    floors = [find_floor(seed + index) for index in range(splits)]
+    every = [
+        journeys(floor, replicas, steps, seed + index, progress)
+        for index, floor in enumerate(floors)
+    ]
+    together = {name: [one[name] for one in every] for name in every[0]}
+    first, *_ = floors
+    curvatures = np.linalg.eigvalsh(first.local.hessian)
+    why = (
+        f"Networks of {first.problem.dimension} parameters on {first.problem.num_examples} "
+        f"digits, a fifth of them with wrong labels, λ = {DECAY:g}; {replicas} runs from rest at "
+        f"one minimum on each split (gradient at most {max(f.gradient_norm for f in floors):.1g}), "
+        f"whose Hessian has, on the first, eigenvalues {curvatures[0]:.4f} to "
+        f"{curvatures[-1]:.2f}. Predictions take Hessian and noise covariance at the minimum, and "
+        "know of no other place."
+    )
+    return {
+        "speed of a network": speed_claim(together, margin, where=" on a network", why=why),
+        "exponent of a network": exponent_claim(
+            together,
+            margin,
+            "Near a minimum the exponent with which a network travels is that of the linear "
+            "theory, from Hessian, noise, learning rate and momentum there",
+            why,
+        ),
+    }
+
+
+def journeys(
+    floor: Floor, replicas: int, steps: int, seed: int, progress: bool
+) -> dict[str, Journey]:
+    """What happened at every setting about one minimum."""
+    found = {}
     for size in BATCH_SIZES:
         many = size == BATCH_SIZES[0]
         axes = {
@@ -82,26 +113,9 @@ def network_claims(
             for j, beta in enumerate(axes["momentum"]):
                 sgd = statsgd.SGD(rate, first.noise, beta, DECAY)
                 cell = tree.isel({"learning_rate": i, "momentum": j})
-                found = trajectories(cell, floor.problem.names)
-                journeys[setting_name(sgd)] = journey(floor, sgd, found, window, late)
-    curvatures = np.linalg.eigvalsh(floor.local.hessian)
-    why = (
-        f"A network of {floor.problem.dimension} parameters on {floor.problem.num_examples} "
-        f"digits, a fifth of them with wrong labels, λ = {DECAY:g}; {replicas} runs from rest at "
-        f"one minimum (gradient {floor.gradient_norm:.1g}), whose Hessian has eigenvalues "
-        f"{curvatures[0]:.4f} to {curvatures[-1]:.2f}. Predictions take Hessian and noise "
-        "covariance at the minimum, and know of no other place."
-    )
-    return {
-        "speed of a network": speed_claim(journeys, margin, where=" on a network", why=why),
-        "exponent of a network": exponent_claim(
-            journeys,
-            margin,
-            "Near a minimum the exponent with which a network travels is that of the linear "
-            "theory, from Hessian, noise, learning rate and momentum there",
-            why,
-        ),
-    }
+                runs = trajectories(cell, floor.problem.names)
+                found[setting_name(sgd)] = journey(floor, sgd, runs, window, late)
+    return found
 
 
 def journey(

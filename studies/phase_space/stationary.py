@@ -50,6 +50,8 @@ def imposed_noise_claim(case: Followed) -> xr.DataTree:
         f"The noise of this claim is imposed: Gaussian, C = σ²H/S with the σ² of the data. What "
         f"is left is the finite step, which makes variances larger by up to "
         f"{100 * (largest - 1):.1f} %.",
+        origin="source",
+        place="the modified loss",
     )
 
 
@@ -73,11 +75,20 @@ def minibatch_claim(case: Followed) -> xr.DataTree:
         f"Hessian, which changes mode variances by factors {shape.min():.2f} to "
         f"{shape.max():.2f}; and it grows away from the minimum, which adds factors "
         f"{growth.min():.2f} to {growth.max():.2f}.",
+        origin="reading",
+        place="the assumption C ∝ H, read for real minibatches",
     )
 
 
 def spread_claim(
-    statement: str, case: Followed, runs: Ensemble, modes: dict[str, int], why: str
+    statement: str,
+    case: Followed,
+    runs: Ensemble,
+    modes: dict[str, int],
+    why: str,
+    *,
+    origin: str,
+    place: str,
 ) -> xr.DataTree:
     """Variances of position and velocity in `modes` against the modified loss."""
     model = case.theory.model
@@ -103,7 +114,10 @@ def spread_claim(
         "Variances by mode (lines: modified loss)", "curvature h (with weight decay)",
         "variance (params²; velocity per ηk)", tuple(series), log="xy",
     )  # fmt: skip
-    return Claim(statement, KUNIN, quantities, why).to_datatree(chart)
+    claim = Claim(
+        statement, KUNIN, quantities, why, origin=origin, place=place, data_sets=1, unit="runs"
+    )
+    return claim.to_datatree(chart)
 
 
 def second_moments(runs: Ensemble) -> tuple[Estimate, Estimate]:
@@ -147,6 +161,10 @@ def phase_current_claim(case: Followed) -> xr.DataTree:
         "C is the mean noise in the mode over the stationary law. The chain itself sweeps "
         f"ηC/(2(1−β)), {float(np.mean(exact / model)):.3f} of the model's area at this momentum, "
         "at any curvature.",
+        origin="source",
+        place="abstract: oscillations in phase space",
+        data_sets=1,
+        unit="runs",
     )
     h = theory.exact.modes().curvatures
     chart = Chart(
@@ -194,6 +212,10 @@ def mode_current_claim(case: Followed) -> xr.DataTree:
         ],
         "The plane is chosen from theory. Noise with C ∝ H would give no such current: "
         f"{float(np.abs(stochastic_area(assumed)).max()):.1g} in every plane.",
+        origin="reading",
+        place="abstract: persistent currents; their size is derived",
+        data_sets=1,
+        unit="runs",
     )  # fmt: skip
     chart = Chart(
         f"Area swept per step between pairs of the {_PAIRED} sharpest modes", "predicted (params²)",

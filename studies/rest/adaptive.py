@@ -48,6 +48,9 @@ def on_digits(replicas: int, margin: float, seed: int, progress: bool) -> Claim:
         quantities,
         why=f"Where noise is proportional to curvature SGD rests equally wide everywhere: slopes "
         f"of ln variance on ln h are {leans[0]:.2f} (Adam) and {leans[1]:.2f} (SGD).",
+        origin="derived",
+        data_sets=1,
+        unit="runs",
     )
 
 
@@ -77,4 +80,7 @@ def along_a_valley(replicas: int, margin: float, seed: int, progress: bool) -> C
         quantities,
         why="The mean over the root mean square of ½h′x², x Gaussian, is 1/√3: second moments "
         "divide the strength of the noise out.",
+        origin="derived",
+        data_sets=0,
+        unit="runs",
     )

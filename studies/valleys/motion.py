@@ -81,6 +81,10 @@ def speed(settings: RingSettings) -> xr.DataTree:
             f"{ratio:g}. Four times the noise takes {measured[0].value / measured[-1].value:.2f} "
             "times fewer steps."
         ),
+        origin="source",
+        place="the drift to flat stretches",
+        data_sets=0,
+        unit="runs",
     )
     chart = Chart(
         "Steps to slide from the sharp to the flat side",
@@ -142,6 +146,10 @@ def bound_of_noise(settings: RingSettings) -> Mapping[str, xr.DataTree]:
             f"2/h is {sharp:.3f} at the sharpest place and {flat:.3f}, {flat / sharp:.2f} times as "
             f"much, at the flattest. Share diverged, by η over the first: {shares}."
         ),
+        origin="source",
+        place="the upper bound of the noise",
+        data_sets=0,
+        unit="runs",
     )
     sharpest = Claim(
         "The bound is the edge of stability 2/h of the sharpest stretch of the valley",
@@ -152,6 +160,9 @@ def bound_of_noise(settings: RingSettings) -> Mapping[str, xr.DataTree]:
             "is not necessary: where the sharp side throws a walker up its wall, the force along "
             "the valley, −½h′y², throws it to the flat side, where it comes down again."
         ),
+        origin="derived",
+        data_sets=0,
+        unit="runs",
     )
     return {
         "ring, upper bound": exists.to_datatree(chart),

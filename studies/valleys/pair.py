@@ -88,6 +88,10 @@ def _frozen(settings: PairSettings) -> Mapping[str, xr.DataTree]:
         SOURCE,
         [Quantity("P(flat)", value, error, readings["anti_ito"], margin=settings.margin)],
         f"{why} SGD evaluates the noise before the step: wells change by a factor f₁/f₂.",
+        origin="source",
+        place="the density across the valleys",
+        data_sets=0,
+        unit="runs",
     )
     derived = Claim(
         "At a fixed place the share in the flat valley is that of the discrete chain, near Itô's",
@@ -99,6 +103,9 @@ def _frozen(settings: PairSettings) -> Mapping[str, xr.DataTree]:
             Quantity("P(flat), Itô", value, error, readings["ito"], margin=settings.margin),
         ],
         why,
+        origin="derived",
+        data_sets=0,
+        unit="runs",
     )
     bins = np.linspace(x.min(), x.max(), 41)
     counts = np.array([np.histogram(row, bins)[0] for row in x]) / (x.shape[1] * np.diff(bins))
@@ -199,6 +206,10 @@ def _freezing(settings: PairSettings) -> xr.DataTree:
             f"claimed for choices that have frozen: at {LOUDER:g}σ the chain has, after as many "
             "steps, " + ", ".join(f"{one.final_flat_probability:.3f}" for one in louder) + "."
         ),
+        origin="source",
+        place="abstract: transient freezing",
+        data_sets=0,
+        unit="runs",
     )
     series = []
     for i, (rate, path) in enumerate(zip(rates, paths, strict=True)):

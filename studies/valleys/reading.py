@@ -79,6 +79,10 @@ def parts(settings: RingSettings) -> Mapping[str, xr.DataTree]:
         "Yang, Zhang, Ouyang, Tang, Tu, arXiv:2601.10962, for the flux",
         [quantity("anti_ito")],
         why,
+        origin="source",
+        place="the flux of the Fokker–Planck equation",
+        data_sets=0,
+        unit="runs",
     )
     derived = Claim(
         "Where noise varies along the valley, SGD is read as Itô",
@@ -94,6 +98,9 @@ def parts(settings: RingSettings) -> Mapping[str, xr.DataTree]:
             ),
         ],
         f"{why} The second number is one for any noise that does not depend on y.",
+        origin="derived",
+        data_sets=0,
+        unit="runs",
     )
     chart = Chart(
         "Three readings of noise that follows curvature",

@@ -146,6 +146,10 @@ def _flatness(ring: Ring, found: Mapping[float, tuple[Estimate, Any]]) -> xr.Dat
             + ", ".join(f"{_leading(s, ratio):.3f}" for ratio in RATIOS)
             + "). κ = 1 is Boltzmann, where entropy alone prefers the flat side."
         ),
+        origin="source",
+        place="the density along a degenerate valley",
+        data_sets=0,
+        unit="runs",
     )
     bins = np.linspace(-np.pi, np.pi, 25)
     middle, fine = (bins[1:] + bins[:-1]) / 2, np.linspace(-np.pi, np.pi, 201)
@@ -208,6 +212,10 @@ def _effective_loss(ring: Ring, found: Mapping[float, tuple[Estimate, Any]]) -> 
             "(κ = 1), over the sharp and the flat quarter of the ring. The prediction counts the "
             f"step η = {s.learning_rate:g} and the second order of averaging."
         ),
+        origin="source",
+        place="the effective loss of anisotropic noise",
+        data_sets=0,
+        unit="runs",
     )
     chart = Chart(
         "Effective loss of the sharp side above the flat side",
@@ -266,6 +274,10 @@ def _floor(ring: Ring) -> xr.DataTree:
             f"D_y = {s.diffusion:g}. At the threshold the law leaves "
             f"{predicted[1]:.3f}, from the finite step, which favours the flat side."
         ),
+        origin="extension",
+        place="the effective loss; the threshold is derived",
+        data_sets=0,
+        unit="runs",
     )
     sweep = np.linspace(0, 2.5 * balance, 26)
     chart = Chart(

@@ -55,6 +55,58 @@ def test_intervals_hold_together():
     assert abs(rate - 0.0489) < 4 * 0.0048
 
 
+@pytest.mark.parametrize(
+    ("measured", "error", "verdict"),
+    [
+        # Margin 5 %; an interval of 1.96 errors that leaves out the prediction is a difference.
+        (2.04, 0.01, "holds to within 3 %"),  # 2 % + 1.96·0.5 % = 2.98 %
+        (1.96, 0.01, "holds to within 3 %"),
+        (2.04, 0.021, "holds within 5 %"),  # 2 % − 1.96·1.05 % < 0
+        (2.04, 0.0, "holds within 5 %"),  # computed: without an interval
+        (2.2, 0.01, "does not hold"),
+    ],
+)
+def test_what_is_resolved_but_small_is_told(measured, error, verdict):
+    assert claim(equal(measured, error)).verdict == verdict
+
+
+def test_few_units_widen_the_interval():
+    # Student's 97.5 % quantile with 7 degrees of freedom is 2.3646, the normal one 1.9600.
+    many, few = (Quantity("x", 1.0, 0.5, 0.0, ">", clusters=n) for n in (None, 8))
+    assert many.interval(1.959964) == pytest.approx((1 - 0.97998, 1 + 0.97998), abs=1e-5)
+    assert few.interval(1.959964) == pytest.approx((1 - 1.18231, 1 + 1.18231), abs=1e-5)
+    assert claim(many).verdict == "holds"
+    assert claim(few).verdict == "undecided"
+    with pytest.raises(ValueError, match="clusters of 'x' must be at least 2, got 1"):
+        Quantity("x", 1.0, 0.5, 0.0, ">", clusters=1)
+
+
+def test_differences_are_told_in_per_cent():
+    row = claim(equal(2.04, 0.01)).table().iloc[0]
+    expected = (2.0, 2.0 - 0.979982, 2.0 + 0.979982)
+    columns = ["difference_percent", "low_percent", "high_percent"]
+    np.testing.assert_allclose(row[columns].astype(float), expected, rtol=1e-5)
+    assert np.isnan(Quantity("x", 1.0, 0.5, 0.0, ">").percent(2.0)).all()
+
+
+def test_a_changed_claim_keeps_its_first_form():
+    first = claim(equal(3.0, 0.01))
+    tree = claim(equal(2.0, 0.01), first_form=first).to_datatree()
+    assert tree.attrs["verdict"] == "holds within 5 %"
+    assert tree["first_form"].attrs["verdict"] == "does not hold"
+
+
+def test_what_a_claim_does_not_say_is_missing():
+    assert claim(equal(2.0, 0.01)).missing == ("origin", "unit", "place", "data_sets")
+    rests = {"origin": "derived", "data_sets": 0, "unit": "computed"}
+    assert claim(equal(2.0, 0.01), **rests).missing == ()
+    assert claim(equal(2.0, 0.01), **rests | {"origin": "reading"}).missing == ("place",)
+    with pytest.raises(ValueError, match="origin must be one of 'source', 'reading'"):
+        claim(equal(2.0, 0.01), origin="theirs")
+    with pytest.raises(ValueError, match="data_sets must be at least 0, got -1"):
+        claim(equal(2.0, 0.01), data_sets=-1)
+
+
 def test_table_and_tree_keep_everything():
     tree = claim(equal(2.0, 0.01), Quantity("excess", 0.3, 0.1, 0.0, ">"), why="seen").to_datatree()
     assert tree.attrs["kind"] == "claim"

@@ -1,5 +1,7 @@
 """Parts of a verdict: what each one sees, and what is said where nothing can be."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from statsgd.laws import (
 from statsgd.problems.landscapes import smooth_wells
 
 STANDARD = GaussianLaw(np.zeros(2), np.eye(2))
+STANDARD_LINE = GaussianLaw(np.zeros(1), np.eye(1))
 
 
 def normal(number, covariance=None, seed=0):
@@ -109,6 +112,14 @@ def test_regression_with_exact_moments_does_not_differ_in_spread():
     for seed in range(6):
         ensemble = simulate(problem, sgd, steps=400, replicas=4000, seed=seed, progress=False)
         assert compare(ensemble, law, seed=seed).parts["spread"].verdict == "undecided"
+
+
+@pytest.mark.parametrize(("where", "word"), [(0.0, "agrees"), (1.0, "differs")])
+def test_a_law_without_any_noise_is_a_point(where, word):
+    law = GaussianLaw(np.zeros(2), np.zeros((2, 2)))
+    found = compare(np.full((100, 2), where), law, seed=0)
+    assert found.verdict.startswith(word)
+    assert list(found.parts) == ["location"]
 
 
 @pytest.mark.parametrize("turn", [np.eye(2), np.array([[1.0, 1.0], [1.0, -1.0]]) / np.sqrt(2)])
@@ -201,6 +212,18 @@ def test_endpoints_that_have_not_settled_do_not_blame_the_law():
     assert compare(late, law, seed=0).parts["stationarity"].verdict == "agrees within 10 %"
 
 
+def test_replicas_left_out_are_told_wherever_a_comparison_is():
+    # Beyond |x| = 5 the quartic throws a walker out.
+    problem = problems.landscape(lambda x: 0.5 * x @ x - 0.02 * (x @ x) ** 2, np.zeros(1))
+    run = simulate(problem, SGD(0.5, noise.Isotropic(1.8)), steps=300, replicas=500, seed=0,
+                   progress=False, allow_unstable=True)  # fmt: skip
+    lost = int(run["run"]["diverged"].sum())
+    assert lost > 0
+    found = compare(run, STANDARD_LINE, seed=0, condition_on_survival=True)
+    for told in (str(found), found.to_datatree().attrs["notes"]):
+        assert f"{lost} of 500 replicas diverged and were left out" in told
+
+
 def test_the_buffer_of_plain_sgd_is_left_out():
     hessian = np.diag([2.0, 0.5])
     problem = problems.landscape(lambda x: 0.5 * x @ hessian @ x, np.zeros(2))
@@ -229,6 +252,21 @@ def test_wells_are_found_and_weighed():
     missed = compare(points, law, seed=0, wells=np.array([[0.0], [1.0], [50.0]]))
     assert missed.parts["wells"].verdict == "undecided"
     assert "neither side has visited 1 of 3 wells" in str(missed)
+
+
+def test_wells_that_chains_were_started_in_are_weighed():
+    # Two wells at ±3 along the diagonal, of equal weight, and one far off, where nobody has been.
+    rng = np.random.default_rng(0)
+    wells = np.array([[-3.0, -3.0], [3.0, 3.0], [30.0, -30.0]])
+    chains = wells[np.array([0, 1, 0, 1])][:, None] + rng.normal(size=(4, 500, 2))
+    tree = draws(chains)
+    tree.attrs["wells"] = json.dumps(wells.tolist())
+    ends = wells[rng.integers(2, size=2000)] + rng.normal(size=(2000, 2))
+    found = compare(ends, tree, seed=0)
+    np.testing.assert_allclose(found.effects("well share")["predicted"], [0.5, 0.5, 0.0])
+    assert "neither side has visited 1 of 3 wells" in set(found.effects("well share")["reason"])
+    tree.attrs["wells"] = json.dumps(wells[:1].tolist())
+    assert "nearest well" not in set(compare(ends, tree, seed=0).table["direction"])
 
 
 def test_one_well_is_not_parted():

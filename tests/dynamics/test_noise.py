@@ -8,12 +8,15 @@ import pytest
 from statsgd.dynamics.noise import NOISES, noise_covariance
 from statsgd.noise import (
     Anisotropic,
+    Empirical,
     HessianScaled,
     Isotropic,
     LabelNoise,
     LossScaled,
     Minibatch,
     NoNoise,
+    Stable,
+    StudentT,
     TraceMatched,
 )
 from statsgd.problems import empirical_risk, landscape, linear_regression, population_risk
@@ -100,6 +103,15 @@ CASES = {
         (LabelNoise(0.8, 3, "single_shuffle"), VECTOR, np.array([[0.2, 0.5], [-0.3, 0.8]])),
         (LabelNoise(0.8, 4, "fresh"), FRESH, FLAT),
     ],
+    "Stable": [
+        (Stable(2.0, 0.6), TANH, AT),
+        (Stable(2.0, [0.2, 0.5, 0.9], "independent"), SURFACE, AT),
+    ],
+    "StudentT": [
+        (StudentT(14.0, 0.6), TANH, AT),
+        (StudentT(14.0, [0.2, 0.5, 0.9], "independent"), SURFACE, AT),
+    ],
+    "Empirical": [(Empirical(RNG.normal(size=(7, 3)) ** 3 + 2.0), SURFACE, AT)],
     "TraceMatched": [
         (TraceMatched(Minibatch(4), "diagonal"), TANH, AT),
         (TraceMatched(Minibatch(4), "leading", rank=2), TANH, AT),

@@ -1,5 +1,7 @@
 """The diagnosis of mixing, on chains whose answer is known."""
 
+import json
+
 import arviz
 import numpy as np
 import pytest
@@ -93,6 +95,8 @@ def test_sample_warns():
         draws = sample(law, MALA(), starts="wells", **settings)
     wells = find_wells(law, seed=0)
     np.testing.assert_allclose(np.sort(wells[:, 0]), [-1.0, 1.0], atol=1e-4)
+    # Kept with the draws, for comparisons.
+    np.testing.assert_array_equal(json.loads(draws.attrs["wells"]), wells)
     assert "round trips" not in mixing(draws).verdict
     assert mixing(draws, wells).round_trips.sum() == 0
 

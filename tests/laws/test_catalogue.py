@@ -139,19 +139,8 @@ def test_expected_error_extrapolates_nothing(known, at):
     assert str(found).startswith("off the atlas at")
 
 
-def test_laws_computed_without_errors_say_so(monkeypatch):
-    old = {"problem": "quadratic loss", "axes": {"ηh": [0.1, 1.0]}, "value": [0.0, 0.032]}
-    monkeypatch.setattr("statsgd.laws.atlas._table", lambda: {"Gibbs": old})
-    for step, value in ((1.0, "3.2"), (0.1, "0")):
-        told = str(expected_error("Gibbs", {"ηh": step}))
-        assert told.startswith(f"about {value} %, computed without an error, at ηh")
-    assert "without an error, interpolated" in str(expected_error("Gibbs", {"ηh": 0.5}))
-
-
 def test_every_cell_that_is_stored_has_its_error():
     for name, entry in _table().items():
-        if "standard_error" not in entry:
-            continue
         value, error, upper, resolved = np.moveaxis(cells_of(entry), -1, 0)
         known, resolved = np.isfinite(value), resolved == 1
         assert np.array_equal(known, np.isfinite(error)), name

@@ -14,7 +14,9 @@ from statsgd.measures import (
     trace,
     trace_of_square,
 )
-from statsgd.measures.curvature import traces
+from statsgd.measures.curvature import eigenpairs, traces
+from statsgd.measures.curvature.traces import is_formed
+from statsgd.problems.eigenpairs import lanczos_quadrature
 from statsgd.problems.landscapes import quadratic
 from tests.measures.problem_cases import PARAMS, network
 
@@ -209,3 +211,69 @@ def test_refusals(unchecked):
         log_determinant(PROBLEM, ORIGIN, tolerance=0.0)
     with pytest.raises(ValueError, match="order must be one of"):
         top_eigenpairs(PROBLEM, ORIGIN, order="middle")
+
+
+@pytest.mark.parametrize("order", ["largest", "smallest", "modulus", "both"])
+def test_eigenpairs_by_restarted_iterations(order):
+    # 150 parameters, more than are formed: only products are taken, and both ends are found.
+    rng = np.random.default_rng(4)
+    turn = np.linalg.qr(rng.normal(size=(150, 150)))[0]
+    values = np.concatenate([-3.0 / np.arange(1, 11), np.geomspace(0.01, 5, 140)])
+    problem = quadratic((turn * values) @ turn.T)
+    found = top_eigenpairs(problem, np.zeros(150), 4, order=order)
+    ascending = np.sort(values)
+    expected = {
+        "largest": ascending[::-1][:4],
+        "smallest": ascending[:4],
+        "modulus": values[np.argsort(-np.abs(values))][:4],
+        "both": ascending[[0, -1, 1, -2]],
+    }[order]
+    np.testing.assert_allclose(found.values, expected, rtol=1e-9)
+    matrix = (turn * values) @ turn.T
+    residuals = found.vectors @ matrix - found.values[:, None] * found.vectors
+    np.testing.assert_allclose(np.linalg.norm(residuals, axis=1), found.residuals, atol=1e-12)
+    assert np.all(found.residuals <= 1.1e-6 * np.abs(found.values))
+    np.testing.assert_allclose(found.vectors @ found.vectors.T, np.eye(4), atol=1e-9)
+
+
+def test_no_more_products_are_taken_than_the_iteration_needs(monkeypatch):
+    # 100 rows at most are asked for of 2000, which would be formed by as many products.
+    taken = []
+    monkeypatch.setattr(
+        eigenpairs, "products_of", lambda *_: lambda v: taken.append(1) or diagonal * v
+    )
+    diagonal = np.concatenate([[50.0, 30.0], np.linspace(0, 1, 1998)])
+    found = top_eigenpairs(problems.landscape(lambda x: x @ x, np.zeros(2000)), np.zeros(2000), 2)
+    np.testing.assert_allclose(found.values, [50, 30], rtol=1e-10)
+    assert len(taken) < 100
+
+
+def test_eigenvalues_that_are_zero_are_found_to_the_size_of_the_matrix():
+    low = np.linalg.qr(np.random.default_rng(5).normal(size=(200, 3)))[0]
+    problem = quadratic((low * [3.0, 2.0, 1.0]) @ low.T)
+    found = top_eigenpairs(problem, np.zeros(200), 6)
+    np.testing.assert_allclose(found.values, [3, 2, 1, 0, 0, 0], atol=1e-5)
+    assert np.all(found.residuals < 1e-5)
+
+
+def test_matrices_are_formed_while_that_is_little_work():
+    small = problems.linear_regression(np.ones((100, 20)), np.ones(100))
+    assert is_formed(small, 20)
+    assert not is_formed(problems.landscape(jnp.sum, np.zeros(3000)), 3000)
+    many = problems.linear_regression(np.ones((3000, 1000)), np.ones(3000))
+    assert not is_formed(many, 1000)  # 3·10⁹ multiplications
+    assert is_formed(many, 500)
+
+
+def test_quadrature_of_a_start_is_exact_for_polynomials():
+    rng = np.random.default_rng(6)
+    matrix = rng.normal(size=(12, 12))
+    matrix, start = matrix + matrix.T, rng.normal(size=12)
+    nodes, weights = lanczos_quadrature(lambda v: matrix @ v, start, 5)
+    for power in range(10):
+        exact = start @ np.linalg.matrix_power(matrix, power) @ start
+        assert weights @ nodes**power == pytest.approx(exact, rel=1e-9)
+    nodes, weights = lanczos_quadrature(lambda v: 2 * v, start, 4)  # the space ends after one
+    np.testing.assert_allclose(weights, [start @ start, 0, 0, 0])
+    assert nodes[0] == pytest.approx(2)
+    assert lanczos_quadrature(lambda v: 2 * v, 0 * start, 4)[1].sum() == 0

@@ -7,10 +7,17 @@ import pytest
 import xarray as xr
 
 from statsgd import compare, report
-from statsgd.comparison import BasinProbabilities, FlatPreference, TotalVariation
+from statsgd.comparison import (
+    BasinProbabilities,
+    Claim,
+    FlatPreference,
+    Quantity,
+    TotalVariation,
+)
 from statsgd.laws import Gibbs
 from statsgd.problems.landscapes import smooth_wells
 from statsgd.reports import SECTIONS
+from statsgd.reports.sections import sections
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +77,22 @@ def test_gap_is_said_and_drawn(results, tmp_path):
     page = report(results, tmp_path / "report.html").read_text()
     assert "The gap" in page
     assert page.count("data:image/png") == 2 * 6  # six panels in two themes
+
+
+def test_a_claim_says_whose_it_is_and_keeps_its_first_form():
+    quantity = Quantity("slope", 1.02, 0.004, 1.0, "=", 0.1)
+    first = Claim("Slopes are one however drawn.", "A paper", [Quantity("x", 2.0, 0.1, 1.0, "<")])
+    claim = Claim(
+        "Slopes are one.", "A paper", [quantity], origin="reading", place="abstract", data_sets=8,
+        unit="data sets", first_form=first,
+    )  # fmt: skip
+    (_, now), (_, before) = sections(claim.to_datatree())
+    assert (
+        now.source == "A paper (abstract); our reading. It rests on 8 data sets; errors are "
+        "over data sets"
+    )
+    # 1.96·0.4 % on either side of 2 %.
+    assert "Off the prediction by: slope +2 % [+1.2, +2.8]." in now.finding
+    assert now.verdict == "holds to within 2.8 %"
+    assert before.title == ("As it was first put: Slopes are one however drawn – does not hold")
+    assert before.verdict is None

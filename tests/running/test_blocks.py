@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from statsgd import SGD, simulate
-from statsgd.noise import NoNoise
-from statsgd.problems import landscape
+from statsgd.noise import Minibatch, NoNoise
+from statsgd.problems import empirical_risk, landscape
 from statsgd.running import blocks as blocks_module
-from statsgd.running.blocks import Blocks, over_blocks
+from statsgd.running.blocks import Blocks, lanes_in_cache, over_blocks
 from tests.running.cases import start
 
 
@@ -96,3 +96,32 @@ assert one.identical(two)
 def test_two_devices_give_the_same_bits_as_one(name):
     with start(DEVICES, name) as process:
         assert process.wait(timeout=300) == 0
+
+
+@pytest.mark.parametrize(
+    ("parameters", "lanes"),
+    [(0, 64), (1000, 64), (1100, 48), (2410, 16), (7000, 8), (9000, 1), (30_000, 1), (150_000, 1)],
+)
+def test_lanes_that_are_advanced_together_stay_in_a_cache_of_a_quarter_megabyte(parameters, lanes):
+    assert lanes_in_cache(4 * parameters) == lanes
+    assert lanes == 1 or lanes * 4 * parameters <= 2**18
+
+
+def test_the_size_of_blocks_changes_a_network_by_rounding_alone():
+    # 8008 parameters: blocks of 8 by default.
+    def loss(params, example):
+        hidden = jnp.tanh(params["hidden"] @ example)
+        return jnp.sum((params["out"] @ hidden - example[:8]) ** 2)
+
+    rng = np.random.default_rng(0)
+    begin = {"hidden": rng.normal(size=(143, 48)) / 8, "out": rng.normal(size=(8, 143)) / 12}
+    begin = jax.tree.map(lambda leaf: leaf.astype(np.float32), begin)
+    problem = empirical_risk(loss, rng.normal(size=(20, 48)).astype(np.float32), begin)
+    options = {"steps": 20, "replicas": 3, "seed": 0, "progress": False}
+    ends = [
+        simulate(problem, SGD(0.01, Minibatch(4)), **options, block_size=size)["endpoints"]
+        for size in (None, 8, 1)
+    ]
+    for name in begin:
+        np.testing.assert_array_equal(ends[0][name], ends[1][name])
+        np.testing.assert_allclose(ends[0][name], ends[2][name], rtol=1e-4, atol=1e-6)

@@ -53,14 +53,14 @@ def test_excess_is_paired_by_data_set():
     other = [np.array([1.0, 1.0]) + shift for shift in range(8)]
     found = {network.SGD: sgd, "isotropic": other}
     # Data sets differ by up to 7, the difference does not: 4 − 1 on all of them.
-    assert network.excess(found, "isotropic") == (3.0, 0.0)
-    few = {name: values[:2] for name, values in found.items()}
-    # Two data sets: errors over runs, each √(2/2) = 1 for SGD, so √(1 + 1)/2.
-    assert network.excess(few, "isotropic") == pytest.approx((3.0, 0.5**0.5))
+    assert network.excess(found, "isotropic") == (3.0, 0.0, 8)
+    # One data set: the error is over its two runs, √(2/2) = 1 for SGD.
+    one = {name: values[:1] for name, values in found.items()}
+    assert network.excess(one, "isotropic") == pytest.approx((3.0, 1.0, 2))
     # No run of 10 left: (0 + 1)/(10 + 2) stands for the share in the error.
     none = [np.zeros(10, dtype=bool)]
-    share, error = network.over_splits(none)
-    assert (share, error) == pytest.approx((0.0, (1 / 12 * 11 / 12 / 10) ** 0.5))
+    found = network.over_splits(none)
+    assert found == pytest.approx((0.0, (1 / 12 * 11 / 12 / 10) ** 0.5, 10))
 
 
 def test_settings_out_of_range_are_refused(unchecked):

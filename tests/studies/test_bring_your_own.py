@@ -142,7 +142,7 @@ def test_files_of_the_user_are_diagnosed(tmp_path):
     found = bring_your_own.run(
         bring_your_own.Config(
             models=("flax",), dataset="mnist", data_dir=str(tmp_path), examples=40, width=2,
-            learning_rates=(0.1, 0.2), batch_sizes=(2, 4), steps=80, replicas=8, looks=4,
+            learning_rates=(0.1, 0.2), batch_sizes=(2, 4), steps=80, replicas=8, splits=2, looks=4,
             samples=4, progress=False,
         )
     )  # fmt: skip

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int, PRNGKeyArray, PyTree
 
+from statsgd.display import html, spoken
 from statsgd.problems import Problem
 
 #: Every public noise model by name; `register` fills it.
@@ -23,6 +24,12 @@ def register(noise: type["GradientNoise"]) -> type["GradientNoise"]:
 class GradientNoise(eqx.Module):
     """A stochastic gradient ĝ with E ĝ = ∇L and Cov ĝ = C(θ)."""
 
+    def __repr__(self) -> str:
+        return spoken(self)
+
+    def _repr_html_(self) -> str:
+        return html(self)
+
     @property
     def white(self) -> bool:
         """Whether ĝ at different steps are independent given θ: what white-noise laws need."""
@@ -35,6 +42,9 @@ class GradientNoise(eqx.Module):
     @abc.abstractmethod
     def covariance(self, problem: Problem, params: PyTree) -> Float[Any, "d d"]:
         """C(θ): centred covariance of one `draw` in flattened coordinates, batch size included."""
+
+    def require_variance(self) -> None:
+        """Raise `ValueError` where a draw has no finite variance, so that there is no C(θ)."""
 
     def root(self, problem: Problem, params: PyTree) -> Float[Any, "..."]:
         """R(θ) with R Rᵀ = C(θ): a `(d, r)` matrix, or a number where C is isotropic."""

@@ -56,6 +56,11 @@ class LabelNoise(GradientNoise):
     def check(self, problem: Problem) -> None:
         """Raise `ValueError` unless the examples are `(inputs, targets)` that can be sampled so."""
         self.minibatch.check(problem)
+        if not self.minibatch.knows_examples(problem):
+            raise ValueError(
+                "LabelNoise must act on losses of single examples that take no key, got "
+                f"{type(problem).__name__} of another loss"
+            )
         example = example_template(problem)
         if not (isinstance(example, tuple | list) and len(example) == 2):
             raise ValueError(

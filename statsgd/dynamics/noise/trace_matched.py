@@ -63,6 +63,7 @@ class TraceMatched(GaussianNoise):
     def check(self, problem: Problem) -> None:
         """Raise `ValueError` unless the reference fits and the rank is at most d."""
         self.reference.check(problem)
+        self.reference.require_variance()
         if self.rank is not None and self.rank > problem.dimension:
             raise ValueError(
                 f"rank must be at most the number of parameters, {problem.dimension}, got "

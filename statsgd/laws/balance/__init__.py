@@ -39,3 +39,7 @@ __all__ = [
     "scale_invariant_equilibrium_norm",
     "scale_invariant_norm",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

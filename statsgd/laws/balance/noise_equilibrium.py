@@ -23,6 +23,7 @@ from statsgd.arguments import (
 from statsgd.dynamics.noise import noise_covariance
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.domain import SmallNumber
+from statsgd.laws.expected import Columns, Expected, by_weights
 from statsgd.laws.law import ImproperLawError, Law, register
 from statsgd.problems import ConvergenceWarning, Problem, hessian
 
@@ -211,6 +212,9 @@ class NoiseEquilibrium(Law):
 
     def _quadrature(self) -> tuple[Float[Any, "1 d"], Float[Any, " 1"]]:
         return self.point[None], np.ones(1)
+
+    def _averaged(self, values: Columns) -> Expected:
+        return by_weights(values, *self._quadrature(), 0.0)
 
 
 def linear_network_equilibrium(

@@ -6,3 +6,7 @@ from statsgd.laws.bases.slope import SlopeLaw
 from statsgd.laws.bases.student_t import StudentTLaw
 
 __all__ = ["GaussianLaw", "PotentialLaw", "SlopeLaw", "StudentTLaw"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -45,7 +45,8 @@ class Antiderivative(eqx.Module):
             return cells.error - tolerance - _RELATIVE * np.abs(cells.integral)
 
         ends = np.union1d(np.linspace(low, high, _FIRST), 0.0)
-        cells = refined(partial(_integrals, function), ends, excess, _MOST)
+        of = partial(_integrals, function)
+        cells = refined(of(ends[:-1], ends[1:]), of, excess, _MOST)
         knots = np.append(cells.start, high)
         integrals, errors = cells.integral, np.append(cells.error, 0.0)
         # From a far end, where the function may be huge, sums would lose all digits.

@@ -39,18 +39,22 @@ def at_pieces(
     function: Callable[[Float[np.ndarray, " n"]], Float[np.ndarray, " n"]], start: Any, end: Any
 ) -> Float[np.ndarray, "n 6 m"]:
     """A NumPy function at the nodes of the six pieces of every cell."""
-    points = start[:, None, None] + (end - start)[:, None, None] * _PLACES
+    points = places(start, end)
     return np.asarray(function(points.ravel()), dtype=np.float64).reshape(points.shape)
 
 
+def places(start: Any, end: Any) -> Float[np.ndarray, "n 6 m"]:
+    """The nodes of the six pieces of every cell."""
+    return start[:, None, None] + (end - start)[:, None, None] * _PLACES
+
+
 def refined[C: Cells](
-    of: Callable[[Any, Any], C], ends: Float[np.ndarray, " n"], error: Callable[[C], Any], most: int
+    cells: C, of: Callable[[Any, Any], C], error: Callable[[C], Any], most: int
 ) -> C:
-    """The cells `of(start, end)` between `ends`, in order, split where `error(cells)` is positive.
+    """`cells`, in order, split into those `of(start, end)` where `error(cells)` is positive.
 
     The worst are split first, into eight, until none is left or there are `most` cells.
     """
-    cells = of(ends[:-1], ends[1:])
     for _ in range(_ROUNDS):
         found = error(cells)
         room = max(most - len(cells.start), 0) // (_PARTS - 1)

@@ -1,6 +1,5 @@
 """Integrals on the line, and integrals of integrals, of functions given by their logarithms."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from statsgd.laws.bases.cells import (
     at_pieces,
     refined,
 )
-from statsgd.laws.law import REFUSED, WARNED, IntractableError, UnresolvedWarning
+from statsgd.laws.law import require_accurate
 
 type LogFunction = Callable[[Float[np.ndarray, " n"]], Float[np.ndarray, " n"]]
 
@@ -40,18 +39,6 @@ class LogIntegral(NamedTuple):
         """
         require_accurate(name, self.error + further_error)
         return float(np.exp(self.value))
-
-
-def require_accurate(name: str, error: Any) -> None:
-    """Warn where the relative error of the quantity `name` is above 10⁻³, refuse it above 0.1."""
-    if not error <= REFUSED:
-        raise IntractableError(f"quadrature does not resolve the {name}: off by {float(error):.2g}")
-    if error > WARNED:
-        warnings.warn(
-            f"the {name} is not resolved: it is off by about {float(error):.2g} of itself",
-            UnresolvedWarning,
-            stacklevel=3,
-        )
 
 
 def log_integral(
@@ -78,9 +65,10 @@ def log_nested_integral(
     about = [place + side * reach for place in (low, high, *breaks) for side in (-1, 1)]
     ends = np.concatenate([np.linspace(low, high, _FIRST), *about, np.asarray(breaks, float)])
     ends = np.unique(ends[(ends >= low) & (ends <= high)])
+    of = partial(_masses, log_outer, log_inner)
     cells = refined(
-        partial(_masses, log_outer, log_inner),
-        ends,
+        of(ends[:-1], ends[1:]),
+        of,
         lambda cells: _shares(cells, plain)[1] - _RESOLVED,
         _MOST,
     )

@@ -10,6 +10,7 @@ import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Float
 
+from statsgd.laws.bases.expectation import on_table
 from statsgd.laws.bases.line import (
     LineTable,
     nowhere,
@@ -20,8 +21,9 @@ from statsgd.laws.bases.line import (
 )
 from statsgd.laws.bases.next_order import NextOrder, next_order
 from statsgd.laws.bases.potential import density_model
+from statsgd.laws.expected import Columns, Expected
 from statsgd.laws.law import ImproperLawError, Law
-from statsgd.precision import in_double_precision
+from statsgd.precision import in_double_precision, over_points
 
 
 class SlopeLaw(Law):
@@ -125,6 +127,12 @@ class SlopeLaw(Law):
         table = require_resolved(self.table)
         return in_double_precision(self.slope_at, table.points)[:, None], table.weights
 
+    def _averaged(self, values: Columns) -> Expected:
+        def along(coordinate: Float[np.ndarray, "n 1"]) -> Any:
+            return values(over_points(_slopes, coordinate, self))
+
+        return on_table(require_resolved(self.table), along, self.error_estimate)
+
     def _cdf(self, params: Float[Any, "... 1"]) -> Float[Any, "... 1"]:
         require_resolved(self.table)
         return in_double_precision(_distribution, params, self)
@@ -140,6 +148,10 @@ class SlopeLaw(Law):
         except ImproperLawError:
             return nowhere()
         return resolved(_table, self, table=lambda found: found)
+
+
+def _slopes(coordinate: Float[Any, " 1"], law: SlopeLaw) -> Float[Any, " 1"]:
+    return law.slope_at(coordinate)
 
 
 def _distribution(params: Float[Any, "..."], law: SlopeLaw) -> Float[Any, "..."]:

@@ -11,9 +11,11 @@ import numpyro.distributions as dist
 from jaxtyping import Float, PRNGKeyArray
 
 from statsgd.arguments import finite_array, is_traced
+from statsgd.laws.bases.expectation import on_table
 from statsgd.laws.bases.growth import radial_growth, slow_directions
 from statsgd.laws.bases.line import LineTable, find_wells, require_resolved, resolved, tabulate
 from statsgd.laws.bases.potential import PotentialLaw
+from statsgd.laws.expected import Columns, Expected
 from statsgd.laws.law import ImproperLawError
 from statsgd.precision import over_points
 
@@ -157,6 +159,13 @@ class TabulatedLaw(PotentialLaw):
             return None
         table = self._line("quadrature")
         return table.points[:, None], table.weights
+
+    def _averaged(self, values: Columns) -> Expected:
+        if self.dimension != 1:
+            self._cannot_say("expectations")
+        table = self._line("expectations")
+        off = self.error_estimate if self.table is not None else table.error_estimate
+        return on_table(table, values, off)
 
     def _cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
         return self._line("distribution function").cdf(params)

@@ -56,3 +56,7 @@ __all__ = [
     "well_weights",
     "zero_flux_residual",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -15,10 +15,9 @@ from statsgd.dynamics.noise import GradientNoise
 from statsgd.dynamics.noise.injected import IsotropicNoise
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.bases.antiderivative import LAST, Antiderivative
-from statsgd.laws.bases.nested import require_accurate
 from statsgd.laws.bases.tabulated import check_bounds
 from statsgd.laws.gibbs.objective import ObjectiveLaw
-from statsgd.laws.law import ImproperLawError, register
+from statsgd.laws.law import ImproperLawError, register, require_accurate
 from statsgd.precision import in_double_precision, over_points
 from statsgd.problems import Problem, landscape, minimise
 from statsgd.problems.landscapes import quadratic, smooth_wells
@@ -144,6 +143,7 @@ class EffectivePotentialGibbs(ObjectiveLaw):
                 f"{type(sgd.noise).__name__} in d = {problem.dimension}"
             )
         sgd.noise.check(problem)
+        sgd.noise.require_variance()
         variance = GradientVariance(sgd.noise, problem)
         start = None
         if not is_traced(problem, sgd):

@@ -9,13 +9,14 @@ from jaxtyping import Float, PyTree
 from scipy.integrate import cumulative_simpson
 
 from statsgd.arguments import fraction, one_of, positive
-from statsgd.laws.bases.nested import log_nested_integral, require_accurate
+from statsgd.laws.bases.nested import log_nested_integral
 from statsgd.laws.gibbs.drift_potential import (
     DiffusionOnLine,
     DriftPotential,
     derivatives_on_line,
     diffusion_on_line,
 )
+from statsgd.laws.law import require_accurate
 from statsgd.precision import in_double_precision
 from statsgd.problems import Problem, hessian
 

@@ -17,10 +17,10 @@ from statsgd.laws.bases.nested import (
     LogIntegral,
     log_integral,
     log_nested_integral,
-    require_accurate,
 )
 from statsgd.laws.gibbs.drift_potential import DriftPotential, diffusion_on_line
 from statsgd.laws.gibbs.escape import OVERSHOOT
+from statsgd.laws.law import require_accurate
 from statsgd.precision import over_points
 from statsgd.problems import Problem
 

@@ -8,10 +8,10 @@ from jaxtyping import Float
 
 from statsgd.arguments import positive
 from statsgd.laws.bases.line import LADDER, LineTable, Wells, cell_masses, find_wells, tabulate
-from statsgd.laws.bases.nested import require_accurate
 from statsgd.laws.bases.slowest_rate import slowest_rate
 from statsgd.laws.bases.tabulated import Support, find_support
 from statsgd.laws.gibbs.drift_potential import derivatives_on_line
+from statsgd.laws.law import require_accurate
 from statsgd.precision import in_double_precision
 from statsgd.problems import Problem
 

@@ -1,6 +1,5 @@
 """Gibbs law on a sharp and a flat basin in the plane, and how soon noise leaves the sharp one."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -10,10 +9,11 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 from scipy.special import ndtr
 
-from statsgd.arguments import count, non_negative, positive
+from statsgd.arguments import count, is_traced, non_negative, positive
 from statsgd.laws.bases.plane import integrate_over_square
 from statsgd.laws.bases.potential import PotentialLaw
-from statsgd.laws.law import UnresolvedWarning, register
+from statsgd.laws.expected import Columns, Expected, of_sums
+from statsgd.laws.law import register
 from statsgd.precision import formula, over_points
 from statsgd.problems.two_basins import TwoBasinLoss
 
@@ -23,7 +23,7 @@ _CURVATURES = np.array([20.0, 200.0])
 # Quadrature by midpoints in standard deviations of a basin. Integrands with jumps need many in the
 # flat one, which holds nearly all the mass.
 _REACH, _SHARP_CELLS, _FLAT_CELLS = 7.0, 280, 1050
-_CELL_TOLERANCE, _WARNED = 1e-10, 1e-3
+_CELL_TOLERANCE = 1e-10
 
 
 @register
@@ -48,10 +48,16 @@ class TwoBasinGibbs(PotentialLaw):
 
     temperature: Float[Any, ""]
     log_z: Float[Any, ""]
+    error_estimate: Float[Any, ""]
+    """Relative error of the normaliser; NaN where traced."""
 
     def __init__(self, temperature: Any):
         self.temperature = positive("temperature", temperature)
-        self.log_z = _log_normalizer(self.temperature)
+        if is_traced(self.temperature):
+            self.log_z, self.error_estimate = _log_normalizer(self.temperature), np.float64(np.nan)
+            return
+        total, error = _integrals(self.temperature, lambda points: np.ones((len(points), 1)))
+        self.log_z, self.error_estimate = np.log(total[0]), error[0] / total[0]
 
     @classmethod
     def examples(cls) -> Sequence[Self]:
@@ -80,43 +86,14 @@ class TwoBasinGibbs(PotentialLaw):
         """L/τ."""
         return jnp.minimum(*_branches(params)) / self.temperature
 
-    def expectation(self, function: Callable[[Float[Any, " 2"]], Any]) -> Any:
-        """E f(w) for a JAX function of one point, by adaptive quadrature: f may jump.
+    def _averaged(self, values: Columns) -> Expected:
+        """By cells of the plane that are split where f·p is not resolved: f may jump."""
 
-        Warns with `UnresolvedWarning` where the error is above 10⁻³ of E|f|.
-        """
-        value, error, size = self._expected(function)
-        if np.any(error > _WARNED * size):
-            warnings.warn(
-                f"the expectation is off by up to {float(np.max(error)):.2g}",
-                UnresolvedWarning,
-                stacklevel=2,
-            )
-        return value
+        def columns(points: Any) -> Any:
+            found = values(points)
+            return np.concatenate([found, np.abs(found), np.ones((len(points), 1))], axis=1)
 
-    def expectation_error(self, function: Callable[[Float[Any, " 2"]], Any]) -> Any:
-        """A bound on the error of `expectation`, of its shape."""
-        return self._expected(function)[1]
-
-    def _expected(self, function: Callable[[Float[Any, " 2"]], Any]) -> tuple[Any, Any, Any]:
-        """E f, its error and E|f|."""
-        shape = np.shape(over_points(function, np.zeros(2)))
-
-        def parts(points: Any, weights: Any) -> Any:
-            values = np.asarray(over_points(function, points), dtype=np.float64)
-            values = values.reshape(len(points), -1) * weights[:, None]
-            return np.concatenate([values, np.abs(values)], axis=1)
-
-        def within(basin: str) -> Any:
-            def integrand(standard: Any) -> Any:
-                return parts(*over_points(_weighted, standard, self.temperature, basin))
-
-            return integrate_over_square(integrand, _REACH, _CELL_TOLERANCE)
-
-        found, errors = np.sum([within(basin) for basin in ("sharp", "flat")], axis=0)
-        normalizer, half = np.exp(self.log_z), len(found) // 2
-        answers = (found[:half], errors[:half], found[half:])
-        return tuple((part / normalizer).reshape(shape)[()] for part in answers)
+        return of_sums(*_integrals(self.temperature, columns))
 
     def flat_probability(self) -> float:
         """Mass of the region where the flat parabola is the lower one."""
@@ -201,6 +178,20 @@ def _standard_grid(cells: int) -> Float[np.ndarray, "n 2"]:
     edges = np.linspace(-_REACH, _REACH, cells + 1)
     middle = (edges[1:] + edges[:-1]) / 2
     return np.stack(np.meshgrid(middle, middle, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+def _integrals(temperature: Any, columns: Callable[[Any], Any]) -> tuple[Any, Any]:
+    """∫ exp(−L/τ) times each of `columns` of a function of points, and the errors."""
+
+    def within(basin: str) -> Any:
+        def integrand(standard: Any) -> Any:
+            points, weights = over_points(_weighted, standard, temperature, basin)
+            return columns(points) * weights[:, None]
+
+        return integrate_over_square(integrand, _REACH, _CELL_TOLERANCE)
+
+    total, error = np.sum([within(basin) for basin in ("sharp", "flat")], axis=0)
+    return total, error
 
 
 @formula

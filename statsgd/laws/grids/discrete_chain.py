@@ -82,6 +82,8 @@ class DiscreteChainLaw(GridLaw):
     exactness: ClassVar[str] = "exact for the chain up to a small error of the grid"
     citation: ClassVar[str] = "derived for statsgd"
 
+    sampled: ClassVar[bool] = True
+
     learning_rate: Float[Any, ""]
     momentum: Float[Any, ""]
     weight_decay: Float[Any, ""]
@@ -170,6 +172,11 @@ class DiscreteChainLaw(GridLaw):
     def improper_examples(cls) -> Sequence[Self]:
         """No noise in a double well: each minimum keeps what reaches it."""
         return (cls(double_well_drift, [[0.0]], 0.5, Grid(-2.1, 2.1, 21)),)
+
+    def _law_error(self, deviation: Float[Any, "..."]) -> Float[Any, " k"]:
+        """What the variance that the grid adds would do to a spread."""
+        spread = np.tensordot(self.probabilities(), np.abs(deviation), axes=self.num_params)
+        return abs(self.numerical_diffusion) * spread
 
     def relaxation_rate(self) -> float:
         """−log of the second largest modulus of an eigenvalue of the chain: decay per step."""
@@ -339,6 +346,10 @@ def _noise_of(problem: Problem, sgd: SGD) -> Any:
 
 def minibatch_noise(problem: EmpiricalRisk, noise: Minibatch) -> FiniteNoise:
     """All different minibatches, with their probabilities; at most 2000, else `ValueError`."""
+    if not noise.knows_examples(problem):
+        raise ValueError(
+            "noise must be of batches alone for the law of the chain, got random losses"
+        )
     n, s = problem.num_examples, noise.batch_size
     repeats = noise.sampling == "with_replacement"
     number = math.comb(n + s - 1, s) if repeats else math.comb(n, s)

@@ -114,6 +114,7 @@ class FokkerPlanckLaw(GridLaw):
         if not sgd.noise.white:
             raise ValueError(f"noise must be independent from step to step, got {sgd.noise!r}")
         sgd.noise.check(problem)
+        sgd.noise.require_variance()
         drift = SGDDrift(problem, sgd.weight_decay)
         covariance = SGDCovariance(problem, sgd.noise)
         if grid is None:
@@ -158,6 +159,17 @@ class FokkerPlanckLaw(GridLaw):
         object.__setattr__(bare, "coarse", None)
         object.__setattr__(bare, "coarsest", None)
         return bare
+
+    def _law_error(self, deviation: Float[Any, "..."]) -> Float[Any, " k"]:
+        """As `error_estimate`, cell by cell."""
+        if self.coarse is None:
+            return super()._law_error(deviation)
+        coarse = self.grid.coarsen()
+        masses = self.grid.add_up(self.masses, coarse)
+        change = np.abs(masses - self.coarse.stationary.reshape(coarse.cells)) / 3
+        sums = [self.grid.add_up(self.masses * f, coarse) for f in np.moveaxis(deviation, -1, 0)]
+        means = np.divide(sums, masses, out=np.zeros((len(sums), *coarse.cells)), where=masses > 0)
+        return np.sum(change * np.abs(means), axis=tuple(range(1, means.ndim)))
 
     def spectral_gap(self) -> float:
         """Rate, per unit of time t = ηk, at which the slowest deviation from the law decays.

@@ -3,7 +3,7 @@
 import copy
 import warnings
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float
 
 from statsgd.arguments import finite_array
 from statsgd.laws.bases.potential import density_model
+from statsgd.laws.expected import Columns, Expected
+from statsgd.laws.grids.cell_average import cell_average
 from statsgd.laws.grids.grid import Grid, GridWarning, at_points
 from statsgd.laws.grids.markov import Generator
 from statsgd.laws.law import ImproperLawError, Law
@@ -97,6 +99,19 @@ class GridLaw(Law):
     def _quadrature(self) -> tuple[Float[Any, "size d"], Float[Any, " size"]]:
         """The midpoint rule."""
         return self.grid.points(), self.probabilities().ravel()
+
+    #: As the laws themselves.
+    warned: ClassVar[float] = 0.01
+    #: Whether masses are those of a density at midpoints, rather than integrals over cells.
+    sampled: ClassVar[bool] = False
+
+    def _averaged(self, values: Columns) -> Expected:
+        found, by_cell = cell_average(values, self.grid, self.probabilities(), sampled=self.sampled)
+        return found._replace(error=found.error + self._law_error(by_cell - found.value))
+
+    def _law_error(self, deviation: Float[Any, "..."]) -> Float[Any, " k"]:
+        """What the law's own error does to E f, from f − E f in every cell."""
+        return np.full(deviation.shape[-1], np.nan)
 
     def marginal(self, axis: int = 0) -> Float[Any, " n"]:
         """Mass of every cell along one axis of `grid`."""

@@ -90,3 +90,7 @@ __all__ = [
     "regression_tail_index",
     "relaxation_rate",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

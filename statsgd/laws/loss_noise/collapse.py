@@ -10,7 +10,8 @@ from scipy.optimize import brentq
 from scipy.special import digamma, expit, gammaln
 
 from statsgd.arguments import count, positive
-from statsgd.laws.bases.nested import log_integral, require_accurate
+from statsgd.laws.bases.nested import log_integral
+from statsgd.laws.law import require_accurate
 from statsgd.laws.loss_noise.flatness_functionals import flatness_weight
 from statsgd.laws.loss_noise.setting import loss_exponent
 

@@ -25,3 +25,7 @@ __all__ = [
     "two_layer_mean_field",
     "variance_reduced_variance",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -14,8 +14,11 @@ from jaxtyping import Float
 from scipy.special import logsumexp
 
 from statsgd.arguments import count, finite_array, is_traced, positive
+from statsgd.laws.bases.expectation import on_table
 from statsgd.laws.bases.line import LADDER, LineTable, one_well, tabulate
 from statsgd.laws.bases.potential import density_model
+from statsgd.laws.expected import Columns, Expected
+from statsgd.laws.grids.cell_average import cell_average
 from statsgd.laws.grids.grid import Grid
 from statsgd.laws.law import (
     REFUSED,
@@ -206,6 +209,15 @@ class MeanFieldLimit(Law):
 
     def _quadrature(self) -> tuple[Float[Any, "g d"], Float[Any, " g"]]:
         return self.grid, self.probabilities
+
+    def _averaged(self, values: Columns) -> Expected:
+        self.require_proper()
+        if self.table is not None:
+            return on_table(self.table, values, self.error_estimate)
+        masses = self.probabilities.reshape((_CELLS,) * self.dimension)
+        half = float(self.grid[-1, 0]) * _CELLS / (_CELLS - 1)
+        found, _ = cell_average(values, _plane(half), masses, sampled=True)
+        return found._replace(error=found.error + 2 * float(self.error_estimate) * found.size)
 
     def _cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
         if self.table is None:

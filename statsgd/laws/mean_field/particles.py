@@ -14,8 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from statsgd.arguments import count, fraction, positive
 from statsgd.dynamics.noise import Isotropic
 from statsgd.dynamics.sgd import SGD
-from statsgd.laws.bases.nested import require_accurate
-from statsgd.laws.law import IntractableError, Law, register
+from statsgd.laws.law import IntractableError, Law, register, require_accurate
 from statsgd.laws.mean_field.limit import MeanFieldLimit, tanh_features
 from statsgd.precision import over_points
 from statsgd.problems import Landscape, landscape

@@ -75,3 +75,7 @@ __all__ = [
     "two_cycle",
     "two_cycle_half_width",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -66,6 +66,7 @@ class ReshuffledRegressionGaussian(MinimumGaussian):
         if not (isinstance(noise, Minibatch) and noise.sampling == "reshuffle"):
             raise ValueError(f"the law needs Minibatch noise sampled by 'reshuffle', got {noise}")
         noise.check(problem)
+        noise.require_equal_batches(problem.num_examples)
         n, d = problem.num_examples, problem.dimension
         moment = epoch_phase(phase, n // noise.batch_size)
         location = problem.minimiser(float(sgd.weight_decay))

@@ -12,10 +12,11 @@ import numpyro.distributions as dist
 from jax.scipy.special import ndtri
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import count, is_traced
+from statsgd.arguments import count, finite_array, is_traced, symmetric
 from statsgd.dynamics.noise import Minibatch
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.bases.gaussian import (
+    GaussianLaw,
     normal_cdf,
     normal_log_density,
     require_positive_definite,
@@ -26,6 +27,7 @@ from statsgd.laws.law import register
 from statsgd.laws.minimum.gaussian import ConstantNoiseGaussian
 from statsgd.laws.minimum.heavy_ball import require_settled_chain
 from statsgd.laws.minimum.local_quadratic import local_quadratic
+from statsgd.laws.minimum.mode_chain import block_covariance, response, transitions
 from statsgd.precision import formula
 from statsgd.problems import EmpiricalRisk, Problem
 
@@ -107,6 +109,7 @@ class EpochNoiseGaussian(ConstantNoiseGaussian):
         if not isinstance(problem, EmpiricalRisk):
             raise ValueError(f"the law needs a data set to reshuffle, got {type(problem).__name__}")
         sgd.noise.check(problem)
+        sgd.noise.require_equal_batches(problem.num_examples)
         n, s = problem.num_examples, sgd.noise.batch_size
         # A single batch of a shuffled epoch is a batch without repeats.
         one_batch = Minibatch(s, "without_replacement")
@@ -137,6 +140,42 @@ class EpochNoiseGaussian(ConstantNoiseGaussian):
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless 0 < ηh < 2(1+β) in every mode."""
         require_settled_chain(self)
+
+    def after(self, steps: int, *, mean: Any = None, covariance: Any = None) -> GaussianLaw:
+        """The law of the parameters after `steps` from the beginning of an epoch.
+
+        Whether or not it settles: after e epochs and j steps, P_j with the P_0 of e epochs. `mean`
+        and `covariance` of the start are as in `HeavyBallGaussian.after`.
+        """
+        d = self.dimension
+        centre, spread = self.state_after(steps, mean=mean, covariance=covariance)
+        return GaussianLaw(centre[:d], spread[:d, :d])
+
+    def state_after(
+        self, steps: int, *, mean: Any = None, covariance: Any = None
+    ) -> tuple[Float[Any, " size"], Float[Any, "size size"]]:
+        """Mean and covariance of (θ, m), as in `after`."""
+        number, d = count("steps", steps, at_least=0), self.dimension
+        centre = finite_array("mean", self.location if mean is None else mean, ndim=1)
+        if len(centre) not in (d, 2 * d):
+            raise ValueError(f"mean must have shape ({d},) or ({2 * d},), got {centre.shape}")
+        spread = np.zeros((len(centre),) * 2)
+        if covariance is not None:
+            spread = symmetric("covariance", covariance, dimension=len(centre), definite="semi")
+        rest, (h, q) = (0, 2 * d - len(centre)), self.modes()
+        centre, spread = np.pad(centre, rest), np.pad(spread, (rest, rest))
+        of_one, turn = transitions(h, self.learning_rate, self.momentum), np.kron(np.eye(2), q)
+        left, right = of_one[:, None], of_one[None]
+        kicks = response(left, right, self.learning_rate, number, self.num_batches)
+        # Each block of Fⁿ is diagonal in the modes.
+        power = np.linalg.matrix_power(of_one, number)
+        whole = np.block([[q * power[:, a, b] @ q.T for b in (0, 1)] for a in (0, 1)])
+        minimum = np.pad(self.location, (0, d))
+        noise = block_covariance(kicks, q.T @ self.noise_covariance @ q)
+        return (
+            minimum + whole @ (centre - minimum),
+            whole @ spread @ whole.T + turn @ noise @ turn.T,
+        )
 
     def model(self, obs: Float[Any, "n d"] | None = None) -> None:
         """Sites `params` and `momentum_buffer`; at a random phase also `phase`."""

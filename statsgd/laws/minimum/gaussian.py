@@ -128,6 +128,12 @@ class ConstantNoiseGaussian(MinimumGaussian):
     def from_sgd(cls, problem: Problem, sgd: SGD, at: PyTree | None = None) -> Self:
         """The law for `sgd` near a minimum of `problem`: H and C are those at the minimum.
 
+        >>> import numpy as np, statsgd
+        >>> bowl = statsgd.problems.landscape(lambda x: 0.5 * x @ x, np.zeros(1))
+        >>> sgd = statsgd.SGD(0.2, statsgd.noise.Isotropic(1.0))
+        >>> statsgd.laws.HeavyBallGaussian.from_sgd(bowl, sgd).covariance()  # η/(2 − η)
+        array([[0.11111111]])
+
         `at` gives the minimum; by default it is found. Raises as `local_quadratic`.
         """
         return cls._near(local_quadratic(problem, sgd, at), sgd)

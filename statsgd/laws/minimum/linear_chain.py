@@ -107,7 +107,7 @@ def with_curvature(transition: Any, entry: Any, hessian: Any) -> Float[Any, "siz
     return whole
 
 
-def _binary(number: int, double: Callable, add_one: Callable, state: Any) -> Any:
+def by_doubling(number: int, double: Callable, add_one: Callable, state: Any) -> Any:
     """`state` at `number`, from that at 0, by doubling and adding one."""
     for bit in f"{number:b}":
         state = double(state)
@@ -119,7 +119,7 @@ def _binary(number: int, double: Callable, add_one: Callable, state: Any) -> Any
 def _powers(a: Any, noise: Any, number: int) -> tuple[Any, Any]:
     """A^number and Σ_{k<number} A^k N A^kᵀ."""
     zero = np.eye(len(a)), np.zeros_like(a)
-    return _binary(
+    return by_doubling(
         number,
         lambda s: (s[0] @ s[0], s[1] + s[0] @ s[1] @ s[0].T),
         lambda s: (a @ s[0], noise + a @ s[1] @ a.T),
@@ -141,4 +141,4 @@ def _triangle(a: Any, number: int) -> Any:
         row = eye + a @ row
         return length + 1, a @ power, row, total + row
 
-    return _binary(number, double, add_one, (0, eye, 0 * a, 0 * a))[3]
+    return by_doubling(number, double, add_one, (0, eye, 0 * a, 0 * a))[3]

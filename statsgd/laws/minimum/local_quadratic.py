@@ -8,6 +8,7 @@ from jaxtyping import Float, PyTree
 from statsgd.dynamics.noise import GradientNoise, noise_covariance
 from statsgd.dynamics.sgd import SGD
 from statsgd.problems import DENSE_LIMIT, Problem, hessian, minimise
+from statsgd.problems.minimum import shared
 
 
 class LocalQuadratic(NamedTuple):
@@ -35,29 +36,45 @@ def quadratic_near(
 ) -> LocalQuadratic:
     """As `local_quadratic`, for any dynamics with this noise and this decay in the end.
 
-    Raises `ValueError` if the noise is correlated in time or does not fit the problem, if d is
-    above `problems.DENSE_LIMIT`, or if no minimum is found.
+    Raises `ValueError` if the noise is correlated in time, has no finite variance or does not fit
+    the problem, and as `minimum_near`.
     """
     if not noise.white:
         raise ValueError(
             "sampling must give noise that is independent from step to step for this law, got "
             f"{getattr(noise, 'sampling', type(noise).__name__)!r}"
         )
-    if problem.dimension > DENSE_LIMIT:
-        raise ValueError(
-            f"the law needs d × d matrices, which are formed up to d = {DENSE_LIMIT}, got "
-            f"d = {problem.dimension}"
-        )
-    if at is None:
-        minimum = minimise(problem, weight_decay=float(weight_decay))
-        if not minimum.converged:
-            raise ValueError(
-                "no minimum was found: the gradient norm reached is "
-                f"{minimum.gradient_norm:.3g}; pass at=params if this is near enough"
-            )
-        at = minimum.params
+    noise.require_variance()
+    place = minimum_near(problem, weight_decay, at)
+    return shared(
+        lambda: _quadratic_at(problem, noise, place), (problem, noise, place), "quadratic"
+    )
+
+
+def _quadratic_at(problem: Problem, noise: GradientNoise, at: PyTree) -> LocalQuadratic:
     return LocalQuadratic(
         np.asarray(problem.flatten(at), dtype=np.float64),
         np.asarray(hessian(problem, at)),
         np.asarray(noise_covariance(problem, at, noise)),
     )
+
+
+def minimum_near(problem: Problem, weight_decay: Any, at: PyTree | None = None) -> PyTree:
+    """`at`, or the minimum of L + (λ/2)|θ|² that `minimise` finds, for laws that need the Hessian.
+
+    Raises `ValueError` if d is above `problems.DENSE_LIMIT`, or if no minimum is found.
+    """
+    if problem.dimension > DENSE_LIMIT:
+        raise ValueError(
+            f"the law needs d × d matrices, which are formed up to d = {DENSE_LIMIT}, got "
+            f"d = {problem.dimension}"
+        )
+    if at is not None:
+        return at
+    minimum = minimise(problem, weight_decay=float(weight_decay))
+    if not minimum.converged:
+        raise ValueError(
+            "no minimum was found: the gradient norm reached is "
+            f"{minimum.gradient_norm:.3g}; pass at=params if this is near enough"
+        )
+    return minimum.params

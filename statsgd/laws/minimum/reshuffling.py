@@ -114,7 +114,7 @@ def reshuffle_mean_shift(
         raise ValueError(f"reshuffle law needs S | N: N = {n}, S = {s}")
     if n == s:
         return np.zeros(problem.dimension)
-    force = _mean_curvature_noise(problem, at)
+    force = _mean_curvature_noise(problem, problem.parameters(at))
     stiffness = np.asarray(hessian(problem, at)) + decay * np.eye(problem.dimension)
     weight = eta / 2 * momentum_shift_factor(n // s, beta) * _batch_factor(n, s)
     return -weight * np.linalg.solve(stiffness, force)

@@ -7,6 +7,7 @@ from statsgd.laws.networks.infinite_depth import InfiniteDepthNetworkLaw
 from statsgd.laws.networks.interpolation import InterpolationLaw, absorption_probability
 from statsgd.laws.networks.large_steps import DiagonalNetLargeStep
 from statsgd.laws.networks.learning_regime import bimodal_end, learning_regime, stationary_points
+from statsgd.laws.networks.mode_law import ModeLaw
 from statsgd.laws.networks.weight_variance import (
     TwoLayerCovariance,
     log_loss_flatness,
@@ -21,6 +22,7 @@ __all__ = [
     "DiagonalNetworkLaw",
     "InfiniteDepthNetworkLaw",
     "InterpolationLaw",
+    "ModeLaw",
     "TwoLayerCovariance",
     "absorption_probability",
     "bimodal_end",
@@ -33,3 +35,7 @@ __all__ = [
     "variance_flatness_exponent",
     "window_variance",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

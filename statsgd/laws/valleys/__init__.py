@@ -56,3 +56,7 @@ __all__ = [
     "valley_motion",
     "weighted_basis_pursuit",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -78,6 +78,7 @@ def valley_setting(problem: Problem, sgd: SGD, coordinate: ValleyCoordinate) -> 
             f"{getattr(sgd.noise, 'sampling', type(sgd.noise).__name__)!r}"
         )
     sgd.noise.check(problem)
+    sgd.noise.require_variance()
     if problem.dimension < 2:
         raise ValueError(
             "a valley has one coordinate along and at least one across: the problem must have "

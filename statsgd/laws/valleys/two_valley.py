@@ -14,7 +14,9 @@ from jaxtyping import Float
 from statsgd.arguments import is_traced, non_negative, one_of, positive, real
 from statsgd.dynamics.noise import Anisotropic, HessianScaled, Isotropic
 from statsgd.dynamics.sgd import SGD
+from statsgd.laws.bases.expectation import on_line
 from statsgd.laws.bases.potential import density_model
+from statsgd.laws.expected import Columns, Expected
 from statsgd.laws.law import ImproperLawError, Law, register
 from statsgd.laws.loss_noise.setting import READINGS
 from statsgd.precision import formula, in_double_precision
@@ -289,6 +291,12 @@ class TwoValleyLaw(Law):
             self.log_density(points.reshape(-1, 1))
         )
         return points.reshape(-1, 1), masses / masses.sum()
+
+    def _averaged(self, values: Columns) -> Expected:
+        centre, scale = self._shape()
+        reach = centre + 9 * scale
+        pieces = [(max(centre[0] - 9 * scale[0], 0.0), reach[0]), (-reach[1], -1e-12 * scale[1])]
+        return on_line(lambda x: np.exp(self.log_density(x[:, None])), values, pieces)
 
     def _shape(self) -> tuple[Any, Any]:
         """Distances of the minima from the ridge, and `scales`."""

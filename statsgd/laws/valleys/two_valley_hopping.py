@@ -9,9 +9,8 @@ from scipy.linalg import solve_banded
 from scipy.special import erfi, log_ndtr, ndtr
 
 from statsgd.arguments import count, one_of, positive
-from statsgd.laws.bases.nested import require_accurate
 from statsgd.laws.bases.slowest_rate import slowest_rate
-from statsgd.laws.law import ImproperLawError
+from statsgd.laws.law import ImproperLawError, require_accurate
 from statsgd.laws.valleys.two_valley import TwoValleyLaw, Wells
 
 

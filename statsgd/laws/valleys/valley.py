@@ -13,10 +13,12 @@ from jaxtyping import Float
 
 from statsgd.arguments import fraction, is_traced, non_negative, one_of, positive, real
 from statsgd.dynamics.sgd import SGD
+from statsgd.laws.bases.expectation import on_table, on_table_and_normal
 from statsgd.laws.bases.line import LineTable, require_resolved, resolved
 from statsgd.laws.bases.nested import log_integral
 from statsgd.laws.bases.potential import density_model
-from statsgd.laws.law import ImproperLawError, Law, register
+from statsgd.laws.expected import Columns, Expected
+from statsgd.laws.law import ImproperLawError, Law, register, require_accurate
 from statsgd.laws.loss_noise.setting import READINGS
 from statsgd.laws.valleys.averaging import (
     AveragedValley,
@@ -33,10 +35,11 @@ from statsgd.laws.valleys.coordinate import (
     ValleyCoordinate,
 )
 from statsgd.laws.valleys.setting import valley_setting
-from statsgd.precision import formula, in_double_precision
+from statsgd.precision import formula, in_double_precision, over_points
 from statsgd.problems import Problem
 
 _ACROSS = 16  # nodes of Gauss–Hermite rules
+_ALIKE = 1e-7  # share of E|f| by which two of them may differ
 _MIXED = 2048  # normal laws in the marginal across
 _ADIABATIC = 0.05  # relative error of the averaging above which to warn
 _OCCUPIED = 1e-8  # share of the largest weight below which a place has no mass
@@ -315,18 +318,28 @@ class ValleyLaw(Law):
         numpyro.deterministic("params", jnp.concatenate([x[None], y]))
 
     def expectation_along(self, function: Callable[[Any], Any]) -> float:
-        """E f(x), f a NumPy function of x; infinite where the tail of the integrand grows."""
+        """E f(x), f a NumPy function of x; infinite where the tail of the integrand grows.
+
+        Warns and raises as `expectation`.
+        """
         self.require_proper()
-        x = self.valley.coordinate.place(self.table.points)
-        # Far out the curvature may overflow or vanish, with no mass there.
-        with np.errstate(invalid="ignore"):
-            values = np.asarray(function(x)) * self.table.weights
-        values = np.where(self.table.weights > 0, values, 0.0)
+
+        def along(v: Float[np.ndarray, "n 1"]) -> Any:
+            # Far out the curvature may overflow or vanish, with no mass there.
+            with np.errstate(invalid="ignore"):
+                x = over_points(_placed, v, self.valley.coordinate)[:, 0]
+                return np.asarray(function(x), dtype=np.float64)[:, None]
+
+        weights = self.table.weights
+        values = np.where(weights > 0, along(self.table.points[:, None])[:, 0] * weights, 0.0)
         # Points of equal weight in Simpson's rule.
         grows = (abs(values[1]) > abs(values[41]), abs(values[-2]) > abs(values[-42]))
         if not self.valley.coordinate.bounded and any(grows):
             return np.inf
-        return float(np.sum(values))
+        found = on_table(self.table, along, self.error_estimate)
+        if found.size > 0:
+            require_accurate("expectation", float((found.error / found.size)[0]))
+        return float(found.value[0])
 
     def _mean(self, variable: str) -> Float[Any, " d"]:
         along = self.expectation_along(lambda x: x)
@@ -354,6 +367,37 @@ class ValleyLaw(Law):
         y = np.sqrt(self.conditional_variance(x)) * nodes
         points = np.stack([np.broadcast_to(x[:, None], y.shape), y], axis=-1).reshape(-1, 2)
         return points, np.outer(self.table.weights[kept], weights / weights.sum()).ravel()
+
+    def _averaged(self, values: Columns) -> Expected:
+        """As `_quadrature` where rules of two orders across agree; else on cells of the plane."""
+        if self.valley.transverse > 1:
+            self._cannot_say("expectations")
+
+        def at(v: Any, z: Any) -> Any:
+            """Where points v of the table and deviations z lie, a row a point."""
+            x = over_points(_placed, v, self.valley.coordinate)
+            y = np.sqrt(along_valley(AveragedValley.variance, self.valley, x[:, 0])) * z
+            return np.stack([np.broadcast_to(x, y.shape), y], axis=-1)
+
+        def along(v: Any, order: int = _ACROSS) -> Any:
+            nodes, weights = np.polynomial.hermite_e.hermegauss(order)
+            points = at(v, nodes)
+            found = values(points.reshape(-1, 2)).reshape(*points.shape[:2], -1)
+            return np.einsum("nmk,m->nk", found, weights / weights.sum())
+
+        kept = self.table.weights > 0
+        weights, points = self.table.weights[kept], self.table.points[kept, None]
+        fine, rough = (along(points, order) for order in (_ACROSS, _ACROSS - 3))
+        size = weights @ np.abs(fine)
+        if np.all(weights @ np.abs(fine - rough) <= _ALIKE * size):
+            return on_table(self.table, along, self.error_estimate)
+        scale = np.where(size > 0, size, 1.0)
+        return on_table_and_normal(
+            self.table,
+            lambda v, z: values(at(v, z[:, None])[:, 0]),
+            scale,
+            self.error_estimate,
+        )
 
     def _cdf(self, params: Float[Any, "... d"]) -> Float[Any, "... d"]:
         along = self.table.cdf(self.valley.coordinate.parameter(params[..., 0]))
@@ -415,6 +459,10 @@ class ValleyLaw(Law):
     def adiabatic_parameter(self) -> float:
         """Largest κ D_y h'²/(4h³) where the law has mass: wanted well below one."""
         return float(self.adiabaticity)
+
+
+def _placed(v: Float[Any, " 1"], coordinate: ValleyCoordinate) -> Float[Any, " 1"]:
+    return coordinate.place(v)
 
 
 def _largest_adiabaticity(valley: AveragedValley, table: LineTable) -> Float[Any, ""]:

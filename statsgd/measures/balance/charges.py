@@ -203,6 +203,7 @@ def noise_sides(
     theta = _points(params)
     check_symmetry("symmetry", symmetry, theta.shape[1])
     noise.check(problem)
+    noise.require_variance()
     if not noise.white:
         raise ValueError(
             "noise must be independent from step to step for a law of balance, got "
@@ -224,7 +225,7 @@ def _variances(
 
     def at(flat: Float[Any, " d"]) -> Float[Any, " d"]:
         params = problem.unflatten(flat)
-        if isinstance(noise, Minibatch):
+        if isinstance(noise, Minibatch) and noise.knows_examples(problem):
             rows = centred_example_gradients(problem, params)
             rows = rows if basis is None else rows @ basis
             return noise.variance_factor(problem) * jnp.mean(rows**2, axis=0)

@@ -1,38 +1,34 @@
 """The outermost eigenvalues of curvature and noise matrices, with their vectors."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from matfree import decomp
 
-from statsgd.arguments import count, one_of
+from statsgd.arguments import count, is_traced, one_of
 from statsgd.measures.curvature.operators import (
     Operator,
     OperatorAt,
     dense,
     hessian_operator,
+    products_of,
     rows_of,
 )
 from statsgd.measures.curvature.probes import PROBES_AT_ONCE, chunked_map, random_key
+from statsgd.measures.curvature.traces import is_formed
 from statsgd.precision import in_double_precision
-from statsgd.problems import DENSE_LIMIT, Problem
+from statsgd.problems import Problem
+from statsgd.problems.eigenpairs import ORDERS, TOLERANCE, Eigenpairs, outermost_eigenpairs
 from statsgd.problems.parameters import floating
 
 #: Products of a Lanczos iteration where their number is not asked for.
 DEPTH = 64
 
-
-class Eigenpairs(NamedTuple):
-    """Eigenvalues in the order asked for, unit eigenvectors, and how well they are such."""
-
-    values: Any
-    """`(k,)`."""
-    vectors: Any
-    """`(k, d)`, one a row, of either sign."""
-    residuals: Any
-    """|Au − λu| of each, `(k,)`: some eigenvalue lies within this of λ."""
+#: Rows up to which Lanczos iterations take no fewer products than all columns of the matrix.
+FORMED_ROWS = 128
 
 
 def top_eigenpairs(
@@ -42,35 +38,50 @@ def top_eigenpairs(
     operator: OperatorAt = hessian_operator,
     *,
     order: str = "largest",
+    tolerance: float = TOLERANCE,
     depth: int | None = None,
     seed: Any = 0,
 ) -> Eigenpairs:
-    """The `number` outermost eigenpairs of A, by default of the Hessian.
+    """The `number` outermost eigenpairs of A, by default of the Hessian, in double precision.
 
-    **Arguments:** `order`, `"largest"`, `"smallest"` (most negative first) or `"modulus"`;
-    `depth`, products of a Lanczos iteration with full reorthogonalisation, whose memory is
-    depth × d: by default none, but the whole matrix, where d is at most `problems.DENSE_LIMIT`,
-    and above the larger of 64 and 4 k. Lanczos sees one vector of the eigenspace of a repeated
+    By restarted Lanczos iteration over products, which stops when all |Av − λv| are at most
+    `tolerance` |λ|: see `problems.eigenpairs.outermost_eigenpairs`. The matrix is formed up to
+    `FORMED_ROWS` rows, where that takes no more products, and where a caller is traced as
+    `curvature.traces.is_formed` says.
+
+    **Arguments:** `order`, `"largest"`, `"smallest"` (most negative first), `"modulus"` or
+    `"both"` (ends by turns, the smallest first); `depth`, products of one Lanczos iteration with
+    full reorthogonalisation instead, whose memory is depth × d and which stops there: that of
+    traced callers is the larger of 64 and 4 k. It sees one vector of the eigenspace of a repeated
     eigenvalue, which so appears once.
 
-    Raises `ValueError` for more pairs than rows or than `depth`.
+    Raises `ValueError` for more pairs than rows or than `depth`, and where the iteration does not
+    reach the tolerance.
     """
     k = count("number", number)
-    one_of("order", order, ("largest", "smallest", "modulus"))
+    one_of("order", order, ORDERS)
     size = rows_of(operator, problem, params)
     if k > size:
         raise ValueError(f"number must be at most the {size} rows of the matrix, got {number}")
+    key, params = random_key(seed), floating(problem.parameters(params))
+    traced = is_traced(problem, params, operator, key)
+    if depth is None and size > FORMED_ROWS and not traced:
+        return outermost_eigenpairs(
+            products_of(problem, params, operator),
+            size,
+            k,
+            order,
+            tolerance=tolerance,
+            seed=np.asarray(jax.random.key_data(key)).ravel(),
+        )
     steps = None
     if depth is not None:
         steps = min(count("depth", depth), size)
-    elif size > DENSE_LIMIT:
+    elif size > FORMED_ROWS and not is_formed(problem, size):
         steps = min(max(DEPTH, 4 * k), size)
     if steps is not None and k > steps:
         raise ValueError(f"depth must be at least the number of pairs {k}, got {depth}")
-    key = random_key(seed)
-    return in_double_precision(
-        _eigenpairs, problem, floating(params), operator, k, order, steps, key
-    )
+    return in_double_precision(_eigenpairs, problem, params, operator, k, order, steps, key)
 
 
 def _eigenpairs(
@@ -89,12 +100,21 @@ def _eigenpairs(
         vectors = columns.T
     else:
         values, _, vectors = lanczos(of, jax.random.normal(key, (of.dimension,), dtype), steps)
-    rank = {"largest": -values, "smallest": values, "modulus": -jnp.abs(values)}[order]
     # A Krylov space that ended early leaves vectors of zero length, which come last.
-    chosen = jnp.argsort(jnp.where(jnp.any(vectors != 0, axis=1), rank, jnp.inf))[:number]
+    true = jnp.any(vectors != 0, axis=1)
+    chosen = _ranked(jnp.where(true, values, jnp.nan), order)[:number]
     values, vectors = values[chosen], vectors[chosen]
     images = chunked_map(of.product, vectors, PROBES_AT_ONCE)
     return Eigenpairs(values, vectors, jnp.linalg.norm(images - values[:, None] * vectors, axis=1))
+
+
+def _ranked(values: Float[Array, " n"], order: str) -> Any:
+    """Places of the values in `order`, those that are not numbers last."""
+    if order == "both":
+        low, high = jnp.argsort(values), jnp.argsort(-values)
+        return jnp.stack([low, high], axis=1).ravel()[: len(values)]
+    rank = {"largest": -values, "smallest": values, "modulus": -jnp.abs(values)}[order]
+    return jnp.argsort(rank)
 
 
 def lanczos(

@@ -61,7 +61,9 @@ def flatness_width(
             )
     factor = np.exp(positive("rise", rise))
     looks = _looks(step, furthest)
-    found, here = in_double_precision(_widths, problem, floating(params), directions, factor, looks)
+    found, here = in_double_precision(
+        _widths, problem, floating(problem.parameters(params)), directions, factor, looks
+    )
     if not is_traced(here) and not here > 0:
         raise ValueError(f"the loss at params must be positive, got {here:.6g}")
     return found
@@ -111,7 +113,7 @@ def basin_volume(
     if root is not None and root.shape != (d, d):
         raise ValueError(f"shape must be a ({d}, {d}) matrix, got shape {root.shape}")
     ask = (height, pairs, root, _looks(step, furthest), random_key(seed))
-    return in_double_precision(_log_volume, problem, floating(params), *ask)
+    return in_double_precision(_log_volume, problem, floating(problem.parameters(params)), *ask)
 
 
 def _log_volume(
@@ -134,7 +136,8 @@ def _log_volume(
     logs = d * jnp.log(_distances(problem, flat, both, problem.loss(params) + height, looks))
     top = jnp.max(logs)
     found = sample_mean(jnp.mean(jnp.exp(logs - top).reshape(2, pairs), axis=0))
-    return Estimate(log_ball + top + jnp.log(found.value), found.standard_error / found.value)
+    relative = found.standard_error / found.value
+    return Estimate(log_ball + top + jnp.log(found.value), relative, found.clusters)
 
 
 def tube_mean(
@@ -170,7 +173,7 @@ def tube_mean(
     space = _normal_space(problem, normals, codimension)
     # Products and differences are two programs: only a distance that is not zero is traced.
     ask = (space, alpha, delta or None, pairs, random_key(seed))
-    found = in_double_precision(_tube_mean, problem, floating(params), *ask)
+    found = in_double_precision(_tube_mean, problem, floating(problem.parameters(params)), *ask)
     if not is_traced(found) and not np.isfinite(found.value):
         raise ValueError(
             "params must be a minimum across the set, got a loss that does not rise along a normal"

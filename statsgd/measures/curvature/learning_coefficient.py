@@ -135,7 +135,7 @@ def local_learning_coefficient(
                 "loss_examples must be None for a problem without examples, got "
                 f"{loss_examples} for {type(problem).__name__}"
             )
-    target = _Localized(problem, noise, floating(params), strength, gamma)
+    target = _Localized(problem, noise, floating(problem.parameters(params)), strength, gamma)
     ask = (h, np.array([discarded, every]), records, number, loss_examples, random_key(seed))
     found = in_double_precision(_coefficient, target, *ask)
     if not is_traced(found) and not np.isfinite(found.value):

@@ -21,9 +21,10 @@ from statsgd.dynamics.noise.injected import IsotropicNoise
 from statsgd.dynamics.noise.minibatch import all_examples
 from statsgd.measures.curvature.probes import PROBES_AT_ONCE, chunked_map
 from statsgd.precision import in_double_precision
-from statsgd.problems import DENSE_LIMIT, Problem
+from statsgd.problems import DENSE_LIMIT, EmpiricalRisk, Problem
 from statsgd.problems.parameters import floating
 from statsgd.problems.problem import SampledProblem
+from statsgd.problems.sums import hessian_product, mean_over_chunks
 
 type Vector = Float[Any, " d"]
 type Output = Callable[[PyTree, PyTree], Float[Any, "..."]]
@@ -80,29 +81,43 @@ class _GaussNewton(eqx.Module):
 
     def __call__(self, problem: Problem, params: PyTree) -> Operator:
         data = _sampled(problem)
-        flat, examples = jnp.asarray(problem.flatten(params)), all_examples(data)
+        if isinstance(data, EmpiricalRisk):
+            return Operator(
+                lambda v: mean_over_chunks(data, self.of_chunk, params, v), problem.dimension
+            )
+        examples = all_examples(data)
+        weights = jnp.full(data.loss_examples, 1 / data.loss_examples)
+        return Operator(
+            lambda v: self.of_chunk(data, params, examples, weights, v), problem.dimension
+        )
+
+    def of_chunk(
+        self, problem: Any, params: PyTree, chunk: PyTree, weights: Any, v: Vector
+    ) -> Vector:
+        """Σ w Jᵀ (∂²ℓ/∂f²) J v over a chunk."""
 
         def outputs(vector: Vector) -> Any:
             whole = complete(problem, problem.unflatten(vector))
-            return jax.vmap(lambda example: self.output(whole, example))(examples)
+            return jax.vmap(lambda example: self.output(whole, example))(chunk)
 
         def residuals(values: Any) -> Any:
-            return jax.vmap(jax.grad(self.output_loss))(values, examples)
+            return jax.vmap(jax.grad(self.output_loss))(values, chunk)
 
-        def product(v: Vector) -> Vector:
-            values, pushed = jax.jvp(outputs, (flat,), (v,))
-            curved = jax.jvp(residuals, (values,), (pushed,))[1]
-            return jax.vjp(outputs, flat)[1](curved)[0] / values.shape[0]
-
-        return Operator(product, problem.dimension)
+        flat = jnp.asarray(problem.flatten(params))
+        values, pushed = jax.jvp(outputs, (flat,), (v,))
+        curved = jax.jvp(residuals, (values,), (pushed,))[1]
+        curved = curved * weights.reshape(-1, *[1] * (curved.ndim - 1)).astype(curved.dtype)
+        return jax.vjp(outputs, flat)[1](curved)[0]
 
 
 def noise_operator(noise: GradientNoise) -> OperatorAt:
     """C(θ) of a gradient noise.
 
     For `Minibatch` noise a product costs two gradients, for isotropic noise nothing. Any other
-    noise forms its matrix, up to d = `problems.DENSE_LIMIT`; above that `ValueError` is raised.
+    noise forms its matrix, up to d = `problems.DENSE_LIMIT`; above that `ValueError` is raised, and
+    for noise without a finite variance.
     """
+    noise.require_variance()
     return _Covariance(noise)
 
 
@@ -112,7 +127,7 @@ class _Covariance(eqx.Module):
     def __call__(self, problem: Problem, params: PyTree) -> Operator:
         noise, d = self.noise, problem.dimension
         noise.check(problem)
-        if isinstance(noise, Minibatch):
+        if isinstance(noise, Minibatch) and noise.knows_examples(problem):
             factor = noise.variance_factor(problem)
             return _gradient_moment(problem, params, centred=True, factor=factor)
         if isinstance(noise, IsotropicNoise | NoNoise):
@@ -150,6 +165,15 @@ class _Block(eqx.Module):
         return Operator(product, size)
 
 
+def products_of(
+    problem: Problem, params: PyTree, operator: OperatorAt
+) -> Callable[[Vector], Vector]:
+    """Products of A at `params` in double precision, to be called many times from outside JAX."""
+    if operator is hessian_operator:
+        return hessian_product(problem, params, double=True)
+    return lambda v: in_double_precision(_product, problem, params, operator, v)
+
+
 def rows_of(operator: OperatorAt, problem: Problem, params: PyTree) -> int:
     """The number of rows of the matrix, which is not formed."""
     sizes: list[int] = []
@@ -157,7 +181,7 @@ def rows_of(operator: OperatorAt, problem: Problem, params: PyTree) -> int:
     def look(problem: Problem, point: PyTree) -> None:
         sizes.append(operator(problem, point).dimension)
 
-    eqx.filter_eval_shape(look, problem, floating(params))
+    eqx.filter_eval_shape(look, problem, floating(problem.parameters(params)))
     return sizes[0]
 
 
@@ -178,11 +202,13 @@ def curvature_matrix(
     """
     dimension = rows_of(operator, problem, params)
     if dimension <= DENSE_LIMIT:
-        return in_double_precision(_matrix, problem, floating(params), operator)
+        return in_double_precision(_matrix, problem, floating(problem.parameters(params)), operator)
 
     def matvec(vector: Any) -> Any:
         v = np.asarray(vector, dtype=np.float64).reshape(-1)
-        return in_double_precision(_product, problem, floating(params), operator, v)
+        return in_double_precision(
+            _product, problem, floating(problem.parameters(params)), operator, v
+        )
 
     shape = (dimension, dimension)
     return LinearOperator(shape, matvec=matvec, rmatvec=matvec, dtype=np.float64)
@@ -214,7 +240,7 @@ def gauss_newton(
     examples, and where the declared loss is not the problem's at `params`.
     """
     stated, true = in_double_precision(
-        _both_losses, _sampled(problem), floating(params), output, output_loss
+        _both_losses, _sampled(problem), floating(problem.parameters(params)), output, output_loss
     )
     if not is_traced(stated) and not np.isclose(stated, true, rtol=1e-4, atol=1e-8):
         raise ValueError(

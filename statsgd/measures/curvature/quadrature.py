@@ -69,7 +69,7 @@ def log_determinant(
         return _quadrature(problem, params, operator, samples, steps, seed, _log_determinant, cut)
 
     found, size = at(depth), rows_of(operator, problem, params)
-    if depth >= size or sample_count(samples, size, _SAMPLES) is None:
+    if depth >= size or sample_count(samples, problem, size, _SAMPLES) is None:
         return found
     # From the same random vectors.
     half, quarter, with_bias = at((depth + 1) // 2), at((depth + 3) // 4), list(found)
@@ -149,9 +149,11 @@ def _quadrature(
     Each row of weights adds up to d.
     """
     size = rows_of(operator, problem, params)
-    number, steps = sample_count(samples, size, _SAMPLES), min(count("depth", depth), size)
+    number, steps = sample_count(samples, problem, size, _SAMPLES), min(count("depth", depth), size)
     ask = (number, steps, random_key(seed), read, settings)
-    return in_double_precision(_read_quadrature, problem, floating(params), operator, *ask)
+    return in_double_precision(
+        _read_quadrature, problem, floating(problem.parameters(params)), operator, *ask
+    )
 
 
 def _read_quadrature(

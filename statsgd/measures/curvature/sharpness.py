@@ -41,7 +41,9 @@ def expected_sharpness(
     epsilon = positive("radius", radius)
     pairs = count("draws", draws, at_least=4) // 2
     ask = (epsilon, pairs, absolute, random_key(seed))
-    found, bad = in_double_precision(_mean_rise, problem, floating(params), *ask)
+    found, bad = in_double_precision(
+        _mean_rise, problem, floating(problem.parameters(params)), *ask
+    )
     if not is_traced(bad) and bad:
         raise ValueError(
             f"radius must leave the loss finite, got {radius} with {bad:.1%} of the losses not "

@@ -25,6 +25,9 @@ from statsgd.problems.parameters import floating
 #: Random vectors, and directions taken out before, where neither is asked for: 64 products.
 SAMPLES, RANK = 32, 16
 
+#: Multiplications, rows × d × examples, up to which measures form a matrix: a few seconds.
+MOST_WORK = 2**31
+
 
 def trace(
     problem: Problem,
@@ -37,8 +40,8 @@ def trace(
 ) -> Estimate:
     """Tr A, by default of the Hessian; unit of A.
 
-    Exact where the matrix may be formed (d up to `problems.DENSE_LIMIT`), unless `samples` are
-    asked for. Else Tr QᵀAQ over an orthonormal basis Q of A times `rank` random vectors, at two
+    Exact where the matrix is formed (`is_formed`), unless `samples` are asked
+    for. Else Tr QᵀAQ over an orthonormal basis Q of A times `rank` random vectors, at two
     products each, and the mean of vᵀAv over `samples` random signs v orthogonal to Q, whose
     variance is 2 Σ_{i≠j} A_ij² at rank 0. By default 32 samples and rank 16, or with `samples`
     rank 0. The rank takes off much of the error where a few eigenvalues stand out, and costs a
@@ -49,14 +52,20 @@ def trace(
     Hutchinson (1990); Meyer, Musco, Musco, Woodruff (2021), arXiv:2010.09649.
     """
     size = rows_of(operator, problem, params)
-    number = sample_count(samples, size, SAMPLES)
+    number = sample_count(samples, problem, size, SAMPLES)
     kept = min(RANK, size) if samples is None else 0
     if rank is not None:
         kept = count("rank", rank, at_least=0)
     if kept > size:
         raise ValueError(f"rank must be at most the {size} rows of the matrix, got {rank}")
     return in_double_precision(
-        _trace, problem, floating(params), operator, number, kept, random_key(seed)
+        _trace,
+        problem,
+        floating(problem.parameters(params)),
+        operator,
+        number,
+        kept,
+        random_key(seed),
     )
 
 
@@ -70,12 +79,12 @@ def trace_of_square(
 ) -> Estimate:
     """Tr A² = ‖A‖², the squared Frobenius norm, by default of the Hessian; unit of A².
 
-    Exact up to d = `problems.DENSE_LIMIT` unless `samples` are asked for; else the mean of |Av|²
-    over random signs v, by default 64. Raises `ValueError` for fewer than 2 samples.
+    Exact where the matrix is formed, as in `trace`, unless `samples` are asked for; else the mean
+    of |Av|² over random signs v, by default 64. Raises `ValueError` for fewer than 2 samples.
     """
-    number = sample_count(samples, rows_of(operator, problem, params), 2 * SAMPLES)
+    number = sample_count(samples, problem, rows_of(operator, problem, params), 2 * SAMPLES)
     return in_double_precision(
-        _square, problem, floating(params), operator, number, random_key(seed)
+        _square, problem, floating(problem.parameters(params)), operator, number, random_key(seed)
     )
 
 
@@ -97,10 +106,20 @@ def over_blocks(
     }
 
 
-def sample_count(samples: int | None, size: int, default: int) -> int | None:
+def is_formed(problem: Problem, rows: int) -> bool:
+    """Whether measures form a matrix of so many `rows` where nobody asks for either way.
+
+    The one rule: up to d = `problems.DENSE_LIMIT`, while its products, of d numbers for each
+    example, are at most `MOST_WORK` = 2³¹. Above, products with a few vectors take its place.
+    """
+    examples = getattr(problem, "num_examples", getattr(problem, "loss_examples", 1))
+    return rows <= DENSE_LIMIT and rows * problem.dimension * examples <= MOST_WORK
+
+
+def sample_count(samples: int | None, problem: Problem, size: int, default: int) -> int | None:
     """Random vectors to use for a matrix of `size` rows; None where it is to be formed."""
     if samples is None:
-        return None if size <= DENSE_LIMIT else default
+        return None if is_formed(problem, size) else default
     return count("samples", samples, at_least=2)
 
 

@@ -115,17 +115,20 @@ class _Traces(NamedTuple):
         """`factor` Tr(HC)^product Tr(H)^curvature Tr(C)^noise `times` another number."""
         powers = np.array([product, curvature, noise])
         value = factor * np.prod(self.values**powers)
-        relative = 0.0
+        relative, units = 0.0, None
         if len(self.relative) > 1:
+            units = len(self.relative)
             influence = (self.relative - 1) @ powers
             relative = influence.std(ddof=1) / np.sqrt(len(influence))
         if times is not None:
             value = value * times.value
             if times.standard_error:
                 relative = np.hypot(relative, times.standard_error / times.value)
+                known = [one for one in (units, times.clusters) if one is not None]
+                units = min(known, default=None)
         if relative == 0:
             return float(value)
-        return Estimate(float(value), float(abs(value) * relative))
+        return Estimate(float(value), float(abs(value) * relative), units)
 
 
 def _traces(hessian: Any, noise_covariance: Any, samples: int, seed: int) -> _Traces:
@@ -229,7 +232,9 @@ def gaussian_loss_scaled_alignment(
 def output_gradients(problem: EmpiricalRisk, function: Any, params: PyTree) -> Float[Any, "N d"]:
     """∇f of every example for `function(params, example) -> number`, flattened, in float64."""
 
-    return in_double_precision(_output_gradients, problem, function, floating(params))
+    return in_double_precision(
+        _output_gradients, problem, function, floating(problem.parameters(params))
+    )
 
 
 def _output_gradients(problem: EmpiricalRisk, function: Any, params: PyTree) -> Float[Any, "N d"]:

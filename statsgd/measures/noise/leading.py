@@ -60,19 +60,21 @@ def low_rank_noise(
     """
     k = count("number", number)
     noise.check(problem)
+    noise.require_variance()
     d = problem.dimension
     if k > d:
         raise ValueError(f"number must be at most the {d} rows of the covariance, got {k}")
-    if d > DENSE_LIMIT and not isinstance(noise, Minibatch):
+    known = isinstance(noise, Minibatch) and noise.knows_examples(problem)
+    if d > DENSE_LIMIT and not known:
         raise ValueError(
             f"noise must be Minibatch above d = {DENSE_LIMIT}, got {type(noise).__name__} and "
             f"d = {d}"
         )
-    rows = _examples(problem) if isinstance(noise, Minibatch) else 0
+    rows = _examples(problem) if known else 0
     gram = depth is None and k <= rows <= min(d, DENSE_LIMIT) and rows * d <= _GRAM_LIMIT
 
     ask = (noise, k, gram, depth, random_key(seed))
-    return in_double_precision(_low_rank, problem, floating(params), *ask)
+    return in_double_precision(_low_rank, problem, floating(problem.parameters(params)), *ask)
 
 
 def _low_rank(
@@ -128,7 +130,7 @@ def noise_alignment(
 ) -> NoiseAlignment:
     """Tr(HC), and its ratio to the value for isotropic noise of the same trace.
 
-    Exact up to d = `problems.DENSE_LIMIT` unless `samples` are asked for. Otherwise means of
+    Exact where matrices are formed, as in `trace`, unless `samples` are asked for. Else means of
     (Hv)·(Cv), vᵀHv and vᵀCv over the same random signs v, from products alone; the ratio's standard
     error is to first order. For small problems see also `isotropic_ratio`.
 
@@ -138,9 +140,10 @@ def noise_alignment(
     Source: Zhu et al. (2019), arXiv:1803.00195.
     """
     noise.check(problem)
-    number = sample_count(samples, problem.dimension, _SAMPLES)
+    noise.require_variance()
+    number = sample_count(samples, problem, problem.dimension, _SAMPLES)
     ask = (noise, operator, number, random_key(seed))
-    return in_double_precision(_aligned, problem, floating(params), *ask)
+    return in_double_precision(_aligned, problem, floating(problem.parameters(params)), *ask)
 
 
 def _aligned(
@@ -207,9 +210,10 @@ def leading_alignment(
     Source: Zhu et al. (2019), arXiv:1803.00195; the bound in this form is derived.
     """
     noise.check(problem)
-    number = sample_count(samples, problem.dimension, _SAMPLES)
+    noise.require_variance()
+    number = sample_count(samples, problem, problem.dimension, _SAMPLES)
     ask = (noise, operator, number, depth, random_key(seed))
-    return in_double_precision(_leading, problem, floating(params), *ask)
+    return in_double_precision(_leading, problem, floating(problem.parameters(params)), *ask)
 
 
 def _leading(
@@ -254,7 +258,7 @@ def _examples(problem: Any) -> int:
 
 def _trace(problem: Any, params: PyTree, noise: GradientNoise) -> Float[Any, ""]:
     """Tr C from every example's gradient, a few at a time, or from the matrix."""
-    if not isinstance(noise, Minibatch):
+    if not (isinstance(noise, Minibatch) and noise.knows_examples(problem)):
         return jnp.trace(noise.covariance(problem, params))
     examples = all_examples(problem)
 

@@ -36,7 +36,9 @@ def square_loss_alignment(
     Source: Wu, Wang, Su (2022), arXiv:2207.02628.
     """
 
-    found, loss = in_double_precision(_alignment, problem, floating(params), residual)
+    found, loss = in_double_precision(
+        _alignment, problem, floating(problem.parameters(params)), residual
+    )
     if not is_traced(loss) and loss == 0:
         raise ValueError("loss is zero: alignment factor undefined at an exact interpolating point")
     return found
@@ -96,7 +98,7 @@ def square_loss_stability(
     """
     b = repeat_factor(problem.num_examples, count("batch_size", batch_size), sampling)
 
-    return in_double_precision(_bounds, problem, floating(params), residual, b)
+    return in_double_precision(_bounds, problem, floating(problem.parameters(params)), residual, b)
 
 
 def _bounds(

@@ -106,7 +106,7 @@ class SymmetricMatrix(NamedTuple):
         if pair.whole:
             return Estimate(float(np.mean(forms)), 0.0)
         error = forms.std(ddof=1) / np.sqrt(len(forms))
-        return Estimate(float(np.mean(forms)), float(error))
+        return Estimate(float(np.mean(forms)), float(error), len(forms))
 
     def _lanczos(self, rng: np.random.Generator) -> tuple[float, Float[Any, " d"]]:
         """The largest eigenvalue, and the share of a random vector in its eigenspace."""

@@ -97,6 +97,21 @@ def test_the_loss_settles_where_flat_directions_diffuse():
         escape_efficiency(np.diag([1.0, -1.0]), np.eye(2), 0.1, np.inf)
 
 
+@pytest.mark.parametrize(("time", "expected"), [("discrete", 0.18881579), ("continuous", 0.125)])
+def test_a_noisy_flat_direction_leaves_the_loss_its_limit(time, expected):
+    # ηh = 1 and 0.1: (η/4)(2·29/12 + (20/19)·31/12) of the chain, (η/4)(29/12 + 31/12) of the SDE.
+    hessian, noise = np.diag([10.0, 1.0, 0.0]), np.diag([29 / 12, 31 / 12, 7.0])
+    settled = escape_efficiency(hessian, noise, 0.1, np.inf, time)
+    np.testing.assert_allclose(settled, expected, atol=5e-9)
+    # The limit of long times, which the iterated recursion θ' = (1 − ηh)θ + ηξ reaches.
+    second = np.zeros(3)
+    for _ in range(400):
+        second = (1 - 0.1 * np.diag(hessian)) ** 2 * second + 0.01 * np.diag(noise)
+    late = escape_efficiency(hessian, noise, 0.1, 400)
+    np.testing.assert_allclose(late, np.diag(hessian) @ second / 2, rtol=1e-10)
+    np.testing.assert_allclose(late, 0.18881579, atol=5e-9)
+
+
 def test_the_loss_without_any_curvature_does_not_rise():
     np.testing.assert_array_equal(
         escape_efficiency(np.zeros((2, 2)), np.eye(2), 0.1, [1, np.inf]), [0.0, 0.0]

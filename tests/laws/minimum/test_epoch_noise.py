@@ -272,3 +272,46 @@ def test_refusals():
         one_mode(1.0, 0.1, 0, 5, "end")
     with pytest.raises(ImproperLawError, match=r"outside \(0, 2\(1\+momentum\)\) = \(0, 3\)"):
         one_mode(2.0, 2.0, 0.5, 5).mean()
+
+
+def test_transients_of_epochs_are_sums_over_all_pairs_of_steps():
+    # Kicks a_n = Fⁿ G, with 1 on the diagonal of their correlations, −1/(M−1) within an epoch.
+    hessian, c = np.array([[1.5, 0.4], [0.4, 0.8]]), np.array([[1.0, 0.6], [0.6, 0.8]])
+    eta, beta, batches, steps, decay = 0.1, 0.7, 4, 11, 0.1
+    law = EpochNoiseGaussian(hessian, c, eta, batches, beta, decay, [0.5, -1.0])
+    stiffness, eye = hessian + decay * np.eye(2), np.eye(2)
+    f = np.block([[eye - eta * stiffness, -eta * beta * eye], [stiffness, beta * eye]])
+    g = np.concatenate([-eta * eye, eye])
+    kicks = [np.linalg.matrix_power(f, steps - 1 - n) @ g for n in range(steps)]
+    epoch = np.arange(steps) // batches
+    shared = np.where(epoch[:, None] == epoch, -1 / (batches - 1), 0.0)
+    np.fill_diagonal(shared, 1.0)
+    expected = sum(
+        shared[n, k] * kicks[n] @ c @ kicks[k].T for n in range(steps) for k in range(steps)
+    )
+    power, spread = np.linalg.matrix_power(f, steps), 0.2 * c
+    start = np.array([2.0, 1.0])
+    mean, covariance = law.state_after(steps, mean=start, covariance=spread)
+    inside = power[:, :2] @ spread @ power[:, :2].T
+    np.testing.assert_allclose(covariance, expected + inside, rtol=1e-10, atol=1e-14)
+    minimum = np.array([0.5, -1.0, 0, 0])
+    moved = minimum + power[:, :2] @ (start - minimum[:2])
+    np.testing.assert_allclose(mean, moved, rtol=1e-12)
+    later = law.after(steps, mean=start, covariance=spread)
+    np.testing.assert_array_equal(later.covariance(), covariance[:2, :2])
+    # From the end of an epoch on, a run of epochs goes on as if it began.
+    whole = law.state_after(8, mean=start)
+    onward = law.state_after(3, mean=whole[0], covariance=whole[1])
+    for one, other in zip(onward, law.state_after(11, mean=start), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("phase", [0, 3])
+def test_late_transients_of_epochs_are_stationary(phase):
+    law = EpochNoiseGaussian(np.diag([2.0, 0.02]), np.eye(2), 0.1, 5, 0.9, phase=phase)
+    _, covariance = law.state_after(50_000 + phase, mean=[1.0, 1.0])
+    np.testing.assert_allclose(covariance, law.joint, rtol=1e-7, atol=1e-12)
+    single = EpochNoiseGaussian([[1.0]], [[0.0]], 0.1, 1)
+    assert single.after(7, mean=[1.0]).covariance() == 0
+    with pytest.raises(ValueError, match="mean must have shape"):
+        law.after(3, mean=np.zeros(3))

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.integrate import quad
+from scipy.special import i0, i1
 from scipy.stats import t as student_t
 
 import statsgd
@@ -207,6 +208,50 @@ def test_a_valley_too_slow_across_it_says_by_how_much(second_order, limit):
         law.mean()
     # What it does not speak about is said without a warning.
     assert ValleyLaw.ring(2.0, 0.5, 0.05, 400.0).slide_time(0.5, 2.0) > 0
+
+
+def exact_flat_side(modulation, kappa, ratio, waves=14, levels=28):
+    """E[−cos x] of the ring in the plane, for D_y/h₀ = `ratio`: Fokker–Planck in Fourier × Hermite.
+
+    u = y √(h₀/D_y) and time t h₀: dx = −½h'(x) r u² dt + √(2r/κ) dW, du = −h(x)u dt + √2 dW, with
+    h = e^(a cos x); p = Σ c e^(imx) He_n(u)φ(u)/√n!, of which c_m0 is the marginal of x.
+    """
+    m, n = np.arange(-waves, waves + 1), np.arange(levels)
+    x = 2 * np.pi * np.arange(64) / 64
+    h = np.exp(modulation * np.cos(x))
+
+    def times(values):
+        series = np.fft.fft(values) / 64
+        return series[(m[:, None] - m) % 64]
+
+    along = np.diag(1j * m)
+    raised = np.diag(np.sqrt(n[1:]), -1)
+    u, slope = raised + raised.T, -raised
+    operator = (
+        np.kron(along @ times(-modulation * np.sin(x) * h), ratio / 2 * u @ u)
+        + np.kron(ratio / kappa * along @ along, np.eye(levels))
+        + np.kron(times(h), slope @ u)
+        + np.kron(np.eye(len(m)), slope @ slope)
+    )
+    one = np.zeros(len(operator))
+    one[waves * levels] = 1.0
+    operator[waves * levels] = one  # in place of an equation that follows from the others
+    return -np.linalg.solve(operator, one)[(waves + 1) * levels].real
+
+
+def test_a_law_beyond_the_adiabatic_says_so_by_its_number():
+    # The spectral solution gives five digits that are known at κ = 4 and 10.
+    assert exact_flat_side(0.5, 4.0, 0.1) == pytest.approx(0.44084, abs=6e-6)
+    assert exact_flat_side(0.5, 10.0, 0.1) == pytest.approx(0.75516, abs=6e-6)
+    with pytest.warns(AdiabaticWarning, match=r"adiabatic parameter 0\.1\d+ makes"):
+        first = flat_side(ValleyLaw.ring(1.0, 0.8, 0.2, 3.0))
+    assert first == pytest.approx(i1(1.2) / i0(1.2), rel=1e-9)
+    assert first == pytest.approx(0.5128, abs=5e-5)
+    exact = exact_flat_side(0.8, 3.0, 0.2)
+    assert exact == pytest.approx(0.4945, abs=5e-5)
+    second = ValleyLaw.ring(1.0, 0.8, 0.2, 3.0, second_order=True)
+    assert second.adiabatic_parameter() ** 2 < 0.05
+    assert abs(flat_side(second) - exact) < abs(first - exact) / 2
 
 
 def test_places_without_mass_do_not_count():

@@ -1,0 +1,6 @@
+"""One call that says what the laws of this library mean for one's own network."""
+
+from statsgd.diagnosis.diagnose import diagnose
+from statsgd.diagnosis.request import CheckpointWarning
+
+__all__ = ["CheckpointWarning", "diagnose"]

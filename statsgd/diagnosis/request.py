@@ -1,0 +1,118 @@
+"""What is asked of a diagnosis, and what can be seen to be wrong with it before it begins."""
+
+import dataclasses
+import warnings
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, PyTree
+
+from statsgd.arguments import count, random_seed, step_count
+from statsgd.dynamics.noise import Minibatch
+from statsgd.dynamics.sgd import SGD
+from statsgd.problems import EmpiricalRisk, Problem
+
+#: Replicas below which no error of a variance, and no test of stationarity, means anything.
+LEAST_REPLICAS = 8
+
+
+class CheckpointWarning(UserWarning):
+    """A diagnosis was asked for at a checkpoint where its laws say little."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One diagnosis."""
+
+    problem: Problem
+    params: PyTree
+    sgd: SGD
+    modes: int
+    replicas: int
+    steps: int
+    seed: int
+    progress: bool
+
+    @property
+    def decay(self) -> float:
+        """λ."""
+        return float(self.sgd.weight_decay)
+
+    @property
+    def flat(self) -> Float[Any, " d"]:
+        """The checkpoint θ₀, flat, in double precision."""
+        return np.asarray(self.problem.flatten(self.params), dtype=np.float64)
+
+    @property
+    def time(self) -> float:
+        """Kη/(1−β), the time that the replicas have."""
+        return self.steps * float(self.sgd.learning_rate) / (1 - float(self.sgd.momentum))
+
+
+def checked(
+    problem: Problem,
+    params: PyTree,
+    sgd: Any,
+    *,
+    modes: int,
+    replicas: int,
+    steps: int,
+    seed: int,
+    progress: bool,
+) -> Request:
+    """The request, or one `ValueError` that names the argument which is wrong."""
+    if not isinstance(problem, Problem):
+        raise ValueError(f"problem must be one of statsgd.problems, got {type(problem).__name__}")
+    if not isinstance(sgd, SGD):
+        raise ValueError(
+            f"sgd must be statsgd.SGD, whose law in modes is known, got {type(sgd).__name__}"
+        )
+    sgd.require_heavy_ball()
+    noise = sgd.noise
+    if isinstance(noise, Minibatch) and isinstance(problem, EmpiricalRisk):
+        count("the batch size of sgd", noise.batch_size, at_most=problem.num_examples)
+    noise.check(problem)
+    if isinstance(noise, Minibatch) and not noise.knows_examples(problem):
+        raise ValueError(
+            "problem must have a loss of single examples that is not random, whose noise along "
+            f"modes is known, got {type(problem).__name__}: diagnose it with batch statistics "
+            "frozen, and without dropout"
+        )
+    if not noise.white and getattr(noise, "sampling", None) != "reshuffle":
+        raise ValueError(
+            "sgd must draw batches at random or by reshuffled epochs, whose law in modes is known, "
+            f"got the sampling {getattr(noise, 'sampling', type(noise).__name__)!r}"
+        )
+    if count("modes", modes) >= problem.dimension:
+        raise ValueError(
+            f"modes must be fewer than the {problem.dimension} parameters, got {modes}"
+        )
+    count("replicas", replicas, at_least=LEAST_REPLICAS)
+    step_count("steps", steps)
+    params = problem.parameters(params)
+    wanted = [leaf.shape for leaf in _leaves(problem.template)]
+    shapes = [np.shape(leaf) for leaf in _leaves(params)]
+    if shapes != wanted:
+        raise ValueError(f"params must have leaves of shapes {wanted}, got {shapes}")
+    return Request(problem, params, sgd, modes, replicas, steps, random_seed(seed), progress)
+
+
+def warn_if_far(gradient_norm: float, noise_norm: float) -> None:
+    """A warning where one batch cannot hide the full gradient: the checkpoint is still on its way.
+
+    Where SGD has settled |∇L + λθ|² is about η Tr(HC)/(2(1−β)), a small part of Tr C.
+    """
+    if gradient_norm > noise_norm:
+        warnings.warn(
+            f"params are far from any minimum: the gradient of the whole loss there, of norm "
+            f"{gradient_norm:.3g}, is {gradient_norm / noise_norm:.2g} times the noise of one "
+            "batch, so that training has not settled and stationary statements do not apply",
+            CheckpointWarning,
+            stacklevel=3,
+        )
+
+
+def _leaves(tree: PyTree) -> list[Any]:
+    import jax
+
+    return jax.tree.leaves(tree)

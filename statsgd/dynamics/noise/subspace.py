@@ -1,0 +1,135 @@
+"""Gradient noise along a few directions of a problem of any size."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, PyTree
+
+from statsgd.arguments import finite_array
+from statsgd.dynamics.noise.gradient_noise import GradientNoise, NoNoise
+from statsgd.dynamics.noise.injected import IsotropicNoise
+from statsgd.dynamics.noise.minibatch import Minibatch, all_examples
+from statsgd.precision import in_double_precision
+from statsgd.problems import DENSE_LIMIT, EmpiricalRisk, Problem
+from statsgd.problems.parameters import floating
+from statsgd.problems.problem import SampledProblem
+from statsgd.problems.sums import mean_over_examples
+
+_EXAMPLES_AT_ONCE = 50  # whose slopes are computed together
+
+
+def example_slopes(problem: Problem, params: PyTree, directions: Any) -> Float[Any, "N k"]:
+    """Slope of every example's loss along `directions` `(d, k)` at `params`, in double precision.
+
+    Forward differentiation: the N × k numbers are all that is kept, no example's gradient is.
+    A `population_risk` gives those of its fixed sample.
+
+    Raises `ValueError` for a problem without examples and for directions of another length.
+    """
+    if not isinstance(problem, SampledProblem):
+        raise ValueError(f"problem must have examples, got {type(problem).__name__}")
+    columns = _columns(problem, directions)
+    return in_double_precision(_slopes, problem, floating(params), columns)
+
+
+def noise_covariance_along(
+    problem: Problem, params: PyTree, noise: GradientNoise, directions: Any
+) -> Float[Any, "k k"]:
+    """VᵀC(θ)V, the covariance of one stochastic gradient along `directions` V `(d, k)`.
+
+    Exact in double precision, for `Minibatch` noise of any sampling from the slopes of every
+    example, chunk by chunk; for shuffled epochs it is that of one batch. Any other noise forms its
+    matrix, up to d = `problems.DENSE_LIMIT`. Unit: (loss / params)².
+
+    Raises `ValueError` if `noise` cannot act on `problem`, and as `example_slopes`.
+    """
+    noise.check(problem)
+    columns = _columns(problem, directions)
+    if isinstance(noise, Minibatch):
+        mean, square = _slope_moments(problem, floating(params), columns)
+        return noise.variance_factor(problem) * (square - np.outer(mean, mean))
+    if problem.dimension > DENSE_LIMIT and not isinstance(noise, IsotropicNoise | NoNoise):
+        raise ValueError(
+            f"the covariance of {type(noise).__name__} is formed as a matrix, which is allowed up "
+            f"to d = {DENSE_LIMIT}, got d = {problem.dimension}"
+        )
+    root = in_double_precision(noise.root, problem, floating(params))
+    reach = root * columns.T if np.ndim(root) == 0 else columns.T @ root
+    return reach @ reach.T
+
+
+def noise_and_curvature_along(
+    problem: EmpiricalRisk, params: PyTree, noise: Minibatch, directions: Any
+) -> tuple[Float[Any, "k k"], Float[Any, " k"]]:
+    """VᵀC(θ)V and vᵀ∇²L(θ)v of every direction v, columns of V `(d, k)`, in one pass of the data.
+
+    By forward differentiation alone, which a Hessian product for every direction would cost twice
+    over. Double precision. Raises as `noise_covariance_along`.
+    """
+    noise.check(problem)
+    columns = _columns(problem, directions)
+    mean, square, curvature = mean_over_examples(
+        problem, _curved_moments_of, floating(params), columns, double=True
+    )
+    return noise.variance_factor(problem) * (square - np.outer(mean, mean)), curvature
+
+
+def _columns(problem: Problem, directions: Any) -> Float[np.ndarray, "d k"]:
+    columns = np.asarray(finite_array("directions", directions, ndim=2), dtype=np.float64)
+    if len(columns) != problem.dimension:
+        raise ValueError(
+            f"directions must have shape ({problem.dimension}, k), got {columns.shape}"
+        )
+    return columns
+
+
+def _slopes(problem: Any, params: PyTree, directions: Float[Any, "d k"]) -> Float[Any, "N k"]:
+    def of_one(example: PyTree) -> Float[Any, " k"]:
+        return _slopes_of(problem, params, example, directions)
+
+    return jax.lax.map(of_one, all_examples(problem), batch_size=_EXAMPLES_AT_ONCE)
+
+
+def _slope_moments(problem: Any, params: PyTree, directions: Any) -> tuple[Any, Any]:
+    """Mean and mean square of the slopes `(k,)`, `(k, k)`; examples are read chunk by chunk."""
+    if isinstance(problem, EmpiricalRisk):
+        return mean_over_examples(problem, _moments_of, params, directions, double=True)
+    slopes = example_slopes(problem, params, directions)
+    return slopes.mean(0), slopes.T @ slopes / len(slopes)
+
+
+def _moments_of(
+    problem: Any, params: PyTree, example: PyTree, directions: Float[Any, "d k"]
+) -> tuple[Any, Any]:
+    slopes = _slopes_of(problem, params, example, directions)
+    return slopes, jnp.outer(slopes, slopes)
+
+
+def _curved_moments_of(
+    problem: Any, params: PyTree, example: PyTree, directions: Float[Any, "d k"]
+) -> tuple[Any, Any, Any]:
+    loss, flat = _loss_of(problem, params, example)
+
+    def along(v: Float[Any, " d"]) -> tuple[Any, Any]:
+        return jax.jvp(lambda at: jax.jvp(loss, (at,), (v,))[1], (flat,), (v,))
+
+    slopes, curvatures = jax.vmap(along, in_axes=1)(jnp.asarray(directions))
+    return slopes, jnp.outer(slopes, slopes), curvatures
+
+
+def _slopes_of(
+    problem: Any, params: PyTree, example: PyTree, directions: Float[Any, "d k"]
+) -> Float[Any, " k"]:
+    loss, flat = _loss_of(problem, params, example)
+    return jax.vmap(lambda v: jax.jvp(loss, (flat,), (v,))[1], in_axes=1)(jnp.asarray(directions))
+
+
+def _loss_of(problem: Any, params: PyTree, example: PyTree) -> tuple[Any, Any]:
+    """An example's loss as a function of flat parameters, and where they are."""
+
+    def loss(vector: Float[Any, " d"]) -> Float[Any, ""]:
+        return problem.example_loss(problem.unflatten(vector), example)
+
+    return loss, jnp.asarray(problem.flatten(params))

@@ -1,0 +1,344 @@
+"""The law of SGD in the leading modes around a checkpoint of a network of any size."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import equinox as eqx
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, PyTree
+
+from statsgd.arguments import (
+    count,
+    finite_array,
+    fraction,
+    location_vector,
+    positive,
+    random_seed,
+    single,
+    step_count,
+    symmetric,
+)
+from statsgd.dynamics.sgd import SGD
+from statsgd.laws.bases.gaussian import NormalLaw
+from statsgd.laws.law import ImproperLawError, register
+from statsgd.laws.minimum.epoch_noise import epoch_phase
+from statsgd.laws.minimum.heavy_ball import HeavyBallGaussian, require_stable_mean
+from statsgd.laws.minimum.mode_chain import (
+    block_covariance,
+    mean_state,
+    ramped_covariance,
+    response,
+    stationary_response,
+    transitions,
+)
+from statsgd.laws.networks.checkpoint import at_checkpoint
+from statsgd.laws.networks.mode_projection import projected
+from statsgd.laws.networks.pilot import Pilot, pilot_of
+from statsgd.problems import Problem
+from statsgd.problems.eigenpairs import Eigenpairs
+
+
+@register
+class ModeLaw(NormalLaw):
+    """Law of heavy-ball SGD along k modes around a checkpoint θ₀, after some steps or for ever.
+
+    Its parameters are x = Vᵀ(θ − θ₀) for orthonormal eigenvectors V of the Hessian at θ₀. Where
+    the force is linear and the noise constant, each mode is the chain
+
+        z = (x, m),   z ← F z + G(g + ξ),   F = [[1−ηh, −ηβ], [h, β]],   G = (−η, 1)
+
+    with curvature h (that of L plus weight decay), gradient g = vᵀ(∇L + λθ₀) and noise of
+    covariance VᵀCV. Replicas that leave θ₀ together have, after K `steps`, exactly
+
+        mean Fᴷ(0, m₀) + Σ_{n<K} Fⁿ G g,     covariance C_ij Σ_{n<K} F_iⁿ GGᵀ F_jⁿᵀ
+
+    of two modes i, j, and under reshuffled epochs the sums of `EpochNoiseGaussian` from rest. This
+    asks for no minimum: g ≠ 0 is part of it, and where h ≤ 0 variances grow. Only the stationary
+    law, `steps=None`, needs 0 < ηh < 2(1+β). Moments are those of the linear chain at any learning
+    rate; the law is normal where the noise is, or where the chain adds many kicks. Around a network
+    noise and curvature change with the displacement, which `noise_at_end` carries to first order:
+    the noise of a step is C + (C̄ − C) q, where q is the excess loss of the modes at that step over
+    that after `noise_steps`, as the law with constant noise has them.
+
+    **Arguments:** `curvatures` h `(k,)`, decay included, loss/params²; `noise_covariance` VᵀCV
+    `(k, k)`; η, β as in `SGD`; `steps` K; `gradient` g and `momentum_buffer` m₀ `(k,)`, zero by
+    default; `num_batches` M of a reshuffled epoch, which a run begins with, and for the stationary
+    law the `phase` in it; `noise_at_end` VᵀC̄V `(k, k)`, which under epochs and in the stationary
+    law is the noise of all steps, and the `noise_steps` it takes to get there, by default `steps`;
+    `modes` V `(d, k)` and `checkpoint` θ₀ `(d,)`, which `project`
+    needs; `residuals` and `pilot`, what `from_checkpoint` found.
+
+    Raises `ValueError` for other shapes. Source: *derived*; Liu, Ziyin, Ueda (2021),
+    arXiv:2012.03636, for the stationary chain.
+    """
+
+    setting: ClassVar[str] = "heavy-ball SGD around a checkpoint: linear force, constant noise"
+    exactness: ClassVar[str] = "exact first two moments of the linear chain after any steps"
+    citation: ClassVar[str] = "derived; Liu, Ziyin, Ueda (2021), arXiv:2012.03636"
+
+    curvatures: Float[Any, " k"]
+    noise_covariance: Float[Any, "k k"]
+    learning_rate: Float[Any, ""]
+    momentum: Float[Any, ""]
+    steps: int | None = eqx.field(static=True)
+    gradient: Float[Any, " k"]
+    momentum_buffer: Float[Any, " k"]
+    num_batches: int | None = eqx.field(static=True)
+    phase: int = eqx.field(static=True)
+    noise_at_end: Float[Any, "k k"] | None
+    noise_steps: int | None = eqx.field(static=True)
+    buffer_location: Float[Any, " k"]
+    """Mean of the momentum buffer along the modes."""
+    modes: Float[Any, "d k"] | None
+    """V, orthonormal columns."""
+    checkpoint: Float[Any, " d"] | None
+    """θ₀, flat."""
+    residuals: Float[Any, " k"] | None
+    """|Hv − ρv|/|ρ| of each mode, ρ = h − λ the eigenvalue of the Hessian of L."""
+    pilot: Pilot | None
+    """What a few replicas found at their endpoints."""
+
+    def __init__(
+        self,
+        curvatures: Any,
+        noise_covariance: Any,
+        learning_rate: Any,
+        momentum: Any = 0.0,
+        steps: int | None = None,
+        *,
+        gradient: Any = None,
+        momentum_buffer: Any = None,
+        num_batches: int | None = None,
+        phase: int = 0,
+        noise_at_end: Any = None,
+        noise_steps: int | None = None,
+        modes: Any = None,
+        checkpoint: Any = None,
+        residuals: Any = None,
+        pilot: Pilot | None = None,
+    ):
+        self.curvatures = np.asarray(finite_array("curvatures", curvatures, ndim=1), np.float64)
+        k = len(self.curvatures)
+        self.noise_covariance = symmetric(
+            "noise_covariance", noise_covariance, dimension=k, definite="semi"
+        )
+        self.learning_rate = single("learning_rate", positive("learning_rate", learning_rate))
+        self.momentum = single("momentum", fraction("momentum", momentum))
+        self.steps = None if steps is None else step_count("steps", steps, at_least=0)
+        self.gradient = location_vector(gradient, k, name="gradient")
+        self.momentum_buffer = location_vector(momentum_buffer, k, name="momentum_buffer")
+        self.num_batches = None if num_batches is None else count("num_batches", num_batches)
+        self.phase = count("phase", phase, at_least=0)
+        if self.phase:
+            epoch_phase(self.phase, self.num_batches or 1)
+        self.noise_at_end = None
+        if noise_at_end is not None:
+            self.noise_at_end = symmetric(
+                "noise_at_end", noise_at_end, dimension=k, definite="semi"
+            )
+        self.noise_steps = None if noise_steps is None else step_count("noise_steps", noise_steps)
+        self.modes, self.checkpoint = modes, checkpoint
+        if modes is not None:
+            self.modes = np.asarray(finite_array("modes", modes, ndim=2), np.float64)
+            self.checkpoint = location_vector(checkpoint, len(self.modes), name="checkpoint")
+            if self.modes.shape[1] != k:
+                raise ValueError(f"modes must have {k} columns, got shape {self.modes.shape}")
+        self.residuals = None
+        if residuals is not None:
+            self.residuals = location_vector(residuals, k, name="residuals")
+        self.pilot = pilot
+        mean, self.joint = self._stationary() if steps is None else self._transient(steps)
+        self.location, self.buffer_location = mean.T
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        problem: Problem,
+        sgd: SGD,
+        params: PyTree,
+        modes: int | Eigenpairs = 32,
+        steps: int | None = None,
+        *,
+        momentum_buffer: PyTree | None = None,
+        phase: int = 0,
+        pilot: int | xr.DataTree | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """The law for replicas of `sgd` that leave `params` together and take `steps` steps.
+
+        Everything is measured at the checkpoint: the leading eigenpairs of the Hessian of L by
+        products, the slopes of every example's loss along them, the gradient there.
+
+        **Arguments:** `params`, the checkpoint; `modes`, how many, those of the largest curvatures,
+        or eigenpairs that are known already, such as `measures.top_eigenpairs` gives; `steps`, None
+        for the stationary law; `momentum_buffer`, a pytree like `params` that replicas start with,
+        by default zero as `simulate` starts them; `phase`, for the stationary law under reshuffled
+        epochs; `pilot`, how many replicas of `seed` to run for `corrected`, 4 to 8 say, or an
+        ensemble of `simulate` that left the checkpoint, whose endpoints are taken.
+
+        Raises `ValueError` for SGD that is not heavy-ball SGD, for noise that does not fit the
+        problem or follows one order for ever, for more modes than parameters, and where the loss is
+        not finite at `params`.
+        """
+        if steps is not None:
+            step_count("steps", steps, at_least=0)
+        random_seed(seed)
+        found = at_checkpoint(problem, sgd, params, modes, momentum_buffer)
+        looked = None
+        if pilot is not None:
+            looked = pilot_of(problem, sgd, params, found, pilot, steps, seed)
+        return cls(
+            learning_rate=sgd.learning_rate,
+            momentum=sgd.momentum,
+            steps=steps,
+            phase=phase,
+            pilot=looked,
+            **found._asdict(),
+        )
+
+    @classmethod
+    def examples(cls) -> Sequence[Self]:
+        """From rest over a saddle, stationary, growing noise from a buffer, inside an epoch."""
+        skew = [[1.0, 0.6], [0.6, 0.8]]
+        return (
+            cls([2.0, -0.1], skew, 0.1, 0.9, 20, gradient=[0.3, 0.1]),
+            cls([2.0, 0.5], skew, 0.3, 0.5, gradient=[0.2, 0.0]),
+            cls(
+                [2.0, 0.0],
+                np.eye(2),
+                0.1,
+                0.5,
+                9,
+                momentum_buffer=[1.0, 0.5],
+                noise_at_end=2 * np.eye(2),
+            ),
+            cls([2.0, 0.5], skew, 0.1, 0.9, 13, num_batches=5),
+            cls([2.0, 0.5], skew, 0.1, 0.9, num_batches=5, phase=2),
+        )
+
+    @classmethod
+    def improper_examples(cls) -> Sequence[Self]:
+        """For ever where a curvature is negative, zero, or too large for the learning rate."""
+        return (
+            cls([2.0, -0.1], np.eye(2), 0.1, 0.9),
+            cls([0.0], [[1.0]], 0.1, 0.9),
+            cls([2.0], [[1.0]], 2.0, 0.9),
+            cls([2.0], [[1.0]], 100.0, 0.9, 10_000),
+        )
+
+    def after(self, steps: int | None) -> Self:
+        """The same law after another number of steps, or for ever."""
+        return self._with(steps=steps)
+
+    def heavy_ball(self) -> HeavyBallGaussian:
+        """The stationary law of the modes as a `HeavyBallGaussian`, under white noise.
+
+        What that is asked for is known of the modes: `minimum.PhaseSpaceTransition.of` it has
+        autocorrelations, `minimum.phase_plane_area` and `minimum.stochastic_area` currents,
+        `minimum.mean_squared_displacement` and `minimum.local_displacement` how far and how fast it
+        moves. Raises `ImproperLawError` where it does not exist, `ValueError` under epochs.
+        """
+        if self.num_batches is not None:
+            raise ValueError(f"noise must be white here, got epochs of {self.num_batches} batches")
+        self.after(None).require_proper()
+        location = -self.gradient / self.curvatures
+        return HeavyBallGaussian(
+            np.diag(self.curvatures),
+            self._settled_noise(),
+            self.learning_rate,
+            self.momentum,
+            location=location,
+        )
+
+    def displacement(self, steps: Sequence[int]) -> Float[Any, "steps k"]:
+        """E x² of every mode (params²) after each of `steps` from the checkpoint, mean included."""
+        laws = [self.after(number) for number in steps]
+        k = self.dimension
+        return np.stack([law.location**2 + law.joint.diagonal()[:k] for law in laws])
+
+    @property
+    def corrected(self) -> Self:
+        """This law with the curvatures of its pilot, and noise that grows to the pilot's.
+
+        Raises `ValueError` for a law without a pilot.
+        """
+        if self.pilot is None:
+            raise ValueError("pilot must be given to from_checkpoint for a corrected law")
+        return self._with(
+            curvatures=self.pilot.curvatures,
+            noise_at_end=self.pilot.noise_covariance,
+            noise_steps=self.pilot.steps,
+        )
+
+    def project(self, ensemble: xr.DataTree | Float[Any, "... d"]) -> Any:
+        """x = Vᵀ(θ − θ₀) of an ensemble's parameters, and Vᵀm of its momentum buffers.
+
+        A `DataTree` of `simulate` keeps its groups, with one variable `params` `(…, k)` in place of
+        the parameters' leaves: it is what `compare` holds against this law. Flat parameters
+        `(…, d)` give `(…, k)`. Raises `ValueError` for a law without `modes`, and for others.
+        """
+        if self.modes is None or self.checkpoint is None:
+            raise ValueError("modes and checkpoint must be given to a ModeLaw that projects")
+        return projected(ensemble, self.modes, self.checkpoint)
+
+    def directions(self) -> Float[Any, "k k"]:
+        """The modes themselves."""
+        return np.eye(self.dimension)
+
+    def require_proper(self) -> None:
+        """Raise `ImproperLawError` for a law for ever without one, and where moments overflow."""
+        if self.steps is None:
+            require_stable_mean(self.curvatures, float(self.learning_rate), float(self.momentum))
+        elif not np.all(np.isfinite(self.joint)):
+            raise ImproperLawError(
+                f"the variance after steps = {self.steps} is beyond the largest number: the modes "
+                f"of curvatures {self.curvatures.min():.6g} to {self.curvatures.max():.6g} grow at "
+                f"learning_rate = {float(self.learning_rate):.6g}"
+            )
+
+    def _evaluated(self) -> Self:
+        def others(law: Self) -> Any:
+            return law.modes, law.checkpoint, law.residuals, law.pilot
+
+        return eqx.tree_at(others, self, (None,) * 4, is_leaf=lambda leaf: leaf is None)
+
+    def _buffer_mean(self) -> Float[Any, " k"]:
+        return self.buffer_location
+
+    def _with(self, **changes: Any) -> Self:
+        """This law with other arguments."""
+        names = (
+            "curvatures", "noise_covariance", "learning_rate", "momentum", "steps", "gradient",
+            "momentum_buffer", "num_batches", "phase", "noise_at_end", "noise_steps", "modes",
+            "checkpoint", "residuals", "pilot",
+        )  # fmt: skip
+        return type(self)(**({name: getattr(self, name) for name in names} | changes))
+
+    def _transient(self, steps: int) -> tuple[Any, Any]:
+        """Mean `(k, 2)` and covariance `(2k, 2k)` after `steps`."""
+        eta = self.learning_rate
+        of_one = transitions(self.curvatures, eta, self.momentum)
+        start = np.stack([np.zeros_like(self.momentum_buffer), self.momentum_buffer], axis=1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = mean_state(of_one, eta, self.gradient, start, steps)
+            if self.noise_at_end is not None and self.num_batches is None:
+                noises = self.noise_covariance, self.noise_at_end
+                ask = (eta, self.momentum, noises, steps, self.noise_steps or steps)
+                return mean, ramped_covariance(self.curvatures, *ask)
+            pairs = response(of_one[:, None], of_one[None], eta, steps, self.num_batches)
+            return mean, block_covariance(pairs, self._settled_noise())
+
+    def _stationary(self) -> tuple[Any, Any]:
+        """Mean `(k, 2)` and covariance `(2k, 2k)` for ever, or NaN."""
+        k, rest = len(self.curvatures), (self.num_batches, self.phase)
+        try:
+            self.require_proper()
+        except ImproperLawError:
+            return np.full((k, 2), np.nan), np.full((2 * k, 2 * k), np.nan)
+        pairs = stationary_response(self.curvatures, self.learning_rate, self.momentum, *rest)
+        mean = np.stack([-self.gradient / self.curvatures, np.zeros(k)], axis=1)
+        return mean, block_covariance(pairs, self._settled_noise())
+
+    def _settled_noise(self) -> Float[Any, "k k"]:
+        return self.noise_covariance if self.noise_at_end is None else self.noise_at_end

@@ -1,0 +1,95 @@
+"""How noise and curvature change over the distances that SGD goes: a few short replicas."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, PyTree
+
+from statsgd.arguments import count
+from statsgd.dynamics import simulate
+from statsgd.dynamics.noise import Minibatch, noise_and_curvature_along
+from statsgd.dynamics.sgd import SGD
+from statsgd.ensembles import endpoint_trajectories
+from statsgd.estimate import Estimate
+from statsgd.laws.networks.checkpoint import Checkpoint
+from statsgd.problems import EmpiricalRisk, Problem
+
+_KEPT = 0.02  # of the start, in the slowest mode, where a stationary law is asked for
+_MOST_STEPS = 1000  # of such a pilot
+
+
+class Pilot(NamedTuple):
+    """Noise and curvature along fixed modes at the endpoints of replicas, against θ₀."""
+
+    noise_covariance: Float[Any, "k k"]
+    """VᵀC̄V, the mean over endpoints."""
+    curvatures: Float[Any, " k"]
+    """h̄ = λ + the mean of vᵀHv."""
+    noise_growth: Estimate
+    """C̄/C₀ of every mode `(k,)`, with the error over replicas."""
+    curvature_growth: Estimate
+    """h̄/h₀ of every mode `(k,)`, with the error over replicas."""
+    steps: int
+    """After which the endpoints were taken."""
+
+
+def pilot_of(
+    problem: Problem,
+    sgd: SGD,
+    params: PyTree,
+    found: Checkpoint,
+    replicas: int | xr.DataTree,
+    steps: int | None,
+    seed: int,
+) -> Pilot:
+    """Run `replicas` from `params` for `steps`, or read endpoints that are given, and measure.
+
+    Without `steps` until the slowest mode has forgotten its start, at most 1000. Raises
+    `ValueError` for noise other than that of minibatches of a data set, and below two replicas.
+    """
+    if not (isinstance(problem, EmpiricalRisk) and isinstance(sgd.noise, Minibatch)):
+        raise ValueError(
+            f"pilot needs Minibatch noise on a data set, got {type(sgd.noise).__name__} on "
+            f"{type(problem).__name__}"
+        )
+    if isinstance(replicas, xr.DataTree):
+        ensemble, taken = replicas, int(replicas["run"].to_dataset()["steps"].max())
+    else:
+        number = count("pilot", replicas, at_least=2)
+        taken = steps or _relaxation(found.curvatures, sgd)
+        ensemble = simulate(
+            problem, sgd, steps=taken, replicas=number, seed=seed, start=params, progress=False
+        )
+    ends = endpoint_trajectories(ensemble, problem.names).params[:, 0]
+    count("pilot", len(ends), at_least=2)
+    measured = [
+        noise_and_curvature_along(problem, problem.unflatten(end), sgd.noise, found.modes)
+        for end in ends
+    ]
+    noises = np.stack([noise for noise, _ in measured])
+    curvatures = np.stack([curvature for _, curvature in measured]) + float(sgd.weight_decay)
+    return Pilot(
+        noises.mean(0),
+        curvatures.mean(0),
+        _ratio(noises.diagonal(axis1=1, axis2=2), found.noise_covariance.diagonal()),
+        _ratio(curvatures, found.curvatures),
+        taken,
+    )
+
+
+def _ratio(values: Float[Any, "n k"], at_start: Float[Any, " k"]) -> Estimate:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = values / at_start
+    error = ratios.std(axis=0, ddof=1) / math.sqrt(len(ratios))
+    return Estimate(ratios.mean(axis=0), error, len(ratios))
+
+
+def _relaxation(curvatures: Float[Any, " k"], sgd: SGD) -> int:
+    """Steps after which the flattest mode has kept 2 % of its variance's start."""
+    slowest = float(np.min(curvatures))
+    if slowest <= 0:
+        return _MOST_STEPS
+    steps = math.log(1 / _KEPT) * (1 - float(sgd.momentum)) / (2 * float(sgd.learning_rate))
+    return min(max(math.ceil(steps / slowest), 1), _MOST_STEPS)

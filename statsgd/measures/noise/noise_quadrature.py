@@ -1,0 +1,156 @@
+"""How gradient noise is spread over curvatures, and how far that carries SGD."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, PyTree
+
+from statsgd.arguments import count, finite_array, random_seed
+from statsgd.dynamics.noise import GradientNoise, Minibatch
+from statsgd.dynamics.sgd import SGD
+from statsgd.estimate import Estimate
+from statsgd.laws.minimum import displacement_exponent
+from statsgd.laws.minimum.mode_chain import mean_state, response, transitions
+from statsgd.laws.networks.checkpoint import checked, loss_and_gradient
+from statsgd.measures.runs.averages import jackknife
+from statsgd.precision import in_double_precision
+from statsgd.problems import EmpiricalRisk, Problem
+from statsgd.problems.eigenpairs import lanczos_quadrature
+from statsgd.problems.parameters import floating
+from statsgd.problems.sums import hessian_product
+from statsgd.problems.weighted import example_square, weighted_gradient
+
+STARTS, DEPTH = 6, 30
+
+
+class NoiseSpectrum(NamedTuple):
+    """Nodes and weights of quadratures over the curvatures of H + λI, in double precision."""
+
+    curvatures: Float[Any, "n k"]
+    """Nodes of each random start."""
+    weights: Float[Any, "n k"]
+    """Noise variance at each; the mean over starts adds up to tr C."""
+    noise_trace: float
+    """tr C, exact."""
+    gradient_curvatures: Float[Any, " k"]
+    """Nodes for the mean force ∇L + λθ₀."""
+    gradient_weights: Float[Any, " k"]
+    """Its square at each; they add up to |∇L + λθ₀|²."""
+    num_batches: int | None
+    """Of a reshuffled epoch, None for white noise."""
+
+    def noise_integral(self, function: Callable[[Any], Any]) -> Estimate:
+        """tr(C f(H + λI)) for `function` f of arrays of curvatures, with the error over starts."""
+        values = np.sum(self.weights * function(self.curvatures), axis=1)
+        return _over_starts(values)
+
+
+def noise_spectrum(
+    problem: Problem,
+    params: PyTree,
+    sgd: SGD,
+    *,
+    starts: int = STARTS,
+    depth: int = DEPTH,
+    seed: int = 0,
+    signs: Any = None,
+) -> NoiseSpectrum:
+    """How the gradient noise of `sgd` at `params` is spread over the curvatures of L.
+
+    Lanczos iteration started from u = N^{−½} Σ ε_n (∇ℓ_n − ∇L), ε_n random signs, has nodes and
+    weights with E uᵀf(H)u = tr(Σ₁ f(H)): no eigenvectors, and no assumption on how C and H are
+    related. tr C itself is exact, from the gradients of all examples, and the weights are rescaled
+    to it. A start costs a gradient, a step a Hessian product.
+
+    **Arguments:** `starts` of random signs of `seed`, `depth` steps of each; `signs` `(n, N)` to
+    take instead: all 2^N of them leave no sampling error. Noise other than `Minibatch` starts from
+    a root of its covariance, which is formed, and has a sign for each of its columns.
+
+    Raises `ValueError` as `laws.ModeLaw.from_checkpoint`, and for fewer than two starts.
+    Source: *derived*; Golub, Meurant (2010) for the quadrature.
+    """
+    num_batches, params = checked(problem, sgd), floating(params)
+    loss, gradient = loss_and_gradient(problem, params)
+    if not np.isfinite(loss):
+        raise ValueError(f"params must have a finite loss, got {loss}")
+    steps = min(count("depth", depth), problem.dimension)
+    decay = float(sgd.weight_decay)
+    start, columns, trace = _noise_starts(problem, params, sgd.noise, gradient)
+    if signs is None:
+        rng = np.random.default_rng(random_seed(seed))
+        signs = rng.choice([-1.0, 1.0], size=(count("starts", starts, at_least=2), columns))
+    signs = np.asarray(finite_array("signs", signs, ndim=2), dtype=np.float64)
+    if signs.shape[1] != columns or len(signs) < 2:
+        raise ValueError(f"signs must have shape (n ≥ 2, {columns}), got {signs.shape}")
+    product = hessian_product(problem, params, double=True)
+
+    def quadrature(vector: Any) -> tuple[Any, Any]:
+        nodes, weights = lanczos_quadrature(product, vector, steps)
+        return nodes + decay, weights
+
+    nodes, weights = map(np.stack, zip(*(quadrature(start(one)) for one in signs), strict=True))
+    total = weights.sum() / len(weights)
+    weights = weights * (trace / total if total > 0 else 0.0)
+    pull = gradient + decay * np.asarray(problem.flatten(params), dtype=np.float64)
+    return NoiseSpectrum(nodes, weights, trace, *quadrature(pull), num_batches)
+
+
+def predicted_displacement(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) -> Estimate:
+    """E|θ_K − θ₀|² (params²) after each of `steps` K, of replicas that leave θ₀ together.
+
+    tr(C f_K(H + λI)) for the variance f_K of a mode after K steps of unit noise, plus the square
+    of the mean's displacement, all parameters and not a few modes: for a linear force and constant
+    noise. Errors are those of random starts, and shared by all K.
+
+    Source: *derived*.
+    """
+    return _over_starts(_curves(spectrum, sgd, steps))
+
+
+def predicted_exponent(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) -> Estimate:
+    """Slope of ln E|θ_K − θ₀|² on ln K over `steps`, as `predicted_displacement` has it.
+
+    The error is the jackknife's over random starts. Measured: `anomalous_exponent`.
+    """
+    window = np.asarray(steps, dtype=np.float64)
+    curves = _curves(spectrum, sgd, steps)
+    return jackknife(lambda mean: displacement_exponent(window, mean), curves)
+
+
+def _curves(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) -> Float[Any, "n steps"]:
+    """Of each start, with the mean's displacement, which all share."""
+    eta, beta = sgd.learning_rate, sgd.momentum
+    of_noise = transitions(spectrum.curvatures, eta, beta)
+    of_mean = transitions(spectrum.gradient_curvatures, eta, beta)
+    ones, rest = np.ones(len(of_mean)), np.zeros((len(of_mean), 2))
+    columns = []
+    for number in (count("steps", step) for step in steps):
+        spread = response(of_noise, of_noise, eta, number, spectrum.num_batches)[..., 0, 0]
+        moved = mean_state(of_mean, eta, ones, rest, number)[:, 0]
+        drift = spectrum.gradient_weights @ moved**2
+        columns.append(np.sum(spectrum.weights * spread, axis=1) + drift)
+    return np.stack(columns, axis=1)
+
+
+def _over_starts(values: Float[Any, "n *rest"]) -> Estimate:
+    error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
+    return Estimate(values.mean(axis=0), error, len(values))
+
+
+def _noise_starts(
+    problem: Problem, params: PyTree, noise: GradientNoise, gradient: Float[Any, " d"]
+) -> tuple[Callable[[Any], Any], int, float]:
+    """Vectors of signs ↦ starts, the number of signs, and tr C."""
+    if isinstance(noise, Minibatch) and isinstance(problem, EmpiricalRisk):
+        number, factor = problem.num_examples, noise.variance_factor(problem)
+        trace = factor * (example_square(problem, params) - float(gradient @ gradient))
+
+        def start(signs: Any) -> Any:
+            return weighted_gradient(problem, params, signs - signs.mean()) * number**0.5
+
+        return start, number, max(trace, 0.0)
+    root = in_double_precision(noise.root, problem, params)
+    if np.ndim(root) == 0:
+        return lambda signs: root * signs, problem.dimension, float(root**2 * problem.dimension)
+    return lambda signs: root @ signs, root.shape[1], float(np.sum(root**2))

@@ -1,0 +1,54 @@
+"""Gradient noise of a problem at given parameters, recorded."""
+
+from typing import Any
+
+import jax
+from jaxtyping import Float, Key, PRNGKeyArray, PyTree
+
+from statsgd.arguments import count, random_seed
+from statsgd.dynamics.noise import GradientNoise
+from statsgd.dynamics.noise.minibatch import centred_example_gradients
+from statsgd.precision import in_double_precision
+from statsgd.problems import Problem
+from statsgd.problems.parameters import floating
+from statsgd.running.random_stream import stream_key
+
+_AT_ONCE = 64
+
+
+def gradient_noise(
+    problem: Problem,
+    params: PyTree,
+    noise: GradientNoise | None = None,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Float[Any, "n d"]:
+    """ĝ − ∇L at `params`: `draws` independent stochastic gradients less the gradient, in float64.
+
+    Without `noise` the deviation of every example's own gradient, `(N, d)`, without any sampling:
+    what `noise.Empirical` draws again, and what batches are made of. With `noise` (that of a batch
+    of 16 is `Minibatch(16)`) as many draws of it as asked for.
+
+    Raises `ValueError` for noise that does not act on the problem, and without `noise` for a
+    problem that has no examples.
+    """
+    at = floating(problem.parameters(params))
+    if noise is None:
+        if not hasattr(problem, "example_loss"):
+            raise ValueError(f"noise must be given for {type(problem).__name__}, got None")
+        return in_double_precision(centred_example_gradients, problem, at)
+    noise.check(problem)
+    number, root = count("draws", draws), stream_key(random_seed(seed))
+    return in_double_precision(_deviations, noise, problem, at, jax.random.split(root, number))
+
+
+def _deviations(
+    noise: GradientNoise, problem: Problem, params: PyTree, keys: Key[Any, " n"]
+) -> Float[Any, "n d"]:
+    mean = problem.flatten(problem.gradient(params))
+
+    def one(key: PRNGKeyArray) -> Float[Any, " d"]:
+        return problem.flatten(noise.draw(key, problem, params)) - mean
+
+    return jax.lax.map(one, keys, batch_size=_AT_ONCE)

@@ -1,0 +1,160 @@
+"""Examples that stay on disk: arrays read in slices, and batches kept in temporary files."""
+
+import hashlib
+import math
+import mmap
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, PyTree
+from tqdm.auto import tqdm
+
+_READ = 2**24  # bytes that are looked at at once
+_PATIENCE = 5.0  # seconds after which a progress bar appears
+
+
+class Stored:
+    """An array on disk (a `np.memmap`, a Zarr array or one like it) that is read as it is needed.
+
+    It is read through once when it is made, for a digest and for numbers that are not finite.
+    Memory does not grow with it.
+    """
+
+    def __init__(self, name: str, array: Any, *, owner: Any = None):
+        self.array, self.owner = array, owner
+        self.shape, self.dtype = tuple(array.shape), np.dtype(array.dtype)
+        self.digest = self._look(name)
+
+    def _look(self, name: str) -> str:
+        """A digest of all rows. Raises `ValueError` for NaN and infinite numbers."""
+        rows = max(_READ // max(math.prod(self.shape[1:]) * self.dtype.itemsize, 1), 1)
+        digest = hashlib.sha256(f"{self.shape}{self.dtype}".encode())
+        starts = range(0, self.shape[0], rows)
+        for first in tqdm(starts, desc=name, delay=_PATIENCE, leave=False):
+            part = self[first : first + rows]
+            digest.update(np.ascontiguousarray(part).tobytes())
+            bad = 0 if part.dtype.kind in "biu" else int(np.sum(~np.isfinite(part)))
+            if bad:
+                raise ValueError(
+                    f"{name} must be finite, got {bad} NaN or infinite entries in rows "
+                    f"{first} to {first + len(part) - 1}"
+                )
+        return digest.hexdigest()
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        part = np.array(self.array[rows])
+        pages = getattr(self.array, "_mmap", None)
+        # Pages that were read would stay in the memory of the process as long as there is room.
+        if pages is not None and self.array.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+            pages.madvise(mmap.MADV_DONTNEED)
+        return part
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What a store knows of it: its content."""
+        return _described, (list(self.shape), str(self.dtype), self.digest)
+
+    def fetch(self, indices: Int[Array, "..."]) -> Array:
+        """The rows at `indices`, from within a program."""
+        shape = jax.ShapeDtypeStruct((*indices.shape, *self.shape[1:]), self._inner())
+        return jax.pure_callback(self._rows, shape, indices, vmap_method="expand_dims")
+
+    def _rows(self, indices: Any) -> np.ndarray:
+        wanted = np.asarray(indices)
+        places, inverse = np.unique(wanted.reshape(-1), return_inverse=True)
+        first, last = int(places[0]), int(places[-1])
+        whole = last - first + 1 == len(places)
+        found = self[slice(first, last + 1) if whole else places]
+        return found[inverse].reshape(*wanted.shape, *self.shape[1:]).astype(self._inner())
+
+    def _inner(self) -> Any:
+        """The dtype that programs see: the current precision for numbers that are not integers."""
+        floating = np.issubdtype(self.dtype, np.floating)
+        return jnp.result_type(float) if floating else jax.dtypes.canonicalize_dtype(self.dtype)
+
+
+def _described(shape: list[int], dtype: str, digest: str) -> Any:
+    raise TypeError(f"examples on disk cannot be copied: {shape}, {dtype}, {digest}")
+
+
+def is_on_disk(leaf: Any) -> bool:
+    """Whether `leaf` is an array that should be read in slices: mapped, or kept in chunks."""
+    sliced = all(hasattr(leaf, name) for name in ("shape", "dtype", "chunks", "__getitem__"))
+    return isinstance(leaf, np.memmap) or sliced
+
+
+def is_in_batches(examples: Any) -> bool:
+    """Whether `examples` is an iterable of batches, or a function that returns one."""
+    if isinstance(examples, dict | list | tuple | str | bytes) or hasattr(examples, "shape"):
+        return False
+    return hasattr(examples, "__iter__") or (
+        callable(examples) and jax.tree_util.all_leaves([examples])
+    )
+
+
+def kept_on_disk(batches: Iterable[PyTree] | Callable[[], Iterable[PyTree]]) -> PyTree:
+    """All examples of an iterable of batches, in temporary files; read once, batch by batch.
+
+    Raises `ValueError` for no batch, and for batches whose arrays do not fit together.
+    """
+    folder = _Folder()
+    each = iter(batches() if callable(batches) else batches)
+    files: list[BinaryIO] = []
+    structure, forms, number = None, [], 0
+    try:
+        for leaves, found in _flattened(each):
+            if structure is None:
+                structure, forms = found, [(leaf.shape[1:], leaf.dtype) for leaf in leaves]
+                files += [(folder.path / str(i)).open("wb") for i in range(len(leaves))]
+            sizes = {leaf.shape[0] for leaf in leaves}
+            same = found == structure and [leaf.shape[1:] for leaf in leaves] == [
+                f[0] for f in forms
+            ]
+            if not same or len(sizes) != 1:
+                raise ValueError(
+                    "examples must come in batches of arrays that differ in their number alone, "
+                    f"got shapes {[leaf.shape for leaf in leaves]} after {number} examples"
+                )
+            number += sizes.pop()
+            for file, leaf, (_, dtype) in zip(files, leaves, forms, strict=True):
+                file.write(np.ascontiguousarray(leaf, dtype=dtype).tobytes())
+    finally:
+        for file in files:
+            file.close()
+    if not number:
+        raise ValueError("examples must hold at least one batch, got an empty iterable")
+    stored = [
+        Stored(
+            f"examples[{i}]",
+            np.memmap(folder.path / str(i), dtype, "r", shape=(number, *shape)),
+            owner=folder,
+        )
+        for i, (shape, dtype) in enumerate(forms)
+    ]
+    return jax.tree.unflatten(structure, stored)
+
+
+class _Folder:
+    """A temporary folder that is gone when nothing refers to it any more."""
+
+    def __init__(self):
+        self.path = Path(tempfile.mkdtemp(prefix="statsgd-examples-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
+def _flattened(batches: Iterator[PyTree]) -> Iterator[tuple[list[np.ndarray], Any]]:
+    for batch in tqdm(batches, desc="batches", delay=_PATIENCE, leave=False):
+        leaves, structure = jax.tree.flatten(batch)
+        arrays = [np.asarray(leaf) for leaf in leaves]
+        if not arrays or any(array.ndim == 0 for array in arrays):
+            raise ValueError(
+                "examples must be batches of arrays with a leading axis over examples, got "
+                f"{type(batch).__name__} of shapes {[array.shape for array in arrays]}"
+            )
+        yield arrays, structure

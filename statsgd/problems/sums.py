@@ -1,0 +1,383 @@
+"""Means over all examples of a problem, taken a few examples at a time.
+
+One example at a time wastes a processor and all at once fill its memory. A chunk is so many
+examples that what is computed on the way to their losses fits a memory budget; chunks are added up
+in single precision or better, by one program whatever their number. Where nothing is traced they
+are handed to it one after the other, one for each local device at a time, and a progress bar shows
+when that takes long: memory does not grow with the number of examples then, beyond what the data
+themselves take. Within a program that is being traced chunks follow one another on its device.
+"""
+
+import contextlib
+import functools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, PyTree
+from tqdm.auto import tqdm
+
+from statsgd.arguments import is_traced
+from statsgd.precision import as_numpy, constants_copied, in_double_precision, widened
+from statsgd.problems.stored import Stored
+
+#: Bytes that what is computed on the way to the losses of a chunk may take. On a CPU that is what
+#: stays in its cache: 50 to 100 examples of a small network at once are fastest. Loops of programs
+#: know no such gain, and some convolutions are many times slower in one; so a chunk of a program
+#: that is being traced is what fits in memory.
+MEMORY_BUDGET = {"cpu": 2**20, "accelerator": 2**29, "traced": 2**28}
+
+#: Fewest examples at once, however large each is: products with matrices need company.
+SMALLEST_CHUNK = 16
+
+_READ = 2**24  # bytes of examples that are read at once
+_AHEAD = 8  # chunks that may wait for a device
+_PATIENCE = 5.0  # seconds after which a progress bar appears
+
+#: `(problem, params, chunk, weights, *arguments) -> sums`, the sums over the examples of a chunk of
+#: something times their weights.
+type OfChunk = Callable[..., PyTree]
+
+
+def mean_over_examples(
+    problem: Any,
+    function: Callable[..., PyTree],
+    params: PyTree,
+    *arguments: PyTree,
+    progress: bool = True,
+    double: bool = False,
+    width: int = 0,
+) -> PyTree:
+    """(1/N) Σ `function(problem, params, example, *arguments)` over the examples, chunk by chunk.
+
+    A pytree of means, in single precision or better. `function` returns a pytree of arrays; it is
+    compiled once if it is the same object at every call, and is handed `problem` without its
+    examples. `double` computes in float64 and gives NumPy arrays; `width` is the memory of an
+    example, in bytes, besides what its loss computes. May be traced, in `params`, `arguments` and
+    `problem`.
+    """
+    return mean_over_chunks(
+        problem, _OfExamples(function), params, *arguments,
+        progress=progress, double=double, width=width,
+    )  # fmt: skip
+
+
+class _OfExamples(eqx.Module):
+    function: Callable[..., PyTree]
+
+    def __call__(
+        self, problem: Any, params: PyTree, chunk: PyTree, weights: Any, *arguments: PyTree
+    ) -> PyTree:
+        each = jax.vmap(lambda example: self.function(problem, params, example, *arguments))(chunk)
+        return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, axes=1), each)
+
+
+def mean_over_chunks(
+    problem: Any,
+    of_chunk: OfChunk,
+    params: PyTree,
+    *arguments: PyTree,
+    progress: bool = True,
+    double: bool = False,
+    width: int = 0,
+) -> PyTree:
+    """As `mean_over_examples`, of sums over whole chunks: one differentiation for all examples.
+
+    `width` is the memory, in bytes, of an example besides what its loss computes: of its gradient,
+    if every example has one.
+    """
+    number, params = problem.num_examples, problem.parameters(params)
+    if is_traced(problem, params, arguments, of_chunk):
+        size = chunk_size(problem, params, width)
+        weights = jnp.ones(number, jnp.result_type(float))
+        sums = _chunk_by_chunk(
+            problem.without_examples, of_chunk, params, problem.examples, weights, arguments, size
+        )
+    else:
+        said = {"desc": "examples", "disable": not progress, "delay": _PATIENCE, "leave": False}
+        with jax.core.eval_context(), _precision(double):
+            size = chunk_size(problem, params, width)
+            sums = _added_up(problem, of_chunk, params, arguments, size, double, said)
+    return jax.tree.map(lambda leaf: leaf / number, sums)
+
+
+def _precision(double: bool) -> Any:
+    return jax.enable_x64(True) if double else contextlib.nullcontext()
+
+
+def _added_up(
+    problem: Any,
+    of_chunk: OfChunk,
+    params: PyTree,
+    arguments: tuple[PyTree, ...],
+    size: int,
+    double: bool,
+    said: dict[str, Any],
+) -> PyTree:
+    """The sums over all examples, chunk by chunk from the host."""
+    number = problem.num_examples
+    devices = jax.local_device_count() if number >= jax.local_device_count() * size else 1
+    given = (problem.without_examples, of_chunk, params, arguments)
+    arrays, rest = eqx.partition(widened(given) if double else given, eqx.is_array)
+    leaves, structure = jax.tree.flatten(rest)
+    fixed = (tuple(leaves), structure, size, devices)
+    total = None
+    chunks = _chunks(problem.examples, number, size * devices)
+    rounds = tqdm(chunks, total=-(-number // (size * devices)), **said)
+    for i, (examples, weights) in enumerate(rounds):
+        total = _add_chunk(fixed, arrays, widened(examples) if double else examples, weights, total)
+        if i % _AHEAD == 0:
+            jax.block_until_ready(total)
+    return jax.tree.map(as_numpy, total) if double else total
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _add_chunk(fixed: Any, arrays: PyTree, examples: PyTree, weights: Any, total: PyTree) -> PyTree:
+    leaves, structure, size, devices = fixed
+    rest = jax.tree.unflatten(structure, leaves)
+
+    def sums(arrays: PyTree, examples: PyTree, weights: Any) -> PyTree:
+        problem, of_chunk, params, arguments = eqx.combine(arrays, rest)
+        given = (problem, of_chunk, params, examples, weights, arguments, size)
+        return _over_devices(*given, devices)
+
+    found = constants_copied(sums)(arrays, examples, weights)
+    return found if total is None else jax.tree.map(jnp.add, total, found)
+
+
+def _chunks(examples: PyTree, number: int, rows: int) -> Iterator[tuple[PyTree, Any]]:
+    """So many `rows` at a time, read in larger parts, with weights zero for copies that fill up."""
+    at_once = max(_READ // max(_bytes_of_one(examples) * rows, 1), 1) * rows
+    for start in range(0, number, at_once):
+        part = jax.tree.map(_reader(start, min(start + at_once, number)), examples)
+        for first in range(0, min(at_once, number - start), rows):
+            kept = min(rows, number - start - first)
+            chunk = jax.tree.map(_filler(first, kept, rows), part)
+            yield chunk, (np.arange(rows) < kept).astype(np.float32)
+
+
+def _reader(first: int, last: int) -> Callable[[Any], Any]:
+    # What lies on one device cannot be handed to a program on all.
+    alone = jax.local_device_count() == 1
+    return lambda leaf: leaf[first:last] if alone else np.asarray(leaf[first:last])
+
+
+def _filler(first: int, kept: int, rows: int) -> Callable[[Any], Any]:
+    def filled(leaf: Any) -> Any:
+        part = leaf[first : first + kept]
+        if kept == rows:
+            return part
+        part = np.asarray(part)
+        return np.concatenate([part, np.repeat(part[-1:], rows - kept, axis=0)])
+
+    return filled
+
+
+def hessian_product(
+    problem: Any, params: PyTree, *, progress: bool = False, double: bool = False
+) -> Callable[[Float[Any, " d"]], Float[Any, " d"]]:
+    """The function v ↦ ∇²L v at `params`, of flat vectors `(d,)`; a product costs two gradients.
+
+    Chunk by chunk and compiled once for problems with a data set, in the precision of `params` but
+    single precision at least, or in float64 where `double`. May be traced.
+    """
+
+    params = problem.parameters(params)
+
+    def product(vector: Float[Any, " d"]) -> Float[Any, " d"]:
+        if not hasattr(problem, "num_examples"):
+            if double:
+                return in_double_precision(_curved, problem, params, vector)
+            return _compiled_curved(problem, params, vector)
+        ask = {"progress": progress, "double": double}
+        return mean_over_chunks(problem, _curved_chunk, params, vector, **ask)
+
+    return product
+
+
+def _curved(problem: Any, params: PyTree, vector: Float[Any, " d"]) -> Float[Any, " d"]:
+    return _along(problem.gradient, problem, params, vector)
+
+
+_compiled_curved = eqx.filter_jit(_curved)
+
+
+def _curved_chunk(
+    problem: Any, params: PyTree, chunk: PyTree, weights: Any, vector: Float[Any, " d"]
+) -> Float[Any, " d"]:
+    return _along(lambda at: gradient_sum(problem, at, chunk, weights), problem, params, vector)
+
+
+def _along(
+    gradient: Callable[[PyTree], PyTree], problem: Any, params: PyTree, vector: Float[Any, " d"]
+) -> Float[Any, " d"]:
+    """The derivative of a gradient along a flat vector."""
+    parts = problem.unflatten(jnp.asarray(vector))
+    at = jax.tree.map(jnp.asarray, params)
+    tangent = jax.tree.map(lambda part, like: part.astype(like.dtype), parts, at)
+    return problem.flatten(jax.jvp(gradient, (at,), (tangent,))[1])
+
+
+def loss_sum(problem: Any, params: PyTree, chunk: PyTree, weights: Any) -> Float[Any, ""]:
+    """Σ w ℓ over a chunk; the weights are in single precision or better, and so is the sum."""
+    losses = jax.vmap(problem.example_loss, in_axes=(None, 0))(params, chunk)
+    return jnp.sum(weights * losses)
+
+
+def gradient_sum(problem: Any, params: PyTree, chunk: PyTree, weights: Any) -> PyTree:
+    """Σ w ∇ℓ over a chunk, by one differentiation."""
+    return jax.grad(loss_sum, argnums=1)(problem, params, chunk, weights)
+
+
+def chunk_size(problem: Any, params: PyTree, width: int = 0) -> int:
+    """Examples in a chunk: as many as the memory budget of `problem` allows.
+
+    The memory of an example is what its loss computes on the way, of which a derivative keeps about
+    as much, and its `width`, as in `mean_over_chunks`.
+    """
+    budget = problem.memory_budget
+    if budget is None and is_traced(problem, params):
+        budget = MEMORY_BUDGET["traced"]
+    elif budget is None:
+        budget = MEMORY_BUDGET["cpu" if jax.default_backend() == "cpu" else "accelerator"]
+    example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(*_one(leaf)), problem.examples)
+    program = jax.make_jaxpr(problem.without_examples.example_loss)(
+        jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), _dtype(leaf)), params),
+        example,
+    )
+    leaves = len(jax.tree.leaves(params))
+    depends = [False] * leaves + [True] * (len(program.jaxpr.invars) - leaves)
+    computed = _bytes_computed(program.jaxpr, depends)[0] + width
+    most = max(budget // max(computed, 1), SMALLEST_CHUNK)
+    number = problem.num_examples
+    return -(-number // -(-number // most))
+
+
+def _bytes_computed(program: Any, depends: list[bool]) -> tuple[int, list[bool]]:
+    """Bytes of all that a program computes from the inputs that count, and which outputs do."""
+    counted = dict(zip(program.invars, depends, strict=True))
+    total = 0
+    for step in program.eqns:
+        inputs = [not hasattr(v, "val") and counted.get(v, False) for v in step.invars]
+        if not any(inputs):
+            continue
+        counted |= dict.fromkeys(step.outvars, True)
+        inner = [
+            part for value in step.params.values() for part in jax.tree.leaves(
+                value, is_leaf=lambda leaf: hasattr(leaf, "eqns") or hasattr(leaf, "jaxpr")
+            ) if hasattr(part, "eqns") or hasattr(part, "jaxpr")
+        ]  # fmt: skip
+        if not inner:
+            total += sum(_bytes(v.aval) for v in step.outvars)
+        for part in inner:
+            part = getattr(part, "jaxpr", part)
+            same = len(part.invars) == len(inputs)
+            within = inputs if same else [True] * len(part.invars)
+            total += step.params.get("length", 1) * _bytes_computed(part, within)[0]
+    return total, [not hasattr(v, "val") and counted.get(v, False) for v in program.outvars]
+
+
+def _bytes(shaped: Any) -> int:
+    return math.prod(shaped.shape) * getattr(shaped.dtype, "itemsize", 4)
+
+
+def _one(leaf: Any) -> tuple[tuple[int, ...], Any]:
+    """Shape and dtype of one example, as a program sees them."""
+    return leaf.shape[1:], _dtype(leaf)
+
+
+def _dtype(leaf: Any) -> Any:
+    given = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+    return jax.dtypes.canonicalize_dtype(given)
+
+
+def _bytes_of_one(examples: PyTree) -> int:
+    leaves = jax.tree.leaves(examples)
+    return sum(math.prod(leaf.shape[1:]) * leaf.dtype.itemsize for leaf in leaves)
+
+
+def _over_devices(
+    problem: Any,
+    of_chunk: OfChunk,
+    params: PyTree,
+    examples: PyTree,
+    weights: Any,
+    arguments: tuple[PyTree, ...],
+    size: int,
+    devices: int,
+) -> PyTree:
+    """The sums over all `examples`, equally many on each device."""
+
+    if devices == 1:
+        return _chunk_by_chunk(problem, of_chunk, params, examples, weights, arguments, size)
+    arrays, rest = eqx.partition((problem, of_chunk, params, arguments), eqx.is_array)
+
+    def on_device(arrays: PyTree, examples: PyTree, weights: Any) -> PyTree:
+        problem, of_chunk, params, arguments = eqx.combine(arrays, rest)
+        found = _chunk_by_chunk(problem, of_chunk, params, examples, weights, arguments, size)
+        return jax.lax.psum(found, "examples")
+
+    mesh = Mesh(np.array(jax.local_devices()), ("examples",))
+    everywhere, shared_out = PartitionSpec(), PartitionSpec("examples")
+    return jax.shard_map(
+        on_device,
+        mesh=mesh,
+        in_specs=(everywhere, shared_out, shared_out),
+        out_specs=everywhere,
+        check_vma=False,
+    )(arrays, examples, weights)
+
+
+def _chunk_by_chunk(
+    problem: Any,
+    of_chunk: OfChunk,
+    params: PyTree,
+    examples: PyTree,
+    weights: Float[Array, " n"],
+    arguments: tuple[PyTree, ...],
+    size: int,
+) -> PyTree:
+    """The sums over `examples`, whose last chunk overlaps the one before it where it must."""
+    number = weights.shape[0]
+    weights = jnp.asarray(weights, jnp.result_type(float))
+
+    def of(first: Any, count: int, weights: Any) -> PyTree:
+        chunk = jax.tree.map(lambda leaf: _rows(leaf, first, count), examples)
+        found = of_chunk(problem, params, chunk, weights, *arguments)
+        return jax.tree.map(lambda leaf: leaf.astype(accumulated(leaf.dtype)), found)
+
+    if number <= size:
+        return of(0, number, weights)
+
+    # Were it differentiated backwards, everything computed on the way would else be kept.
+    @jax.checkpoint
+    def sums(i: Any) -> PyTree:
+        first = jnp.minimum(i * size, number - size)
+        mine = jax.lax.dynamic_slice_in_dim(weights, first, size)
+        return of(first, size, jnp.where(first + jnp.arange(size) >= i * size, mine, 0))
+
+    def add(total: PyTree, i: Any) -> tuple[PyTree, None]:
+        return jax.tree.map(jnp.add, total, sums(i)), None
+
+    shapes = jax.eval_shape(sums, jnp.zeros((), jnp.int32))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return jax.lax.scan(add, zeros, jnp.arange(-(-number // size)))[0]
+
+
+def _rows(leaf: Any, first: Any, count: int) -> Any:
+    if isinstance(leaf, Stored):
+        return leaf.fetch(first + jnp.arange(count))
+    if leaf.shape[0] == count:
+        return jnp.asarray(leaf)
+    return jax.lax.dynamic_slice_in_dim(jnp.asarray(leaf), first, count)
+
+
+def accumulated(dtype: Any) -> Any:
+    """The dtype in which numbers of `dtype` are added up: single precision or better."""
+    floating = jnp.issubdtype(dtype, jnp.floating)
+    return jnp.promote_types(dtype, jnp.float32) if floating else dtype

@@ -1,0 +1,1 @@
+"""Parts of the study `real_network`: images, networks and their training."""

@@ -1,0 +1,120 @@
+"""Convolutional networks whose convolutions are patches times a matrix.
+
+On a CPU that is two to four times as fast as `lax.conv`, and stays a product of matrices where
+replicas are mapped over their weights. The first layer takes squares of 4 × 4 pixels side by side.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray, PyTree
+
+from statsgd.problems import EmpiricalRisk, Images, empirical_risk
+from studies.own_models import cross_entropy
+
+_CLASSES, _SQUARE, _GROUPS = 10, 4, 2
+
+
+def convolved(
+    image: Float[Any, "h w c"], weights: Float[Any, "k k c o"], stride: int = 1
+) -> Float[Any, "p q o"]:
+    """Convolution with a border of zeros of ⌊(k−1)/2⌋ pixels, none for squares side by side."""
+    size = weights.shape[0]
+    border = 0 if stride == size else (size - 1) // 2
+    padded = jnp.pad(image, ((border, border), (border, border), (0, 0)))
+    rows, columns = ((side + 2 * border - size) // stride + 1 for side in image.shape[:2])
+    tall, wide = (stride * (number - 1) + 1 for number in (rows, columns))
+    patches = [
+        padded[i : i + tall : stride, j : j + wide : stride]
+        for i in range(size)
+        for j in range(size)
+    ]
+    return jnp.concatenate(patches, axis=-1) @ weights.reshape(-1, weights.shape[-1])
+
+
+def convolutional(data: Images, width: int, seed: int) -> EmpiricalRisk:
+    """Two convolutions and two dense layers: about 82 width² parameters, 10⁵ at width 35."""
+    side, colours = _sides(data)
+    shapes = {
+        "squares": (_SQUARE, _SQUARE, colours, width),
+        "conv": (3, 3, width, 2 * width),
+        "dense": (((side + 1) // 2) ** 2 * 2 * width, 2 * width),
+        "out": (2 * width, _CLASSES),
+    }
+
+    def logits(params: PyTree, image: Float[Any, "h w c"]) -> Float[Any, " classes"]:
+        hidden = jax.nn.relu(_layer(params, "squares", image, _SQUARE))
+        hidden = jax.nn.relu(_layer(params, "conv", hidden, 2))
+        hidden = jax.nn.relu(hidden.reshape(-1) @ params["dense"] + params["dense_bias"])
+        return hidden @ params["out"] + params["out_bias"]
+
+    return _problem(data, logits, shapes, seed)
+
+
+def residual(data: Images, width: int, seed: int) -> EmpiricalRisk:
+    """A residual block with group normalisation: about 90 width² parameters, 10⁵ at width 33."""
+    _, colours = _sides(data)
+    shapes = {
+        "squares": (_SQUARE, _SQUARE, colours, width),
+        "conv": (3, 3, width, 2 * width),
+        "first": (3, 3, 2 * width, 2 * width),
+        "second": (3, 3, 2 * width, 2 * width),
+        "out": (2 * width, _CLASSES),
+    }
+
+    def logits(params: PyTree, image: Float[Any, "h w c"]) -> Float[Any, " classes"]:
+        hidden = jax.nn.relu(_layer(params, "squares", image, _SQUARE))
+        hidden = _layer(params, "conv", hidden, 2)
+        inner = _layer(params, "first", jax.nn.relu(group_normalised(hidden)))
+        hidden += _layer(params, "second", jax.nn.relu(group_normalised(inner)))
+        pooled = jnp.mean(jax.nn.relu(hidden), axis=(0, 1))
+        return pooled @ params["out"] + params["out_bias"]
+
+    return _problem(data, logits, shapes, seed)
+
+
+#: Networks by name: functions of the images, a width and the seed of the weights.
+NETWORKS: dict[str, Callable[[Images, int, int], EmpiricalRisk]] = {
+    "convolutional": convolutional,
+    "residual": residual,
+}
+
+
+def group_normalised(image: Float[Any, "h w c"]) -> Float[Any, "h w c"]:
+    """Each group of channels with mean zero and variance one over positions and channels."""
+    height, width, channels = image.shape
+    grouped = image.reshape(height, width, _GROUPS, channels // _GROUPS)
+    mean = jnp.mean(grouped, axis=(0, 1, 3), keepdims=True)
+    variance = jnp.var(grouped, axis=(0, 1, 3), keepdims=True)
+    return ((grouped - mean) / jnp.sqrt(variance + 1e-5)).reshape(image.shape)
+
+
+def initial(key: PRNGKeyArray, shapes: dict[str, tuple[int, ...]]) -> PyTree:
+    """Normal weights of variance 2 over the number of inputs, and biases of zero."""
+    params = {}
+    for own, (name, shape) in zip(jax.random.split(key, len(shapes)), shapes.items(), strict=True):
+        inputs = int(np.prod(shape[:-1]))
+        params[name] = jax.random.normal(own, shape) * np.sqrt(2 / inputs)
+        params[f"{name}_bias"] = jnp.zeros(shape[-1])
+    return params
+
+
+def _problem(
+    data: Images, logits: Callable, shapes: dict[str, tuple[int, ...]], seed: int
+) -> EmpiricalRisk:
+    def loss(params: PyTree, example: tuple[Any, Any]) -> Float[Any, ""]:
+        return cross_entropy(logits(params, example[0]), example[1])
+
+    return empirical_risk(loss, tuple(data), initial(jax.random.key(seed), shapes))
+
+
+def _layer(params: PyTree, name: str, image: Any, stride: int = 1) -> Any:
+    return convolved(image, params[name], stride) + params[f"{name}_bias"]
+
+
+def _sides(data: Images) -> tuple[int, int]:
+    """Squares along a side of an image, and colours."""
+    return data.images.shape[1] // _SQUARE, data.images.shape[3]

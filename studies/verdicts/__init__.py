@@ -1,0 +1,1 @@
+"""Parts of the study `calibration` that try verdicts where the truth is known."""

@@ -1,0 +1,241 @@
+"""A diagnosis against dense truth on a small network, and what it refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.linalg import eigh, solve_discrete_lyapunov
+
+import statsgd
+from statsgd import SGD, diagnose, hessian, noise_covariance, simulate
+from statsgd.diagnosis import CheckpointWarning
+from statsgd.diagnosis.gradients import noise_draws, noise_trace, standing
+from statsgd.noise import Minibatch
+from statsgd.problems import batch_risk, empirical_risk
+
+DECAY, RATE, MOMENTUM, SIZE, STEPS = 0.05, 0.02, 0.8, 16, 40
+
+
+def example_loss(params, example):
+    hidden = jnp.tanh(params["hidden"] @ example[0])
+    return (params["out"] @ hidden - example[1]) ** 2 / 2
+
+
+@pytest.fixture(scope="module")
+def problem():
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(160, 4)).astype(np.float32)
+    targets = np.sin(inputs @ [1.0, -0.5, 0.3, 0.0]) + 0.3 * rng.normal(size=160)
+    begin = {"hidden": rng.normal(size=(4, 4)) / 2, "out": rng.normal(size=4) / 2}
+    begin = jax.tree.map(lambda leaf: leaf.astype(np.float32), begin)
+    return empirical_risk(example_loss, (inputs, targets.astype(np.float32)), begin)
+
+
+SETTING = SGD(RATE, Minibatch(SIZE), MOMENTUM, DECAY)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(problem):
+    run = simulate(problem, SETTING, steps=4000, replicas=1, seed=0, progress=False)
+    ends = run["endpoints"].to_dataset()
+    return {name: jnp.asarray(ends[name].values[0]) for name in ("hidden", "out")}
+
+
+@pytest.fixture(scope="module")
+def tree(problem, checkpoint):
+    return diagnose(
+        problem, checkpoint, SETTING, modes=5, replicas=64, steps=STEPS, seed=1, progress=False
+    )
+
+
+@pytest.fixture(scope="module")
+def dense(problem, checkpoint):
+    """Hessian with weight decay and noise covariance, as whole matrices."""
+    curvature = np.asarray(hessian(problem, checkpoint)) + DECAY * np.eye(problem.dimension)
+    return curvature, np.asarray(noise_covariance(problem, checkpoint, SETTING.noise))
+
+
+def test_curvature_and_noise_of_the_modes_are_those_of_the_whole_matrices(tree, dense):
+    curvature, noise = dense
+    values, vectors = eigh(curvature)
+    seen = tree["curvature"].to_dataset()
+    np.testing.assert_allclose(seen["curvature"], values[::-1][:5], rtol=1e-8)
+    along = np.diagonal(vectors.T @ noise @ vectors)[::-1][:5]
+    np.testing.assert_allclose(seen["noise"], along, rtol=1e-6)
+    trace = np.trace(curvature) - DECAY * len(curvature)
+    assert abs(float(seen["hessian_trace"]) - trace) < 5 * float(seen["hessian_trace_error"])
+    assert float(seen["hessian_trace_error"]) < 0.1 * trace
+    ratio = np.trace(curvature @ noise) / np.trace(noise) - DECAY
+    assert abs(float(seen["curvature_of_noise"]) - ratio) < 5 * float(
+        seen["curvature_of_noise_error"]
+    )
+
+
+def test_the_first_look_is_that_of_the_whole_data_set(tree, problem, checkpoint, dense):
+    seen = tree["standing"].to_dataset()
+    np.testing.assert_allclose(seen["loss"], problem.loss(checkpoint), rtol=1e-5)
+    np.testing.assert_allclose(seen["noise_trace"], np.trace(dense[1]), rtol=1e-6)
+    flat = np.asarray(problem.flatten(checkpoint), np.float64)
+    force = np.asarray(problem.flatten(problem.gradient(checkpoint)), np.float64) + DECAY * flat
+    np.testing.assert_allclose(seen["gradient_norm"], np.linalg.norm(force), rtol=1e-3)
+
+
+def test_the_predicted_variance_is_that_of_the_dense_chain(tree, dense):
+    # θ and m of all parameters, moved by the whole matrices; then looked at along the modes.
+    curvature, noise = dense
+    d = len(curvature)
+    eye = np.eye(d)
+    step = np.block([[eye - RATE * curvature, -RATE * MOMENTUM * eye], [curvature, MOMENTUM * eye]])
+    push = np.concatenate([-RATE * eye, eye])
+    covariance = np.zeros((2 * d, 2 * d))
+    for _ in range(STEPS):
+        covariance = step @ covariance @ step.T + push @ noise @ push.T
+    vectors = eigh(curvature)[1][:, ::-1][:, :5]
+    expected = np.diagonal(vectors.T @ covariance[:d, :d] @ vectors)
+    last = tree["spread"].to_dataset().isel(step=-1)
+    np.testing.assert_allclose(last["predicted_variance"], expected, rtol=1e-6)
+    buffer = np.diagonal(vectors.T @ covariance[d:, d:] @ vectors)
+    np.testing.assert_allclose(last["predicted_buffer_variance"], buffer, rtol=1e-6)
+    # The replicas: 64 × 5 values give 8 % of the mean ratio, so that a factor 1.5 would be seen.
+    ratio = float((last["variance"] / last["predicted_variance"]).mean())
+    assert abs(ratio - 1) < 4 * np.sqrt(2 / 63 / 5) + 0.1
+
+
+def test_the_budget_of_batches_is_that_of_the_chain_with_their_curvatures(
+    tree, problem, checkpoint, dense
+):
+    # One mode: x ← x − η m′, m′ = β m + h_b x; second moments of (x, m) as a 4 × 4 matrix, whose
+    # gain from the variance of h_b is 1 exactly where the stated share is.
+    vectors = eigh(dense[0])[1][:, ::-1][:, :4]
+    rows = []
+    for example in range(160):
+        one = jax.tree.map(lambda leaf: leaf[example : example + 1], problem.examples)  # noqa: B023
+        alone = empirical_risk(example_loss, one, checkpoint)
+        rows.append(np.diagonal(vectors.T @ np.asarray(hessian(alone, checkpoint)) @ vectors))
+    kappa = np.var(rows, axis=0) / SIZE
+    seen = tree["stability"].to_dataset()
+    np.testing.assert_allclose(seen["batch_curvature_variance"], kappa, rtol=1e-5)
+    h = seen["mean_share"].values * 2 * (1 + MOMENTUM) / RATE
+    push = np.array([-RATE, 1.0])
+    for curvature, spread, share in zip(h, kappa, seen["mean_square_share"].values, strict=True):
+        step = np.array([[1 - RATE * curvature, -RATE * MOMENTUM], [curvature, MOMENTUM]])
+        gain = solve_discrete_lyapunov(step, spread * np.outer(push, push))[0, 0]
+        np.testing.assert_allclose(share, gain, rtol=1e-6)
+
+
+def test_the_strength_of_noise_that_is_not_of_minibatches_is_drawn(problem, checkpoint, dense):
+    gradient = standing(problem, checkpoint).gradient
+    subsets = Minibatch(SIZE, "without_replacement")
+    found = noise_trace(problem, checkpoint, subsets, gradient, None)
+    np.testing.assert_allclose(found.value, (160 - SIZE) / 159 * np.trace(dense[1]), rtol=1e-6)
+    isotropic = statsgd.noise.Isotropic(0.3)
+    draws = noise_draws(problem, checkpoint, isotropic, gradient, 0)
+    expected = problem.dimension * np.asarray(isotropic.covariance(problem, checkpoint))[0, 0]
+    found = noise_trace(problem, checkpoint, isotropic, gradient, draws)
+    assert abs(found.deviation(expected)) < 4
+    assert found.standard_error < 0.2 * expected
+
+
+def test_every_part_says_what_it_means_and_a_report_shows_it(tree, tmp_path):
+    assert list(tree.children) == [
+        "standing", "stability", "spread", "stationarity", "curvature", "flatness",
+        "learning_coefficient",
+    ]  # fmt: skip
+    for part in tree.children.values():
+        assert part.attrs["finding"]
+        assert "nan" not in part.attrs["finding"]
+    page = statsgd.report(tree, tmp_path / "page.html").read_text()
+    for part in tree.children.values():
+        assert part.attrs["title"] in page
+    assert "What to do" in page
+
+
+def test_a_store_goes_on_where_it_was_cut_off(tree, problem, checkpoint, tmp_path, monkeypatch):
+    from statsgd.diagnosis import flatness, modes
+
+    options = {"modes": 5, "replicas": 64, "steps": STEPS, "seed": 1, "progress": False}
+    options |= {"store": tmp_path / "store", "identity": "test 1"}
+
+    def cut_off(request):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(flatness, "flatness", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            diagnose(problem, checkpoint, SETTING, **options)
+    monkeypatch.setattr(modes, "law_at", cut_off)  # it must not be measured again
+    again = diagnose(problem, checkpoint, SETTING, **options)
+    for name in tree.children:
+        assert again[name].attrs["finding"] == tree[name].attrs["finding"]
+    with pytest.raises(ValueError, match="seed is 1 there and 2 here"):
+        diagnose(problem, checkpoint, SETTING, **options | {"seed": 2})
+
+
+def test_checkpoints_of_ones_own_run_take_the_place_of_replicas(problem, checkpoint):
+    run = simulate(
+        problem, SETTING, steps=40_000, replicas=1, seed=5, start=checkpoint, progress=False,
+        keep=40,
+    )  # fmt: skip
+    kept = run["snapshots"].to_dataset()
+    points = {name: kept[name].values[0] for name in ("hidden", "out")}
+    options = {"modes": 3, "steps": 40, "seed": 1, "progress": False}
+    found = diagnose(problem, checkpoint, SETTING, checkpoints=points, **options)
+    seen = found["own_run"].to_dataset()
+    assert np.isfinite(seen["variance"][0])
+    # Two thousand relaxation times along the sharpest mode: a factor 1.5 would be seen.
+    ratio = float(seen["variance"][0] / seen["predicted_variance"][0])
+    error = float(seen["variance_error"][0] / seen["predicted_variance"][0])
+    assert abs(ratio - 1) < 4 * error + 0.25
+    with pytest.raises(ValueError, match="checkpoints must hold parameters of the problem"):
+        diagnose(problem, checkpoint, SETTING, checkpoints=[{"hidden": np.zeros(3)}], **options)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"modes": 20}, "modes must be fewer than the 20 parameters, got 20"),
+        ({"replicas": 4}, "replicas must be at least 8, got 4"),
+        ({"sgd": SGD(0.1, Minibatch(161))}, "batch size of sgd must be at most 160, got 161"),
+        ({"sgd": SGD(0.1, Minibatch(16), 0.9, nesterov=True)}, "nesterov=False"),
+        ({"sgd": SGD(0.1, Minibatch(16, "single_shuffle"))}, "got the sampling 'single_shuffle'"),
+        ({"sgd": "adam"}, "sgd must be statsgd.SGD, whose law in modes is known, got str"),
+        ({"params": {"hidden": np.zeros((4, 4))}}, "params must be those of the problem"),
+        (
+            {"params": {"hidden": np.zeros((4, 3)), "out": np.zeros(4)}},
+            "params must have leaves of shapes",
+        ),
+        (
+            {"params": {"hidden": np.full((4, 4), 1e30), "out": np.full(4, np.inf)}},
+            "params must have a finite loss and gradient",
+        ),
+    ],
+)
+def test_bad_input_is_refused_with_its_number(unchecked, problem, checkpoint, changes, message):
+    asked = {"params": checkpoint, "sgd": SETTING, "modes": 5, "replicas": 8, "steps": 4}
+    asked |= {"seed": 0, "progress": False} | changes
+    with pytest.raises(ValueError, match=message):
+        diagnose(problem, **asked)
+
+
+def test_losses_in_which_examples_meet_are_refused_with_the_way_out(problem, checkpoint):
+    def batch_loss(params, batch):
+        return jnp.mean(jax.vmap(example_loss, (None, 0))(params, batch))
+
+    together = batch_risk(batch_loss, problem.examples, checkpoint)
+    with pytest.raises(ValueError, match="got BatchRisk: diagnose it with batch statistics frozen"):
+        diagnose(together, checkpoint, SETTING, modes=5, seed=0, progress=False)
+
+
+def test_a_checkpoint_far_from_any_minimum_is_named(problem, checkpoint, monkeypatch):
+    from statsgd.diagnosis import modes
+
+    def stop(request):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(modes, "law_at", stop)  # the warning comes before the long part
+    far = jax.tree.map(lambda leaf: 10 * leaf, checkpoint)
+    with (
+        pytest.warns(CheckpointWarning, match="times the noise of one batch"),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        diagnose(problem, far, SETTING, modes=5, seed=0, progress=False)

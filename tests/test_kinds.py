@@ -1,0 +1,64 @@
+"""Arguments of the wrong kind are told from those of a wrong value, in one line, from one place."""
+
+import numpy as np
+import pytest
+
+import statsgd
+from statsgd import SGD, OptaxDynamics, kernels, laws, noise, problems
+
+SGD_ = SGD(0.1, noise.Isotropic(1.0))
+PROBLEM = problems.landscape(lambda x: 0.5 * x @ x, np.zeros(1))
+LAW = laws.HeavyBallGaussian([[2.0]], [[1.0]], learning_rate=0.1)
+POINTS = np.zeros((30, 1))
+RUN = {"steps": 2, "replicas": 2, "seed": 0, "progress": False}
+
+
+def adam():
+    optax = pytest.importorskip("optax")
+    return OptaxDynamics(optax.adam, noise.NoNoise(), {"learning_rate": 0.1})
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: SGD([0.1, 0.2], noise.NoNoise()), "must be one number.*statsgd.grid"),
+        (lambda: SGD("fast", noise.NoNoise()), "learning_rate must be positive.*got 'fast'"),
+        (lambda: SGD(noise.NoNoise(), 0.1), r"noise must be .*got 0.1; the arguments are SGD\("),
+        (lambda: SGD(0.1, noise.Minibatch), "got the class Minibatch itself, not an instance"),
+        (lambda: statsgd.simulate(SGD_, PROBLEM, **RUN), "problem must be a Problem.*got SGD"),
+        (lambda: statsgd.simulate(PROBLEM, SGD, **RUN), "dynamics must be .*the class SGD itself"),
+        (lambda: statsgd.simulate(PROBLEM, "sgd", **RUN), "dynamics must be .*got 'sgd'"),
+        (
+            lambda: statsgd.simulate(PROBLEM, SGD(np.array([0.1, 0.2]), noise.NoNoise()), **RUN),
+            "learning_rate of one run .*must be one number",
+        ),
+        (lambda: statsgd.compare(LAW, POINTS, seed=0), "endpoints must be .*got HeavyBallGaussian"),
+        (lambda: statsgd.compare(POINTS, type(LAW), seed=0), "the class HeavyBallGaussian itself"),
+        (lambda: statsgd.compare(POINTS, "normal", seed=0), "law_or_draws must be .*got 'normal'"),
+        (lambda: statsgd.compare(POINTS, SGD_, seed=0), "law_or_draws must be .*got SGD"),
+        (lambda: statsgd.sample(laws.Gibbs, seed=0), "law must be .*the class Gibbs itself"),
+        (lambda: statsgd.sample(kernels.MALA(), LAW, seed=0), "kernel must be .*got HeavyBall"),
+        (lambda: statsgd.sample(LAW, kernels.MALA, seed=0), "kernel must be .*the class MALA"),
+        (lambda: laws.HeavyBallGaussian.from_sgd(SGD_, PROBLEM), r"problem must be .*got SGD\("),
+        (lambda: laws.HeavyBallGaussian.from_sgd(PROBLEM, adam()), "sgd must be a statsgd.SGD"),
+        (lambda: laws.Gibbs.from_sgd(PROBLEM, 0.1), "sgd must be a statsgd.SGD.*got 0.1"),
+    ],
+)
+def test_wrong_kinds_are_named(call, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        call()
+    assert len(str(caught.value)) < 400
+    assert "\n" not in str(caught.value)
+
+
+def test_a_list_of_numbers_is_one_variable():
+    problem = problems.landscape(lambda x: (x[0] - 1) ** 2 + x[1] ** 2, [0.0, 2.0])
+    assert problem.names == ["params"]
+    tree = statsgd.simulate(problem, SGD(0.5, noise.NoNoise()), start=[1.0, 4.0], **RUN)
+    assert tree["endpoints"].params.values.tolist() == [[1.0, 0.0]] * 2
+
+
+def test_laws_with_exact_draws_need_no_kernel():
+    draws = statsgd.sample(LAW, draws=2, chains=1, seed=0, progress=False)
+    assert draws.attrs["kernel"] == "exact draws"
