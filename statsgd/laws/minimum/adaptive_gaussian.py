@@ -57,7 +57,6 @@ class AdaptiveGaussian(LinearChainLaw):
     own (a few (1−β₂)). For sign descent O(ε²) for noise whose density is smooth at zero. The
     frozen chain is always stable, since v grows with its fluctuations; where there is next to no
     noise it sits close under the edge, where the true v moves and the law is not to be trusted.
-    `exact` has the chain of (θ, v) in one parameter.
 
     It exists iff H is positive in all directions that no decoupled decay holds, and noise reaches
     all parameters: without any v falls until `sharpness` = λ_max(R H) stands at the `edge` of

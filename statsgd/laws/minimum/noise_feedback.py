@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from scipy.sparse.linalg import LinearOperator, eigs, gmres
 
 from statsgd.dynamics.noise import Minibatch
 from statsgd.laws.minimum.second_moments import feedback_noise
@@ -17,9 +18,8 @@ from statsgd.problems import LinearRegression
 
 type Map = Callable[[Float[Any, "d d"]], Float[Any, "d d"]]
 
-_ROUNDS = 20_000
-_SETTLED = 1e-12
-_POWER = 1e-10  # relative change of a growth rate that has settled
+_SETTLED = 1e-11
+_RESTART, _RESTARTS = 100, 20  # vectors that are kept, and how often
 
 
 class Feedback(NamedTuple):
@@ -36,26 +36,42 @@ def self_consistent_noise(at_minimum: Float[Any, "d d"], noise: Map, response: M
     **Arguments:** `at_minimum` C(μ); `noise` N; `response`, P of a constant noise C, NaN where the
     mean is unstable.
     """
-    current = response(np.eye(len(at_minimum)))
-    if np.isnan(current[0, 0]):
+    d = len(at_minimum)
+    if np.isnan(response(np.eye(d))[0, 0]):
         return Feedback(at_minimum, 0.0)
-    gain, before = 0.0, np.inf
-    for _ in range(_ROUNDS):
-        current = response(noise(current / np.trace(current)))
-        gain = float(np.trace(current))
-        if not gain > 0 or abs(gain - before) <= _POWER * gain:
-            break
-        before = gain
+    gain = _spectral_radius(lambda params: response(noise(params)), d)
     if not gain < 1:
         return Feedback(at_minimum, gain)
-    total, part = np.array(at_minimum), np.array(at_minimum)
-    for _ in range(_ROUNDS):
-        part = noise(response(part))
-        total += part
-        # What is left is a geometric series.
-        if np.max(np.abs(part)) <= _SETTLED * (1 - gain) * np.max(np.abs(total)):
-            break
-    return Feedback(total, gain)
+    left = _flat_operator(lambda params: params - noise(response(params)), d)
+    right = np.ravel(at_minimum)
+    found, _ = gmres(left, right, rtol=1e-14, restart=min(d * d, _RESTART), maxiter=_RESTARTS)
+    # Near a gain of 1 rounding of a large C is all that is left of the residual.
+    if np.max(np.abs(left @ found - right)) > _SETTLED * np.max(np.abs(found)):
+        raise ValueError(f"no self-consistent noise was found at a feedback gain of {gain:.6g}")
+    covariance = found.reshape(d, d)
+    return Feedback((covariance + covariance.T) / 2, gain)
+
+
+def _spectral_radius(positive: Map, d: int) -> float:
+    """The largest eigenvalue of a map that keeps matrices `(d, d)` positive semi-definite."""
+    start = np.eye(d)
+    if d == 1 or not np.any(positive(start)):
+        return float(positive(start)[0, 0])
+
+    # Such a map has it among its real eigenvalues, with a matrix that is positive semi-definite.
+    operator = _flat_operator(positive, d)
+    values = eigs(operator, 1, which="LM", v0=start.ravel(), return_eigenvectors=False)
+    return float(np.abs(values[0]))
+
+
+def _flat_operator(linear: Map, d: int) -> LinearOperator:
+    """A map of symmetric matrices as one of their entries."""
+
+    def product(vector: Float[Any, " dd"]) -> Float[Any, " dd"]:
+        matrix = vector.reshape(d, d)
+        return np.ravel(linear((matrix + matrix.T) / 2))
+
+    return LinearOperator((d * d, d * d), product, dtype=np.float64)
 
 
 def data_noise(problem: LinearRegression, noise: Minibatch) -> Map:
