@@ -78,7 +78,7 @@ def test_every_from_sgd_refuses_an_optimiser_in_words(name):
     ]
     others = dict.fromkeys(needed[2:], (-1.0, 1.0))
     dynamics = OptaxDynamics(optax.adam(0.1), noise.LossScaled(1.0))
-    with pytest.raises(ValueError, match=r"sgd must be SGD here, got OptaxDynamics|speaks about"):
+    with pytest.raises(ValueError, match=r"sgd must be a statsgd\.SGD, of which this law speaks"):
         law.from_sgd(BOWL, dynamics, **others)
 
 
