@@ -9,7 +9,7 @@ import numpy as np
 
 from statsgd.diagnosis.gradients import standing
 from statsgd.diagnosis.learning import BURN_IN, CHAINS, STEPS
-from statsgd.diagnosis.modes import TRACE_PRODUCTS
+from statsgd.diagnosis.modes import PILOTS, TRACE_PRODUCTS
 from statsgd.diagnosis.request import Request
 from statsgd.dynamics.ensemble import simulate
 from statsgd.problems.parameters import floating
@@ -68,7 +68,7 @@ def estimated(request: Request, replicas: int) -> Cost:
         _second_call(lambda: product(vector)),
         _PRODUCTS_PER_MODE * request.modes + TRACE_PRODUCTS,
         _second_call(lambda: standing(problem, params)),
-        int(replicas + request.modes / 2 + chains + 40),
+        int(replicas + (1 + 3 * PILOTS) * request.modes / 2 + chains + 40),
         step,
         steps,
     )

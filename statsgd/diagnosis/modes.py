@@ -9,13 +9,18 @@ from statsgd.diagnosis.gradients import DRAWS, noise_draws, noise_trace, standin
 from statsgd.diagnosis.part import Part
 from statsgd.diagnosis.request import Request
 from statsgd.dynamics.noise import Minibatch
+from statsgd.estimate import Estimate
 from statsgd.laws.networks.mode_law import ModeLaw
+from statsgd.laws.networks.pilot import Pilot
+from statsgd.problems import EmpiricalRisk
 from statsgd.problems.parameters import floating
 from statsgd.problems.sums import hessian_product
 from statsgd.reports.charts import Chart, Series
 
 #: Random vectors for the trace of the Hessian.
 TRACE_PROBES = 16
+#: Replicas, other than those that are measured, at whose endpoints noise and curvature are read.
+PILOTS = 4
 #: Products that all traces take.
 TRACE_PRODUCTS = TRACE_PROBES + DRAWS
 
@@ -41,15 +46,22 @@ def first_look(request: Request) -> xr.Dataset:
 
 
 def law_at(request: Request) -> ModeLaw:
-    """The law in the leading modes, measured at the checkpoint."""
+    """The law in the leading modes, measured at the checkpoint and, by a pilot, around it."""
+    batches = isinstance(request.sgd.noise, Minibatch)
     return ModeLaw.from_checkpoint(
-        request.problem, request.sgd, request.params, request.modes, request.steps
+        request.problem,
+        request.sgd,
+        request.params,
+        request.modes,
+        request.steps,
+        pilot=PILOTS if batches and isinstance(request.problem, EmpiricalRisk) else None,
+        seed=(request.seed + 1) % 2**32,
     )
 
 
 def kept_law(law: ModeLaw) -> xr.Dataset:
     """What a law in modes is made of, to be kept."""
-    return xr.Dataset(
+    kept = xr.Dataset(
         {
             "curvature": ("mode", law.curvatures),
             "noise": ("mode", np.diagonal(law.noise_covariance)),
@@ -60,6 +72,17 @@ def kept_law(law: ModeLaw) -> xr.Dataset:
         },
         coords={"mode": np.arange(1, len(law.curvatures) + 1)},
     )
+    if law.pilot is None:
+        return kept
+    pilot = law.pilot
+    return kept.assign(
+        noise_growth=("mode", pilot.noise_growth.value),
+        noise_growth_error=("mode", pilot.noise_growth.standard_error),
+        curvature_growth=("mode", pilot.curvature_growth.value),
+        curvature_growth_error=("mode", pilot.curvature_growth.standard_error),
+        pilot_curvature=("mode", pilot.curvatures),
+        pilot_noise_covariance=(("mode", "other_mode"), pilot.noise_covariance),
+    )
 
 
 def law_from(kept: xr.Dataset, request: Request) -> ModeLaw:
@@ -68,6 +91,19 @@ def law_from(kept: xr.Dataset, request: Request) -> ModeLaw:
     batches = None
     if isinstance(noise, Minibatch) and not noise.white:
         batches = request.problem.num_examples // noise.batch_size  # type: ignore[attr-defined]
+    pilot = None
+    if "pilot_curvature" in kept:
+        noise_growth, curvature_growth = (
+            Estimate(kept[f"{of}_growth"].values, kept[f"{of}_growth_error"].values, PILOTS)
+            for of in ("noise", "curvature")
+        )
+        pilot = Pilot(
+            kept["pilot_noise_covariance"].values,
+            kept["pilot_curvature"].values,
+            noise_growth,
+            curvature_growth,
+            request.steps,
+        )
     return ModeLaw(
         kept["curvature"].values,
         kept["noise_covariance"].values,
@@ -79,6 +115,7 @@ def law_from(kept: xr.Dataset, request: Request) -> ModeLaw:
         modes=kept["direction"].values,
         checkpoint=request.flat,
         residuals=kept["residual"].values,
+        pilot=pilot,
     )
 
 

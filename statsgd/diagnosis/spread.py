@@ -74,7 +74,7 @@ def spread(request: Request, law: ModeLaw, ensemble: xr.DataTree) -> xr.Dataset:
     number, k = len(x), x.shape[2]
     loss = run["loss"].values[alive].astype(np.float64)
     over_modes = ("step", "mode")
-    return xr.Dataset(
+    found = xr.Dataset(
         {
             "mean": (over_modes, x.mean(0)),
             "predicted_mean": (over_modes, np.stack([np.asarray(one.mean()) for one in laws])),
@@ -92,6 +92,15 @@ def spread(request: Request, law: ModeLaw, ensemble: xr.DataTree) -> xr.Dataset:
             "diverged": int((~alive).sum()),
         },
         coords={"step": steps, "mode": np.arange(1, k + 1)},
+    )
+    if law.pilot is None:
+        return found
+    corrected = law.corrected
+    around = np.stack([_variance(corrected.after(int(step)), k)[0] for step in steps])
+    return found.assign(
+        corrected_variance=(over_modes, around),
+        noise_growth=("mode", law.pilot.noise_growth.value),
+        curvature_growth=("mode", law.pilot.curvature_growth.value),
     )
 
 
@@ -137,6 +146,17 @@ def told(numbers: xr.Dataset, look: xr.Dataset, request: Request) -> Part:
     )
     if int(numbers["diverged"]):
         finding += f" {int(numbers['diverged'])} replicas diverged and are left out."
+    words = f"variance along the modes is {mean:.2f} ± {error:.2f} times the law's"
+    if "corrected_variance" in numbers:
+        again = (last["variance"] / last["corrected_variance"]).values
+        growth = {of: float(numbers[f"{of}_growth"].mean()) for of in ("noise", "curvature")}
+        finding += (
+            f" A few other replicas met {growth['noise']:.2f} times the noise and "
+            f"{growth['curvature']:.2f} times the curvature of the checkpoint where they ended: "
+            f"with these the ratio is {again.mean():.2f}."
+        )
+        words += f", {again.mean():.2f} times with noise and curvature where replicas end"
+        mean, error = again.mean(), one * again.mean() / np.sqrt(k)
     near = abs(mean - 1) <= AGREEMENT + 2 * error
     advice = (
         "The spread along sharp directions can be computed from one checkpoint; replicas are not "
@@ -146,11 +166,7 @@ def told(numbers: xr.Dataset, look: xr.Dataset, request: Request) -> Part:
         "replicas leave: read the law with the noise measured where they end. Where only the "
         "variance is off, curvature does; a smaller learning rate brings both closer to the law."
     )
-    verdict = (
-        f"predicted: variance along the modes is {mean:.2f} ± {error:.2f} times the law's"
-        if near
-        else f"off: variance along the modes is {mean:.2f} ± {error:.2f} times the law's"
-    )
+    verdict = f"{'predicted' if near else 'off'}: {words}"
     return Part(
         "The law of the next steps", finding, advice, verdict,
         "exact transient of the linear chain, derived; Liu, Ziyin, Ueda (2021), arXiv:2012.03636",

@@ -96,6 +96,8 @@ def test_the_predicted_variance_is_that_of_the_dense_chain(tree, dense):
     np.testing.assert_allclose(last["predicted_variance"], expected, rtol=1e-6)
     buffer = np.diagonal(vectors.T @ covariance[d:, d:] @ vectors)
     np.testing.assert_allclose(last["predicted_buffer_variance"], buffer, rtol=1e-6)
+    # So does the pilot's correction predict, with its own noise and curvature.
+    assert 0.5 < float((last["corrected_variance"] / last["predicted_variance"]).mean()) < 2
     # The replicas: 64 × 5 values give 8 % of the mean ratio, so that a factor 1.5 would be seen.
     ratio = float((last["variance"] / last["predicted_variance"]).mean())
     assert abs(ratio - 1) < 4 * np.sqrt(2 / 63 / 5) + 0.1
