@@ -104,7 +104,8 @@ def families() -> dict[str, str]:
 def errata() -> dict[str, str]:
     """For each family the formulas that are printed otherwise than the truth has it."""
     found: dict[str, list[str]] = {}
-    for erratum in ERRATA.values():
+    # By name: the registry is in the order in which its modules were imported.
+    for _, erratum in sorted(ERRATA.items()):
         family = ERRATA_OF[erratum.curves.__module__.split(".")[-1]]
         found.setdefault(family, []).append(
             f"- *{erratum.source}.* Printed: {erratum.printed} Right: {erratum.correction} "
