@@ -20,6 +20,7 @@ from statsgd.problems.parameters import floating
 type Residual = Callable[[PyTree, PyTree], Float[Any, ""]]
 
 _ROUNDS, _TOLERANCE = 10_000, 1e-13
+_RESOLVED = 1e-10  # last relative change below which a growth rate counts as found
 _RANK_TOLERANCE = 1e-10
 
 
@@ -92,7 +93,7 @@ def square_loss_stability(
     `mean_square_threshold`. Memory N × d and, with r = min(N, d), N r.
 
     Raises `ValueError` as `mean_square_threshold`; where all gradients vanish the numbers are not
-    finite.
+    finite, and the exact threshold is NaN where its power iteration has not settled.
 
     Source: Wu, Wang, Su (2022), arXiv:2207.02628; the exact threshold is derived.
     """
@@ -122,7 +123,8 @@ def _bounds(
         return (jnp.abs(size - before) > _TOLERANCE * size) & (rounds < _ROUNDS)
 
     start = (jnp.eye(len(h), dtype=h.dtype), jnp.ones(()), jnp.zeros(()), 0)
-    size = jax.lax.while_loop(going, advance, advance(start))[1]
+    _, size, before, _ = jax.lax.while_loop(going, advance, advance(start))
+    size = jnp.where(jnp.abs(size - before) <= _RESOLVED * size, size, jnp.nan)
     fourth = jnp.mean(jnp.sum(a**2, axis=1) ** 2)
     return SquareLossStability(
         2 / size,
