@@ -202,7 +202,6 @@ def test_rates_that_rounding_would_take_from_an_eigenvalue(level):
     rate, depth = hopping.relaxation_rate(), np.min(hopping.wells.barrier_height)
     assert rate == pytest.approx(hopping.rates().sum(), rel=0.1 / depth)
     assert rate == pytest.approx(hopping.relaxation_rate(1000), rel=2e-5)
-    # 200 nodes of Gauss are enough as long as the numbers themselves do not overflow.
     for time, square, f in zip(
         hopping.passage_times(), hopping.wells.barrier_height, hopping.wells.flatness, strict=True
     ):
