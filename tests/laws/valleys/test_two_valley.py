@@ -237,6 +237,7 @@ def test_published_scaling_of_the_freezing_point():
 def test_freezing_at_the_level_of_the_sde(eta, sigma, flat):
     result = freezing_prediction(VALLEYS, eta, sigma, 20_000)
     assert result.final_flat_probability == pytest.approx(flat, abs=3e-4)
+    assert result.error < 1e-5
     assert np.all(np.diff(result.last_hop_cdf) > -1e-6)
     assert result.last_hop_cdf[-1] == pytest.approx(1)
 
