@@ -295,8 +295,8 @@ def tabulated(
     return table, valley.limits(valley.coordinate.place(table.points)), valley.sums
 
 
-def across_table(widths: Float[Any, " n"], masses: Float[Any, " n"]) -> LineTable:
-    """The mixture of centred normal laws with the deviations `widths` and weights `masses`."""
+def across_table(widths: Float[Any, " n"], masses: Float[Any, " n"], number: int) -> LineTable:
+    """The mixture of centred normal laws of deviations `widths` and weights `masses`, on knots."""
 
     def log_density(y: Float[Any, ""]) -> Float[Any, ""]:
         return logsumexp(-((y / widths) ** 2) / 2 - jnp.log(widths), b=masses)
@@ -306,7 +306,7 @@ def across_table(widths: Float[Any, " n"], masses: Float[Any, " n"]) -> LineTabl
 
     reach = 12 * jnp.max(jnp.where(masses > 1e-16, widths, 0))
     width = 1 / jnp.sum(masses / widths)
-    return tabulate(log_mass, one_well(jnp.zeros(()), width), -reach, reach)
+    return tabulate(log_mass, one_well(jnp.zeros(()), width), -reach, reach, number)
 
 
 def along_valley(function: Callable, valley: AveragedValley, x: Any) -> Any:
