@@ -12,7 +12,9 @@ from statsgd.arguments import count, is_traced, location_vector, non_negative, s
 from statsgd.dynamics.accumulation import per_update
 from statsgd.dynamics.optimiser import OptaxDynamics
 from statsgd.laws.domain import SmallNumber
+from statsgd.laws.grids import DiscreteChainLaw, Grid
 from statsgd.laws.law import ImproperLawError, register
+from statsgd.laws.minimum.adaptive_chain import chain_in_one_parameter
 from statsgd.laws.minimum.adaptive_of_optax import adaptive_optimiser
 from statsgd.laws.minimum.adaptive_optimiser import (
     Adam,
@@ -55,8 +57,9 @@ class AdaptiveGaussian(LinearChainLaw):
 
     **Error.** Relative, of variances, for small ε = ηh/√c: 1 − (1−β₂)(3/8) for Gaussian noise,
     1 + (1−β₂)(1 − 11(K−1)/16) for noise of kurtosis K, if 1−β₂ ≪ 1−β₁ or β₁ = 0; at ε near 1 and
-    above it is of the same order in 1−β₂. With decoupled decay v moves the mean too, and adds its
-    own (a few (1−β₂)). For sign descent O(ε²) for noise whose density is smooth at zero. The
+    above it is of the same order in (1−β₂) λ_max(R H), and Var θ is larger then: ×1.03 at β₂ = .99,
+    ×1.27 at .9 for β₁ = .9 and ε = 100 (simulation). With decoupled decay v moves the mean too, and
+    adds its own (a few (1−β₂)). For sign descent O(ε²) for noise whose density is smooth at 0. The
     frozen chain is always stable, since v grows with its fluctuations; where there is next to no
     noise it sits close under the edge, where the true v moves and the law is not to be trusted.
 
@@ -214,6 +217,35 @@ class AdaptiveGaussian(LinearChainLaw):
     def chain(self) -> LinearChain:
         """The chain of (θ, buffers) with second moments at rest."""
         return self.frozen.chain()
+
+    def refined(self, grid: Grid | None = None) -> DiscreteChainLaw:
+        """The law of the chain as it runs, with v in motion, for one parameter without momentum.
+
+        Of (θ, ln v) for Adam with β₁ = 0, RMSProp and AdamW with it, β₂ ≥ ½; of θ for sign descent,
+        averaged over offsets of its lattice. Noise is normal, with the variance C. Exact up to an
+        error of the grid of about 10⁻³ in Var θ.
+
+        **Arguments:** `grid` over (θ, ln v), or θ; by default one about this law.
+
+        Raises `ValueError` for more parameters, momentum, which makes a state of three dimensions,
+        clipping, and faster second moments.
+        """
+        self.ensure_proper()
+        if self.dimension > 1:
+            raise ValueError(
+                f"dimension must be 1 for a chain on a grid, got {self.dimension} parameters"
+            )
+        centre, slope = float(self.location[0]), float(self.frozen.mean_gradient[0])
+        return chain_in_one_parameter(
+            self.hessian,
+            self.noise_covariance,
+            self.optimiser,
+            centre - slope / float(self.hessian[0, 0]),
+            centre,
+            float(self.joint[0, 0]) ** 0.5,
+            float(self.second_moment[0]),
+            grid,
+        )
 
     def require_proper(self) -> None:
         """Raise `ImproperLawError` unless second moments come to rest under the edge."""

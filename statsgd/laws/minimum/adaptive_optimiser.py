@@ -41,9 +41,15 @@ class AdaptiveOptimiser(eqx.Module):
         """Raise `ValueError` where the gradients of the law, with this E ggᵀ, do not suit it."""
 
     def small_numbers(self, law: Any, spread: Float[Any, " d"]) -> Sequence[SmallNumber]:
-        """What is small where the `law` holds: 1−β₂, and the sharpness over its edge."""
+        """What is small where the `law` holds: 1−β₂, with the sharpness, and this over its edge.
+
+        Bounds are those up to which the law of one mode under normal noise is within 5 % in total
+        variation, against `AdaptiveGaussian.refined` (β₁ = 0) and simulation (β₁ = .9).
+        """
+        forgotten = float(1 - self.second_moment_decay)
         return (
-            SmallNumber("1−β₂", float(1 - self.second_moment_decay), 0.1),
+            SmallNumber("1−β₂", forgotten, 0.1),
+            SmallNumber("(1−β₂) λ_max(R H)", float(forgotten * law.sharpness), 0.5),
             SmallNumber("λ_max(R H)/edge", float(law.sharpness / law.edge), 0.7),
         )
 
@@ -149,7 +155,7 @@ class SignDescent(AdaptiveOptimiser):
         return of_one_parameter(np.eye(len(rates)), -np.diag(rates))
 
     def small_numbers(self, law: Any, spread: Float[Any, " d"]) -> Sequence[SmallNumber]:
-        """The step over the spread."""
+        """The step over the spread: 1 % of total variation at the bound, 4 % at 1.3."""
         return (SmallNumber("η/σ", float(np.max(self.learning_rate / spread)), 1.0),)
 
     def kicks(
@@ -200,7 +206,10 @@ class ClippedOptimiser(AdaptiveOptimiser):
         ) - signal
 
     def small_numbers(self, law: Any, spread: Float[Any, " d"]) -> Sequence[SmallNumber]:
-        """The largest step over the spread, times the share of elements that are clipped."""
+        """The largest step over the spread, times the share of elements that are clipped.
+
+        Variances of two modes are within 1 % of simulation at the bound.
+        """
         slope = self._slope(law.second_moment)
         step = self.bound * np.diagonal(law.learning_rates) / slope / spread
         return (SmallNumber("R b/σ P(|g|>b)", float(np.max((1 - slope) * step)), 1.0),)
