@@ -27,7 +27,7 @@ from statsgd.laws.grids.fokker_planck import (
     double_well_drift,
     require_covariance,
 )
-from statsgd.laws.grids.grid import Grid, GridWarning, at_points
+from statsgd.laws.grids.grid import Grid, GridWarning, PointFunction, at_points
 from statsgd.laws.grids.grid_law import GridLaw
 from statsgd.laws.grids.markov import Generator
 from statsgd.laws.grids.transfer_operator import (
@@ -51,7 +51,9 @@ class FiniteNoise(NamedTuple):
     values: Any
     """Function `(d,) -> (B, d)`: what is added to the drift; its mean need not be zero."""
     probabilities: Any
-    """`(B,)`, non-negative, summing to one."""
+    """`(B,)`, non-negative, summing to one; or a function `(d,) -> (B,)`."""
+    contracted: bool = False
+    """Whether values are drawn together by the variance that the grid will add."""
 
 
 @register
@@ -66,7 +68,8 @@ class DiscreteChainLaw(GridLaw):
     Gaussian noise: a transition matrix between midpoints of cells. For smooth b and C the error is
     below 10⁻⁶ once cells are at most half the standard deviation of a step, √(η²C); a kink or jump
     leaves an error of second order in the spacing if it lies on an edge of cells. Finite noise is
-    put on the grid by linear interpolation, which adds a variance of up to cell²/4 a step.
+    put on the grid by linear interpolation, which adds a variance of up to cell²/4 a step unless
+    the noise is `contracted`.
     `numerical_diffusion` is the added variance over the variance of the noise, and
     `exit_probability` the stationary probability that a step leaves the box (it starts again from
     the middle, or is conditioned on staying where its mean stays);
@@ -270,11 +273,12 @@ class _Step:
         self.drift = at_points(drift, (dimension,), "drift")
         self.dimension = dimension
         self.eta, self.beta, self.decay = float(eta), float(beta), float(decay)
-        self.probabilities = None
+        self.probabilities: PointFunction | None = None
         if isinstance(noise, FiniteNoise):
-            self.probabilities = _probabilities(noise.probabilities)
-            shape = (len(self.probabilities), dimension)
-            self.noise = at_points(noise.values, shape, "noise.values")
+            self.probabilities = _probabilities(noise.probabilities, dimension)
+            number = len(self.probabilities(np.zeros((1, dimension)))[0])
+            self.noise = at_points(noise.values, (number, dimension), "noise.values")
+            self.contracted = noise.contracted
         else:
             self.noise = at_points(noise, (dimension, dimension), "noise")
 
@@ -287,18 +291,17 @@ class _Step:
             kicks = self.eta**2 * require_covariance(noise, theta)
             variance = np.trace(kicks, axis1=1, axis2=2)
         else:
-            kicks = self.eta * noise
-            spread = kicks - np.tensordot(self.probabilities, kicks, axes=(0, 1))[:, None]
-            variance = np.sum(spread**2, axis=2) @ self.probabilities
+            kicks, weights = self.eta * noise, self.probabilities(theta)
+            variance = np.sum(_deviation(kicks, weights) ** 2, axis=1)
         if self.beta == 0:
-            steps = self._transitions(grid, ahead, kicks)
+            steps = self._transitions(grid, ahead, kicks, theta)
             matrix = steps.matrix
             states, direct = grid, grid.dimension == 1
         else:
             n = grid.size
             now, before = np.divmod(np.arange(n * n), n)
             push = self.beta * _difference(grid, theta[now], theta[before])
-            steps = self._transitions(grid, ahead[now] + push, kicks[now])
+            steps = self._transitions(grid, ahead[now] + push, kicks[now], theta[now])
             entries = steps.matrix.tocoo()
             columns = entries.col * n + now[entries.row]
             # Outside the box start again at rest: a leap to the middle would be taken for speed.
@@ -346,22 +349,37 @@ class _Step:
 
         lower, upper = automatic_box(masses, lower, upper, coarse)
         grid = Grid(lower, upper, coarse)
-        noise = self.noise(grid.points()[masses(grid).ravel() > 1e-6])
+        occupied = grid.points()[masses(grid).ravel() > 1e-6]
+        noise = self.noise(occupied)
         if self.probabilities is None:
             deviation, fineness = np.sqrt(np.diagonal(noise, axis1=1, axis2=2)), 2.0
         else:
-            centred = noise - np.tensordot(self.probabilities, noise, axes=(0, 1))[:, None]
-            deviation, fineness = np.sqrt(np.tensordot(centred**2, self.probabilities, (1, 0))), 8.0
+            deviation, fineness = _deviation(noise, self.probabilities(occupied)), 8.0
         # The least noise that mass meets, not counting points where it vanishes.
         step = self.eta * np.quantile(deviation, 0.02, axis=0)
         with np.errstate(divide="ignore"):
             wanted = np.ceil(fineness * (upper - lower) / step)
         return Grid(lower, upper, np.clip(wanted, coarse, finest).astype(int).tolist())
 
-    def _transitions(self, grid: Grid, means: np.ndarray, kicks: np.ndarray) -> Transitions:
+    def _transitions(
+        self, grid: Grid, means: np.ndarray, kicks: np.ndarray, theta: np.ndarray
+    ) -> Transitions:
         if self.probabilities is None:
             return gaussian_transitions(grid, means, kicks)
-        return finite_transitions(grid, means[:, None] + kicks, self.probabilities)
+        return finite_transitions(
+            grid,
+            means[:, None] + kicks,
+            self.probabilities(theta),
+            contracted=self.contracted,
+        )
+
+
+def _deviation(
+    kicks: Float[np.ndarray, "n B d"], weights: Float[np.ndarray, "n B"]
+) -> Float[np.ndarray, "n d"]:
+    """Standard deviation of every coordinate of a kick."""
+    centred = kicks - np.einsum("nb,nbd->nd", weights, kicks)[:, None]
+    return np.sqrt(np.einsum("nb,nbd->nd", weights, centred**2))
 
 
 def _difference(grid: Grid, end: np.ndarray, start: np.ndarray) -> np.ndarray:
@@ -373,11 +391,25 @@ def _difference(grid: Grid, end: np.ndarray, start: np.ndarray) -> np.ndarray:
     return (difference + period / 2) % period - period / 2
 
 
-def _probabilities(values: Any) -> Float[Any, " B"]:
-    weights = np.asarray(non_negative("noise.probabilities", values))
-    if weights.ndim != 1 or abs(weights.sum() - 1) > 1e-6:
-        raise ValueError(f"noise.probabilities must be a vector that sums to 1, got {values!r}")
-    return weights / weights.sum()
+def _probabilities(values: Any, dimension: int) -> PointFunction:
+    """The probabilities at many points."""
+    if not callable(values):
+        weights = np.asarray(non_negative("noise.probabilities", values))
+        if weights.ndim != 1 or abs(weights.sum() - 1) > 1e-6:
+            raise ValueError(f"noise.probabilities must be a vector that sums to 1, got {values!r}")
+        constant = weights / weights.sum()
+        return lambda points: np.broadcast_to(constant, (len(points), len(constant)))
+    number = int(np.size(values(np.zeros(dimension))))
+    weights_at = at_points(values, (number,), "noise.probabilities")
+
+    def checked(points: np.ndarray) -> np.ndarray:
+        weights = weights_at(points)
+        totals = weights.sum(axis=1, keepdims=True)
+        if np.any(weights < 0) or np.any(np.abs(totals - 1) > 1e-6):
+            raise ValueError("noise.probabilities must be non-negative and sum to 1 at every point")
+        return weights / totals
+
+    return checked
 
 
 def _noise_of(problem: Problem, sgd: SGD) -> Any:
