@@ -31,7 +31,7 @@ def example_slopes(problem: Problem, params: PyTree, directions: Any) -> Float[A
     if not isinstance(problem, SampledProblem):
         raise ValueError(f"problem must have examples, got {type(problem).__name__}")
     columns = _columns(problem, directions)
-    return in_double_precision(_slopes, problem, floating(params), columns)
+    return in_double_precision(_slopes, problem, floating(problem.parameters(params)), columns)
 
 
 def noise_covariance_along(
@@ -48,14 +48,14 @@ def noise_covariance_along(
     noise.check(problem)
     columns = _columns(problem, directions)
     if isinstance(noise, Minibatch):
-        mean, square = _slope_moments(problem, floating(params), columns)
+        mean, square = _slope_moments(problem, floating(problem.parameters(params)), columns)
         return noise.variance_factor(problem) * (square - np.outer(mean, mean))
     if problem.dimension > DENSE_LIMIT and not isinstance(noise, IsotropicNoise | NoNoise):
         raise ValueError(
             f"the covariance of {type(noise).__name__} is formed as a matrix, which is allowed up "
             f"to d = {DENSE_LIMIT}, got d = {problem.dimension}"
         )
-    root = in_double_precision(noise.root, problem, floating(params))
+    root = in_double_precision(noise.root, problem, floating(problem.parameters(params)))
     reach = root * columns.T if np.ndim(root) == 0 else columns.T @ root
     return reach @ reach.T
 
@@ -71,7 +71,7 @@ def noise_and_curvature_along(
     noise.check(problem)
     columns = _columns(problem, directions)
     mean, square, curvature = mean_over_examples(
-        problem, _curved_moments_of, floating(params), columns, double=True
+        problem, _curved_moments_of, floating(problem.parameters(params)), columns, double=True
     )
     return noise.variance_factor(problem) * (square - np.outer(mean, mean)), curvature
 

@@ -70,7 +70,7 @@ def noise_spectrum(
     Raises `ValueError` as `laws.ModeLaw.from_checkpoint`, and for fewer than two starts.
     Source: *derived*; Golub, Meurant (2010) for the quadrature.
     """
-    num_batches, params = checked(problem, sgd), floating(params)
+    num_batches, params = checked(problem, sgd), floating(problem.parameters(params))
     loss, gradient = loss_and_gradient(problem, params)
     if not np.isfinite(loss):
         raise ValueError(f"params must have a finite loss, got {loss}")
