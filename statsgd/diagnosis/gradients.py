@@ -13,6 +13,7 @@ from statsgd.precision import in_double_precision
 from statsgd.problems import EmpiricalRisk, Problem
 from statsgd.problems.parameters import floating
 from statsgd.problems.sums import loss_sum, mean_over_chunks, mean_over_examples
+from statsgd.problems.weighted import squared_gradient
 
 #: Stochastic gradients that are drawn for what is no mean over examples.
 DRAWS = 16
@@ -62,7 +63,7 @@ def noise_trace(
     """
     if of_examples(problem, noise):
         mean_square = mean_over_examples(
-            problem, _square, floating(params), double=True, progress=False
+            problem, squared_gradient, floating(params), double=True, progress=False
         )
         factor = noise.variance_factor(problem)  # type: ignore[attr-defined]
         return Estimate(float(factor * (mean_square - gradient @ gradient)), 0.0)
@@ -98,12 +99,6 @@ def _of_problem(problem: Problem, params: PyTree) -> tuple[Any, Any]:
 
 def _loss(problem: Problem, params: PyTree) -> Any:
     return problem.loss(params)
-
-
-def _square(problem: Any, params: PyTree, example: PyTree) -> Float[Any, ""]:
-    """|∇ℓ|² of one example."""
-    leaves = jax.tree.leaves(jax.grad(problem.example_loss)(params, example))
-    return sum((jnp.sum(leaf**2) for leaf in leaves), start=jnp.zeros(()))
 
 
 def _drawn(problem: Any, params: PyTree, noise: Any, keys: Any) -> Float[Any, "n d"]:

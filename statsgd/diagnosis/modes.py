@@ -10,9 +10,10 @@ from statsgd.diagnosis.part import Part
 from statsgd.diagnosis.request import Request
 from statsgd.dynamics.noise import Minibatch
 from statsgd.estimate import Estimate
+from statsgd.laws.networks.checkpoint import checked
 from statsgd.laws.networks.mode_law import ModeLaw
 from statsgd.laws.networks.pilot import Pilot
-from statsgd.problems import EmpiricalRisk
+from statsgd.problems import BatchRisk, EmpiricalRisk
 from statsgd.problems.parameters import floating
 from statsgd.problems.sums import hessian_product
 from statsgd.reports.charts import Chart, Series
@@ -47,14 +48,18 @@ def first_look(request: Request) -> xr.Dataset:
 
 def law_at(request: Request) -> ModeLaw:
     """The law in the leading modes, measured at the checkpoint and, by a pilot, around it."""
-    batches = isinstance(request.sgd.noise, Minibatch)
+    batches = isinstance(request.sgd.noise, Minibatch) and isinstance(
+        request.problem, EmpiricalRisk | BatchRisk
+    )
     return ModeLaw.from_checkpoint(
         request.problem,
         request.sgd,
         request.params,
         request.modes,
         request.steps,
-        pilot=PILOTS if batches and isinstance(request.problem, EmpiricalRisk) else None,
+        pilot=PILOTS
+        if batches and isinstance(request.problem, EmpiricalRisk | BatchRisk)
+        else None,
         seed=(request.seed + 1) % 2**32,
     )
 
@@ -72,6 +77,8 @@ def kept_law(law: ModeLaw) -> xr.Dataset:
         },
         coords={"mode": np.arange(1, len(law.curvatures) + 1)},
     )
+    if law.noise_error is not None:
+        kept = kept.assign(noise_covariance_error=(("mode", "other_mode"), law.noise_error))
     if law.pilot is None:
         return kept
     pilot = law.pilot
@@ -87,10 +94,6 @@ def kept_law(law: ModeLaw) -> xr.Dataset:
 
 def law_from(kept: xr.Dataset, request: Request) -> ModeLaw:
     """The law that `kept_law` kept."""
-    noise = request.sgd.noise
-    batches = None
-    if isinstance(noise, Minibatch) and not noise.white:
-        batches = request.problem.num_examples // noise.batch_size  # type: ignore[attr-defined]
     pilot = None
     if "pilot_curvature" in kept:
         noise_growth, curvature_growth = (
@@ -104,6 +107,7 @@ def law_from(kept: xr.Dataset, request: Request) -> ModeLaw:
             curvature_growth,
             request.steps,
         )
+    uncertain = "noise_covariance_error" in kept
     return ModeLaw(
         kept["curvature"].values,
         kept["noise_covariance"].values,
@@ -111,10 +115,11 @@ def law_from(kept: xr.Dataset, request: Request) -> ModeLaw:
         request.sgd.momentum,
         request.steps,
         gradient=kept["gradient"].values,
-        num_batches=batches,
+        num_batches=checked(request.problem, request.sgd),
         modes=kept["direction"].values,
         checkpoint=request.flat,
         residuals=kept["residual"].values,
+        noise_error=kept["noise_covariance_error"].values if uncertain else None,
         pilot=pilot,
     )
 
@@ -218,6 +223,12 @@ def told_curvature(law: ModeLaw, look: xr.Dataset, whole: xr.Dataset, request: R
             f"(Tr HC/Tr C), {aligned * d / trace:.3g} times the average over all directions: "
             "noise and curvature are aligned, so that noise climbs faster than if it were the same "
             "in all directions."
+        )
+    if law.noise_error is not None:
+        relative = float(np.mean(np.diagonal(law.noise_error) / np.maximum(c, 1e-300)))
+        finding += (
+            " Noise along the modes is that of stochastic gradients drawn at the checkpoint, known "
+            f"to {relative:.0%} in a mode."
         )
     worst = float(np.max(np.asarray(law.residuals)))
     finding += f" Relative residuals |Hv − hv|/h of the modes are at most {worst:.1g}."

@@ -11,6 +11,7 @@ from jaxtyping import Float, PyTree
 from statsgd.diagnosis.part import Part
 from statsgd.diagnosis.request import Request
 from statsgd.diagnosis.spread import AGREEMENT
+from statsgd.laws.minimum.mode_chain import stationary_response
 from statsgd.laws.networks.mode_law import ModeLaw
 from statsgd.measures.runs.averages import cut, jackknife, stretch_count
 from statsgd.problems import Problem
@@ -57,12 +58,8 @@ def _parameters(problem: Problem, model: PyTree) -> PyTree:
 def own_run(request: Request, law: ModeLaw, points: Float[Any, "T d"]) -> xr.Dataset:
     """Variance along every mode over the run, with its error, and that of the stationary law."""
     x = np.asarray(law.project(points))
-    eta, beta = float(request.sgd.learning_rate), float(request.sgd.momentum)
-    h, c = law.curvatures, np.diagonal(law.noise_covariance)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        reach = 1 / (1 - eta * h / (2 * (1 + beta)))
-        predicted = np.where(h > 0, eta * c * reach / (2 * h * (1 - beta)), np.inf)
-        times = len(points) * request.time * h
+    h = law.curvatures
+    predicted, times = _stationary(request, law), len(points) * request.time * h
     value, error = np.full((2, len(h)), np.nan)
     for i in np.flatnonzero(times >= _COVERED):
         series = (x[:, i] - x[:, i].mean())[None]
@@ -83,6 +80,24 @@ def own_run(request: Request, law: ModeLaw, points: Float[Any, "T d"]) -> xr.Dat
         },
         coords={"mode": np.arange(1, len(h) + 1)},
     )
+
+
+def _stationary(request: Request, law: ModeLaw) -> Float[Any, " k"]:
+    """Stationary variance of every mode, infinite where it has none.
+
+    Under epochs at their ends where points are whole epochs apart, else the mean over phases.
+    """
+    eta, beta = float(request.sgd.learning_rate), float(request.sgd.momentum)
+    h, c = law.curvatures, np.diagonal(law.noise_covariance)
+    stable = (h > 0) & (eta * h < 2 * (1 + beta))
+    predicted, batches = np.full(len(h), np.inf), law.num_batches or 1
+    phases = range(batches) if request.steps % batches else [0]
+    responses = [
+        stationary_response(h[stable], eta, beta, law.epoch, phase)[..., 0, 0].diagonal()
+        for phase in phases
+    ]
+    predicted[stable] = c[stable] * np.mean(responses, axis=0)
+    return predicted
 
 
 def told(numbers: xr.Dataset, request: Request) -> Part:

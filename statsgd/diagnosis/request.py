@@ -4,13 +4,15 @@ import dataclasses
 import warnings
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float, PyTree
 
 from statsgd.arguments import count, random_seed, step_count
 from statsgd.dynamics.noise import Minibatch
 from statsgd.dynamics.sgd import SGD
-from statsgd.problems import EmpiricalRisk, Problem
+from statsgd.laws.networks.checkpoint import checked as chain_of
+from statsgd.problems import BatchRisk, EmpiricalRisk, Problem
 
 #: Replicas below which no error of a variance, and no test of stationarity, means anything.
 LEAST_REPLICAS = 8
@@ -67,22 +69,10 @@ def checked(
         raise ValueError(
             f"sgd must be statsgd.SGD, whose law in modes is known, got {type(sgd).__name__}"
         )
-    sgd.require_heavy_ball()
     noise = sgd.noise
-    if isinstance(noise, Minibatch) and isinstance(problem, EmpiricalRisk):
+    if isinstance(noise, Minibatch) and isinstance(problem, EmpiricalRisk | BatchRisk):
         count("the batch size of sgd", noise.batch_size, at_most=problem.num_examples)
-    noise.check(problem)
-    if isinstance(noise, Minibatch) and not noise.knows_examples(problem):
-        raise ValueError(
-            "problem must have a loss of single examples that is not random, whose noise along "
-            f"modes is known, got {type(problem).__name__}: diagnose it with batch statistics "
-            "frozen, and without dropout"
-        )
-    if not noise.white and getattr(noise, "sampling", None) != "reshuffle":
-        raise ValueError(
-            "sgd must draw batches at random or by reshuffled epochs, whose law in modes is known, "
-            f"got the sampling {getattr(noise, 'sampling', type(noise).__name__)!r}"
-        )
+    chain_of(problem, sgd)
     if count("modes", modes) >= problem.dimension:
         raise ValueError(
             f"modes must be fewer than the {problem.dimension} parameters, got {modes}"
@@ -113,6 +103,4 @@ def warn_if_far(gradient_norm: float, noise_norm: float) -> None:
 
 
 def _leaves(tree: PyTree) -> list[Any]:
-    import jax
-
     return jax.tree.leaves(tree)

@@ -10,6 +10,7 @@ from statsgd.dynamics.noise import (
     noise_and_curvature_along,
     noise_covariance,
     noise_covariance_along,
+    noise_covariance_along_estimate,
 )
 from statsgd.ensembles import endpoint_trajectories, trajectories
 from statsgd.measures.balance.charges import (
@@ -96,6 +97,7 @@ from statsgd.measures.noise.noise_quadrature import (
     noise_spectrum,
     predicted_displacement,
     predicted_exponent,
+    predicted_rise,
 )
 from statsgd.measures.noise.square_loss import square_loss_alignment, square_loss_stability
 from statsgd.measures.runs.averages import (
@@ -174,6 +176,7 @@ __all__ = [
     "noise_and_curvature_along",
     "noise_covariance",
     "noise_covariance_along",
+    "noise_covariance_along_estimate",
     "noise_equilibrium_residual",
     "noise_excess_kurtosis",
     "noise_operator",
@@ -188,6 +191,7 @@ __all__ = [
     "predicted_charge_change",
     "predicted_displacement",
     "predicted_exponent",
+    "predicted_rise",
     "rescaling_symmetry",
     "restricted_mean",
     "scale_symmetry",

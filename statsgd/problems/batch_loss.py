@@ -25,6 +25,8 @@ type BatchLoss = Callable[..., Float[Any, ""]]
 #: Batches up to whose number all are gone through.
 ENUMERATED = 1024
 
+_BATCHES_AT_ONCE = 16  # whose losses are computed together
+
 
 class BatchRisk(Problem):
     """Expected loss of a batch; made by `batch_risk`."""
@@ -65,9 +67,13 @@ class BatchRisk(Problem):
         """The losses of the batches that `loss` is the mean of."""
         indices = self._batches()
         keys = jax.random.split(jax.random.key(0), len(indices))
-        return jax.vmap(lambda rows, key: self.batch_loss(params, self.take(rows), key))(
-            jnp.asarray(indices), keys
-        )
+
+        # A derivative holds what is computed on the way for a few batches at once, not for all.
+        @jax.checkpoint
+        def one(batch: tuple[Any, Any]) -> Float[Any, ""]:
+            return self.batch_loss(params, self.take(batch[0]), batch[1])
+
+        return jax.lax.map(one, (jnp.asarray(indices), keys), batch_size=_BATCHES_AT_ONCE)
 
     def loss(self, params: PyTree) -> Float[Any, ""]:
         """E of the loss of a batch of `batch_size` examples without repeats, all equally likely.

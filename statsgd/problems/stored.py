@@ -62,8 +62,19 @@ class Stored:
 
     def fetch(self, indices: Int[Array, "..."]) -> Array:
         """The rows at `indices`, from within a program."""
-        shape = jax.ShapeDtypeStruct((*indices.shape, *self.shape[1:]), self._inner())
-        return jax.pure_callback(self._rows, shape, indices, vmap_method="expand_dims")
+        dtype, shape = np.dtype(self._inner()), (*indices.shape, *self.shape[1:])
+
+        def read(wanted: Any) -> np.ndarray:
+            rows = self._rows(wanted).astype(dtype, copy=False)
+            return rows[..., None].view(np.uint32) if dtype.itemsize == 8 else rows
+
+        # The thread that reads does not know that the program has 64 bits: they pass as two words.
+        if dtype.itemsize == 8:
+            words = jax.ShapeDtypeStruct((*shape, 2), jnp.uint32)
+            found = jax.pure_callback(read, words, indices, vmap_method="expand_dims")
+            return jax.lax.bitcast_convert_type(found, dtype)
+        whole = jax.ShapeDtypeStruct(shape, dtype)
+        return jax.pure_callback(read, whole, indices, vmap_method="expand_dims")
 
     def _rows(self, indices: Any) -> np.ndarray:
         wanted = np.asarray(indices)
@@ -71,7 +82,7 @@ class Stored:
         first, last = int(places[0]), int(places[-1])
         whole = last - first + 1 == len(places)
         found = self[slice(first, last + 1) if whole else places]
-        return found[inverse].reshape(*wanted.shape, *self.shape[1:]).astype(self._inner())
+        return found[inverse].reshape(*wanted.shape, *self.shape[1:])
 
     def _inner(self) -> Any:
         """The dtype that programs see: the current precision for numbers that are not integers."""

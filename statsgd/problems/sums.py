@@ -183,14 +183,14 @@ def hessian_product(
 ) -> Callable[[Float[Any, " d"]], Float[Any, " d"]]:
     """The function v ↦ ∇²L v at `params`, of flat vectors `(d,)`; a product costs two gradients.
 
-    Chunk by chunk and compiled once for problems with a data set, in the precision of `params` but
-    single precision at least, or in float64 where `double`. May be traced.
+    Chunk by chunk and compiled once for losses of the examples of a data set, in the precision of
+    `params` but single precision at least, or in float64 where `double`. May be traced.
     """
 
     params = problem.parameters(params)
 
     def product(vector: Float[Any, " d"]) -> Float[Any, " d"]:
-        if not hasattr(problem, "num_examples"):
+        if not hasattr(problem, "without_examples"):
             if double:
                 return in_double_precision(_curved, problem, params, vector)
             return _compiled_curved(problem, params, vector)

@@ -41,9 +41,10 @@ def weighted_gradient(
 
 def example_square(problem: EmpiricalRisk, params: PyTree) -> float:
     """(1/N) Σ |∇ℓ_n|² at `params`, in double precision; holds the gradients of a chunk at once."""
-    return float(mean_over_examples(problem, _square, params, double=True))
+    return float(mean_over_examples(problem, squared_gradient, params, double=True))
 
 
-def _square(problem: Any, params: PyTree, example: PyTree) -> Float[Any, ""]:
+def squared_gradient(problem: Any, params: PyTree, example: PyTree) -> Float[Any, ""]:
+    """|∇ℓ|² of one example."""
     gradient = jax.grad(problem.example_loss)(params, example)
     return jnp.asarray(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))

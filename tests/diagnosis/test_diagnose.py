@@ -1,5 +1,7 @@
 """A diagnosis against dense truth on a small network, and what it refuses."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -199,7 +201,6 @@ def test_checkpoints_of_ones_own_run_take_the_place_of_replicas(problem, checkpo
         ({"replicas": 4}, "replicas must be at least 8, got 4"),
         ({"sgd": SGD(0.1, Minibatch(161))}, "batch size of sgd must be at most 160, got 161"),
         ({"sgd": SGD(0.1, Minibatch(16), 0.9, nesterov=True)}, "nesterov=False"),
-        ({"sgd": SGD(0.1, Minibatch(16, "single_shuffle"))}, "got the sampling 'single_shuffle'"),
         ({"sgd": "adam"}, "sgd must be statsgd.SGD, whose law in modes is known, got str"),
         ({"params": {"hidden": np.zeros((4, 4))}}, "params must be those of the problem"),
         (
@@ -219,13 +220,41 @@ def test_bad_input_is_refused_with_its_number(unchecked, problem, checkpoint, ch
         diagnose(problem, **asked)
 
 
-def test_losses_in_which_examples_meet_are_refused_with_the_way_out(problem, checkpoint):
-    def batch_loss(params, batch):
-        return jnp.mean(jax.vmap(example_loss, (None, 0))(params, batch))
+def normalised(params, batch):
+    """A network of the same shapes that normalises its hidden neurons over the batch."""
+    hidden = batch[0] @ params["hidden"].T
+    hidden = jnp.tanh((hidden - hidden.mean(0)) / jnp.sqrt(hidden.var(0) + 1e-3))
+    return jnp.mean((hidden @ params["out"] - batch[1]) ** 2) / 2
 
-    together = batch_risk(batch_loss, problem.examples, checkpoint)
-    with pytest.raises(ValueError, match="got BatchRisk: diagnose it with batch statistics frozen"):
-        diagnose(together, checkpoint, SETTING, modes=5, seed=0, progress=False)
+
+def dropped(params, example, key):
+    """The network with a fifth of its hidden neurons dropped."""
+    kept = jax.random.bernoulli(key, 0.8, (4,)) / 0.8
+    return (params["out"] @ (kept * jnp.tanh(params["hidden"] @ example[0])) - example[1]) ** 2 / 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["normalised", "dropped"])
+def test_noise_that_is_known_from_draws_alone(which, problem, checkpoint):
+    sampling = "without_replacement" if which == "normalised" else "with_replacement"
+    sgd = SGD(0.02, Minibatch(SIZE, sampling), 0.5, DECAY)
+    own: Any = (
+        batch_risk(normalised, problem.examples, checkpoint, batch_size=SIZE)
+        if which == "normalised"
+        else empirical_risk(dropped, problem.examples, checkpoint)
+    )
+    run = simulate(own, sgd, steps=3000, replicas=1, seed=0, progress=False)
+    ends = run["endpoints"].to_dataset()
+    there = {name: jnp.asarray(ends[name].values[0]) for name in ("hidden", "out")}
+    found = diagnose(own, there, sgd, modes=4, replicas=128, steps=20, seed=1, progress=False)
+    seen = found["curvature"].to_dataset()
+    whole = np.asarray(noise_covariance(own, there, sgd.noise))
+    along = np.diagonal(seen["direction"].values.T @ whole @ seen["direction"].values)
+    np.testing.assert_allclose(seen["noise"], along, rtol=1e-6)
+    assert np.all(np.diagonal(seen["noise_covariance_error"]) < 0.2 * along)
+    last = found["spread"].to_dataset().isel(step=-1)
+    ratio = float((last["variance"] / last["corrected_variance"]).mean())
+    assert abs(ratio - 1) < 4 * np.sqrt(2 / 127 / 4) + 0.1
 
 
 def test_a_checkpoint_far_from_any_minimum_is_named(problem, checkpoint, monkeypatch):

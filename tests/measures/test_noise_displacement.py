@@ -10,6 +10,7 @@ from statsgd.measures import (
     noise_spectrum,
     predicted_displacement,
     predicted_exponent,
+    predicted_rise,
 )
 from statsgd.problems.weighted import example_square, weighted_gradient
 from tests.measures.problem_cases import INPUTS, PARAMS, TARGETS, network
@@ -48,14 +49,16 @@ def test_all_signs_and_steps_give_the_dense_sum(sampling):
         shared = np.where(together, -1 / 3, 0.0)
         np.fill_diagonal(shared, 1.0)
         spread = sum(
-            shared[n, k] * np.trace(kicks[n][:10] @ covariance @ kicks[k][:10].T)
+            shared[n, k] * kicks[n][:10] @ covariance @ kicks[k][:10].T
             for n in range(number)
             for k in range(number)
         )
         moved = sum(kick[:10] @ pull for kick in kicks)
-        expected.append(spread + moved @ moved)
-    predicted = predicted_displacement(found, sgd, steps)
-    np.testing.assert_allclose(predicted.value, expected, rtol=1e-8)
+        rise = np.trace(hessian @ spread) / 2 + pull @ moved + moved @ hessian @ moved / 2
+        expected.append((np.trace(spread) + moved @ moved, rise))
+    for of, values in zip((predicted_displacement, predicted_rise), zip(*expected, strict=True),
+                          strict=True):  # fmt: skip
+        np.testing.assert_allclose(of(found, sgd, steps).value, values, rtol=1e-8)
 
 
 def test_random_starts_scatter_as_they_say():

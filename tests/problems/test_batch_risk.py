@@ -10,8 +10,15 @@ import pytest
 from flax import nnx
 
 import statsgd
+from statsgd.dynamics.noise import covariance
+from statsgd.laws import ModeLaw
+from statsgd.measures import (
+    noise_and_curvature_along,
+    noise_covariance_along_estimate,
+    noise_spectrum,
+)
 from statsgd.noise import Minibatch, noise_covariance
-from statsgd.problems import batch_risk, hessian
+from statsgd.problems import batch_risk, hessian, hessian_product
 from statsgd.running import stream_key
 
 N, S = 7, 3
@@ -25,11 +32,11 @@ def spread_loss(theta, batch):
     return (theta[0] * jnp.var(batch) - theta[1]) ** 2 + jnp.sum(theta**2)
 
 
-def by_hand(batches):
+def by_hand(batches, at=AT):
     """Losses and gradients of batches, from NumPy."""
     v = np.array([np.var(X[list(batch)]) for batch in batches])
-    gap = v * AT[0] - AT[1]
-    return gap**2 + AT @ AT, np.stack([2 * gap * v, -2 * gap], axis=1) + 2 * AT
+    gap = v * at[0] - at[1]
+    return gap**2 + at @ at, np.stack([2 * gap * v, -2 * gap], axis=1) + 2 * at
 
 
 SUBSETS = list(itertools.combinations(range(N), S))
@@ -89,6 +96,43 @@ def test_sampled_covariances_have_errors():
     expected = np.var(data**2) * 54 / (6 * 59)
     assert 0 < found.standard_error[0, 0] < 0.15 * expected
     assert abs(found.deviation(expected)[0, 0]) < 4
+
+
+def test_noise_along_directions_and_products_are_of_the_whole_covariance(problem, monkeypatch):
+    noise = Minibatch(S, "without_replacement")
+    whole = np.cov(by_hand(SUBSETS)[1].T, bias=True)
+    columns = np.linalg.qr(np.random.default_rng(3).normal(size=(2, 2)))[0]
+    found = noise_covariance_along_estimate(problem, AT, noise, columns)
+    np.testing.assert_allclose(found.value, columns.T @ whole @ columns, rtol=1e-6)
+    np.testing.assert_array_equal(found.standard_error, 0)
+    both, curvature = noise_and_curvature_along(problem, AT, noise, columns)
+    np.testing.assert_allclose(both, found.value, rtol=1e-12)
+    along = np.diagonal(columns.T @ np.asarray(hessian(problem, AT)) @ columns)
+    np.testing.assert_allclose(curvature, along, rtol=1e-8)
+    product = hessian_product(problem, AT, double=True)
+    np.testing.assert_allclose(product(AT), np.asarray(hessian(problem, AT)) @ AT, rtol=1e-8)
+    monkeypatch.setattr(covariance, "DENSE_LIMIT", 1)
+    products = noise_covariance(problem, AT, noise)
+    np.testing.assert_allclose(products @ AT, whole @ AT, rtol=1e-6)
+
+
+def test_the_law_in_modes_is_that_of_batches(problem):
+    sgd = statsgd.SGD(0.02, Minibatch(S, "without_replacement"), 0.5, 0.1)
+    runs = statsgd.simulate(problem, sgd, steps=6, replicas=2, seed=0, start=AT, progress=False)
+    law = ModeLaw.from_checkpoint(problem, sgd, AT, 2, 6, pilot=runs)
+    curvature, noise = np.asarray(hessian(problem, AT)), np.cov(by_hand(SUBSETS)[1].T, bias=True)
+    values, vectors = np.linalg.eigh(curvature)
+    np.testing.assert_allclose(law.curvatures, values[::-1] + 0.1, rtol=1e-8)
+    signs = np.sign(np.sum(law.modes * vectors[:, ::-1], axis=0))
+    expected = vectors[:, ::-1].T @ noise @ vectors[:, ::-1] * np.outer(signs, signs)
+    np.testing.assert_allclose(law.noise_covariance, expected, rtol=1e-6)
+    assert law.noise_error is None
+    ends = runs["endpoints"]["params"].values
+    at_ends = [np.cov(by_hand(SUBSETS, end)[1].T, bias=True) for end in ends]
+    along = law.modes.T @ np.mean(at_ends, axis=0) @ law.modes
+    np.testing.assert_allclose(law.pilot.noise_covariance, along, rtol=1e-5)
+    spectrum = noise_spectrum(problem, AT, sgd, starts=4)
+    assert abs(spectrum.noise_trace / np.trace(noise) - 1) < 4 * np.sqrt(2 / 64)
 
 
 class Normalised(nnx.Module):

@@ -10,7 +10,7 @@ from flax import nnx
 
 import statsgd
 from statsgd.laws import HeavyBallGaussian
-from statsgd.measures import noise_alignment, trace
+from statsgd.measures import noise_alignment, noise_covariance_along, noise_spectrum, trace
 from statsgd.noise import Minibatch
 from statsgd.problems import (
     empirical_risk,
@@ -127,12 +127,15 @@ def test_a_trained_model_goes_wherever_parameters_do(which, request):
     problem = empirical_risk(error, DATA, model)
     params = problem.parameters(model)
     sgd = statsgd.SGD(0.01, Minibatch(2), weight_decay=2.0)
+    columns = np.eye(problem.dimension)[:, :2]
     for of in (
         problem.gradient,
         lambda at: hessian(problem, at),
         lambda at: trace(problem, at),
         lambda at: noise_alignment(problem, at, sgd.noise),
         lambda at: statsgd.noise.noise_covariance(problem, at, sgd.noise),
+        lambda at: noise_covariance_along(problem, at, sgd.noise, columns),
+        lambda at: noise_spectrum(problem, at, sgd, starts=2, depth=2).weights,
         lambda at: HeavyBallGaussian.from_sgd(problem, sgd, at=at).covariance(),
         lambda at: (
             statsgd.simulate(problem, sgd, steps=2, replicas=2, seed=1, start=at, progress=False)[

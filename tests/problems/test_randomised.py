@@ -8,9 +8,13 @@ import pytest
 from flax import nnx
 
 import statsgd
+from statsgd.dynamics.noise import covariance
+from statsgd.laws import ModeLaw
+from statsgd.measures import noise_and_curvature_along, noise_covariance_along_estimate
 from statsgd.noise import LabelNoise, Minibatch, noise_covariance
 from statsgd.problems import empirical_risk, hessian, population_risk
 from statsgd.running import stream_key
+from tests.statistical import assert_variance_within
 
 N, S, KEEP = 12, 3, 0.75
 RNG = np.random.default_rng(2)
@@ -149,3 +153,39 @@ def test_what_random_losses_cannot_do_is_said(problem):
         LabelNoise(0.1, 2).check(problem)
     with pytest.raises(ValueError, match="loss_draws must be at least 4"):
         empirical_risk(dropped, (X, Y), AT, loss_draws=2)
+
+
+def test_noise_along_directions_and_products_are_of_the_whole_covariance(problem, monkeypatch):
+    noise = Minibatch(S, "without_replacement")
+    whole = np.asarray(noise_covariance(problem, AT, noise))
+    columns = np.linalg.qr(np.random.default_rng(3).normal(size=(len(AT), 2)))[0]
+    found = noise_covariance_along_estimate(problem, AT, noise, columns)
+    np.testing.assert_allclose(found.value, columns.T @ whole @ columns, rtol=1e-8)
+    _, _, between, within = exact_moments()
+    expected = noise.variance_factor(problem) * between + within / S
+    assert np.all(np.abs(found.deviation(columns.T @ expected @ columns)) < 4)
+    assert np.all(found.standard_error < 0.05 * np.trace(expected))
+    both, curvature = noise_and_curvature_along(problem, AT, noise, columns)
+    np.testing.assert_allclose(both, found.value, rtol=1e-12)
+    along = np.diagonal(columns.T @ np.asarray(hessian(problem, AT)) @ columns)
+    np.testing.assert_allclose(curvature, along, rtol=1e-8)
+    monkeypatch.setattr(covariance, "DENSE_LIMIT", 1)
+    products = noise_covariance(problem, AT, noise)
+    np.testing.assert_allclose(products @ AT, whole @ AT, rtol=1e-8)
+
+
+def test_the_law_in_modes_knows_the_noise_of_keys(problem):
+    sgd = statsgd.SGD(0.001, Minibatch(S), 0.5, 0.1)
+    law = ModeLaw.from_checkpoint(problem, sgd, AT, 2, 6, pilot=2)
+    _, _, between, within = exact_moments()
+    expected = law.modes.T @ (between + within) @ law.modes / S
+    assert np.all(np.abs(law.noise_covariance - expected) < 4 * law.noise_error)
+    # Without what keys add, a fifth or more of the noise would be missing.
+    assert np.all(law.noise_error.diagonal() < 0.1 * expected.diagonal())
+    assert np.all(np.diagonal(law.modes.T @ within @ law.modes) / S > 0.2 * expected.diagonal())
+    runs = statsgd.simulate(problem, sgd, steps=6, replicas=5000, seed=0, start=AT, progress=False)
+    moved = law.project(runs)["endpoints"]["params"].values
+    known = ModeLaw(law.curvatures, expected, 0.001, 0.5, 6).covariance()
+    for mode in range(2):  # steps are so small that noise hardly changes
+        assert_variance_within(moved[:, mode], known[mode, mode])
+    np.testing.assert_allclose(law.pilot.noise_growth.value, 1, atol=0.2)

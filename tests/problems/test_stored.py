@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import namedtuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -182,3 +183,14 @@ def run(code):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.strip().splitlines()[-1]
+
+
+def test_rows_come_in_the_precision_of_the_program_whoever_reads_them():
+    # Callbacks run in threads of their own, to which 64 bits are not known.
+    inputs, targets = empirical_risk(loss, iter(Loader()), AT).examples
+    with jax.enable_x64(True):
+        rows = jnp.array([4, 0, 2])
+        programs = [jax.jit(kept.fetch).lower(rows).compile() for kept in (inputs, targets)]
+    for program, whole in zip(programs, (X.astype(np.float64), Y), strict=True):
+        assert program(rows).dtype == whole.dtype
+        np.testing.assert_array_equal(program(rows), whole[[4, 0, 2]])

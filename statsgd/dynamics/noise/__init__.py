@@ -11,6 +11,7 @@ from statsgd.dynamics.noise.subspace import (
     example_slopes,
     noise_and_curvature_along,
     noise_covariance_along,
+    noise_covariance_along_estimate,
 )
 from statsgd.dynamics.noise.trace_matched import TraceMatched
 
@@ -32,6 +33,7 @@ __all__ = [
     "noise_and_curvature_along",
     "noise_covariance",
     "noise_covariance_along",
+    "noise_covariance_along_estimate",
 ]
 
 

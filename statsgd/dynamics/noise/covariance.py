@@ -12,6 +12,7 @@ from statsgd.dynamics.noise.gradient_noise import GradientNoise
 from statsgd.dynamics.noise.minibatch import Minibatch, centred_example_gradients
 from statsgd.precision import in_double_precision
 from statsgd.problems import DENSE_LIMIT, EmpiricalRisk, Problem, mean_over_chunks
+from statsgd.problems.parameters import floating
 from statsgd.problems.sums import gradient_sum
 
 
@@ -22,29 +23,35 @@ def noise_covariance(
 
     A `(d, d)` array up to d = `problems.DENSE_LIMIT`. Above, for `Minibatch` noise, a
     `scipy.sparse.linalg.LinearOperator` of that shape whose products go through the examples chunk
-    by chunk, two gradients each (on a `population_risk` with its sample's gradients in memory).
+    by chunk, two gradients each (on a `population_risk` with its sample's gradients in memory), and
+    for random losses and a `batch_risk` through the draws of `Minibatch.covariance_estimate`.
     Unit: (loss / params)². Raises `ValueError` if `noise` cannot act on `problem`, has no finite
-    variance, or if it is neither small nor a minibatch of a loss that is no more random than that.
+    variance, or if it is neither small nor a minibatch.
     """
     noise.check(problem)
     noise.require_variance()
     params = problem.parameters(params)
     if problem.dimension <= DENSE_LIMIT:
         return in_double_precision(noise.covariance, problem, params)
-    if not isinstance(noise, Minibatch) or not noise.knows_examples(problem):
-        random = " of random losses, or of batches," if isinstance(noise, Minibatch) else ""
+    if not isinstance(noise, Minibatch):
         raise ValueError(
-            f"the covariance of {type(noise).__name__}{random} is formed as a matrix, which is "
+            f"the covariance of {type(noise).__name__} is formed as a matrix, which is "
             f"allowed up to d = {DENSE_LIMIT}, got d = {problem.dimension}"
         )
     data: Any = problem  # `check` made sure that it has examples
     factor = noise.variance_factor(problem)
-    if isinstance(problem, EmpiricalRisk):
+    if not noise.knows_examples(problem):
+
+        def matvec(vector):
+            v = np.asarray(vector, dtype=np.float64).reshape(-1)
+            return noise.covariance_product(problem, floating(params), v)
+
+    elif isinstance(problem, EmpiricalRisk):
         mean = problem.flatten(mean_over_chunks(problem, gradient_sum, params, double=True))
 
         def matvec(vector):
             v = np.asarray(vector, dtype=np.float64).reshape(-1)
-            ask = (data, _moment_product, params, np.asarray(mean), v)
+            ask = (data, moment_product, params, np.asarray(mean), v)
             return factor * mean_over_chunks(*ask, double=True, progress=False)
     else:
         gradients = in_double_precision(centred_example_gradients, data, params)
@@ -57,15 +64,25 @@ def noise_covariance(
     return LinearOperator(shape, matvec=matvec, rmatvec=matvec, dtype=np.float64)
 
 
-def _moment_product(
-    problem: Any, params: PyTree, chunk: PyTree, weights: Any, mean: Float[Any, " d"], vector: Any
+def moment_product(
+    problem: Any,
+    params: PyTree,
+    chunk: PyTree,
+    weights: Any,
+    mean: Float[Any, " d"] | None,
+    vector: Any,
 ) -> Float[Any, " d"]:
-    """Σ w (g − mean) (g − mean)·v over the gradients g of a chunk, none of which is kept."""
+    """Σ w (g − mean) (g − mean)·v over the gradients g of a chunk, none of which is kept.
+
+    Without `mean` Σ w g g·v.
+    """
 
     def losses(flat: Float[Any, " d"]) -> Float[Any, " n"]:
         at = problem.unflatten(flat)
         return jax.vmap(lambda example: problem.example_loss(at, example))(chunk)
 
     flat = problem.flatten(params)
-    along = weights * (jax.jvp(losses, (flat,), (vector.astype(flat.dtype),))[1] - mean @ vector)
-    return jax.vjp(losses, flat)[1](along.astype(flat.dtype))[0] - jnp.sum(along) * mean
+    slopes = jax.jvp(losses, (flat,), (vector.astype(flat.dtype),))[1]
+    along = weights * (slopes if mean is None else slopes - mean @ vector)
+    product = jax.vjp(losses, flat)[1](along.astype(flat.dtype))[0]
+    return product if mean is None else product - jnp.sum(along) * mean

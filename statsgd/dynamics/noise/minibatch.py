@@ -10,9 +10,16 @@ from jaxtyping import Float, Int, PRNGKeyArray, PyTree
 from statsgd.arguments import count, one_of
 from statsgd.dynamics import sampling
 from statsgd.dynamics.noise.gradient_noise import GradientNoise, register
-from statsgd.dynamics.noise.sampled_covariance import covariance_of_batches, covariance_of_draws
+from statsgd.dynamics.noise.sampled_covariance import (
+    batches_product,
+    covariance_of_batches,
+    covariance_of_draws,
+    draws_product,
+)
 from statsgd.estimate import Estimate, exact
+from statsgd.precision import in_double_precision
 from statsgd.problems import BatchRisk, EmpiricalRisk, PopulationRisk, Problem
+from statsgd.problems.parameters import floating
 from statsgd.problems.stored import Stored
 from statsgd.problems.sums import accumulated, gradient_sum, mean_over_chunks
 
@@ -200,7 +207,7 @@ class Minibatch(GradientNoise):
         """C(θ) with standard errors, `(d, d)` each: zero where every example's gradient is known.
 
         For losses that take keys a mean over pairs of fixed keys of every example, and for a
-        `batch_risk` the sample covariance of the gradients of 256 fixed batches (of all batches
+        `batch_risk` the sample covariance of the gradients of 1024 fixed batches (of all batches
         without repeats where those are few); neither has a bias.
         """
         params = problem.parameters(params)
@@ -210,6 +217,25 @@ class Minibatch(GradientNoise):
         if not self.knows_examples(problem):
             return covariance_of_draws(problem, params, factor, 1 / self.batch_size)
         return exact(factor * example_covariance(problem, params))
+
+    def covariance_along(
+        self, problem: Any, params: PyTree, directions: Float[Any, "d k"]
+    ) -> Estimate:
+        """VᵀCV of what `knows_examples` denies, `(k, k)`: `covariance_estimate` along V."""
+        params = problem.parameters(params)
+        if isinstance(problem, BatchRisk):
+            return in_double_precision(covariance_of_batches, self, problem, params, directions)
+        ask = (self.variance_factor(problem), 1 / self.batch_size, directions)
+        return covariance_of_draws(problem, floating(params), *ask, double=True)
+
+    def covariance_product(
+        self, problem: Any, params: PyTree, vector: Float[Any, " d"]
+    ) -> Float[Any, " d"]:
+        """C v of what `knows_examples` denies, without the matrix of `covariance_estimate`."""
+        if isinstance(problem, BatchRisk):
+            return in_double_precision(batches_product, self, problem, params, vector)
+        ask = (self.variance_factor(problem), 1 / self.batch_size, vector)
+        return draws_product(problem, params, *ask, double=True)
 
 
 def example_covariance(problem: Any, params: PyTree) -> Float[Any, "d d"]:

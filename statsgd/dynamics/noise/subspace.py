@@ -11,8 +11,9 @@ from statsgd.arguments import finite_array
 from statsgd.dynamics.noise.gradient_noise import GradientNoise, NoNoise
 from statsgd.dynamics.noise.injected import IsotropicNoise
 from statsgd.dynamics.noise.minibatch import Minibatch, all_examples
+from statsgd.estimate import Estimate
 from statsgd.precision import in_double_precision
-from statsgd.problems import DENSE_LIMIT, EmpiricalRisk, Problem
+from statsgd.problems import DENSE_LIMIT, BatchRisk, EmpiricalRisk, Problem
 from statsgd.problems.parameters import floating
 from statsgd.problems.problem import SampledProblem
 from statsgd.problems.sums import mean_over_examples
@@ -31,7 +32,7 @@ def example_slopes(problem: Problem, params: PyTree, directions: Any) -> Float[A
     if not isinstance(problem, SampledProblem):
         raise ValueError(f"problem must have examples, got {type(problem).__name__}")
     columns = _columns(problem, directions)
-    return in_double_precision(_slopes, problem, floating(params), columns)
+    return in_double_precision(_slopes, problem, floating(problem.parameters(params)), columns)
 
 
 def noise_covariance_along(
@@ -39,41 +40,65 @@ def noise_covariance_along(
 ) -> Float[Any, "k k"]:
     """VᵀC(θ)V, the covariance of one stochastic gradient along `directions` V `(d, k)`.
 
-    Exact in double precision, for `Minibatch` noise of any sampling from the slopes of every
-    example, chunk by chunk; for shuffled epochs it is that of one batch. Any other noise forms its
-    matrix, up to d = `problems.DENSE_LIMIT`. Unit: (loss / params)².
+    In double precision. Exact for `Minibatch` noise of any sampling, from the slopes of every
+    example, chunk by chunk; for shuffled epochs it is that of one batch. Of random losses and of a
+    `batch_risk` it is by Monte Carlo, with the errors of `noise_covariance_along_estimate`. Any
+    other noise forms its matrix, up to d = `problems.DENSE_LIMIT`. Unit: (loss / params)².
 
     Raises `ValueError` if `noise` cannot act on `problem`, and as `example_slopes`.
+    """
+    return noise_covariance_along_estimate(problem, params, noise, directions).value
+
+
+def noise_covariance_along_estimate(
+    problem: Problem, params: PyTree, noise: GradientNoise, directions: Any
+) -> Estimate:
+    """`noise_covariance_along` with its standard errors `(k, k)`, zero where it is exact.
+
+    Monte Carlo is from pairs of the fixed keys of every example, or from the gradients of fixed
+    batches, as in `Minibatch.covariance_estimate`: of the same keys and batches at any `params`, so
+    that ratios between points are known better than either value. Raises as
+    `noise_covariance_along`.
     """
     noise.check(problem)
     columns = _columns(problem, directions)
     if isinstance(noise, Minibatch):
-        mean, square = _slope_moments(problem, floating(params), columns)
-        return noise.variance_factor(problem) * (square - np.outer(mean, mean))
+        if not noise.knows_examples(problem):
+            return noise.covariance_along(problem, params, columns)
+        mean, square = _slope_moments(problem, floating(problem.parameters(params)), columns)
+        covariance = noise.variance_factor(problem) * (square - np.outer(mean, mean))
+        return Estimate(covariance, np.zeros_like(covariance))
     if problem.dimension > DENSE_LIMIT and not isinstance(noise, IsotropicNoise | NoNoise):
         raise ValueError(
             f"the covariance of {type(noise).__name__} is formed as a matrix, which is allowed up "
             f"to d = {DENSE_LIMIT}, got d = {problem.dimension}"
         )
-    root = in_double_precision(noise.root, problem, floating(params))
+    root = in_double_precision(noise.root, problem, floating(problem.parameters(params)))
     reach = root * columns.T if np.ndim(root) == 0 else columns.T @ root
-    return reach @ reach.T
+    covariance = reach @ reach.T
+    return Estimate(covariance, np.zeros_like(covariance))
 
 
 def noise_and_curvature_along(
-    problem: EmpiricalRisk, params: PyTree, noise: Minibatch, directions: Any
+    problem: EmpiricalRisk | BatchRisk, params: PyTree, noise: Minibatch, directions: Any
 ) -> tuple[Float[Any, "k k"], Float[Any, " k"]]:
     """VᵀC(θ)V and vᵀ∇²L(θ)v of every direction v, columns of V `(d, k)`, in one pass of the data.
 
-    By forward differentiation alone, which a Hessian product for every direction would cost twice
-    over. Double precision. Raises as `noise_covariance_along`.
+    By forward differentiation, which a Hessian product for every direction would cost twice over;
+    the noise of random losses and of a `batch_risk` is by Monte Carlo. Double precision. Raises as
+    `noise_covariance_along`.
     """
     noise.check(problem)
-    columns = _columns(problem, directions)
-    mean, square, curvature = mean_over_examples(
-        problem, _curved_moments_of, floating(params), columns, double=True
-    )
-    return noise.variance_factor(problem) * (square - np.outer(mean, mean)), curvature
+    columns, at = _columns(problem, directions), floating(problem.parameters(params))
+    if isinstance(problem, BatchRisk):
+        curvature = in_double_precision(_curvatures, problem, at, columns)
+    else:
+        mean, square, curvature = mean_over_examples(
+            problem, _curved_moments_of, at, columns, double=True
+        )
+    if noise.knows_examples(problem):
+        return noise.variance_factor(problem) * (square - np.outer(mean, mean)), curvature
+    return noise.covariance_along(problem, at, columns).value, curvature
 
 
 def _columns(problem: Problem, directions: Any) -> Float[np.ndarray, "d k"]:
@@ -117,6 +142,21 @@ def _curved_moments_of(
 
     slopes, curvatures = jax.vmap(along, in_axes=1)(jnp.asarray(directions))
     return slopes, jnp.outer(slopes, slopes), curvatures
+
+
+def _curvatures(
+    problem: Problem, params: PyTree, directions: Float[Any, "d k"]
+) -> Float[Any, " k"]:
+    """vᵀ∇²L v, one direction after the other."""
+    flat = jnp.asarray(problem.flatten(params))
+
+    def loss(vector: Float[Any, " d"]) -> Float[Any, ""]:
+        return problem.loss(problem.unflatten(vector))
+
+    def along(v: Float[Any, " d"]) -> Float[Any, ""]:
+        return jax.jvp(lambda at: jax.jvp(loss, (at,), (v,))[1], (flat,), (v,))[1]
+
+    return jax.lax.map(along, directions.T)
 
 
 def _slopes_of(

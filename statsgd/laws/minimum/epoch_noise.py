@@ -27,7 +27,7 @@ from statsgd.laws.law import register
 from statsgd.laws.minimum.gaussian import ConstantNoiseGaussian
 from statsgd.laws.minimum.heavy_ball import require_settled_chain
 from statsgd.laws.minimum.local_quadratic import local_quadratic
-from statsgd.laws.minimum.mode_chain import block_covariance, response, transitions
+from statsgd.laws.minimum.mode_chain import Epoch, block_covariance, response, transitions
 from statsgd.precision import formula
 from statsgd.problems import EmpiricalRisk, Problem
 
@@ -166,7 +166,8 @@ class EpochNoiseGaussian(ConstantNoiseGaussian):
         centre, spread = np.pad(centre, rest), np.pad(spread, (rest, rest))
         of_one, turn = transitions(h, self.learning_rate, self.momentum), np.kron(np.eye(2), q)
         left, right = of_one[:, None], of_one[None]
-        kicks = response(left, right, self.learning_rate, number, self.num_batches)
+        epoch = Epoch.of(self.num_batches)
+        kicks = response(left, right, self.learning_rate, number, epoch)
         # Each block of Fⁿ is diagonal in the modes.
         power = np.linalg.matrix_power(of_one, number)
         whole = np.block([[q * power[:, a, b] @ q.T for b in (0, 1)] for a in (0, 1)])

@@ -13,7 +13,7 @@ Arrays of transitions `(…, 2, 2)` broadcast: F[:, None] and F[None] give the r
 Source: Liu, Ziyin, Ueda (2021), arXiv:2012.03636, for the chain; sums over epochs are derived.
 """
 
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from jaxtyping import Float
@@ -22,6 +22,30 @@ from statsgd.laws.minimum.heavy_ball import heavy_ball_moments
 from statsgd.laws.minimum.linear_chain import by_doubling
 
 type Transitions = Float[Any, "... 2 2"]
+
+
+class Epoch(NamedTuple):
+    """How shuffled batches go through the data.
+
+    With N examples in batches of S, ρ = N/S, batch j of t_j S of them, the noises of two batches
+    of an epoch have ρ/(ρ−1) (δ_jk/t_j − 1/ρ) times the covariance of a whole batch (derived; for
+    equal batches that go through all examples M/(M−1) (δ_jk − 1/M)).
+    """
+
+    num_batches: int
+    """Steps of an epoch M."""
+    size: float
+    """ρ: M where equal batches go through all examples, more where some are left out."""
+    last: float = 1.0
+    """t_M: size of the last batch over that of the others."""
+    repeated: bool = False
+    """Whether the order of the first epoch is that of all."""
+
+    @classmethod
+    def of(cls, num_batches: int) -> Self:
+        """Reshuffled epochs of equal batches, which go through all examples."""
+        return cls(num_batches, float(num_batches))
+
 
 _FOREVER = 60  # doublings, which reach any spectral radius below one
 
@@ -58,43 +82,47 @@ def response(
     right: Transitions,
     learning_rate: Any,
     steps: int,
-    num_batches: int | None = None,
+    epoch: Epoch | None = None,
 ) -> Float[Any, "... 2 2"]:
     """R after `steps` from a point, which begins an epoch.
 
-    White noise, Σ Fⁱ GGᵀ F'ⁱᵀ, or with `num_batches` M reshuffled epochs, in which the noises of
-    any two of the M steps have −1/(M−1) of the covariance of one: with a step's response aᵢ = FⁱG
-    and the mean ā over the j steps that an epoch has come to,
+    White noise, Σ Fⁱ GGᵀ F'ⁱᵀ, or that of an `epoch`: with a step's response aᵢ = FⁱG and the mean
+    ā over the j steps that an epoch has come to,
 
-        Q_j = M/(M−1) [Σ_{i<j} (aᵢ − ā)(a'ᵢ − ā')ᵀ + j(1 − j/M) ā ā'ᵀ]
+        Q_j = ρ/(ρ−1) [Σ_{i<j} (aᵢ − ā)(a'ᵢ − ā')ᵀ + j(1 − j/ρ) ā ā'ᵀ + [j = M] (1/t_M − 1) GGᵀ]
 
-    enters at the end of each epoch and at the end of all steps.
+    enters at the end of each epoch and at the end of all steps. Where one order is repeated for
+    ever, aᵢ is the response to all uses of a batch, and j = M.
     """
     entry = _entry(learning_rate)
-    if num_batches is None:
+    if epoch is None:
         return gathered(left, right, np.outer(entry, entry), steps)
-    epochs, rest = divmod(steps, num_batches)
-    boundary = _boundary(left, right, entry, num_batches, epochs)
-    return _into_epoch(left, right, entry, boundary, rest, num_batches)
+    epochs, rest = divmod(steps, epoch.num_batches)
+    if epoch.repeated:
+        return _repeated(left, right, entry, epochs, rest, epoch)
+    boundary = _boundary(left, right, entry, epoch, epochs)
+    return _into_epoch(left, right, entry, boundary, rest, epoch)
 
 
 def stationary_response(
     curvatures: Float[Any, " k"],
     learning_rate: Any,
     momentum: Any,
-    num_batches: int | None = None,
+    epoch: Epoch | None = None,
     phase: int = 0,
 ) -> Float[Any, "k k 2 2"]:
     """R of all pairs of modes for ever after, `phase` steps into an epoch; for stable modes."""
     eta, h = float(learning_rate), np.asarray(curvatures, dtype=np.float64)
-    if num_batches is None:
+    if epoch is None:
         ones = np.ones((len(h), len(h)))
         params, cross, buffer = heavy_ball_moments(h, ones, eta, float(momentum))
         return np.moveaxis(np.array([[params, cross], [cross.T, buffer]]), (0, 1), (2, 3))
     of_one = transitions(h, eta, momentum)
     left, right, entry = of_one[:, None], of_one[None], _entry(eta)
-    boundary = _boundary(left, right, entry, num_batches, 2**_FOREVER)
-    return _into_epoch(left, right, entry, boundary, phase, num_batches)
+    if epoch.repeated:
+        return _repeated(left, right, entry, 2**_FOREVER, phase, epoch)
+    boundary = _boundary(left, right, entry, epoch, 2**_FOREVER)
+    return _into_epoch(left, right, entry, boundary, phase, epoch)
 
 
 def gathered(left: Transitions, right: Transitions, noise: Any, steps: int) -> Any:
@@ -149,10 +177,28 @@ def block_covariance(
     return blocks.transpose(2, 0, 3, 1).reshape(size, size)
 
 
-def _within_epoch(left: Any, right: Any, entry: Any, steps: int, num_batches: int) -> Any:
-    """Q_j, j = `steps`: mean and spread of the aᵢ are merged, as plain sums cancel where flat."""
-    if num_batches == 1:
-        return np.zeros(np.broadcast_shapes(left.shape, right.shape))
+def _within_epoch(left: Any, right: Any, entry: Any, steps: int, epoch: Epoch) -> Any:
+    """Q_j, j = `steps`."""
+    shapes = (*left.shape[:-2], 2), (*right.shape[:-2], 2)
+    sequence = _sequence(left, right, [np.broadcast_to(entry, shape) for shape in shapes], steps)
+    last = np.outer(entry, entry) if steps == epoch.num_batches else 0.0
+    return _of_sequence(*sequence, last, epoch)
+
+
+def _of_sequence(number: int, means: Any, spread: Any, last: Any, epoch: Epoch) -> Any:
+    """Q of responses with these means and this spread; `last` is that of the last batch."""
+    if epoch.size == 1:
+        return np.zeros_like(spread)
+    rest = number * (1 - number / epoch.size) * _outer(*means)
+    extra = (1 / epoch.last - 1) * last
+    return epoch.size / (epoch.size - 1) * (spread + rest + extra)
+
+
+def _sequence(left: Any, right: Any, entries: Any, steps: int) -> tuple[int, Any, Any]:
+    """Number, means and summed spread of Fⁱa, i < `steps`, on the left and on the right.
+
+    Means and spreads are merged, as plain sums cancel where F is near one.
+    """
 
     def double(state: Any) -> Any:
         number, powers, means, spread = state
@@ -166,10 +212,12 @@ def _within_epoch(left: Any, right: Any, entry: Any, steps: int, num_batches: in
     def add_one(state: Any) -> Any:
         number, powers, means, spread = state
         share = number / (number + 1)
-        moved = [_apply(one, mean) - entry for one, mean in zip((left, right), means, strict=True)]
+        later = [_apply(one, mean) for one, mean in zip((left, right), means, strict=True)]
+        moved = [after - entry for after, entry in zip(later, entries, strict=True)]
         spread = left @ spread @ _transposed(right) + share * _outer(*moved)
         powers = [left @ powers[0], right @ powers[1]]
-        return number + 1, powers, [entry + share * by for by in moved], spread
+        means = [entry + share * by for entry, by in zip(entries, moved, strict=True)]
+        return number + 1, powers, means, spread
 
     shapes = left.shape, right.shape
     nothing = (
@@ -178,24 +226,62 @@ def _within_epoch(left: Any, right: Any, entry: Any, steps: int, num_batches: in
         [np.zeros(shape[:-1]) for shape in shapes],
         np.zeros(np.broadcast_shapes(*shapes)),
     )
-    _, _, means, spread = by_doubling(steps, double, add_one, nothing)
-    rest = steps * (1 - steps / num_batches) * _outer(*means)
-    return num_batches / (num_batches - 1) * (spread + rest)
+    number, _, means, spread = by_doubling(steps, double, add_one, nothing)
+    return number, means, spread
 
 
-def _boundary(left: Any, right: Any, entry: Any, num_batches: int, epochs: int) -> Any:
-    """R after whole epochs."""
-    noise = _within_epoch(left, right, entry, num_batches, num_batches)
+def _repeated(
+    left: Any, right: Any, entry: Any, epochs: int, steps: int, epoch: Epoch
+) -> Float[Any, "... 2 2"]:
+    """R `steps` into an epoch after `epochs` whole ones of one order.
+
+    Batch i has acted at every i + eM. Of those that have had their turn in this epoch the response
+    is Fⁱ Σ_{e ≤ epochs} F^{eM} G, i steps ago, and of the others one term shorter.
+    """
+    sides = [_turns(of, entry, epochs, epoch.num_batches) for of in (left, right)]
     power = np.linalg.matrix_power
-    return gathered(power(left, num_batches), power(right, num_batches), noise, epochs)
+    older = [_apply(power(of, steps), sums) for of, (sums, _) in zip((left, right), sides,
+             strict=True)]  # fmt: skip
+    recent = _sequence(left, right, [sums for _, sums in sides], steps)
+    others = _sequence(left, right, older, epoch.num_batches - steps)
+    number = epoch.num_batches
+    parts = recent[0] / number, others[0] / number
+    means = [parts[0] * a + parts[1] * b for a, b in zip(recent[1], others[1], strict=True)]
+    apart = [a - b for a, b in zip(recent[1], others[1], strict=True)]
+    spread = recent[2] + others[2] + number * parts[0] * parts[1] * _outer(*apart)
+    return _of_sequence(number, means, spread, _outer(*older), epoch)
 
 
-def _into_epoch(
-    left: Any, right: Any, entry: Any, boundary: Any, steps: int, num_batches: int
-) -> Any:
+def _turns(of: Any, entry: Any, epochs: int, num_batches: int) -> tuple[Any, Any]:
+    """Σ_{e < epochs} F^{eM} G, and the sum with one more term."""
+    whole = np.linalg.matrix_power(of, num_batches)
+    start = np.broadcast_to(entry, of.shape[:-1])
+
+    def double(state: Any) -> Any:
+        power, total = state
+        return power @ power, total + _apply(power, total)
+
+    def add_one(state: Any) -> Any:
+        power, total = state
+        return whole @ power, start + _apply(whole, total)
+
+    nothing = np.broadcast_to(np.eye(2), of.shape), np.zeros(of.shape[:-1])
+    _, total = by_doubling(epochs, double, add_one, nothing)
+    return total, start + _apply(whole, total)
+
+
+def _boundary(left: Any, right: Any, entry: Any, epoch: Epoch, epochs: int) -> Any:
+    """R after whole epochs."""
+    number = epoch.num_batches
+    noise = _within_epoch(left, right, entry, number, epoch)
+    power = np.linalg.matrix_power
+    return gathered(power(left, number), power(right, number), noise, epochs)
+
+
+def _into_epoch(left: Any, right: Any, entry: Any, boundary: Any, steps: int, epoch: Epoch) -> Any:
     """R `steps` into an epoch, from that at its boundary."""
     powers = [np.linalg.matrix_power(one, steps) for one in (left, right)]
-    inside = _within_epoch(left, right, entry, steps, num_batches)
+    inside = _within_epoch(left, right, entry, steps, epoch)
     return powers[0] @ boundary @ _transposed(powers[1]) + inside
 
 

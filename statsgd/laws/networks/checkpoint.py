@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Float, PyTree
 
 from statsgd.arguments import count
-from statsgd.dynamics.noise import Minibatch, noise_covariance_along
+from statsgd.dynamics.noise import Minibatch, noise_covariance_along_estimate
 from statsgd.dynamics.sgd import SGD
+from statsgd.laws.minimum.mode_chain import Epoch
 from statsgd.precision import in_double_precision
 from statsgd.problems import EmpiricalRisk, Problem
 from statsgd.problems.eigenpairs import Eigenpairs, hessian_eigenpairs
@@ -25,8 +26,10 @@ class Checkpoint(NamedTuple):
     gradient: Float[Any, " k"]
     """Of L, plus that of weight decay."""
     momentum_buffer: Float[Any, " k"]
-    num_batches: int | None
-    """Of a reshuffled epoch; None for white noise."""
+    noise_error: Float[Any, "k k"] | None
+    """Standard error of the noise covariance; None where that is exact."""
+    epoch: Epoch | None
+    """Of shuffled batches; None for white noise."""
     modes: Float[Any, "d k"]
     checkpoint: Float[Any, " d"]
     residuals: Float[Any, " k"]
@@ -44,7 +47,7 @@ def at_checkpoint(
 
     `modes` says how many, or gives eigenpairs. Raises as `ModeLaw.from_checkpoint`.
     """
-    num_batches = checked(problem, sgd)
+    epoch = checked(problem, sgd)
     params = floating(problem.parameters(params))
     loss, gradient = loss_and_gradient(problem, params)
     if not np.isfinite(loss):
@@ -64,33 +67,41 @@ def at_checkpoint(
     buffer = np.zeros(columns.shape[1])
     if momentum_buffer is not None:
         buffer = np.asarray(problem.flatten(momentum_buffer), dtype=np.float64) @ columns
+    noise = noise_covariance_along_estimate(problem, params, sgd.noise, columns)
     return Checkpoint(
         curvatures=np.asarray(pairs.values, dtype=np.float64) + decay,
-        noise_covariance=noise_covariance_along(problem, params, sgd.noise, columns),
+        noise_covariance=noise.value,
+        noise_error=np.asarray(noise.standard_error) if np.any(noise.standard_error) else None,
         gradient=(gradient + decay * flat) @ columns,
         momentum_buffer=buffer,
-        num_batches=num_batches,
+        epoch=epoch,
         modes=columns,
         checkpoint=flat,
         residuals=np.asarray(pairs.relative_residuals),
     )
 
 
-def checked(problem: Problem, sgd: SGD) -> int | None:
-    """Number of batches of a reshuffled epoch, None for white noise; `ValueError` for others."""
+def checked(problem: Problem, sgd: SGD) -> Epoch | None:
+    """How shuffled batches go through the data, None for white noise; `ValueError` for others."""
     if not isinstance(sgd, SGD):
         raise ValueError(f"sgd must be SGD for this law, got {type(sgd).__name__}")
     sgd.require_heavy_ball()
-    sgd.noise.check(problem)
-    if sgd.noise.white:
+    noise = sgd.noise
+    noise.check(problem)
+    if noise.white:
         return None
-    if not (isinstance(sgd.noise, Minibatch) and sgd.noise.sampling == "reshuffle"):
+    if not (isinstance(noise, Minibatch) and noise.knows_examples(problem)):
         raise ValueError(
-            "sampling must be that of white noise or 'reshuffle' for this law, got "
-            f"{getattr(sgd.noise, 'sampling', type(sgd.noise).__name__)!r}"
+            "shuffled batches must be those of a Minibatch on losses of single examples that are "
+            f"not random, for this law, got {type(noise).__name__} on {type(problem).__name__}: "
+            "the noises of two batches of an epoch have no known covariance; "
+            "sampling='without_replacement' has a law"
         )
     assert isinstance(problem, EmpiricalRisk)
-    return problem.num_examples // sgd.noise.batch_size
+    number, size = problem.num_examples, noise.batch_size
+    batches = noise.batches_per_epoch(number)
+    last = (number - (batches - 1) * size) / size if batches * size > number else 1.0
+    return Epoch(batches, number / size, last, noise.sampling == "single_shuffle")
 
 
 def loss_and_gradient(problem: Problem, params: PyTree) -> tuple[Any, Any]:

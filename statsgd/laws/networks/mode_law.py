@@ -25,6 +25,7 @@ from statsgd.laws.law import ImproperLawError, register
 from statsgd.laws.minimum.epoch_noise import epoch_phase
 from statsgd.laws.minimum.heavy_ball import HeavyBallGaussian, require_stable_mean
 from statsgd.laws.minimum.mode_chain import (
+    Epoch,
     block_covariance,
     mean_state,
     ramped_covariance,
@@ -63,11 +64,12 @@ class ModeLaw(NormalLaw):
 
     **Arguments:** `curvatures` h `(k,)`, decay included, loss/params²; `noise_covariance` VᵀCV
     `(k, k)`; η, β as in `SGD`; `steps` K; `gradient` g and `momentum_buffer` m₀ `(k,)`, zero by
-    default; `num_batches` M of a reshuffled epoch, which a run begins with, and for the stationary
+    default; `num_batches` M of a reshuffled epoch, which a run begins with, or an `Epoch` where
+    batches differ in size, examples are left out or one order is repeated, and for the stationary
     law the `phase` in it; `noise_at_end` VᵀC̄V `(k, k)`, which under epochs and in the stationary
     law is the noise of all steps, and the `noise_steps` it takes to get there, by default `steps`;
-    `modes` V `(d, k)` and `checkpoint` θ₀ `(d,)`, which `project`
-    needs; `residuals` and `pilot`, what `from_checkpoint` found.
+    `modes` V `(d, k)` and `checkpoint` θ₀ `(d,)`, which `project` needs; `residuals`, `noise_error`
+    and `pilot`, what `from_checkpoint` found.
 
     Raises `ValueError` for other shapes. Source: *derived*; Liu, Ziyin, Ueda (2021),
     arXiv:2012.03636, for the stationary chain.
@@ -84,7 +86,7 @@ class ModeLaw(NormalLaw):
     steps: int | None = eqx.field(static=True)
     gradient: Float[Any, " k"]
     momentum_buffer: Float[Any, " k"]
-    num_batches: int | None = eqx.field(static=True)
+    epoch: Epoch | None = eqx.field(static=True)
     phase: int = eqx.field(static=True)
     noise_at_end: Float[Any, "k k"] | None
     noise_steps: int | None = eqx.field(static=True)
@@ -96,6 +98,8 @@ class ModeLaw(NormalLaw):
     """θ₀, flat."""
     residuals: Float[Any, " k"] | None
     """|Hv − ρv|/|ρ| of each mode, ρ = h − λ the eigenvalue of the Hessian of L."""
+    noise_error: Float[Any, "k k"] | None
+    """Standard error of VᵀCV where that is by Monte Carlo; None where it is exact."""
     pilot: Pilot | None
     """What a few replicas found at their endpoints."""
 
@@ -109,13 +113,14 @@ class ModeLaw(NormalLaw):
         *,
         gradient: Any = None,
         momentum_buffer: Any = None,
-        num_batches: int | None = None,
+        num_batches: int | Epoch | None = None,
         phase: int = 0,
         noise_at_end: Any = None,
         noise_steps: int | None = None,
         modes: Any = None,
         checkpoint: Any = None,
         residuals: Any = None,
+        noise_error: Any = None,
         pilot: Pilot | None = None,
     ):
         self.curvatures = np.asarray(finite_array("curvatures", curvatures, ndim=1), np.float64)
@@ -128,7 +133,9 @@ class ModeLaw(NormalLaw):
         self.steps = None if steps is None else step_count("steps", steps, at_least=0)
         self.gradient = location_vector(gradient, k, name="gradient")
         self.momentum_buffer = location_vector(momentum_buffer, k, name="momentum_buffer")
-        self.num_batches = None if num_batches is None else count("num_batches", num_batches)
+        self.epoch = num_batches if isinstance(num_batches, Epoch) else None
+        if num_batches is not None and self.epoch is None:
+            self.epoch = Epoch.of(count("num_batches", num_batches))
         self.phase = count("phase", phase, at_least=0)
         if self.phase:
             epoch_phase(self.phase, self.num_batches or 1)
@@ -147,6 +154,9 @@ class ModeLaw(NormalLaw):
         self.residuals = None
         if residuals is not None:
             self.residuals = location_vector(residuals, k, name="residuals")
+        self.noise_error = None
+        if noise_error is not None:
+            self.noise_error = symmetric("noise_error", noise_error, dimension=k)
         self.pilot = pilot
         mean, self.joint = self._stationary() if steps is None else self._transient(steps)
         self.location, self.buffer_location = mean.T
@@ -168,7 +178,8 @@ class ModeLaw(NormalLaw):
         """The law for replicas of `sgd` that leave `params` together and take `steps` steps.
 
         Everything is measured at the checkpoint: the leading eigenpairs of the Hessian of L by
-        products, the slopes of every example's loss along them, the gradient there.
+        products, the slopes of every example's loss along them, the gradient there. The noise of
+        random losses and of a `batch_risk` is measured on draws, and has a `noise_error`.
 
         **Arguments:** `params`, the checkpoint; `modes`, how many, those of the largest curvatures,
         or eigenpairs that are known already, such as `measures.top_eigenpairs` gives; `steps`, None
@@ -178,8 +189,8 @@ class ModeLaw(NormalLaw):
         ensemble of `simulate` that left the checkpoint, whose endpoints are taken.
 
         Raises `ValueError` for SGD that is not heavy-ball SGD, for noise that does not fit the
-        problem or follows one order for ever, for more modes than parameters, and where the loss is
-        not finite at `params`.
+        problem, for shuffled batches of losses that are random or of a `batch_risk`, for more modes
+        than parameters, and where the loss is not finite at `params`.
         """
         if steps is not None:
             step_count("steps", steps, at_least=0)
@@ -194,12 +205,13 @@ class ModeLaw(NormalLaw):
             steps=steps,
             phase=phase,
             pilot=looked,
-            **found._asdict(),
+            num_batches=found.epoch,
+            **{name: part for name, part in found._asdict().items() if name != "epoch"},
         )
 
     @classmethod
     def examples(cls) -> Sequence[Self]:
-        """From rest over a saddle, stationary, growing noise from a buffer, inside an epoch."""
+        """From rest over a saddle, stationary, growing noise from a buffer, inside epochs."""
         skew = [[1.0, 0.6], [0.6, 0.8]]
         return (
             cls([2.0, -0.1], skew, 0.1, 0.9, 20, gradient=[0.3, 0.1]),
@@ -215,6 +227,7 @@ class ModeLaw(NormalLaw):
             ),
             cls([2.0, 0.5], skew, 0.1, 0.9, 13, num_batches=5),
             cls([2.0, 0.5], skew, 0.1, 0.9, num_batches=5, phase=2),
+            cls([2.0, 0.5], skew, 0.1, 0.9, 13, num_batches=Epoch(5, 4.6, 0.6, repeated=True)),
         )
 
     @classmethod
@@ -226,6 +239,11 @@ class ModeLaw(NormalLaw):
             cls([2.0], [[1.0]], 2.0, 0.9),
             cls([2.0], [[1.0]], 100.0, 0.9, 10_000),
         )
+
+    @property
+    def num_batches(self) -> int | None:
+        """Steps of an epoch; None for white noise."""
+        return None if self.epoch is None else self.epoch.num_batches
 
     def after(self, steps: int | None) -> Self:
         """The same law after another number of steps, or for ever."""
@@ -239,7 +257,7 @@ class ModeLaw(NormalLaw):
         `minimum.mean_squared_displacement` and `minimum.local_displacement` how far and how fast it
         moves. Raises `ImproperLawError` where it does not exist, `ValueError` under epochs.
         """
-        if self.num_batches is not None:
+        if self.epoch is not None:
             raise ValueError(f"noise must be white here, got epochs of {self.num_batches} batches")
         self.after(None).require_proper()
         location = -self.gradient / self.curvatures
@@ -299,9 +317,9 @@ class ModeLaw(NormalLaw):
 
     def _evaluated(self) -> Self:
         def others(law: Self) -> Any:
-            return law.modes, law.checkpoint, law.residuals, law.pilot
+            return law.modes, law.checkpoint, law.residuals, law.noise_error, law.pilot
 
-        return eqx.tree_at(others, self, (None,) * 4, is_leaf=lambda leaf: leaf is None)
+        return eqx.tree_at(others, self, (None,) * 5, is_leaf=lambda leaf: leaf is None)
 
     def _buffer_mean(self) -> Float[Any, " k"]:
         return self.buffer_location
@@ -310,10 +328,11 @@ class ModeLaw(NormalLaw):
         """This law with other arguments."""
         names = (
             "curvatures", "noise_covariance", "learning_rate", "momentum", "steps", "gradient",
-            "momentum_buffer", "num_batches", "phase", "noise_at_end", "noise_steps", "modes",
-            "checkpoint", "residuals", "pilot",
+            "momentum_buffer", "phase", "noise_at_end", "noise_steps", "modes", "checkpoint",
+            "residuals", "noise_error", "pilot",
         )  # fmt: skip
-        return type(self)(**({name: getattr(self, name) for name in names} | changes))
+        same = {name: getattr(self, name) for name in names} | {"num_batches": self.epoch}
+        return type(self)(**(same | changes))
 
     def _transient(self, steps: int) -> tuple[Any, Any]:
         """Mean `(k, 2)` and covariance `(2k, 2k)` after `steps`."""
@@ -322,16 +341,16 @@ class ModeLaw(NormalLaw):
         start = np.stack([np.zeros_like(self.momentum_buffer), self.momentum_buffer], axis=1)
         with np.errstate(over="ignore", invalid="ignore"):
             mean = mean_state(of_one, eta, self.gradient, start, steps)
-            if self.noise_at_end is not None and self.num_batches is None:
+            if self.noise_at_end is not None and self.epoch is None:
                 noises = self.noise_covariance, self.noise_at_end
                 ask = (eta, self.momentum, noises, steps, self.noise_steps or steps)
                 return mean, ramped_covariance(self.curvatures, *ask)
-            pairs = response(of_one[:, None], of_one[None], eta, steps, self.num_batches)
+            pairs = response(of_one[:, None], of_one[None], eta, steps, self.epoch)
             return mean, block_covariance(pairs, self._settled_noise())
 
     def _stationary(self) -> tuple[Any, Any]:
         """Mean `(k, 2)` and covariance `(2k, 2k)` for ever, or NaN."""
-        k, rest = len(self.curvatures), (self.num_batches, self.phase)
+        k, rest = len(self.curvatures), (self.epoch, self.phase)
         try:
             self.require_proper()
         except ImproperLawError:

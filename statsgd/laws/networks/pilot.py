@@ -14,7 +14,7 @@ from statsgd.dynamics.sgd import SGD
 from statsgd.ensembles import endpoint_trajectories
 from statsgd.estimate import Estimate
 from statsgd.laws.networks.checkpoint import Checkpoint
-from statsgd.problems import EmpiricalRisk, Problem
+from statsgd.problems import BatchRisk, EmpiricalRisk, Problem
 
 _KEPT = 0.02  # of the start, in the slowest mode, where a stationary law is asked for
 _MOST_STEPS = 1000  # of such a pilot
@@ -49,7 +49,7 @@ def pilot_of(
     Without `steps` until the slowest mode has forgotten its start, at most 1000. Raises
     `ValueError` for noise other than that of minibatches of a data set, and below two replicas.
     """
-    if not (isinstance(problem, EmpiricalRisk) and isinstance(sgd.noise, Minibatch)):
+    if not (isinstance(problem, EmpiricalRisk | BatchRisk) and isinstance(sgd.noise, Minibatch)):
         raise ValueError(
             f"pilot needs Minibatch noise on a data set, got {type(sgd.noise).__name__} on "
             f"{type(problem).__name__}"

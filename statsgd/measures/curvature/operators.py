@@ -17,6 +17,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from statsgd.arguments import is_traced, one_of
 from statsgd.dynamics.noise import GradientNoise, Minibatch, NoNoise
+from statsgd.dynamics.noise.covariance import moment_product, noise_covariance
 from statsgd.dynamics.noise.injected import IsotropicNoise
 from statsgd.dynamics.noise.minibatch import all_examples
 from statsgd.measures.curvature.probes import PROBES_AT_ONCE, chunked_map
@@ -24,7 +25,12 @@ from statsgd.precision import in_double_precision
 from statsgd.problems import DENSE_LIMIT, EmpiricalRisk, Problem
 from statsgd.problems.parameters import floating
 from statsgd.problems.problem import SampledProblem
-from statsgd.problems.sums import hessian_product, mean_over_chunks
+from statsgd.problems.sums import (
+    gradient_sum,
+    hessian_product,
+    mean_over_chunks,
+    mean_over_examples,
+)
 
 type Vector = Float[Any, " d"]
 type Output = Callable[[PyTree, PyTree], Float[Any, "..."]]
@@ -113,9 +119,10 @@ class _GaussNewton(eqx.Module):
 def noise_operator(noise: GradientNoise) -> OperatorAt:
     """C(θ) of a gradient noise.
 
-    For `Minibatch` noise a product costs two gradients, for isotropic noise nothing. Any other
-    noise forms its matrix, up to d = `problems.DENSE_LIMIT`; above that `ValueError` is raised, and
-    for noise without a finite variance.
+    For `Minibatch` noise a product costs two gradients (of random losses and of a `batch_risk` two
+    of each of their draws), for isotropic noise nothing. Any other noise forms its matrix, up to
+    d = `problems.DENSE_LIMIT`; above that `ValueError` is raised, and for noise without a finite
+    variance.
     """
     noise.require_variance()
     return _Covariance(noise)
@@ -133,6 +140,8 @@ class _Covariance(eqx.Module):
         if isinstance(noise, IsotropicNoise | NoNoise):
             root = noise.root(problem, params)
             return Operator(lambda v: root**2 * v, d)
+        if d > DENSE_LIMIT and isinstance(noise, Minibatch):
+            return Operator(lambda v: noise.covariance_product(problem, params, v), d)
         if d > DENSE_LIMIT:
             raise ValueError(
                 f"the covariance of {type(noise).__name__} is formed as a matrix, which is allowed "
@@ -171,6 +180,9 @@ def products_of(
     """Products of A at `params` in double precision, to be called many times from outside JAX."""
     if operator is hessian_operator:
         return hessian_product(problem, params, double=True)
+    if isinstance(operator, _Covariance) and isinstance(operator.noise, Minibatch):
+        covariance = noise_covariance(problem, params, operator.noise)
+        return lambda v: covariance @ v
     return lambda v: in_double_precision(_product, problem, params, operator, v)
 
 
@@ -252,9 +264,20 @@ def gauss_newton(
 
 def _both_losses(problem: Any, params: PyTree, output: Output, output_loss: OutputLoss) -> Any:
     """The mean loss as declared, and as the problem has it."""
-    whole, examples = complete(problem, params), all_examples(problem)
-    losses = jax.vmap(lambda example: output_loss(output(whole, example), example))(examples)
+    stated = _StatedLoss(output, output_loss)
+    if isinstance(problem, EmpiricalRisk):
+        return mean_over_examples(problem, stated, params), problem.loss(params)
+    examples = all_examples(problem)
+    losses = jax.vmap(lambda example: stated(problem, params, example))(examples)
     return jnp.mean(losses), problem.batch_loss(params, examples)
+
+
+class _StatedLoss(eqx.Module):
+    output: Output
+    output_loss: OutputLoss
+
+    def __call__(self, problem: Any, params: PyTree, example: PyTree) -> Float[Any, ""]:
+        return self.output_loss(self.output(complete(problem, params), example), example)
 
 
 def complete(problem: Problem, params: PyTree) -> PyTree:
@@ -274,6 +297,14 @@ def _sampled(problem: Problem) -> Any:
 def _gradient_moment(problem: Problem, params: PyTree, *, centred: bool, factor: float) -> Operator:
     """`factor` times the second moment of example gradients, about their mean if `centred`."""
     data = _sampled(problem)
+    if isinstance(data, EmpiricalRisk):
+        mean = None
+        if centred:
+            mean = problem.flatten(mean_over_chunks(data, gradient_sum, params))
+        return Operator(
+            lambda v: factor * mean_over_chunks(data, moment_product, params, mean, v),
+            problem.dimension,
+        )
     flat, examples = jnp.asarray(problem.flatten(params)), all_examples(data)
 
     def losses(vector: Vector) -> Float[Any, " N"]:

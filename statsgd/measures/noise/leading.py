@@ -20,8 +20,10 @@ from statsgd.measures.curvature.probes import (
 )
 from statsgd.measures.curvature.traces import sample_count
 from statsgd.precision import in_double_precision
-from statsgd.problems import DENSE_LIMIT, Problem
+from statsgd.problems import DENSE_LIMIT, EmpiricalRisk, Problem
 from statsgd.problems.parameters import floating
+from statsgd.problems.sums import gradient_sum, mean_over_chunks, mean_over_examples
+from statsgd.problems.weighted import squared_gradient
 
 _GRAM_LIMIT = 2**25  # numbers in the matrix of example gradients
 _SAMPLES = 64
@@ -260,12 +262,14 @@ def _trace(problem: Any, params: PyTree, noise: GradientNoise) -> Float[Any, ""]
     """Tr C from every example's gradient, a few at a time, or from the matrix."""
     if not (isinstance(noise, Minibatch) and noise.knows_examples(problem)):
         return jnp.trace(noise.covariance(problem, params))
+    factor = noise.variance_factor(problem)
+    if isinstance(problem, EmpiricalRisk):
+        squares = mean_over_examples(problem, squared_gradient, params)
+        mean = problem.flatten(mean_over_chunks(problem, gradient_sum, params))
+        return factor * (squares - mean @ mean)
     examples = all_examples(problem)
-
-    def square(example: PyTree) -> Float[Any, ""]:
-        gradient = problem.flatten(jax.grad(problem.example_loss)(params, example))
-        return gradient @ gradient
-
-    squares = chunked_map(square, examples, PROBES_AT_ONCE)
+    squares = chunked_map(
+        lambda example: squared_gradient(problem, params, example), examples, PROBES_AT_ONCE
+    )
     mean = problem.flatten(jax.grad(problem.batch_loss)(params, examples))
-    return noise.variance_factor(problem) * (jnp.mean(squares) - mean @ mean)
+    return factor * (jnp.mean(squares) - mean @ mean)

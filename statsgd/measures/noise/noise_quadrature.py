@@ -11,9 +11,10 @@ from statsgd.dynamics.noise import GradientNoise, Minibatch
 from statsgd.dynamics.sgd import SGD
 from statsgd.estimate import Estimate
 from statsgd.laws.minimum import displacement_exponent
-from statsgd.laws.minimum.mode_chain import mean_state, response, transitions
+from statsgd.laws.minimum.mode_chain import Epoch, mean_state, response, transitions
 from statsgd.laws.networks.checkpoint import checked, loss_and_gradient
 from statsgd.measures.runs.averages import jackknife
+from statsgd.measures.tails.recorded import gradient_noise
 from statsgd.precision import in_double_precision
 from statsgd.problems import EmpiricalRisk, Problem
 from statsgd.problems.eigenpairs import lanczos_quadrature
@@ -22,6 +23,8 @@ from statsgd.problems.sums import hessian_product
 from statsgd.problems.weighted import example_square, weighted_gradient
 
 STARTS, DEPTH = 6, 30
+#: Stochastic gradients of losses that are random or of batches.
+DRAWS = 64
 
 
 class NoiseSpectrum(NamedTuple):
@@ -32,13 +35,13 @@ class NoiseSpectrum(NamedTuple):
     weights: Float[Any, "n k"]
     """Noise variance at each; the mean over starts adds up to tr C."""
     noise_trace: float
-    """tr C, exact."""
+    """tr C: exact, or of the draws that stand for the noise."""
     gradient_curvatures: Float[Any, " k"]
     """Nodes for the mean force ∇L + λθ₀."""
     gradient_weights: Float[Any, " k"]
     """Its square at each; they add up to |∇L + λθ₀|²."""
-    num_batches: int | None
-    """Of a reshuffled epoch, None for white noise."""
+    epoch: Epoch | None
+    """Of shuffled batches, None for white noise."""
 
     def noise_integral(self, function: Callable[[Any], Any]) -> Estimate:
         """tr(C f(H + λI)) for `function` f of arrays of curvatures, with the error over starts."""
@@ -61,7 +64,8 @@ def noise_spectrum(
     Lanczos iteration started from u = N^{−½} Σ ε_n (∇ℓ_n − ∇L), ε_n random signs, has nodes and
     weights with E uᵀf(H)u = tr(Σ₁ f(H)): no eigenvectors, and no assumption on how C and H are
     related. tr C itself is exact, from the gradients of all examples, and the weights are rescaled
-    to it. A start costs a gradient, a step a Hessian product.
+    to it. A start costs a gradient, a step a Hessian product. The noise of random losses and of a
+    `batch_risk` is that of `DRAWS` stochastic gradients, kept in memory, with a sign for each.
 
     **Arguments:** `starts` of random signs of `seed`, `depth` steps of each; `signs` `(n, N)` to
     take instead: all 2^N of them leave no sampling error. Noise other than `Minibatch` starts from
@@ -70,13 +74,13 @@ def noise_spectrum(
     Raises `ValueError` as `laws.ModeLaw.from_checkpoint`, and for fewer than two starts.
     Source: *derived*; Golub, Meurant (2010) for the quadrature.
     """
-    num_batches, params = checked(problem, sgd), floating(params)
+    epoch, params = checked(problem, sgd), floating(problem.parameters(params))
     loss, gradient = loss_and_gradient(problem, params)
     if not np.isfinite(loss):
         raise ValueError(f"params must have a finite loss, got {loss}")
     steps = min(count("depth", depth), problem.dimension)
     decay = float(sgd.weight_decay)
-    start, columns, trace = _noise_starts(problem, params, sgd.noise, gradient)
+    start, columns, trace = _noise_starts(problem, params, sgd.noise, gradient, seed)
     if signs is None:
         rng = np.random.default_rng(random_seed(seed))
         signs = rng.choice([-1.0, 1.0], size=(count("starts", starts, at_least=2), columns))
@@ -93,7 +97,7 @@ def noise_spectrum(
     total = weights.sum() / len(weights)
     weights = weights * (trace / total if total > 0 else 0.0)
     pull = gradient + decay * np.asarray(problem.flatten(params), dtype=np.float64)
-    return NoiseSpectrum(nodes, weights, trace, *quadrature(pull), num_batches)
+    return NoiseSpectrum(nodes, weights, trace, *quadrature(pull), epoch)
 
 
 def predicted_displacement(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) -> Estimate:
@@ -108,6 +112,22 @@ def predicted_displacement(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[in
     return _over_starts(_curves(spectrum, sgd, steps))
 
 
+def predicted_rise(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) -> Estimate:
+    """Rise of L + λ|θ|²/2 (loss) after each of `steps`, of replicas that leave θ₀ together.
+
+    ½ tr(C A f_K(A)), A = H + λI, with f_K as in `predicted_displacement`, plus what the mean gains
+    on its way: for a linear force and constant noise, along all parameters. Errors as there.
+
+    Source: *derived*; Zhu et al. (2019), arXiv:1803.00195, for ½η² Tr HC of the first step.
+    """
+
+    def rise(spread: Any, moved: Any) -> tuple[Any, Any]:
+        h = spectrum.gradient_curvatures
+        return spectrum.curvatures * spread / 2, moved + h * moved**2 / 2
+
+    return _over_starts(_integrals(spectrum, sgd, steps, rise))
+
+
 def predicted_exponent(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) -> Estimate:
     """Slope of ln E|θ_K − θ₀|² on ln K over `steps`, as `predicted_displacement` has it.
 
@@ -119,17 +139,28 @@ def predicted_exponent(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) 
 
 
 def _curves(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) -> Float[Any, "n steps"]:
-    """Of each start, with the mean's displacement, which all share."""
+    """E|θ_K − θ₀|² of each start."""
+    return _integrals(spectrum, sgd, steps, lambda spread, moved: (spread, moved**2))
+
+
+def _integrals(
+    spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int], function: Callable[..., Any]
+) -> Float[Any, "n steps"]:
+    """Of each start, the integral over noise, and that over the mean force, which all share.
+
+    Of what `function` makes of the variance of unit noise and the displacement under unit force.
+    """
     eta, beta = sgd.learning_rate, sgd.momentum
     of_noise = transitions(spectrum.curvatures, eta, beta)
     of_mean = transitions(spectrum.gradient_curvatures, eta, beta)
     ones, rest = np.ones(len(of_mean)), np.zeros((len(of_mean), 2))
     columns = []
     for number in (count("steps", step) for step in steps):
-        spread = response(of_noise, of_noise, eta, number, spectrum.num_batches)[..., 0, 0]
+        spread = response(of_noise, of_noise, eta, number, spectrum.epoch)[..., 0, 0]
         moved = mean_state(of_mean, eta, ones, rest, number)[:, 0]
-        drift = spectrum.gradient_weights @ moved**2
-        columns.append(np.sum(spectrum.weights * spread, axis=1) + drift)
+        noisy, drifting = function(spread, moved)
+        drift = spectrum.gradient_weights @ drifting
+        columns.append(np.sum(spectrum.weights * noisy, axis=1) + drift)
     return np.stack(columns, axis=1)
 
 
@@ -139,9 +170,12 @@ def _over_starts(values: Float[Any, "n *rest"]) -> Estimate:
 
 
 def _noise_starts(
-    problem: Problem, params: PyTree, noise: GradientNoise, gradient: Float[Any, " d"]
+    problem: Problem, params: PyTree, noise: GradientNoise, gradient: Float[Any, " d"], seed: int
 ) -> tuple[Callable[[Any], Any], int, float]:
     """Vectors of signs ↦ starts, the number of signs, and tr C."""
+    if isinstance(noise, Minibatch) and not noise.knows_examples(problem):
+        rows = gradient_noise(problem, params, noise, draws=DRAWS, seed=seed) / DRAWS**0.5
+        return lambda signs: signs @ rows, DRAWS, float(np.sum(rows**2))
     if isinstance(noise, Minibatch) and isinstance(problem, EmpiricalRisk):
         number, factor = problem.num_examples, noise.variance_factor(problem)
         trace = factor * (example_square(problem, params) - float(gradient @ gradient))
