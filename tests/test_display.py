@@ -70,7 +70,7 @@ ROOMS = ["problems", "dynamics", "noise", "laws", "kernels", "measures", "compar
 FAMILIES = ["laws.minimum", "laws.gibbs", "laws.valleys", "laws.bases"]
 
 
-@pytest.mark.parametrize("room", ["", *ROOMS, "sweeps", "running", *FAMILIES])
+@pytest.mark.parametrize("room", ["", *ROOMS, "sweeps", "running", "diagnosis", *FAMILIES])
 def test_namespaces_show_what_users_call(room):
     module = importlib.import_module(f"statsgd.{room}".rstrip("."))
     shown = dir(module)

@@ -9,12 +9,13 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import minimize
 
-from statsgd.arguments import count, positive, random_seed
+from statsgd.arguments import count, kinds_checked, positive, random_seed
 from statsgd.laws import Law
 
 _SAME = 1e-3  # minima closer than this, relative to the reach of the search, are one
 
 
+@kinds_checked
 def find_wells(
     law: Law, *, seed: int, attempts: int = 48, reach: float = 4.0
 ) -> Float[Any, "wells d"]:

@@ -22,7 +22,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, PyTree
 from tqdm.auto import tqdm
 
-from statsgd.arguments import is_traced
+from statsgd.arguments import is_traced, kinds_checked
 from statsgd.precision import as_numpy, constants_copied, in_double_precision, widened
 from statsgd.problems.stored import Stored
 
@@ -44,6 +44,7 @@ _PATIENCE = 5.0  # seconds after which a progress bar appears
 type OfChunk = Callable[..., PyTree]
 
 
+@kinds_checked
 def mean_over_examples(
     problem: Any,
     function: Callable[..., PyTree],
@@ -77,6 +78,7 @@ class _OfExamples(eqx.Module):
         return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, axes=1), each)
 
 
+@kinds_checked
 def mean_over_chunks(
     problem: Any,
     of_chunk: OfChunk,
@@ -178,6 +180,7 @@ def _filler(first: int, kept: int, rows: int) -> Callable[[Any], Any]:
     return filled
 
 
+@kinds_checked
 def hessian_product(
     problem: Any, params: PyTree, *, progress: bool = False, double: bool = False
 ) -> Callable[[Float[Any, " d"]], Float[Any, " d"]]:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
+from statsgd.arguments import kinds_checked
 from statsgd.problems.parameters import as_arrays
 from statsgd.problems.risk import EmpiricalRisk
 from statsgd.problems.start import Start
@@ -45,6 +46,7 @@ class LinearTwin(EmpiricalRisk):
         return jax.tree.map(jnp.add, here, along)
 
 
+@kinds_checked
 def linear_twin(problem: EmpiricalRisk, params: PyTree) -> LinearTwin:
     """The problem that `problem` is to second order around θ₀ = `params`, example by example.
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 from scipy.sparse.linalg import LinearOperator
 
+from statsgd.arguments import kinds_checked
 from statsgd.dynamics.noise.gradient_noise import GradientNoise
 from statsgd.dynamics.noise.minibatch import Minibatch, centred_example_gradients
 from statsgd.precision import in_double_precision
@@ -15,6 +16,7 @@ from statsgd.problems import DENSE_LIMIT, EmpiricalRisk, Problem, mean_over_chun
 from statsgd.problems.sums import gradient_sum
 
 
+@kinds_checked
 def noise_covariance(
     problem: Problem, params: PyTree, noise: GradientNoise
 ) -> Float[Any, "d d"] | LinearOperator:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int, PRNGKeyArray, PyTree
 
+from statsgd.arguments import means
 from statsgd.display import html, spoken
 from statsgd.problems import Problem
 
@@ -81,3 +82,6 @@ class NoNoise(GradientNoise):
     def root(self, problem: Problem, params: PyTree) -> Float[Any, ""]:
         """Zero."""
         return jnp.zeros(())
+
+
+means("noise", GradientNoise, "one of statsgd.noise")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import finite_array
+from statsgd.arguments import finite_array, kinds_checked
 from statsgd.dynamics.noise.gradient_noise import GradientNoise, NoNoise
 from statsgd.dynamics.noise.injected import IsotropicNoise
 from statsgd.dynamics.noise.minibatch import Minibatch, all_examples
@@ -20,6 +20,7 @@ from statsgd.problems.sums import mean_over_examples
 _EXAMPLES_AT_ONCE = 50  # whose slopes are computed together
 
 
+@kinds_checked
 def example_slopes(problem: Problem, params: PyTree, directions: Any) -> Float[Any, "N k"]:
     """Slope of every example's loss along `directions` `(d, k)` at `params`, in double precision.
 
@@ -34,6 +35,7 @@ def example_slopes(problem: Problem, params: PyTree, directions: Any) -> Float[A
     return in_double_precision(_slopes, problem, floating(params), columns)
 
 
+@kinds_checked
 def noise_covariance_along(
     problem: Problem, params: PyTree, noise: GradientNoise, directions: Any
 ) -> Float[Any, "k k"]:
@@ -60,6 +62,7 @@ def noise_covariance_along(
     return reach @ reach.T
 
 
+@kinds_checked
 def noise_and_curvature_along(
     problem: EmpiricalRisk, params: PyTree, noise: Minibatch, directions: Any
 ) -> tuple[Float[Any, "k k"], Float[Any, " k"]]:

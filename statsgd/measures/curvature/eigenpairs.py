@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from matfree import decomp
 
-from statsgd.arguments import count, is_traced, one_of
+from statsgd.arguments import count, is_traced, kinds_checked, one_of
 from statsgd.measures.curvature.operators import (
     Operator,
     OperatorAt,
@@ -31,6 +31,7 @@ DEPTH = 64
 FORMED_ROWS = 128
 
 
+@kinds_checked
 def top_eigenpairs(
     problem: Problem,
     params: PyTree,

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 from scipy.sparse.linalg import LinearOperator
 
-from statsgd.arguments import is_traced, one_of
+from statsgd.arguments import is_traced, kinds_checked, one_of
 from statsgd.dynamics.noise import GradientNoise, Minibatch, NoNoise
 from statsgd.dynamics.noise.injected import IsotropicNoise
 from statsgd.dynamics.noise.minibatch import all_examples
@@ -41,6 +41,7 @@ class Operator(NamedTuple):
 type OperatorAt = Callable[[Problem, PyTree], Operator]
 
 
+@kinds_checked
 def hessian_operator(problem: Problem, params: PyTree) -> Operator:
     """∇²L at `params`: a product costs about two gradients."""
     flat = jnp.asarray(problem.flatten(params))
@@ -51,6 +52,7 @@ def hessian_operator(problem: Problem, params: PyTree) -> Operator:
     return Operator(lambda v: jax.jvp(gradient, (flat,), (v,))[1], problem.dimension)
 
 
+@kinds_checked
 def fisher_operator(problem: Problem, params: PyTree) -> Operator:
     """The empirical Fisher matrix F = (1/N) Σ g gᵀ of the example gradients g, not centred.
 
@@ -110,6 +112,7 @@ class _GaussNewton(eqx.Module):
         return jax.vjp(outputs, flat)[1](curved)[0]
 
 
+@kinds_checked
 def noise_operator(noise: GradientNoise) -> OperatorAt:
     """C(θ) of a gradient noise.
 
@@ -192,6 +195,7 @@ def dense(operator: Operator, like: Float[Any, "..."]) -> Float[Any, "d d"]:
     return (matrix + matrix.T) / 2
 
 
+@kinds_checked
 def curvature_matrix(
     problem: Problem, params: PyTree, operator: OperatorAt = hessian_operator
 ) -> Float[Any, "d d"] | LinearOperator:
@@ -222,6 +226,7 @@ def _product(problem: Problem, params: PyTree, operator: OperatorAt, vector: Vec
     return operator(problem, params).product(vector)
 
 
+@kinds_checked
 def fisher(problem: Problem, params: PyTree) -> Float[Any, "d d"] | LinearOperator:
     """The empirical Fisher matrix, the second moment of the example gradients.
 
@@ -231,6 +236,7 @@ def fisher(problem: Problem, params: PyTree) -> Float[Any, "d d"] | LinearOperat
     return curvature_matrix(problem, params, fisher_operator)
 
 
+@kinds_checked
 def gauss_newton(
     problem: Problem, params: PyTree, output: Output, output_loss: OutputLoss
 ) -> Float[Any, "d d"] | LinearOperator:

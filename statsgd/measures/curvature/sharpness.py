@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
-from statsgd.arguments import count, is_traced, positive
+from statsgd.arguments import count, is_traced, kinds_checked, positive
 from statsgd.estimate import Estimate, sample_mean
 from statsgd.measures.curvature.probes import chunked_map, random_key
 from statsgd.precision import in_double_precision
@@ -14,6 +14,7 @@ from statsgd.problems import Problem
 from statsgd.problems.parameters import floating
 
 
+@kinds_checked
 def expected_sharpness(
     problem: Problem,
     params: PyTree,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from statsgd.arguments import count
+from statsgd.arguments import count, kinds_checked
 from statsgd.estimate import Estimate, exact, sample_mean
 from statsgd.measures.curvature.operators import (
     Operator,
@@ -29,6 +29,7 @@ SAMPLES, RANK = 32, 16
 MOST_WORK = 2**31
 
 
+@kinds_checked
 def trace(
     problem: Problem,
     params: PyTree,
@@ -69,6 +70,7 @@ def trace(
     )
 
 
+@kinds_checked
 def trace_of_square(
     problem: Problem,
     params: PyTree,
@@ -88,6 +90,7 @@ def trace_of_square(
     )
 
 
+@kinds_checked
 def over_blocks(
     problem: Problem,
     params: PyTree,

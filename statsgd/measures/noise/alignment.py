@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import count, finite_array, positive, symmetric
+from statsgd.arguments import count, finite_array, kinds_checked, positive, symmetric
 from statsgd.dynamics.noise.minibatch import all_examples
 from statsgd.estimate import Estimate
 from statsgd.measures.noise.symmetric_matrix import SymmetricMatrix, trace_of_product
@@ -229,6 +229,7 @@ def gaussian_loss_scaled_alignment(
     return float(1 + delta @ k @ k @ k @ delta / (scale * np.sum(k**2)))
 
 
+@kinds_checked
 def output_gradients(problem: EmpiricalRisk, function: Any, params: PyTree) -> Float[Any, "N d"]:
     """∇f of every example for `function(params, example) -> number`, flattened, in float64."""
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from statsgd.arguments import count
+from statsgd.arguments import count, kinds_checked
 from statsgd.dynamics.noise import GradientNoise, Minibatch
 from statsgd.dynamics.noise.minibatch import all_examples, centred_example_gradients
 from statsgd.estimate import sample_mean
@@ -40,6 +40,7 @@ class LowRankNoise(NamedTuple):
     """Σ values/Tr C, between 0 and 1."""
 
 
+@kinds_checked
 def low_rank_noise(
     problem: Problem,
     params: PyTree,
@@ -119,6 +120,7 @@ class NoiseAlignment(NamedTuple):
     noise_trace_standard_error: Any
 
 
+@kinds_checked
 def noise_alignment(
     problem: Problem,
     params: PyTree,
@@ -192,6 +194,7 @@ class LeadingAlignment(NamedTuple):
     """u₁ᵀCu₁."""
 
 
+@kinds_checked
 def leading_alignment(
     problem: Problem,
     params: PyTree,

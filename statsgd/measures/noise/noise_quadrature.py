@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import count, finite_array, random_seed
+from statsgd.arguments import count, finite_array, kinds_checked, random_seed
 from statsgd.dynamics.noise import GradientNoise, Minibatch
 from statsgd.dynamics.sgd import SGD
 from statsgd.estimate import Estimate
@@ -46,6 +46,7 @@ class NoiseSpectrum(NamedTuple):
         return _over_starts(values)
 
 
+@kinds_checked
 def noise_spectrum(
     problem: Problem,
     params: PyTree,
@@ -96,6 +97,7 @@ def noise_spectrum(
     return NoiseSpectrum(nodes, weights, trace, *quadrature(pull), num_batches)
 
 
+@kinds_checked
 def predicted_displacement(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) -> Estimate:
     """E|θ_K − θ₀|² (params²) after each of `steps` K, of replicas that leave θ₀ together.
 
@@ -108,6 +110,7 @@ def predicted_displacement(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[in
     return _over_starts(_curves(spectrum, sgd, steps))
 
 
+@kinds_checked
 def predicted_exponent(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) -> Estimate:
     """Slope of ln E|θ_K − θ₀|² on ln K over `steps`, as `predicted_displacement` has it.
 

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import PyTree
 
-from statsgd.arguments import count
+from statsgd.arguments import count, kinds_checked
 from statsgd.description import describe
 from statsgd.measures.curvature.probes import chunked_map, random_key
 from statsgd.precision import in_double_precision
@@ -21,6 +21,7 @@ from statsgd.provenance import provenance
 type Measure = Callable[..., PyTree]
 
 
+@kinds_checked
 def over_replicas(
     measure: Measure,
     problem: Problem,
@@ -73,6 +74,7 @@ def _at_each(
     return chunked_map(at, (params, indices), at_once)
 
 
+@kinds_checked
 def over_endpoints(
     measure: Measure,
     problem: Problem,

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from jaxtyping import Float, Key, PRNGKeyArray, PyTree
 
-from statsgd.arguments import count, random_seed
+from statsgd.arguments import count, kinds_checked, random_seed
 from statsgd.dynamics.noise import GradientNoise
 from statsgd.dynamics.noise.minibatch import centred_example_gradients
 from statsgd.precision import in_double_precision
@@ -16,6 +16,7 @@ from statsgd.running.random_stream import stream_key
 _AT_ONCE = 64
 
 
+@kinds_checked
 def gradient_noise(
     problem: Problem,
     params: PyTree,
