@@ -52,6 +52,10 @@ def adam():
         (lambda: statsgd.report("page.html", LAW), "path must be a file to write, got HeavyBall"),
         (lambda: statsgd.report(None, "page.html"), "results must be .*returns, got None"),
         (lambda: statsgd.compare(POINTS, LAW, seed=0, variables="params"), r"write \['params'\]"),
+        (
+            lambda: statsgd.compare(POINTS, LAW, seed=0, effects=["shift"]),
+            r"effects\[0\] must be an effect .*got 'shift'",
+        ),
         (lambda: statsgd.compare(POINTS + 1j, LAW, seed=0), "endpoints must be real"),
     ],
 )

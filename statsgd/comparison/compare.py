@@ -117,6 +117,8 @@ def compare(
     """
     margin = float(positive("margin", margin))
     confidence = float(fraction("confidence", confidence))
+    for i, one in enumerate(effects):
+        instance(f"effects[{i}]", one, Effect, "an effect of statsgd.comparison, as MeanRatio(…)")
     random_seed(seed)
     endpoints, law_or_draws = _array(endpoints), _array(law_or_draws)
     _require_kinds(endpoints, law_or_draws)
