@@ -112,6 +112,11 @@ def batch(settings: Sequence[Dynamics]) -> SettingsGrid:
     the dim `cell`. With `simulate(..., seed=[...])` each has random numbers of its own.
 
     Raises `ValueError` for an empty sequence and for dynamics that differ in anything else.
+
+    >>> from statsgd import SGD, noise
+    >>> both = batch([SGD(0.1, noise.Isotropic(1.0)), SGD(0.2, noise.Isotropic(4.0))])
+    >>> both.cells
+    2
     """
     if not settings:
         raise ValueError("settings must hold at least one dynamics, got an empty sequence")

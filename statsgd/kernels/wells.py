@@ -24,6 +24,10 @@ def find_wells(
     Starts are normal with standard deviations log-uniform between `reach`/64 and `reach`, in the
     unit of the parameters. A well that no descent ends in is missed: more `attempts` miss fewer.
     Raises `ValueError` if no descent ends where the density is finite.
+
+    >>> from statsgd import laws, problems
+    >>> find_wells(laws.Gibbs(problems.quartic_wells(), 0.1), seed=0).round(3).tolist()
+    [[1.0], [-1.0]]
     """
     count("attempts", attempts)
     positive("reach", reach)

@@ -61,6 +61,14 @@ def mean_over_examples(
     examples. `double` computes in float64 and gives NumPy arrays; `width` is the memory of an
     example, in bytes, besides what its loss computes. May be traced, in `params`, `arguments` and
     `problem`.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import linear_regression
+    >>> problem = linear_regression(np.eye(2), np.array([1.0, 3.0]))
+    >>> def residual(problem, params, example):
+    ...     return params @ example[0] - example[1]
+    >>> float(mean_over_examples(problem, residual, np.zeros(2), progress=False))
+    -2.0
     """
     return mean_over_chunks(
         problem, _OfExamples(function), params, *arguments,
@@ -188,6 +196,12 @@ def hessian_product(
 
     Chunk by chunk and compiled once for problems with a data set, in the precision of `params` but
     single precision at least, or in float64 where `double`. May be traced.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quadratic
+    >>> product = hessian_product(quadratic(np.diag([2.0, 1.0])), np.zeros(2), double=True)
+    >>> np.asarray(product(np.ones(2))).tolist()
+    [2.0, 1.0]
     """
 
     params = problem.parameters(params)

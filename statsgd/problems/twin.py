@@ -57,6 +57,13 @@ def linear_twin(problem: EmpiricalRisk, params: PyTree) -> LinearTwin:
 
     Raises `ValueError` for a problem without a data set or of random losses, or params of other
     shapes.
+
+    >>> import jax, numpy as np
+    >>> from statsgd.problems import multilayer_perceptron
+    >>> network = multilayer_perceptron(np.eye(3), np.ones((3, 1)), hidden=[2])
+    >>> twin = linear_twin(network, network.initial_params(jax.random.key(0)))
+    >>> twin.dimension == network.dimension
+    True
     """
     if not isinstance(problem, EmpiricalRisk):
         raise ValueError(f"problem must have a data set, got {type(problem).__name__}")

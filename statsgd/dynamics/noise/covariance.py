@@ -27,6 +27,13 @@ def noise_covariance(
     by chunk, two gradients each (on a `population_risk` with its sample's gradients in memory).
     Unit: (loss / params)². Raises `ValueError` if `noise` cannot act on `problem`, has no finite
     variance, or if it is neither small nor a minibatch of a loss that is no more random than that.
+
+    >>> import numpy as np
+    >>> from statsgd import noise, problems
+    >>> problem = problems.linear_regression(np.eye(2), np.ones(2))
+    >>> noise_covariance(problem, np.zeros(2), noise.Minibatch(1))
+    array([[ 0.25, -0.25],
+           [-0.25,  0.25]])
     """
     noise.check(problem)
     noise.require_variance()

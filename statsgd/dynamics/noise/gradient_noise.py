@@ -69,7 +69,11 @@ def symmetric_root(covariance: Float[Any, "d d"]) -> Float[Any, "d d"]:
 
 @register
 class NoNoise(GradientNoise):
-    """The exact gradient: full-batch gradient descent."""
+    """The exact gradient: full-batch gradient descent.
+
+    >>> NoNoise()
+    NoNoise()
+    """
 
     def draw(self, key: PRNGKeyArray, problem: Problem, params: PyTree) -> PyTree:
         """∇L(θ)."""

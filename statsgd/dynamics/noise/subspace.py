@@ -28,6 +28,12 @@ def example_slopes(problem: Problem, params: PyTree, directions: Any) -> Float[A
     A `population_risk` gives those of its fixed sample.
 
     Raises `ValueError` for a problem without examples and for directions of another length.
+
+    >>> import numpy as np
+    >>> from statsgd import problems
+    >>> problem = problems.linear_regression(np.eye(2), np.array([1.0, 3.0]))
+    >>> example_slopes(problem, np.zeros(2), np.eye(2)).tolist()
+    [[-1.0, -0.0], [-0.0, -3.0]]
     """
     if not isinstance(problem, SampledProblem):
         raise ValueError(f"problem must have examples, got {type(problem).__name__}")
@@ -46,6 +52,13 @@ def noise_covariance_along(
     matrix, up to d = `problems.DENSE_LIMIT`. Unit: (loss / params)².
 
     Raises `ValueError` if `noise` cannot act on `problem`, and as `example_slopes`.
+
+    >>> import numpy as np
+    >>> from statsgd import noise, problems
+    >>> problem = problems.linear_regression(np.eye(2), np.array([1.0, 3.0]))
+    >>> first = np.array([[1.0], [0.0]])
+    >>> noise_covariance_along(problem, np.zeros(2), noise.Minibatch(1), first).tolist()
+    [[0.25]]
     """
     noise.check(problem)
     columns = _columns(problem, directions)

@@ -172,6 +172,11 @@ def symmetry_violation(problem: Problem, symmetry: Symmetry, params: PyTree | No
     acts on: the cosine between an example's gradient and the orbit, about 1e-15 for a symmetry. NaN
     where no example depends on these parameters. A problem without examples is judged by the
     gradient of its loss.
+
+    >>> from statsgd.problems import landscape
+    >>> problem = landscape(lambda p: (p["u"] * p["w"] - 1.0) ** 2, {"u": 1.0, "w": 1.0})
+    >>> symmetry_violation(problem, rescaling_symmetry(problem, ["u"], ["w"])) < 1e-9
+    True
     """
     at = _random_points(problem, 1, 0)
     if params is not None:

@@ -58,6 +58,11 @@ def top_eigenpairs(
 
     Raises `ValueError` for more pairs than rows or than `depth`, and where the iteration does not
     reach the tolerance.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quadratic
+    >>> top_eigenpairs(quadratic(np.diag([3.0, 2.0, 1.0])), np.zeros(3), 2).values.round(6)
+    array([3., 2.])
     """
     k = count("number", number)
     one_of("order", order, ORDERS)

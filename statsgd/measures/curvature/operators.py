@@ -203,6 +203,11 @@ def curvature_matrix(
 
     A `(d, d)` array up to d = `problems.DENSE_LIMIT`, which `over_endpoints` can compute; above, a
     `scipy.sparse.linalg.LinearOperator`.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quadratic
+    >>> curvature_matrix(quadratic(np.diag([3.0, 2.0])), np.zeros(2)).tolist()
+    [[3.0, 0.0], [0.0, 2.0]]
     """
     dimension = rows_of(operator, problem, params)
     if dimension <= DENSE_LIMIT:
@@ -232,6 +237,13 @@ def fisher(problem: Problem, params: PyTree) -> Float[Any, "d d"] | LinearOperat
 
     A matrix or products as in `curvature_matrix`; see `fisher_operator`. Raises `ValueError` for a
     problem without examples.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import linear_regression
+    >>> fisher(linear_regression(np.eye(2), np.array([1.0, 3.0])), np.zeros(2)).tolist()
+    [[0.5, 0.0], [0.0, 4.5]]
     """
     return curvature_matrix(problem, params, fisher_operator)
 

@@ -38,6 +38,14 @@ def expected_sharpness(
     loss of a displaced point is not finite.
 
     Source: Zhu, Wu, Yu, Wu, Ma (2019), arXiv:1803.00195.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quadratic
+    >>> found = expected_sharpness(quadratic(np.eye(2)), np.zeros(2), 0.1)  # ½ε² Tr H = 0.01
+    >>> bool(abs(found.value - 0.01) < 4 * found.standard_error)
+    True
     """
     epsilon = positive("radius", radius)
     pairs = count("draws", draws, at_least=4) // 2

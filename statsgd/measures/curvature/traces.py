@@ -51,6 +51,13 @@ def trace(
 
     Raises `ValueError` for fewer than 2 samples and a rank that is negative or above d. Source:
     Hutchinson (1990); Meyer, Musco, Musco, Woodruff (2021), arXiv:2010.09649.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quadratic
+    >>> trace(quadratic(np.diag([3.0, 2.0])), np.zeros(2))
+    Estimate(5 ± 0)
     """
     size = rows_of(operator, problem, params)
     number = sample_count(samples, problem, size, SAMPLES)
@@ -83,6 +90,13 @@ def trace_of_square(
 
     Exact where the matrix is formed, as in `trace`, unless `samples` are asked for; else the mean
     of |Av|² over random signs v, by default 64. Raises `ValueError` for fewer than 2 samples.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quadratic
+    >>> trace_of_square(quadratic(np.diag([3.0, 2.0])), np.zeros(2))
+    Estimate(13 ± 0)
     """
     number = sample_count(samples, problem, rows_of(operator, problem, params), 2 * SAMPLES)
     return in_double_precision(

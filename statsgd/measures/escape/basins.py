@@ -135,6 +135,14 @@ def assign_basins(
     in `gradient_flow`.
 
     Raises `ValueError` for a radius that is not positive and for minima of another shape.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quartic_wells
+    >>> points, minima = np.array([[-0.5], [0.5]]), np.array([[-1.0], [1.0]])
+    >>> assign_basins(quartic_wells(), points, minima, radius=0.1).index.tolist()
+    [0, 1]
     """
     reach = float(positive("radius", radius))
     if minima is None:

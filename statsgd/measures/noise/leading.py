@@ -140,6 +140,16 @@ def noise_alignment(
     as `noise_operator`.
 
     Source: Zhu et al. (2019), arXiv:1803.00195.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd import noise
+    >>> from statsgd.problems import quadratic
+    >>> bowl = quadratic(np.diag([3.0, 1.0]))
+    >>> found = noise_alignment(bowl, np.zeros(2), noise.HessianScaled(1.0))
+    >>> float(found.product), float(found.ratio)
+    (10.0, 1.25)
     """
     noise.check(problem)
     noise.require_variance()
