@@ -41,7 +41,7 @@ import numpyro.distributions as dist
 import numpyro.handlers
 from jaxtyping import Float, Key, PRNGKeyArray
 
-from statsgd.arguments import count, instance, is_traced, one_of, real
+from statsgd.arguments import count, instance, is_traced, means, one_of, real
 from statsgd.display import html, spoken
 from statsgd.dynamics.sgd import SGD
 from statsgd.estimate import Estimate, sample_mean
@@ -488,3 +488,6 @@ def _run_forward(law: Law, keys: Key[Any, " number"]) -> Mapping[str, Any]:
         return {name: site["value"] for name, site in sites.items()}
 
     return jax.vmap(once)(keys)
+
+
+means("law", Law, "a Law")

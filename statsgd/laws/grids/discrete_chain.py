@@ -85,6 +85,13 @@ class DiscreteChainLaw(GridLaw):
     Raises `ValueError` for more than two axes, momentum in 2-D, or values that are not finite.
 
     Source: derived.
+
+    >>> import numpy as np
+    >>> from statsgd import SGD, noise, problems
+    >>> bowl = problems.quadratic(np.eye(1))
+    >>> law = DiscreteChainLaw.from_sgd(bowl, SGD(0.1, noise.Isotropic(1.0)))
+    >>> law.covariance().round(4)  # η/(2 − η)
+    array([[0.0526]])
     """
 
     setting: ClassVar[str] = "the SGD chain at finite learning rate, d ≤ 2, or d = 1 with momentum"

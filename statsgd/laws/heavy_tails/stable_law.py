@@ -67,6 +67,12 @@ class StableLaw(Law):
     numbers: the law is computed when it is built.
 
     Source: derived; the setting is that of Şimşekli, Sagun, Gürbüzbalaban (2019), arXiv:1901.06053.
+
+    >>> import numpy as np
+    >>> from statsgd import SGD, noise, problems
+    >>> bowl = problems.quadratic(np.eye(1))
+    >>> StableLaw.from_sgd(bowl, SGD(0.1, noise.Stable(1.5, 1.0))).quantile(0.95).round(3)
+    array([1.1])
     """
 
     setting: ClassVar[str] = "heavy-ball SGD, quadratic loss, α-stable gradient noise"

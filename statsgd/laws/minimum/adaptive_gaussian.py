@@ -75,6 +75,13 @@ class AdaptiveGaussian(LinearChainLaw):
     Raises `ValueError` for other shapes. Source: *derived*; the edge of stability from Cohen et al.
     (2022), arXiv:2207.14484, the square-root rule in the batch size from Malladi et al. (2022),
     arXiv:2205.10287.
+
+    >>> import numpy as np, optax
+    >>> from statsgd import OptaxDynamics, noise, problems
+    >>> adam = OptaxDynamics(optax.adam, noise.Isotropic(1.0), {"learning_rate": 0.1})
+    >>> law = AdaptiveGaussian.from_dynamics(problems.quadratic(np.eye(1)), adam)
+    >>> law.covariance().round(3)
+    array([[0.049]])
     """
 
     setting: ClassVar[str] = "Adam, AdamW, RMSProp, sign descent; quadratic loss, constant noise"

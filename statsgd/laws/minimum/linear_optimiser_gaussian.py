@@ -66,6 +66,13 @@ class LinearOptimiserGaussian(LinearChainLaw):
 
     Raises `ValueError` for other shapes. Source: *derived*; Polyak, Juditsky (1992) for averages,
     Liu, Ziyin, Ueda (2021), arXiv:2012.03636, for the matrix equation of heavy-ball SGD.
+
+    >>> import numpy as np
+    >>> from statsgd import SGD, noise, problems
+    >>> bowl = problems.quadratic(np.diag([2.0]))
+    >>> law = LinearOptimiserGaussian.from_dynamics(bowl, SGD(0.1, noise.Isotropic(1.0)))
+    >>> law.covariance().round(4)
+    array([[0.0278]])
     """
 
     setting: ClassVar[str] = "any linear optimiser, quadratic loss, constant noise covariance"
