@@ -26,7 +26,7 @@ def anisotropic(rotation):
     [
         (MALA, "diagonal"),
         pytest.param(MALA, "dense", marks=pytest.mark.slow),
-        (OBABO, "dense"),
+        pytest.param(OBABO, "dense", marks=pytest.mark.slow),
         pytest.param(OBABO, "diagonal", marks=pytest.mark.slow),
     ],
 )

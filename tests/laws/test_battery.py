@@ -27,6 +27,7 @@ def examples(name):
 @functools.cache
 def evidence(name, index):
     """One set of draws for all tests of an example."""
+    assert 1 <= len(examples(name)) <= MOST, "a law lists a few examples"
     if index >= len(examples(name)):
         pytest.skip(f"{name} lists {len(examples(name))} examples")
     return Evidence(examples(name)[index])
@@ -35,7 +36,6 @@ def evidence(name, index):
 @pytest.mark.parametrize("name", sorted(LAWS))
 def test_law_describes_itself(name):
     law = LAWS[name]
-    assert 1 <= len(examples(name)) <= MOST, "a law lists a few examples"
     for text in (law.setting, law.exactness, law.citation, law.__doc__):
         assert text
 

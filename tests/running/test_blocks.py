@@ -92,7 +92,8 @@ assert one.identical(two)
 """
 
 
-@pytest.mark.parametrize("name", ["ensemble", pytest.param("draws", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ensemble", "draws"])
 def test_two_devices_give_the_same_bits_as_one(name):
     with start(DEVICES, name) as process:
         assert process.wait(timeout=300) == 0

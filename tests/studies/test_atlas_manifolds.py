@@ -54,6 +54,7 @@ def test_the_balanced_chain_is_what_sgd_ends_as():
     assert stats.kstest(np.log(slope), truth.cdf).statistic < 1.95 / np.sqrt(n)
 
 
+@pytest.mark.slow
 def test_infinite_depth_is_off_in_proportion_to_inverse_depth():
     deep, shallow = (
         evaluated("InfiniteDepthNetworkLaw", inverse, 0.0003)["total_variation"]

@@ -31,7 +31,7 @@ def below(marginal, threshold):
     "law",
     [
         "LossScaledLaw",
-        "FlooredPowerOfLossLaw",
+        pytest.param("FlooredPowerOfLossLaw", marks=pytest.mark.slow),
         pytest.param("SaturatedPowerOfLossLaw", marks=pytest.mark.slow),
         pytest.param("ScalarNoiseLaw", marks=pytest.mark.slow),
     ],
@@ -75,6 +75,7 @@ def test_the_chain_feels_the_kink():
     np.testing.assert_allclose(below(compared.law, 0.5), 0.75, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_well_behind_weaker_noise_wins():
     # η/(2S) = 0.02, so 2SΔΦ/η = ΔΦ/0.02; 0.905783 by quadrature.
     compared = cell("EffectivePotentialGibbs", 0.1, 0.0673892 / 0.02)

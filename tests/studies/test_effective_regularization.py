@@ -17,6 +17,7 @@ def on_ring():
     return ring.Ring(ring.RingSettings(0.05, 0.02, replicas=2, margin=0.05, seed=0))
 
 
+@pytest.mark.slow
 def test_prediction_on_the_ring_counts_step_and_second_order(on_ring):
     # Second order .44579 and finite step .46409 against the adiabatic I₁(1)/I₀(1) = .44639.
     expected = 0.44579 + 0.46409 - 0.44639

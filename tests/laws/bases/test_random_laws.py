@@ -230,7 +230,13 @@ CHECKS = {
 }
 
 
-@pytest.mark.parametrize("name", CHECKS)
+#: Whose few are left to the many.
+COSTLY = ("jump_of_noise", "valley")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in COSTLY)) for n in CHECKS]
+)
 def test_few_random_laws(name):
     check, arguments, examples = CHECKS[name]
     settings(max_examples=examples, deadline=None, derandomize=True)(given(**arguments)(check))()

@@ -74,7 +74,9 @@ def test_loss_scaled_noise_in_the_plane():
     assert_allclose(np.diff(law.log_density(points)), np.diff(expected), rtol=1e-7)
 
 
-@pytest.mark.parametrize("start", [0.0, 50.0, 1e3, -1e6])
+@pytest.mark.parametrize(
+    "start", [-1e6, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.0, 50.0, 1e3))]
+)
 def test_law_of_sgd_does_not_depend_on_where_the_problem_starts(start):
     # c = σ(L + f), L = x²/2: Student, Var = 2fε/(4 − ε) at ε = ησ = .3.
     sgd = SGD(0.2, noise.LossScaled(1.5, 0.3))
@@ -112,6 +114,7 @@ def test_gradient_and_hessian_of_the_potential_are_exact():
     assert_allclose(curvature, jax.jit(jax.jacobian(drift))(x), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_single_parameter_regression_may_have_any_minibatch_noise():
     # C(θ) = Var_i(x_i(x_iθ − y_i))/S is a quadratic in θ; d = 1 makes every noise isotropic.
     x, y = np.array([1.0, 0.5, -1.5, 2.0]), np.array([0.3, 1.0, -1.0, 1.5])

@@ -17,7 +17,9 @@ def root_of_square(params):
 
 
 # On a quadratic the shifted power is Student-t with ν = 1 + 4/ε and variance 2c₀ε/(4 − ε).
-@pytest.mark.parametrize("epsilon", [0.8, 3.0, 3.8])
+@pytest.mark.parametrize(
+    "epsilon", [0.8, *(pytest.param(e, marks=pytest.mark.slow) for e in (3.0, 3.8))]
+)
 def test_shifted_power_of_a_quadratic_is_student(epsilon):
     floor, nu = 0.5, 1 + 4 / epsilon
     laws = (

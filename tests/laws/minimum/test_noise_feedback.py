@@ -106,9 +106,9 @@ def test_largest_learning_rate_on_one_mode(momentum, nesterov, limit):
 @pytest.mark.parametrize(
     ("options", "limit"),
     [
-        ({}, 0.90325197),
-        ({"momentum": 0.5}, 0.73062973),
-        ({"momentum": 0.5, "nesterov": True}, 0.60435352),
+        pytest.param({}, 0.90325197, marks=pytest.mark.slow),
+        pytest.param({"momentum": 0.5}, 0.73062973, marks=pytest.mark.slow),
+        pytest.param({"momentum": 0.5, "nesterov": True}, 0.60435352, marks=pytest.mark.slow),
         ({"momentum": 0.9, "nesterov": True}, 0.43210174),
     ],
 )

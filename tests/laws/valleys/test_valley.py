@@ -82,9 +82,9 @@ def test_two_transverse_directions():
     ("reading", "eta", "value"),
     [
         ("ito", 0.0, 0.59613),
-        ("stratonovich", 0.0, 0.52800),
+        pytest.param("stratonovich", 0.0, 0.52800, marks=pytest.mark.slow),
         ("anti_ito", 0.0, 0.44639),
-        ("ito", 0.02, 0.60079),
+        pytest.param("ito", 0.02, 0.60079, marks=pytest.mark.slow),
     ],
 )
 def test_readings_of_state_dependent_diffusion(reading, eta, value):
@@ -428,6 +428,7 @@ def rising(x):
     return 0.001 * x**2
 
 
+@pytest.mark.slow
 def test_diffusion_as_a_function_is_the_same_law():
     # κ = 4: p ∝ h^(−2) exp(−κL₀/D_y).
     def density(x):
@@ -469,7 +470,9 @@ def test_second_order_on_a_line_with_a_rising_floor():
     assert law.covariance()[0, 0] == pytest.approx(variance, rel=1e-7)
 
 
-@pytest.mark.parametrize("diffusion", [1e-4, 1e-5, 1e-8])
+@pytest.mark.parametrize(
+    "diffusion", [1e-4, *(pytest.param(d, marks=pytest.mark.slow) for d in (1e-5, 1e-8))]
+)
 @pytest.mark.parametrize("kind", [lambda value: value, varying], ids=["number", "function"])
 def test_little_diffusion_on_a_line(diffusion, kind):
     # p ∝ exp(−x²/(2D)) h^(−1/2), in units of √D.
@@ -487,6 +490,7 @@ def test_little_diffusion_on_a_line(diffusion, kind):
     assert above == pytest.approx(1, abs=2e-5)
 
 
+@pytest.mark.slow
 def test_the_density_of_a_cold_place_far_along_a_line_integrates_to_one():
     # Noise that varies over a cold well at x = 3: 2·10⁵ temperatures below the origin.
     def along(x):
