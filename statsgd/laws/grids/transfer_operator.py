@@ -4,7 +4,7 @@ import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import sparse
 
 from statsgd.laws.grids.grid import Grid
@@ -23,6 +23,8 @@ class Transitions(NamedTuple):
     """Probability of leaving the box, which the matrix gives to cells inside."""
     excess: Float[Any, " rows"]
     """Trace of the covariance of the row minus that of the step: numerical diffusion."""
+    smooth: Bool[Any, " rows"]
+    """Whether a row holds a density at midpoints, of which sums are nearly exact."""
 
 
 def gaussian_transitions(
@@ -66,7 +68,8 @@ def gaussian_transitions(
             blocks.append(sparse.diags_array(1 / total) @ block)
             order.append(chunk)
     stacked = sparse.vstack(blocks, format="csr")
-    return Transitions(stacked[np.argsort(np.concatenate(order))], np.maximum(exit_, 0), excess)
+    ordered = stacked[np.argsort(np.concatenate(order))]
+    return Transitions(ordered, np.maximum(exit_, 0), excess, resolved)
 
 
 def finite_transitions(
@@ -93,7 +96,8 @@ def finite_transitions(
         excesses.append(excess)
         exits.append(outside.reshape(rows, points) @ probabilities)
     stacked = sparse.vstack(blocks, format="csr")
-    return Transitions(stacked, np.concatenate(exits), np.concatenate(excesses))
+    nowhere = np.zeros(len(targets), dtype=bool)
+    return Transitions(stacked, np.concatenate(exits), np.concatenate(excesses), nowhere)
 
 
 def _position(grid: Grid, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
