@@ -13,6 +13,7 @@ _SMOOTH, _ROUGH = 1 / 24, 1 / 4  # shares of Δ²f that a cell misses
 _PARTS = {1: 256, 2: 32, 3: 8}  # of a side of a cell in which f jumps
 _MOST = 4_000_000  # points in these cells
 _OCCUPIED = 1e-15
+_ROUNDING = 1e-12  # share of the largest f in second differences of a function that is straight
 
 
 def cell_average(
@@ -28,10 +29,12 @@ def cell_average(
     by_cell = values(grid.points()).reshape(*grid.cells, -1)
     missed = np.zeros(by_cell.shape)
     rough = np.zeros(grid.cells, dtype=bool)
+    rounding = _ROUNDING * np.max(np.abs(by_cell), axis=tuple(range(masses.ndim)))
     for axis, wraps in enumerate(grid.periodic):
         second = _second(by_cell, axis, wraps)
         largest = np.maximum.reduce([np.roll(np.abs(second), side, axis) for side in (-1, 0, 1)])
-        bends = np.any(np.abs(_second(second, axis, wraps)) > largest / 2, axis=-1)
+        change = np.abs(_second(second, axis, wraps))
+        bends = np.any(change > np.maximum(largest / 2, rounding), axis=-1)
         bends = bends | np.roll(bends, 1, axis) | np.roll(bends, -1, axis)
         missed += np.where(bends[..., None], _ROUGH, 0.0 if sampled else _SMOOTH) * np.abs(second)
         rough |= bends

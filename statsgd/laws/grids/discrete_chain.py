@@ -40,7 +40,7 @@ from statsgd.problems import EmpiricalRisk, Problem
 
 _EXIT = 1e-5
 _TOLERANCE = 0.01
-_RESOLVED = 1e-6  # share of added variance that means that cells resolve steps
+_SMOOTH = 1 - 1e-6  # share of the mass whose steps cells must resolve
 _ALIASED = 1e-8  # what sums over midpoints are off by then
 _MAX_BATCHES = 2000
 
@@ -136,7 +136,7 @@ class DiscreteChainLaw(GridLaw):
         kicks = weights @ solution.noise_variance
         added = weights @ solution.excess
         self.numerical_diffusion = float(added / kicks) if kicks > 0 else 0.0
-        self.coarse_masses = step.coarse_masses(grid, abs(self.numerical_diffusion) < _RESOLVED)
+        self.coarse_masses = step.coarse_masses(grid, solution.smooth)
         self._warn()
 
     @classmethod
@@ -271,6 +271,8 @@ class _Solution(NamedTuple):
     exit: np.ndarray
     excess: np.ndarray
     noise_variance: np.ndarray
+    smooth: float
+    """Share of the mass from which cells resolve steps."""
 
 
 class _Step:
@@ -321,12 +323,13 @@ class _Step:
         generator = (matrix - sparse.eye_array(states.size)).tocsr()
         process = Generator(generator, direct=direct)
         masses = process.stationary.reshape(states.cells)
-        return _Solution(states, process, masses, steps.exit, steps.excess, variance)
+        smooth = float(masses.ravel() @ steps.smooth)
+        return _Solution(states, process, masses, steps.exit, steps.excess, variance, smooth)
 
-    def coarse_masses(self, grid: Grid, resolved: bool) -> Float[Any, "..."] | None:
+    def coarse_masses(self, grid: Grid, smooth: float) -> Float[Any, "..."] | None:
         """Those of parameters on half as many cells an axis; None where there are none.
 
-        Nor where `grid` has `resolved` steps, of which it is off by nearly nothing, and they not.
+        Nor where `grid` resolves all steps, so that it is off by nearly nothing, and they do not.
         """
         coarse = grid.coarsen()
         if coarse.cells == grid.cells:
@@ -335,10 +338,7 @@ class _Step:
             found = self.solve(coarse)
         except ArithmeticError:
             return None
-        added, kicks = (
-            found.masses.ravel() @ part for part in (found.excess, found.noise_variance)
-        )
-        if not np.isfinite(added) or (resolved and abs(added) > _RESOLVED * kicks):
+        if not np.isfinite(found.smooth) or (smooth > _SMOOTH and not found.smooth > _SMOOTH):
             return None
         return found.masses.sum(axis=tuple(range(grid.dimension, found.masses.ndim)))
 

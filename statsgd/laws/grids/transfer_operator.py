@@ -4,7 +4,7 @@ import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import sparse
 
 from statsgd.laws.grids.grid import Grid
@@ -25,6 +25,8 @@ class Transitions(NamedTuple):
     """Probability of leaving the box, which the matrix gives to cells inside."""
     excess: Float[Any, " rows"]
     """Trace of the covariance of the row minus that of the step: numerical diffusion."""
+    smooth: Bool[Any, " rows"]
+    """Whether a row holds a density at midpoints, of which sums are nearly exact."""
 
 
 def gaussian_transitions(
@@ -68,7 +70,8 @@ def gaussian_transitions(
             blocks.append(sparse.diags_array(1 / total) @ block)
             order.append(chunk)
     stacked = sparse.vstack(blocks, format="csr")
-    return Transitions(stacked[np.argsort(np.concatenate(order))], np.maximum(exit_, 0), excess)
+    ordered = stacked[np.argsort(np.concatenate(order))]
+    return Transitions(ordered, np.maximum(exit_, 0), excess, resolved)
 
 
 def finite_transitions(
@@ -103,7 +106,8 @@ def finite_transitions(
         excesses.append(excess - taken @ grid.spacing**2)
         exits.append(np.sum(outside.reshape(rows, points) * weights, axis=1))
     stacked = sparse.vstack(blocks, format="csr")
-    return Transitions(stacked, np.concatenate(exits), np.concatenate(excesses))
+    nowhere = np.zeros(len(targets), dtype=bool)
+    return Transitions(stacked, np.concatenate(exits), np.concatenate(excesses), nowhere)
 
 
 def _drawn_together(
