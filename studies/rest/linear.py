@@ -1,6 +1,7 @@
 """Linear optimisers: what averages remove, when momentum is a rate, where Nesterov is stable."""
 
 import functools
+from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
@@ -11,6 +12,7 @@ from statsgd.comparison import Claim, Quantity
 from statsgd.laws import LinearOptimiserGaussian
 from statsgd.laws.minimum import LinearOptimiser
 from statsgd.problems import Problem
+from statsgd.reports import Chart, Series
 from studies.measured import claimed, variance_over_runs
 
 CURVATURES = np.array([1.0, 0.1])
@@ -20,6 +22,9 @@ OPTIMISERS = {
     "heavy ball": SGD(0.1, KICKS, 0.9),
     "Nesterov": SGD(0.1, KICKS, 0.9, nesterov=True),
 }
+#: Learning rate and momentum of optimisers with one and the same η/(1−β).
+SLOW = {"SGD": (0.1, 0.0), "heavy ball": (0.01, 0.9), "Nesterov": (0.01, 0.9)}
+SLOW_CURVATURE = 0.1
 
 
 @functools.cache
@@ -57,6 +62,67 @@ def averages(length: int, replicas: int, margin: float, seed: int, progress: boo
         place="theorem on averages",
         data_sets=0,
         unit="runs",
+    )
+
+
+def in_slow_mode(name: str) -> LinearOptimiserGaussian:
+    """The law of one slow mode, c = 1."""
+    rate, beta = SLOW[name]
+    optimiser = LinearOptimiser.sgd(rate, beta, nesterov=name == "Nesterov")
+    return LinearOptimiserGaussian([[SLOW_CURVATURE]], [[1.0]], optimiser)
+
+
+def chart_of_lengths() -> Chart:
+    """What averages leave of the variance of the slow mode, by their length."""
+    lengths = np.unique(np.geomspace(1, 20_000, 60).astype(int))
+    series = []
+    for name in SLOW:
+        law = in_slow_mode(name)
+        whole = law.covariance()[0, 0]
+        left = [law.average(length=int(n)).covariance()[0, 0] / whole for n in lengths]
+        series.append(Series(name, lengths, left, look="line"))
+    return Chart(
+        f"Variance of the mean of L iterates, over that of one, at h = {SLOW_CURVATURE:g}",
+        "length L (iterates)",
+        "share of the variance",
+        tuple(series),
+        log="xy",
+        level=0.1,
+    )
+
+
+def length_of_averages() -> Claim:
+    """How long averages must be to leave a tenth of the variance of a slow mode."""
+    factor, quantities = 10, []
+    for name, (rate, beta) in SLOW.items():
+        law = in_slow_mode(name)
+        goal = float(law.covariance()[0, 0]) / factor
+
+        def left(logarithm: float, law: Any = law, goal: float = goal) -> float:
+            length = round(np.exp(logarithm))
+            return float(law.average(length=length).covariance()[0, 0]) / goal - 1
+
+        def kept(logarithm: float, law: Any = law, goal: float = goal) -> float:
+            decay = 1 - np.exp(-logarithm)
+            return float(law.average(decay=decay).covariance()[0, 0]) / goal - 1
+
+        slow = (1 - beta) / (rate * SLOW_CURVATURE)
+        for kind, excess, estimate in (
+            ("iterates", left, 2 * factor * slow),
+            ("window of the exponential average", kept, (factor - 1) * slow),
+        ):
+            needed = np.exp(brentq(excess, 0.0, np.log(100 * estimate), xtol=1e-4))
+            quantities.append(Quantity(f"{kind}, {name}", float(needed), 0.0, estimate, "=", 0.1))
+    return Claim(
+        "To remove a factor R from the variance of a slow mode takes the mean of 2R(1−β)/(ηh) "
+        "iterates, or an exponential average over (R−1)(1−β)/(ηh).",
+        "derived",
+        quantities,
+        why="R = 10 at h = 0.1, with the same rate η/(1−β) for all: the mode forgets in "
+        "(1−β)/(ηh) steps, and averages count what it forgets.",
+        origin="derived",
+        data_sets=0,
+        unit="computed",
     )
 
 
