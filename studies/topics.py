@@ -50,7 +50,8 @@ TOPICS = (
         ),
         (
             "Displacement of all parameters of a network, without its eigenvectors",
-            "measures.noise_spectrum measures.predicted_displacement measures.predicted_exponent",
+            "measures.noise_spectrum measures.predicted_displacement measures.predicted_exponent "
+            "measures.predicted_rise",
         ),
         (
             "Currents, stochastic area, entropy production",
@@ -78,8 +79,8 @@ TOPICS = (
             "The law in the leading modes around a checkpoint of a network, after any steps",
             "laws.ModeLaw laws.ModeLaw.from_checkpoint laws.ModeLaw.corrected "
             "laws.ModeLaw.project problems.linear_twin measures.noise_covariance_along "
-            "measures.noise_and_curvature_along measures.paired_variance_ratio "
-            "measures.equipartition",
+            "measures.noise_covariance_along_estimate measures.noise_and_curvature_along "
+            "measures.paired_variance_ratio measures.equipartition",
         ),
         ("All of it for one's own network, in one call and as a page", "diagnose report"),
         (

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
-from statsgd.problems import EmpiricalRisk, Images, empirical_risk
+from statsgd.problems import BatchRisk, EmpiricalRisk, Images, batch_risk, empirical_risk
 from studies.own_models import cross_entropy
 
 _CLASSES, _SQUARE, _GROUPS = 10, 4, 2
@@ -35,7 +35,7 @@ def convolved(
     return jnp.concatenate(patches, axis=-1) @ weights.reshape(-1, weights.shape[-1])
 
 
-def convolutional(data: Images, width: int, seed: int) -> EmpiricalRisk:
+def convolutional(data: Images, width: int, seed: int, _: int = 0) -> EmpiricalRisk:
     """Two convolutions and two dense layers: about 82 width² parameters, 10⁵ at width 35."""
     side, colours = _sides(data)
     shapes = {
@@ -54,33 +54,62 @@ def convolutional(data: Images, width: int, seed: int) -> EmpiricalRisk:
     return _problem(data, logits, shapes, seed)
 
 
-def residual(data: Images, width: int, seed: int) -> EmpiricalRisk:
+def residual(data: Images, width: int, seed: int, _: int = 0) -> EmpiricalRisk:
     """A residual block with group normalisation: about 90 width² parameters, 10⁵ at width 33."""
-    _, colours = _sides(data)
-    shapes = {
-        "squares": (_SQUARE, _SQUARE, colours, width),
+
+    def logits(params: PyTree, image: Float[Any, "h w c"]) -> Float[Any, " classes"]:
+        return _residual(params, image[None], jax.vmap(group_normalised))[0]
+
+    return _problem(data, logits, _residual_shapes(data, width), seed)
+
+
+def normalised(data: Images, width: int, seed: int, batch_size: int) -> BatchRisk:
+    """The same with batch normalisation: its loss is that of batches."""
+
+    def loss(params: PyTree, batch: tuple[Any, Any]) -> Float[Any, ""]:
+        return jnp.mean(
+            jax.vmap(cross_entropy)(_residual(params, batch[0], batch_normalised), batch[1])
+        )
+
+    start = initial(jax.random.key(seed), _residual_shapes(data, width))
+    return batch_risk(loss, tuple(data), start, batch_size=batch_size, loss_batches=64)
+
+
+#: Networks by name: functions of the images, a width, the seed of the weights and a batch size.
+NETWORKS: dict[str, Callable[[Images, int, int, int], EmpiricalRisk | BatchRisk]] = {
+    "convolutional": convolutional,
+    "residual": residual,
+    "normalised": normalised,
+}
+
+
+def _residual_shapes(data: Images, width: int) -> dict[str, tuple[int, ...]]:
+    return {
+        "squares": (_SQUARE, _SQUARE, _sides(data)[1], width),
         "conv": (3, 3, width, 2 * width),
         "first": (3, 3, 2 * width, 2 * width),
         "second": (3, 3, 2 * width, 2 * width),
         "out": (2 * width, _CLASSES),
     }
 
-    def logits(params: PyTree, image: Float[Any, "h w c"]) -> Float[Any, " classes"]:
-        hidden = jax.nn.relu(_layer(params, "squares", image, _SQUARE))
-        hidden = _layer(params, "conv", hidden, 2)
-        inner = _layer(params, "first", jax.nn.relu(group_normalised(hidden)))
-        hidden += _layer(params, "second", jax.nn.relu(group_normalised(inner)))
-        pooled = jnp.mean(jax.nn.relu(hidden), axis=(0, 1))
-        return pooled @ params["out"] + params["out_bias"]
 
-    return _problem(data, logits, shapes, seed)
+def _residual(
+    params: PyTree, images: Float[Any, "n h w c"], normalise: Callable[[Any], Any]
+) -> Float[Any, "n classes"]:
+    def layer(name: str, inputs: Any, stride: int = 1) -> Any:
+        return jax.vmap(lambda image: _layer(params, name, image, stride))(inputs)
+
+    hidden = layer("conv", jax.nn.relu(layer("squares", images, _SQUARE)), 2)
+    inner = layer("first", jax.nn.relu(normalise(hidden)))
+    hidden += layer("second", jax.nn.relu(normalise(inner)))
+    pooled = jnp.mean(jax.nn.relu(hidden), axis=(1, 2))
+    return pooled @ params["out"] + params["out_bias"]
 
 
-#: Networks by name: functions of the images, a width and the seed of the weights.
-NETWORKS: dict[str, Callable[[Images, int, int], EmpiricalRisk]] = {
-    "convolutional": convolutional,
-    "residual": residual,
-}
+def batch_normalised(images: Float[Any, "n h w c"]) -> Float[Any, "n h w c"]:
+    """Each channel with mean zero and variance one over the batch and positions."""
+    mean = jnp.mean(images, axis=(0, 1, 2))
+    return (images - mean) / jnp.sqrt(jnp.var(images, axis=(0, 1, 2)) + 1e-5)
 
 
 def group_normalised(image: Float[Any, "h w c"]) -> Float[Any, "h w c"]:

@@ -1,0 +1,342 @@
+"""What the literature says of SGD around trained networks, on the numbers of `measured`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from statsgd.comparison import Claim, Quantity
+from statsgd.reports import Chart, Series
+from studies.networks.measured import Found, Setting, over_groups
+
+#: Difference of exponents that counts as none.
+EXPONENT = 0.05
+#: Growth of the noise on the way from which on a law with constant noise is not asked for.
+MILD = 1.5
+
+
+def claims(name: str, found: Sequence[Found], config: Any) -> dict[str, xr.DataTree]:
+    """What the literature says, on the numbers of one network."""
+    made = {
+        "variances": variances(name, found, config).to_datatree(chart_of_modes(found)),
+        "variances with a pilot": with_a_pilot(name, found, config).to_datatree(),
+        "proportional noise": proportional(name, found, config).to_datatree(),
+        "speed": speed(name, found, config).to_datatree(),
+        "alignment": alignment(name, found).to_datatree(),
+        "edge of stability": edge(name, found, config).to_datatree(),
+    }
+    if any(row.growth < MILD for one in found for row in one.settings):
+        made["displacement"] = displacement(name, found, config).to_datatree()
+        made["exponent"] = exponent(name, found).to_datatree(chart_of_exponents(found))
+        made["rise of the loss"] = rise(name, found, config).to_datatree()
+    if found[0].sharp is not None:
+        made["large batches"] = large_batches(name, found).to_datatree()
+        made["reshuffled epochs"] = epochs(name, found).to_datatree()
+    return made
+
+
+def claim(
+    statement: str,
+    source: str,
+    quantities: Sequence[Quantity],
+    why: str,
+    origin: str,
+    place: str,
+    unit: str = "replicas",
+) -> Claim:
+    """A claim on networks that are trained on one data set."""
+    return Claim(
+        statement, source, quantities, why, origin=origin, place=place, data_sets=1, unit=unit
+    )
+
+
+def last_look(one: Found) -> xr.Dataset:
+    """The spread of replicas after their last step."""
+    return one.tree["spread"].to_dataset().isel(step=-1)
+
+
+def ratios(found: Sequence[Found], predicted: Any) -> list[tuple[str, float, float]]:
+    """Means over groups of measured variances over predicted ones, and their errors."""
+    rows = []
+    for index, one in enumerate(found):
+        last = last_look(one)
+        ratio = last["variance"].values / predicted(one, last)
+        error = np.sqrt(2 / (int(last["replicas"]) - 1))
+        for label, part in over_groups(ratio, ratio.size):
+            width = error * np.sqrt(np.mean(part**2) / part.size)
+            rows.append((f"network {index + 1}, {label}", float(part.mean()), float(width)))
+    return rows
+
+
+def variances(name: str, found: Sequence[Found], config: Any) -> Claim:
+    """The chain with the network's own curvature and noise."""
+    rows = ratios(found, lambda one, last: last["predicted_variance"].values)
+    buffer = [
+        float((spread["buffer_variance"] / spread["predicted_buffer_variance"]).mean())
+        for spread in (one.tree["spread"].to_dataset() for one in found)
+    ]
+    return claim(
+        "Replicas that leave a trained network spread along its leading modes as the linear chain "
+        f"with the network's own curvature and noise does ({name}).",
+        "Liu, Ziyin, Ueda (2021), arXiv:2012.03636; the transient is derived",
+        [Quantity(*row, 1.0, "=", config.margin) for row in rows],
+        f"Variance over that of the law after {config.steps} steps. The momentum buffer, which "
+        f"follows the noise alone, has {', '.join(f'{value:.2f}' for value in buffer)} times the "
+        "predicted variance: what that is off comes from noise that changes as replicas leave, "
+        "the rest from curvature that does.",
+        "extension",
+        "law of the chain on a quadratic, here its transient around a network",
+    )
+
+
+def with_a_pilot(name: str, found: Sequence[Found], config: Any) -> Claim:
+    """The chain with noise and curvature of the places where a few other replicas end."""
+    rows = ratios(found, lambda one, last: last["corrected_variance"].values)
+    growth = [
+        ", ".join(f"{float(last_look(one)[f'{of}_growth'].mean()):.2f}" for one in found)
+        for of in ("noise", "curvature")
+    ]
+    return claim(
+        "With noise and curvature measured where a few replicas end, the linear chain has the "
+        f"variances of the others ({name}).",
+        "derived",
+        [Quantity(*row, 1.0, "=", config.margin) for row in rows],
+        f"There noise is {growth[0]} times that of the checkpoint (one number a network), and "
+        f"curvature {growth[1]} times. The factors say what the law without a pilot leaves out.",
+        "derived",
+        "",
+    )
+
+
+def proportional(name: str, found: Sequence[Found], config: Any) -> Claim:
+    """The same with C = σ²H."""
+
+    def predicted(one: Found, last: xr.Dataset) -> Any:
+        seen = one.tree["curvature"].to_dataset()
+        sigma = float(one.tree["standing"].to_dataset()["noise_trace"]) / float(
+            seen["hessian_trace"]
+        )
+        h = seen["curvature"].values - config.weight_decay
+        return last["predicted_variance"].values * sigma * h / seen["noise"].values
+
+    rows = ratios(found, predicted)
+    return claim(
+        f"It is enough to know curvature: noise is proportional to it, C = σ²H ({name}).",
+        "Kunin et al. (2021), arXiv:2107.09133",
+        [Quantity(*row, 1.0, "=", config.margin) for row in rows],
+        "Variance over that of the law with σ² = Tr C/Tr H in place of the measured noise.",
+        "reading",
+        "the noise of the model",
+    )
+
+
+def speed(name: str, found: Sequence[Found], config: Any) -> Claim:
+    """⟨|m|²⟩ = Tr C/(1−β²)."""
+    quantities = []
+    for index, one in enumerate(found):
+        spread = one.tree["spread"].to_dataset()
+        noise = float(one.tree["standing"].to_dataset()["noise_trace"])
+        quantities.append(
+            Quantity(
+                f"network {index + 1}, η²⟨|m|²⟩",
+                config.learning_rate**2 * float(spread["square_buffer"]),
+                config.learning_rate**2 * float(spread["square_buffer_error"]),
+                config.learning_rate**2 * noise / (1 - config.momentum**2),
+                "=",
+                config.margin,
+            )
+        )
+    return claim(
+        f"The mean square step is η² Tr C/(1−β²), with the noise of the checkpoint ({name}).",
+        "Kunin et al. (2021), arXiv:2107.09133, there with C = σ²H/S",
+        quantities,
+        "Mean square of the last step of the replicas; the force of the loss adds little to it.",
+        "extension",
+        "the stationary speed, with the noise that is measured",
+    )
+
+
+def displacement(name: str, found: Sequence[Found], config: Any) -> Claim:
+    """E|θ_K − θ₀|² over the grid."""
+    return claim(
+        "How far replicas go along all directions follows from the spectrum of curvature and noise "
+        f"at the checkpoint ({name}).",
+        "derived; Kunin et al. (2021), arXiv:2107.09133, for C = σ²H",
+        over_settings(found, "displacement", lambda predicted: config.margin, divided=True),
+        f"E|θ−θ₀|² after {config.steps} steps from near the minimum, over tr(C f(H)) by "
+        f"quadrature. {left_out(found, 'displacement')}",
+        "extension",
+        "mean squared displacement of the stationary process",
+    )
+
+
+def exponent(name: str, found: Sequence[Found]) -> Claim:
+    """Its exponent."""
+    return claim(
+        "The exponent of the displacement follows from the spectrum and the hyper-parameters "
+        f"({name}).",
+        "Kunin et al. (2021), arXiv:2107.09133",
+        over_settings(found, "exponent", lambda predicted: EXPONENT / abs(predicted)),
+        f"Slope of ln E|θ_K−θ₀|² on ln K over the last nine tenths of the steps, to {EXPONENT}. "
+        f"{left_out(found, 'exponent')}",
+        "extension",
+        "exponents of diffusion that depend on learning rate, batch size and momentum",
+    )
+
+
+def rise(name: str, found: Sequence[Found], config: Any) -> Claim:
+    """E L(θ_K) − L(θ₀)."""
+    return claim(
+        f"Tr HC, moved on by the linear chain, says how much the loss rises ({name}).",
+        "Zhu et al. (2019), arXiv:1803.00195",
+        over_settings(found, "rise", lambda predicted: config.margin, divided=True),
+        f"Rise of the loss with weight decay after {config.steps} steps, over ½ Tr(CHf(H)) and "
+        f"what the mean gains on its way. {left_out(found, 'rise')}",
+        "extension",
+        "the indicator Tr(HC) of one step, here summed over steps",
+    )
+
+
+def over_settings(
+    found: Sequence[Found], field: str, margin: Callable[[float], float], divided: bool = False
+) -> list[Quantity]:
+    """Measured against predicted of every mild setting; `divided` for their ratio."""
+    quantities = []
+    for index, one in enumerate(found):
+        for row in (row for row in one.settings if row.growth < MILD):
+            seen, law = getattr(row, field)
+            error = float(np.hypot(seen.standard_error, law.standard_error))
+            predicted = float(law.value)
+            scale = abs(predicted) if divided else 1.0
+            title = f"network {index + 1}, {titled(row)}"
+            numbers = float(seen.value) / scale, error / scale, predicted / scale
+            quantities.append(Quantity(title, *numbers, "=", margin(predicted)))
+    return quantities
+
+
+def alignment(name: str, found: Sequence[Found]) -> Claim:
+    """d Tr(HC)/(Tr H Tr C) above one."""
+    quantities = []
+    for index, one in enumerate(found):
+        seen = one.tree["curvature"].to_dataset()
+        value, trace = float(seen["curvature_of_noise"]), float(seen["hessian_trace"])
+        ratio = value * one.dimension / trace
+        relative = np.hypot(
+            float(seen["curvature_of_noise_error"]) / value,
+            float(seen["hessian_trace_error"]) / trace,
+        )
+        quantities.append(
+            Quantity(f"network {index + 1}", ratio, float(ratio * relative), 1.0, ">")
+        )
+    return claim(
+        f"Gradient noise is aligned with curvature ({name}).",
+        "Zhu et al. (2019), arXiv:1803.00195",
+        quantities,
+        "d Tr(HC)/(Tr H Tr C), one for isotropic noise.",
+        "source",
+        "abstract",
+        "networks",
+    )
+
+
+def edge(name: str, found: Sequence[Found], config: Any) -> Claim:
+    """η h_max/(2(1+β)) near one."""
+    shares = [float(one.tree["stability"].to_dataset()["mean_share"].max()) for one in found]
+    return claim(
+        f"Training ends at the edge of stability ({name}).",
+        "Cohen et al. (2021), arXiv:2103.00065, for steps of the whole loss",
+        [
+            Quantity(f"network {i + 1}, η h_max/(2(1+β))", share, 0.0, 1.0, "=", config.margin)
+            for i, share in enumerate(shares)
+        ],
+        "One at the edge. With small batches and weight decay noise keeps SGD in places that are "
+        "flatter than that.",
+        "extension",
+        "abstract, there of full-batch descent",
+        "networks",
+    )
+
+
+def large_batches(name: str, found: Sequence[Found]) -> Claim:
+    """h_max with the large batch over that with the small one."""
+    quantities = []
+    for index, one in enumerate(found):
+        assert one.sharp is not None
+        own = float(one.tree["curvature"].to_dataset()["curvature"].max())
+        for value, equal in zip(one.sharp, ("steps", "epochs"), strict=True):
+            title = f"network {index + 1}, h_max after equal {equal}, large over small batch"
+            quantities.append(Quantity(title, value / own, 0.0, 1.0, ">"))
+    return claim(
+        f"Large batches end in sharper places, after as many steps or as many epochs ({name}).",
+        "Keskar et al. (2017), arXiv:1609.04836",
+        quantities,
+        "Largest curvature, weight decay included, at the last iterate of one run each.",
+        "reading",
+        "abstract, there at the end of training",
+        "networks",
+    )
+
+
+def epochs(name: str, found: Sequence[Found]) -> Claim:
+    """Variance under reshuffled epochs over that with batches drawn independently."""
+    quantities, told = [], []
+    for index, one in enumerate(found):
+        assert one.reshuffled is not None
+        law = one.reshuffled["variance"] / one.reshuffled["predicted_variance"]
+        told.append(f"{float(law.mean()):.2f}")
+        white = last_look(one)
+        ratio = one.reshuffled["variance"].values / white["variance"].values
+        error = np.sqrt(4 / (int(white["replicas"]) - 1) / ratio.size)
+        mean = float(ratio.mean())
+        quantities.append(Quantity(f"network {index + 1}", mean, float(mean * error), 1.0, "<"))
+    return claim(
+        f"Reshuffled epochs spread less along the modes than independent batches ({name}).",
+        "Kühn, Rosenow (2023), arXiv:2306.05300",
+        quantities,
+        "Mean over the modes of the ratio of variances after the last step. Over the law of "
+        f"reshuffled epochs from rest the variances are {', '.join(told)}.",
+        "reading",
+        "abstract, there of flat directions",
+    )
+
+
+def chart_of_modes(found: Sequence[Found]) -> Chart:
+    """Variance of replicas over law, mode by mode."""
+    series = []
+    for index, one in enumerate(found):
+        last = last_look(one)
+        ratio = (last["variance"] / last["predicted_variance"]).values
+        error = ratio * np.sqrt(2 / (int(last["replicas"]) - 1))
+        series.append(Series(f"network {index + 1}", last["mode"].values, ratio, error))
+    return Chart("Variance, replicas over law", "mode", "ratio", tuple(series), level=1.0)
+
+
+def titled(row: Setting) -> str:
+    """Its hyper-parameters."""
+    return f"η = {row.learning_rate:g}, S = {row.batch_size}, β = {row.momentum:g}"
+
+
+def left_out(found: Sequence[Found], field: str) -> str:
+    """What was found where noise grows too much for a law with constant noise."""
+    hot = [
+        f"{titled(row)}: {float(seen.value):.3g} against {float(law.value):.3g}, noise "
+        f"{row.growth:.2g} times (network {index + 1})"
+        for index, one in enumerate(found)
+        for row in one.settings
+        if row.growth >= MILD
+        for seen, law in [getattr(row, field)]
+    ]
+    if not hot:
+        return f"Noise grows by less than {MILD:g} on the way everywhere."
+    return f"Not judged, as noise grows by {MILD:g} or more on the way: {'; '.join(hot)}."
+
+
+def chart_of_exponents(found: Sequence[Found]) -> Chart:
+    """Measured exponents over predicted ones."""
+    rows = [row.exponent for one in found for row in one.settings]
+    seen, law = ([float(pair[i].value) for pair in rows] for i in (0, 1))
+    errors = [float(pair[0].standard_error) for pair in rows]
+    ends = [min(law), max(law)]
+    series = Series("a setting", law, seen, errors), Series("equal", ends, ends, look="line")
+    return Chart("Exponent of the displacement", "predicted", "measured", series)
