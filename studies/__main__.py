@@ -19,6 +19,7 @@ import tyro
 import studies
 from statsgd.reports import gallery
 from studies import sweeping
+from studies.compiled import keep_compiled
 from studies.outcome import Outcome, OutputFolderError, deliver
 
 _QUICK = "--quick: settings that take about a minute; the options below change them."
@@ -144,4 +145,5 @@ def run_all(quick: bool) -> int:
 
 
 if __name__ == "__main__":
+    keep_compiled()
     sys.exit(main(sys.argv[1:]))

@@ -98,7 +98,7 @@ def test_what_the_reader_writes_passes_its_own_check(name, tmp_path, monkeypatch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["index", "choose", "network"])
+@pytest.mark.parametrize("page", ["index", "choose", "network", "optimisers"])
 def test_code_on_pages_runs(page, tmp_path, monkeypatch):
     names = {}
     code = "\n".join(blocks(NOTEBOOKS / f"{page}.md"))

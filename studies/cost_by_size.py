@@ -1,0 +1,200 @@
+"""Cost against size: time and memory of ensembles, and sweeps over one worker and two.
+
+An ensemble of linear regressions is run for more and more replicas, parameters and steps, each in
+a process of its own: the time is that of a second call, which compiles nothing, and the memory is
+the peak of the process above what it held before the calls.
+
+    python -m studies.cost_by_size              # table, and the figure of the benchmark's page
+    python -m studies.cost_by_size --workers    # sweep over one local dask worker and over two
+"""
+
+import argparse
+import functools
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+import statsgd
+from statsgd.reports import Chart, Series, report
+from studies.tables import markdown
+
+PICTURE = Path(__file__).parent / "pictures" / "cost-by-size.png"
+_EXAMPLES, _BATCH = 1792, 8
+
+
+class Size(NamedTuple):
+    """Of one ensemble."""
+
+    replicas: int = 1000
+    parameters: int = 8
+    steps: int = 1000
+
+
+#: What grows, one at a time.
+SIZES = {
+    "replicas": [Size(replicas=n, steps=200) for n in (10**2, 10**3, 10**4, 10**5, 10**6)],
+    "parameters": [Size(parameters=d) for d in (2, 8, 32, 128, 512)],
+    "steps": [Size(steps=n) for n in (10**2, 10**3, 10**4, 10**5)],
+}
+
+
+def measured() -> xr.DataTree:
+    """Seconds and memory by what grows, each a group with the sizes along `size`."""
+    groups = {}
+    for grows, sizes in SIZES.items():
+        found = [_in_a_process(size) for size in sizes]
+        groups[grows] = xr.Dataset(
+            {
+                "seconds": ("size", [one["seconds"] for one in found]),
+                "memory": ("size", [one["memory"] for one in found]),
+            },
+            coords={"size": [getattr(size, grows) for size in sizes]},
+        )
+    return xr.DataTree.from_dict(groups)
+
+
+def _in_a_process(size: Size) -> dict[str, float]:
+    command = [sys.executable, "-m", "studies.cost_by_size", "--once", *map(str, size)]
+    told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(told.stdout.splitlines()[-1])
+
+
+def once(size: Size) -> dict[str, float]:
+    """Seconds of a second call, and MiB above what the process held before the first."""
+    problem, sgd = _setting(size.parameters)
+    small = functools.partial(statsgd.simulate, problem, sgd, seed=0, progress=False)
+    run = functools.partial(small, steps=size.steps, replicas=size.replicas, devices=jax.devices())
+    small(steps=1, replicas=1)
+    before = _peak()
+    run()
+    begin = time.perf_counter()
+    run()
+    return {"seconds": time.perf_counter() - begin, "memory": _peak() - before}
+
+
+def _setting(parameters: int) -> tuple[Any, Any]:
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(_EXAMPLES, parameters))
+    targets = inputs.sum(axis=1) + rng.normal(size=_EXAMPLES)
+    problem = statsgd.problems.linear_regression(inputs, targets)
+    return problem, statsgd.SGD(0.5 / parameters / 4, statsgd.noise.Minibatch(_BATCH))
+
+
+def _peak() -> float:
+    """The most memory that this process has held, MiB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def charts(found: xr.DataTree) -> xr.DataTree:
+    """Cost of a replica and step, and memory of a replica, against what grows."""
+    fixed = {grows: sizes[0]._asdict() for grows, sizes in SIZES.items()}
+    cost, memory = [], []
+    for grows, group in found.children.items():
+        sizes = group.size.values.astype(float)
+        shape = [Size(**fixed[grows] | {grows: int(one)}) for one in sizes]
+        work = np.array([one.replicas * one.steps for one in shape])
+        cost.append(Series(grows, sizes, group.seconds.values / work * 1e9, look="steps"))
+        memory.append(Series(grows, sizes, group.memory.values, look="steps"))
+    tree = xr.DataTree.from_dict(
+        {
+            "cost": Chart(
+                "A step of a replica: flat in replicas and steps, in proportion to parameters",
+                "replicas, parameters or steps", "ns", tuple(cost), log="xy",
+            ).to_datatree(),
+            "memory": Chart(
+                "Memory: in proportion to replicas and parameters, flat in steps",
+                "replicas, parameters or steps", "MiB above the start", tuple(memory), log="xy",
+            ).to_datatree(),
+        }
+    )  # fmt: skip
+    tree.attrs = {"kind": "charts", "title": "Cost by size", "finding": __doc__ or ""}
+    return tree
+
+
+def table(found: xr.DataTree) -> str:
+    """Markdown: time, time of a step of a replica, and memory."""
+    rows = []
+    for grows, sizes in SIZES.items():
+        for size, seconds, memory in zip(
+            sizes, found[grows].seconds.values, found[grows].memory.values, strict=True
+        ):
+            cost = seconds / (size.replicas * size.steps) * 1e9
+            rows.append((*size, f"{seconds:.2g} s", f"{cost:.3g} ns", f"{memory:.0f} MiB"))
+    columns = [*Size._fields, "time", "a step of a replica", "memory"]
+    return markdown(pd.DataFrame(rows, columns=columns))
+
+
+# Sweeps over workers.
+
+
+def cell(one: Any, steps: int) -> xr.Dataset:
+    """A run of a network at one learning rate."""
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(512, 16))
+    problem = statsgd.problems.multilayer_perceptron(inputs, inputs[:, :1], hidden=[64])
+    sgd = statsgd.SGD(one["learning_rate"], statsgd.noise.Minibatch(_BATCH))
+    found = statsgd.simulate(problem, sgd, steps=steps, replicas=8, seed=one.seed, progress=False)
+    return xr.Dataset({"loss": found["run"].loss.mean()})
+
+
+def over_workers(numbers: Sequence[int], cells: int, steps: int) -> dict[int, float]:
+    """Seconds that a sweep takes over so many local dask workers, of one thread each."""
+    from dask.distributed import Client, LocalCluster
+
+    taken = {}
+    run = functools.partial(cell, steps=steps)
+    rates = {"learning_rate": np.linspace(0.005, 0.02, cells).tolist()}
+    for number in numbers:
+        cluster = LocalCluster(
+            n_workers=number, threads_per_worker=1, processes=True, dashboard_address=":0"
+        )
+        with cluster, Client(cluster) as client, tempfile.TemporaryDirectory() as folder:
+            options: Any = {"seed": 0, "executor": client, "progress": False}
+            # Every worker compiles before the clock starts.
+            first = {"learning_rate": np.linspace(0.001, 0.004, 4 * number).tolist()}
+            statsgd.sweep(run, first, store=f"{folder}/first", **options)
+            begin = time.perf_counter()
+            statsgd.sweep(run, rates, store=f"{folder}/store", **options)
+            taken[number] = time.perf_counter() - begin
+    return taken
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print a table; without options draw the figure of the page too."""
+    parser = argparse.ArgumentParser(prog="python -m studies.cost_by_size")
+    parser.add_argument("--workers", action="store_true", help="time sweeps over local workers")
+    parser.add_argument("--cells", type=int, default=32, help="of the sweep")
+    parser.add_argument("--cell-steps", type=int, default=2000, help="steps of each cell")
+    parser.add_argument("--once", type=int, nargs=3, help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if given.once:
+        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+        print(json.dumps(once(Size(*given.once))))
+    elif given.workers:
+        taken = over_workers((1, 2), given.cells, given.cell_steps)
+        for number, seconds in taken.items():
+            print(f"{number} worker(s): {seconds:.1f} s, {taken[1] / seconds:.2f} times as fast")
+    else:
+        found = measured()
+        print(table(found))
+        with tempfile.TemporaryDirectory() as folder:
+            report(charts(found), Path(folder, "report.html"), files=True)
+            shutil.copyfile(next(Path(folder, "figures").glob("*-0.png")), PICTURE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What measures costs, and what keeps compiled programs: on little, and without timing anything."""
+
+import importlib.util
+import os
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+
+from statsgd.reports import sections
+from studies import compiled, cost_by_size, first_calls
+from studies.compiled import FOLDER, keep_compiled
+
+#: As JAX has it, while a test puts something in its place.
+CONFIG = jax.config
+
+
+def test_second_calls_compile_nothing():
+    found = first_calls.once("hessian")
+    assert found["programs"][1] == 0
+    assert len(found["seconds"]) == 2
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What `keep_compiled` tells JAX, in an environment that says nothing."""
+    settings = {}
+    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(compiled.jax, "config", Told(settings))
+    return settings
+
+
+class Told:
+    jax_compilation_cache_dir = None
+    jax_enable_compilation_cache = True
+
+    def __init__(self, settings):
+        self.update = settings.__setitem__
+
+
+def test_studies_keep_what_they_compile(told):
+    keep_compiled()
+    assert told["jax_compilation_cache_dir"] == str(FOLDER.resolve())
+    assert told["jax_compilation_cache_max_size"] > 0
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(FOLDER.resolve())
+    assert all(hasattr(CONFIG, name) for name in told)
+
+
+@pytest.mark.parametrize("setting", ["environment", "configuration", "switched off", "no filelock"])
+def test_settings_of_the_user_count(told, setting, monkeypatch):
+    match setting:
+        case "environment":
+            os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
+        case "configuration":
+            compiled.jax.config.jax_compilation_cache_dir = "mine"
+        case "switched off":
+            compiled.jax.config.jax_enable_compilation_cache = False
+        case "no filelock":
+            monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    keep_compiled()
+    assert not told
+
+
+def test_costs_are_those_of_a_step_of_a_replica():
+    groups = {
+        grows: xr.Dataset(
+            {
+                "seconds": ("size", 1e-9 * np.array([one.replicas * one.steps for one in sizes])),
+                "memory": ("size", np.full(len(sizes), 10.0)),
+            },
+            coords={"size": [getattr(one, grows) for one in sizes]},
+        )
+        for grows, sizes in cost_by_size.SIZES.items()
+    }
+    found = xr.DataTree.from_dict(groups)
+    tree = cost_by_size.charts(found)
+    np.testing.assert_allclose(tree["cost"]["y"].values, 1.0)
+    assert len(list(sections(tree))) == 1
+    assert cost_by_size.table(found).count("| 1 ns | 10 MiB |") == tree["cost"]["y"].size
