@@ -274,7 +274,8 @@ def tabulated(
     """The table along the valley on `number` knots, its `limits`, and the `sums` where needed."""
     if not valley.integrates:
         table = valley.table(number)
-        return table, valley.limits(valley.coordinate.place(table.points)), None
+        limits = valley.limits(valley.coordinate.place(table.points))
+        return _with_error(table, _beyond(valley, table, limits)), limits, None
     sums, errors, inside = valley.summed(number - 1)
     valley = valley.with_sums(sums)
     table = valley.table(number)
@@ -290,9 +291,25 @@ def tabulated(
     top = jnp.pad((sums[1:-1] > sums[:-2]) & (sums[1:-1] >= sums[2:]), 1)
     at_top = top[cell] | top[cell + 1]
     changes = jnp.where(at_top, risen, jnp.where(share > 0, share * off, 0))
-    total = table.error_estimate + jnp.sum(changes)
-    table = eqx.tree_at(lambda tree: tree.error_estimate, table, total)
-    return table, valley.limits(valley.coordinate.place(table.points)), valley.sums
+    limits = valley.limits(valley.coordinate.place(table.points))
+    error = jnp.sum(changes) + _beyond(valley, table, limits)
+    return _with_error(table, error), limits, valley.sums
+
+
+def _with_error(table: LineTable, more: Float[Any, ""]) -> LineTable:
+    """`table`, which is off by `more` than it says."""
+    total = table.error_estimate + more
+    return eqx.tree_at(lambda tree: tree.error_estimate, table, total)
+
+
+def _beyond(valley: AveragedValley, table: LineTable, limits: Float[Any, "3"]) -> Float[Any, ""]:
+    """The mass beyond the ends of a line, where p falls as a power of |x|, as e^(−v) of v."""
+    if valley.coordinate.bounded:
+        return jnp.zeros(())
+    ends = jnp.array([0, -1])
+    density = table.density[ends] * table.wells.slope(table.points[ends])
+    proper = limits[2] > 1  # else there is no law, which `require_proper` says
+    return jnp.where(proper, jnp.sum(density) / jnp.where(proper, limits[2] - 1, 1.0), 0.0)
 
 
 def across_table(widths: Float[Any, " n"], masses: Float[Any, " n"], number: int) -> LineTable:

@@ -9,7 +9,8 @@ from scipy.stats import t as student_t
 
 import statsgd
 from statsgd import SGD, noise
-from statsgd.laws import ImproperLawError, ValleyLaw
+from statsgd.laws import ImproperLawError, IntractableError, ValleyLaw
+from statsgd.laws.law import UnresolvedWarning
 from statsgd.laws.valleys import (
     AdiabaticWarning,
     max_stable_learning_rate,
@@ -513,3 +514,18 @@ def test_the_marginal_across_a_valley_with_kinks_is_the_mixture():
 
     expected = 2 * quad(below, 0, np.pi, epsrel=1e-10, limit=300)[0]
     assert law.cdf(np.array([0.0, 0.015]))[1] == pytest.approx(expected, abs=2e-6)
+
+
+def test_mass_beyond_the_ends_of_a_heavy_line_is_stated_or_refused():
+    # Student-t of ν = κ − 1: at ν = 0.1 a share of some hundredths lies beyond e⁴⁰ lengths.
+    with pytest.warns(UnresolvedWarning, match="not resolved"):
+        law = ValleyLaw.line(1.0, 1.0, 1e-12, 1.1)
+    place = np.array([1.0, 1e5, 1e15])
+    found = law.table.cdf(law.valley.coordinate.parameter(place))
+    error = np.abs(found - student_t(0.1, scale=1 / np.sqrt(0.1)).cdf(place))
+    assert 1e-3 < np.max(error) < law.error_estimate < 0.1
+    with (
+        pytest.warns(UnresolvedWarning),
+        pytest.raises(IntractableError, match="does not resolve"),
+    ):
+        ValleyLaw.line(1.0, 1.0, 1e-12, 1.02).mean()
