@@ -129,9 +129,9 @@ def lean(found: Spread) -> Claim:
         "On a network too Adam rests narrower than SGD in the steepest modes, against the others.",
         "derived, for least squares",
         [quantity],
-        why=f"The slopes are {float(slopes['Adam'].value):.2f} (Adam) and "
-        f"{float(slopes['SGD'].value):.2f} (SGD); the chains have {predicted['Adam']:.2f} and "
-        f"{predicted['SGD']:.2f}.",
+        why=f"The slopes are {float(slopes['Adam'].value):z.2f} (Adam) and "
+        f"{float(slopes['SGD'].value):z.2f} (SGD); the chains have {predicted['Adam']:z.2f} and "
+        f"{predicted['SGD']:z.2f}.",
         origin="extension",
         place="slopes of variance on curvature, least squares on digits",
         data_sets=1,
@@ -153,7 +153,7 @@ def chart_of_modes(found: Spread) -> Chart:
             ),
         ]
     return Chart(
-        "Variance of replicas along leading modes of the network",
+        "Variance of replicas along leading modes",
         "curvature h (loss/params²)",
         "variance (params²)",
         tuple(series),
