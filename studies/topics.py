@@ -64,11 +64,13 @@ TOPICS = (
         (
             "Any linear optimiser: Nesterov, dampening, decays, averages of iterates, transients",
             "laws.LinearOptimiserGaussian laws.LinearOptimiserGaussian.average "
-            "laws.LinearOptimiserGaussian.after laws.minimum.LinearOptimiser",
+            "laws.LinearOptimiserGaussian.after laws.LinearOptimiserGaussian.autocovariance "
+            "laws.minimum.LinearOptimiser",
         ),
         (
-            "Adam, AdamW, RMSProp and sign descent near a minimum",
-            "laws.AdaptiveGaussian laws.minimum.Adam laws.minimum.SignDescent "
+            "Adam, AdamW, RMSProp, sign descent and clipped gradients near a minimum",
+            "laws.AdaptiveGaussian laws.AdaptiveGaussian.refined laws.minimum.Adam "
+            "laws.minimum.SignDescent laws.minimum.ClippedOptimiser "
             "laws.minimum.adaptive_optimiser",
         ),
         (

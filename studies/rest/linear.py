@@ -82,8 +82,8 @@ def chart_of_lengths() -> Chart:
         left = [law.average(length=int(n)).covariance()[0, 0] / whole for n in lengths]
         series.append(Series(name, lengths, left, look="line"))
     return Chart(
-        f"Variance of the mean of L iterates, over that of one, at h = {SLOW_CURVATURE:g}",
-        "length L (iterates)",
+        "Variance of the mean of L iterates over that of one",
+        f"length L (iterates), at curvature {SLOW_CURVATURE:g}",
         "share of the variance",
         tuple(series),
         log="xy",

@@ -15,8 +15,8 @@ from statsgd.dynamics import noise_covariance
 from statsgd.estimate import Estimate
 from statsgd.laws import LinearOptimiserGaussian
 from statsgd.laws.minimum import Adam, LinearOptimiser
-from statsgd.measures import jackknife, mean_over_clusters, top_eigenpairs
-from statsgd.problems import Problem, hessian
+from statsgd.measures import curvature_matrix, jackknife, mean_over_clusters, top_eigenpairs
+from statsgd.problems import Problem
 from statsgd.reports import Chart, Series
 from studies.measured import claimed, ratio
 from studies.networks.convolutions import convolutional
@@ -63,7 +63,8 @@ def spread(problem: Problem, training: int, steps: int, replicas: int, progress:
     )
     point = flat_endpoints(problem, run)[0]
     params = problem.unflatten(jnp.asarray(point))
-    curvature = np.asarray(hessian(problem, params))
+    # A few products at a time: the whole at once takes the memory of all examples for each.
+    curvature = np.asarray(curvature_matrix(problem, params))
     kicks = np.asarray(noise_covariance(problem, params, noise.Minibatch(_SMALL)))
     values, vectors = np.linalg.eigh(curvature)
     values, modes = values[-_STEEP:], vectors[:, -_STEEP:]
@@ -92,19 +93,19 @@ def spread(problem: Problem, training: int, steps: int, replicas: int, progress:
 
 
 def spread_around(found: Spread, margin: float) -> Claim:
-    """Variances against those of the chains, Adam's with the second moments of the checkpoint."""
-    quantities = [
-        claimed(f"variance over law, {name}", variance_of_modes(found.away[name]), "=", 1, margin)
-        for name in _OPTIMISERS
-    ]
+    """Variance of Adam against that of its chain, with the second moments of the checkpoint."""
+    adam, sgd = (variance_of_modes(found.away[name]) for name in _OPTIMISERS)
     return Claim(
         "Replicas of Adam that leave a network spread along its leading modes as the linear chain "
         "with the second moments of the checkpoint does.",
         "derived",
-        quantities,
+        [claimed("variance over law, Adam", adam, "=", 1.0, margin)],
         why=f"Over the {_STEEP} leading modes together, curvatures {found.curvatures[0]:.2g} to "
-        f"{found.curvatures[-1]:.2g}. The preconditioned sharpness λ_max(R H) is "
-        f"{found.sharpness:.2g}, and the edge of stability is at 38.",
+        f"{found.curvatures[-1]:.2g}. Replicas of SGD from there have "
+        f"{float(sgd.value):.2f} ± {float(sgd.standard_error):.2f} times the variance of its own "
+        "chain, whose steps are longer: noise and curvature change as they leave. The "
+        f"preconditioned sharpness λ_max(R H) of Adam is {found.sharpness:.2g}, and the edge of "
+        "stability is at 38.",
         origin="derived",
         data_sets=1,
         unit="replicas",
@@ -128,9 +129,9 @@ def lean(found: Spread) -> Claim:
         "On a network too Adam rests narrower than SGD in the steepest modes, against the others.",
         "derived, for least squares",
         [quantity],
-        why=f"The slopes are {float(slopes['Adam'].value):.2f} (Adam) and "
-        f"{float(slopes['SGD'].value):.2f} (SGD); the chains have {predicted['Adam']:.2f} and "
-        f"{predicted['SGD']:.2f}.",
+        why=f"The slopes are {float(slopes['Adam'].value):z.2f} (Adam) and "
+        f"{float(slopes['SGD'].value):z.2f} (SGD); the chains have {predicted['Adam']:z.2f} and "
+        f"{predicted['SGD']:z.2f}.",
         origin="extension",
         place="slopes of variance on curvature, least squares on digits",
         data_sets=1,
@@ -152,7 +153,7 @@ def chart_of_modes(found: Spread) -> Chart:
             ),
         ]
     return Chart(
-        "Variance of replicas along leading modes of the network",
+        "Variance of replicas along leading modes",
         "curvature h (loss/params²)",
         "variance (params²)",
         tuple(series),
