@@ -3,7 +3,9 @@
 Every check returns the checked value. A traced value cannot be looked at and passes unchecked.
 """
 
-from collections.abc import Iterable
+import functools
+import inspect
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -38,6 +40,41 @@ def instance(name: str, value: Any, kinds: Any, allowed: str, *, call: str = "")
     raise ValueError(f"{name} must be {allowed}, got {told(value)}{order}")
 
 
+#: What arguments of one name are everywhere: their kind, and words for it.
+_KINDS: dict[str, tuple[type, str]] = {}
+
+
+def means(name: str, kind: type, allowed: str) -> None:
+    """Say that every argument `name` of a function that is `kinds_checked` is of one kind."""
+    _KINDS[name] = (kind, allowed)
+
+
+def kinds_checked[**Given, Result](
+    function: Callable[Given, Result],
+) -> Callable[Given, Result]:
+    """`function`, with one clear error for arguments of another kind than their names mean.
+
+    What may be left out may be None.
+    """
+    parameters = list(inspect.signature(function).parameters.values())
+    order = [one.name for one in parameters[:2] if one.kind is not one.KEYWORD_ONLY]
+    more = ["…"] if len(parameters) > len(order) else []
+    call = f"{function.__name__}({', '.join(order + more)})"
+
+    @functools.wraps(function)
+    def checked(*args: Given.args, **options: Given.kwargs) -> Result:
+        for place, parameter in enumerate(parameters):
+            name = parameter.name
+            if name not in _KINDS or (place >= len(args) and name not in options):
+                continue
+            given = args[place] if place < len(args) else options[name]
+            if given is not None or parameter.default is parameter.empty:
+                instance(name, given, *_KINDS[name], call=call)
+        return function(*args, **options)
+
+    return checked
+
+
 def is_traced(*values: Any) -> bool:
     """Whether any leaf of `values` is a JAX tracer, whose number is not known yet."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
@@ -48,6 +85,8 @@ def real(name: str, value: Any, *, allowed: str, valid) -> Any:
     if is_traced(value):
         return value
     try:
+        if np.asarray(value).dtype.kind in "US":  # "0.1" would be read as a number
+            raise TypeError
         number = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} must be {allowed}, got {told(value)}") from None
@@ -129,6 +168,8 @@ def finite_array(name: str, value: Any, *, ndim: int | None = None) -> Any:
         jax.dtypes.issubdtype(array.dtype, np.number) or array.dtype == np.bool_
     ):
         raise ValueError(f"{name} must be an array of numbers, got dtype {array.dtype}")
+    if jax.dtypes.issubdtype(array.dtype, np.complexfloating):
+        raise ValueError(f"{name} must be real, got dtype {array.dtype}")
     if ndim is not None and array.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} axes, got shape {array.shape}")
     bad = int(np.sum(~np.isfinite(np.asarray(array))))

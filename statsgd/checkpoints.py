@@ -16,13 +16,14 @@ import numpy as np
 import xarray as xr
 from jaxtyping import PyTree
 
-from statsgd.arguments import count, fraction, positive
+from statsgd.arguments import count, fraction, kinds_checked, positive, told
 from statsgd.problems import Problem
 from statsgd.problems.parameters import leaf_names
 from statsgd.provenance import provenance
 from statsgd.running.records import Layout
 
 
+@kinds_checked
 def ensemble(
     params: Any,
     *,
@@ -139,7 +140,9 @@ def _stacked(name: str, value: Any, reader: Any, problem: Problem | None) -> PyT
     trees = []
     for i, one in enumerate(value):
         read = _read(name, one, reader) if isinstance(one, str | os.PathLike) else one
-        rows = np.asarray(read, dtype=np.float64) if isinstance(read, list) else read
+        # Numbers in a list are a row; arrays in a list are leaves.
+        row = isinstance(read, list) and not any(map(np.ndim, read))
+        rows = np.asarray(read, dtype=np.float64) if row else read
         trees.append(_arrays(f"{name}[{i}]", rows))
     first = _shapes(trees[0])
     for i, tree in enumerate(trees[1:], 1):
@@ -215,7 +218,7 @@ def _numbers(name: str, tree: PyTree, problem: Problem | None) -> PyTree:
     arrays = _arrays(name, tree)
     leaves = jax.tree.leaves(arrays)
     if not leaves:
-        raise ValueError(f"{name} must hold at least one array, got {tree!r}")
+        raise ValueError(f"{name} must hold at least one array, got {told(tree)}")
     if len(leaves) == 1 and _alike(arrays, 0.0):
         if leaves[0].ndim < 2:
             raise ValueError(

@@ -10,5 +10,6 @@ DataTree`, and a module docstring whose first line is its summary. The rest of t
   (`limiting_dynamics`), `rest`
   (`optimisers_at_rest`), `tails` (`heavy_tails`), `valleys` (`effective_regularization`);
 - what studies share: `digits_network`, `own_models`, `measured`, `findings`;
-- the command line: `outcome`, `sweeping`; speed: `benchmark` with its `peers`; `refresh_pages`.
+- the command line: `outcome`, `sweeping`; speed: `benchmark` with its `peers`;
+- what pages show: `refresh_pages` with `claims_page` and `tables`.
 """

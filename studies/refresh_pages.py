@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from statsgd.noise import NOISES
 from statsgd.reports import report
 from studies.atlas_families import FAMILIES
 from studies.atlas_families.table import atlas_table, overview
+from studies.claims_page import claims_page
 from studies.errata import ERRATA
+from studies.tables import markdown
 from studies.topics import TOPICS
 from studies.verdicts.claims import CELLS_TITLE
 
@@ -58,16 +60,14 @@ def refreshed(
 ) -> str:
     """`text` with the marked parts written anew.
 
-    The headline only if the numbers of the digits study are given as `summary`, and claims and
-    calibration only if the summaries of full runs are given as `reports`, by name of the study.
+    `reports` are the summaries of full runs, by name of the study, and `summary` the numbers of
+    that of digits. A part whose study is not among them stays as it is.
     """
-    parts = _generated()
+    parts = _generated() | {"claims": claims_page(text, reports or {})}
     if summary is not None:
         parts = parts | {"digits": headline(summary)}
-    if reports:
-        parts = parts | {"claims": claims_tables(reports)}
-    if "calibration" in (reports or {}):
-        parts = parts | {"calibration": calibration_table((reports or {})["calibration"])}
+    if reports and "calibration" in reports:
+        parts = parts | {"calibration": calibration_table(reports["calibration"])}
     for name, part in parts.items():
         marked = re.compile(f"<!-- {name} -->.*?<!-- /{name} -->", flags=re.DOTALL)
         anew = f"<!-- {name} -->\n{part}\n<!-- /{name} -->"
@@ -145,13 +145,6 @@ def noises() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["noise", "what it is"])
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """A table in the form that README files show."""
-    lines = ["| " + " | ".join(table.columns) + " |", "|" + " --- |" * len(table.columns)]
-    lines += ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)]
-    return "\n".join(lines)
-
-
 def headline(summary: dict) -> str:
     """The verdicts of the digits study as a table."""
     lines = ["| law | measured / predicted variance, all modes | verdict |", "| --- | --- | --- |"]
@@ -165,72 +158,6 @@ def headline(summary: dict) -> str:
     return "\n".join(lines)
 
 
-def claims(reports: Mapping[str, dict]) -> pd.DataFrame:
-    """One row a claim, and one for its first form where it was changed.
-
-    Study, statement, verdict, the quantity that decides it with its difference, whose claim it is,
-    source and place, and what it rests on.
-    """
-    columns = ["study", "claim", "verdict", "measured (predicted)", "whose", "source", "rests on"]
-    rows = [
-        (f"`{name}`", *_claim_row(told, prefix))
-        for name, found in reports.items()
-        for told, prefix in _forms(found)
-    ]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _forms(summary: dict) -> Iterator[tuple[dict, str]]:
-    """Every claim of a report, followed by its first form."""
-    for told in summary["numbers"].values():
-        if isinstance(told, dict) and "origin" in told:
-            yield told, ""
-            if "first_form" in told:
-                yield told["first_form"], "As it was first put: "
-
-
-def _claim_row(told: dict, prefix: str) -> tuple[str, ...]:
-    statement = told["statement"].rstrip(".")
-    source = told["source"] + (f" ({told['place']})" if told["place"] else "")
-    number = told["data_sets"]
-    sets = {0: "a given loss", 1: "1 data set"}.get(number, f"{number} data sets")
-    return (
-        _plain(prefix + statement),
-        told["verdict"],
-        _plain(_deciding_quantity(told)),
-        "the source's" if told["origin"] == "source" else f"ours: {told['origin']}",
-        _plain(source),
-        f"{sets}; {told['unit']}",
-    )
-
-
-def claims_tables(reports: Mapping[str, dict]) -> str:
-    """How many claims hold, those of the literature, and those that are ours."""
-    table = claims(reports)
-    theirs = table["whose"] == "the source's"
-    return "\n".join(
-        [
-            markdown(claims_summary(reports)),
-            "",
-            "*Holds within x %*: no difference from the prediction is resolved, and none above the "
-            "margin x is possible. *Holds to within x %*: there is a difference, resolved, and x "
-            "is its bound, below the margin. Intervals hold together at 95 %. *Rests on* names the "
-            "number of data sets, and what errors are over: a claim about one data set says "
-            "nothing of others.",
-            "",
-            "## What the literature says",
-            "",
-            markdown(table[theirs].drop(columns="whose")),
-            "",
-            "## What is ours: readings, extensions and predictions of our own",
-            "",
-            "That one of these fails says nothing against the paper that it starts from.",
-            "",
-            markdown(table[~theirs]),
-        ]
-    )
-
-
 def calibration_table(summary: dict) -> str:
     """How often verdicts are wrong, and intervals cover, in every cell of the calibration study."""
     (told,) = (one for one in summary["sections"] if one["title"] == CELLS_TITLE)
@@ -241,48 +168,6 @@ def _short(value: Any) -> str:
     if isinstance(value, str):
         return value
     return "" if pd.isna(value) else f"{value:.5g}"
-
-
-def claims_summary(reports: Mapping[str, dict]) -> pd.DataFrame:
-    """One row a study: how many claims of the literature, and of ours, hold."""
-    rows = []
-    for name, found in reports.items():
-        counted: dict[bool, list[str]] = {True: [], False: []}
-        for told, prefix in _forms(found):
-            if not prefix:
-                counted[told["origin"] == "source"].append(told["verdict"])
-        if any(counted.values()):
-            rows.append((f"`{name}`", _counted(counted[True]), _counted(counted[False])))
-    return pd.DataFrame(rows, columns=["study", "claims of the literature", "ours"])
-
-
-def _counted(verdicts: Sequence[str]) -> str:
-    holding = sum(verdict.startswith("holds") for verdict in verdicts)
-    undecided = sum(verdict == "undecided" for verdict in verdicts)
-    if not verdicts:
-        return "–"
-    told = f"{holding} of {len(verdicts)} hold"
-    return f"{told}, {undecided} undecided" if undecided else told
-
-
-def _plain(text: str) -> str:
-    """Text in which nothing is read as Markdown."""
-    return re.sub(r"([\\|*_<\[\]])", r"\\\1", text)
-
-
-def _deciding_quantity(told: dict) -> str:
-    quantities, verdict = told["quantities"], told["verdict"]
-    # Any quantity that fails fails the claim; where all hold, the first stands for them.
-    first = next(iter(quantities))
-    name = next((name for name, row in quantities.items() if row["verdict"] == verdict), first)
-    row = quantities[name]
-    error = f" ± {row['standard_error']:.2g}" if row["standard_error"] else ""
-    relation = "" if row["relation"] == "=" else f"{row['relation']} "
-    found = f"{name}: {row['measured']:.4g}{error} ({relation}{row['predicted']:.4g})"
-    if row["relation"] == "=" and row["difference_percent"] is not None:
-        low, high = row["low_percent"], row["high_percent"]
-        found += f", off by {row['difference_percent']:+.2g} % ({low:+.2g} to {high:+.2g})"
-    return found
 
 
 def write_atlas(computed: Sequence[Mapping[str, dict]]) -> None:
@@ -308,6 +193,7 @@ def write_atlas(computed: Sequence[Mapping[str, dict]]) -> None:
 def main() -> None:
     """Write README, pictures, pages and atlas from the code and the full runs in `results`.
 
+    Every study has parts of its own: those of studies without a run there stay as they are.
     The atlas may be computed in parts: every folder `results/atlas*` counts, the latest last.
     """
     found = sorted(Path("results").glob("*/summary.json"))

@@ -1,5 +1,6 @@
 """Shapes and dtypes of every annotated call are checked while tests run."""
 
+import os
 from pathlib import Path
 
 import jax
@@ -32,6 +33,21 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+#: Compiled programs of .1 s and more are kept beside pytest's own cache, for the other worker, for
+#: processes that tests start, and for the next run. By variables, which these processes inherit.
+KEPT_PROGRAMS = {
+    "jax_persistent_cache_min_compile_time_secs": 0.1,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+
+
 def pytest_configure(config):
     # Short runs have rarely mixed. By its message: the class would import statsgd too soon.
     config.addinivalue_line("filterwarnings", "ignore:the chains have not mixed")
+    # One worker may read what the other has not written whole: the program is compiled then.
+    config.addinivalue_line("filterwarnings", "ignore:Error reading persistent compilation cache")
+    folder = config.cache.mkdir("programs")
+    for name, value in {"jax_compilation_cache_dir": str(folder), **KEPT_PROGRAMS}.items():
+        if name.upper() not in os.environ:
+            os.environ[name.upper()] = str(value)
+            jax.config.update(name, value)

@@ -94,6 +94,9 @@ class Tensor:
 def test_tensors_are_read_without_their_library():
     tree = statsgd.ensemble({"w": Tensor(W, "torch.bfloat16"), "b": Tensor(B)})
     np.testing.assert_allclose(flat(tree), ROWS, rtol=1e-6)
+    # As of list(module.parameters()), one list a run.
+    lists = [[Tensor(W[i]), Tensor(B[i])] for i in range(len(W))]
+    assert statsgd.ensemble(lists)["endpoints"]["0"].shape == W.shape
 
 
 def test_modules_are_read_as_simulate_names_them():

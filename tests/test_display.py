@@ -14,6 +14,7 @@ from statsgd.estimate import Estimate
 
 LAW = laws.HeavyBallGaussian([[2.0]], [[1.0]], learning_rate=0.1, momentum=0.9)
 PROBLEM = problems.linear_regression(np.eye(3), np.ones(3))
+GRID = statsgd.grid(SGD(0.1, noise.NoNoise()), learning_rate=[0.1, 0.2])
 COMPARISON = compare(np.random.default_rng(0).normal(size=(40, 1)), LAW, seed=0)
 
 
@@ -28,6 +29,11 @@ COMPARISON = compare(np.random.default_rng(0).normal(size=(40, 1)), LAW, seed=0)
         (noise.Isotropic(0.5), "Isotropic(variance=0.5)"),
         (kernels.MALA(step_size=0.2), "MALA(step_size=0.2, temperature=1)"),
         (PROBLEM, "LinearRegression(3 parameters params; 3 examples)"),
+        (
+            GRID,
+            "SettingsGrid(2 cells; learning_rate=[0.1, 0.2]; SGD(learning_rate=[0.1, 0.2] "
+            "time/step, noise=NoNoise()))",
+        ),
         (Estimate(1.25, 0.5), "Estimate(1.25 ± 0.5)"),
         (Estimate(np.array([1.0, 2.0]), 0.0), "Estimate([1, 2] ± 0)"),
     ],
@@ -59,7 +65,10 @@ def test_a_comparison_says_its_verdict_its_parts_and_its_figures():
     assert figure.axes[0].get_xlim() == (-0.5, 0.5)
 
 
-@pytest.mark.parametrize("value", [COMPARISON, LAW, PROBLEM, noise.NoNoise(), Estimate(1.0, 0.1)])
+VALUES = [COMPARISON, LAW, PROBLEM, noise.NoNoise(), Estimate(1.0, 0.1), GRID]
+
+
+@pytest.mark.parametrize("value", VALUES)
 def test_notebooks_show_sections(value):
     assert "<strong>" in value._repr_html_()
 
@@ -70,7 +79,7 @@ ROOMS = ["problems", "dynamics", "noise", "laws", "kernels", "measures", "compar
 FAMILIES = ["laws.minimum", "laws.gibbs", "laws.valleys", "laws.bases"]
 
 
-@pytest.mark.parametrize("room", ["", *ROOMS, "sweeps", "running", *FAMILIES])
+@pytest.mark.parametrize("room", ["", *ROOMS, "sweeps", "running", "diagnosis", *FAMILIES])
 def test_namespaces_show_what_users_call(room):
     module = importlib.import_module(f"statsgd.{room}".rstrip("."))
     shown = dir(module)

@@ -1,10 +1,12 @@
 """Arguments of the wrong kind are told from those of a wrong value, in one line, from one place."""
 
+import inspect
+
 import numpy as np
 import pytest
 
 import statsgd
-from statsgd import SGD, OptaxDynamics, kernels, laws, noise, problems
+from statsgd import SGD, OptaxDynamics, kernels, laws, measures, noise, problems
 
 SGD_ = SGD(0.1, noise.Isotropic(1.0))
 PROBLEM = problems.landscape(lambda x: 0.5 * x @ x, np.zeros(1))
@@ -43,6 +45,18 @@ def adam():
         (lambda: laws.HeavyBallGaussian.from_sgd(SGD_, PROBLEM), r"problem must be .*got SGD\("),
         (lambda: laws.HeavyBallGaussian.from_sgd(PROBLEM, adam()), "sgd must be a statsgd.SGD"),
         (lambda: laws.Gibbs.from_sgd(PROBLEM, 0.1), "sgd must be a statsgd.SGD.*got 0.1"),
+        (lambda: SGD("0.1", noise.NoNoise()), "learning_rate must be positive.*got '0.1'"),
+        (lambda: laws.check(laws.Gibbs), r"the class Gibbs itself.*are check\(law, …\)"),
+        (lambda: laws.applicable(PROBLEM, SGD), "sgd must be a statsgd.SGD or other.*class SGD"),
+        (lambda: statsgd.noise_covariance(PROBLEM, np.zeros(1), 4), "noise must be one of.*got 4"),
+        (lambda: statsgd.report("page.html", LAW), "path must be a file to write, got HeavyBall"),
+        (lambda: statsgd.report(None, "page.html"), "results must be .*returns, got None"),
+        (lambda: statsgd.compare(POINTS, LAW, seed=0, variables="params"), r"write \['params'\]"),
+        (
+            lambda: statsgd.compare(POINTS, LAW, seed=0, effects=["shift"]),
+            r"effects\[0\] must be an effect .*got 'shift'",
+        ),
+        (lambda: statsgd.compare(POINTS + 1j, LAW, seed=0), "endpoints must be real"),
     ],
 )
 def test_wrong_kinds_are_named(call, message):
@@ -50,6 +64,28 @@ def test_wrong_kinds_are_named(call, message):
         call()
     assert len(str(caught.value)) < 400
     assert "\n" not in str(caught.value)
+
+
+def of_problems():
+    """Every public function whose first argument is a problem."""
+    rooms = (statsgd, problems, laws, kernels, noise, measures, statsgd.comparison)
+    named = {name: getattr(room, name) for room in rooms for name in dir(room)}
+    for name, function in sorted(named.items()):
+        if inspect.isfunction(function):
+            arguments = inspect.signature(function).parameters
+            if next(iter(arguments), "") == "problem":
+                yield pytest.param(function, arguments.values(), id=name)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("function", "arguments"), list(of_problems()))
+def test_a_problem_in_another_place_is_named(function, arguments):
+    needed = [one for one in arguments if one.default is one.empty]
+    given = {one.name: None for one in needed} | {"problem": POINTS}
+    order = rf"the arguments are {function.__name__}\("
+    said = rf"problem must be a Problem.*got an array of shape \(30, 1\); {order}"
+    with pytest.raises(ValueError, match=said):
+        function(**given)
 
 
 def test_a_list_of_numbers_is_one_variable():

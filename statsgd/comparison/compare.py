@@ -117,7 +117,10 @@ def compare(
     """
     margin = float(positive("margin", margin))
     confidence = float(fraction("confidence", confidence))
+    for i, one in enumerate(effects):
+        instance(f"effects[{i}]", one, Effect, "an effect of statsgd.comparison, as MeanRatio(…)")
     random_seed(seed)
+    endpoints, law_or_draws = _array(endpoints), _array(law_or_draws)
     _require_kinds(endpoints, law_or_draws)
     samples = _samples(
         endpoints,
@@ -168,7 +171,7 @@ def compare(
         )
     survival = _survival(endpoints)
     return Comparison(
-        f"endpoints of the discrete chain against {name}",
+        f"endpoints against {name}",
         margin,
         confidence,
         table,
@@ -276,18 +279,20 @@ def _multiplicity(directional: int, of_whole: int) -> str:
 def _require_kinds(endpoints: Any, law_or_draws: Any) -> None:
     call = "compare(endpoints, law_or_draws, …)"
     arrays = (np.ndarray, jax.Array, list)
-    if not hasattr(endpoints, "detach"):  # a PyTorch tensor
-        said = "a DataTree of simulate or statsgd.ensemble, or an array (n, d)"
-        instance("endpoints", endpoints, (xr.DataTree, *arrays), said, call=call)
+    said = "a DataTree of simulate or statsgd.ensemble, or an array (n, d)"
+    instance("endpoints", endpoints, (xr.DataTree, *arrays), said, call=call)
     said = "a Law, a DataTree of draws from statsgd.sample, or an array (m, d) of draws"
     instance("law_or_draws", law_or_draws, (Law, xr.DataTree, *arrays[:2]), said, call=call)
+
+
+def _array(value: Any) -> Any:
+    """Tensors of PyTorch, which is never imported here, as NumPy arrays; all else as it is."""
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
 
 
 def _samples(endpoints: Any, **options: bool) -> dict[str, Clusters]:
     if isinstance(endpoints, xr.DataTree):
         return read_ensemble(endpoints, **options)
-    if hasattr(endpoints, "detach"):
-        endpoints = endpoints.detach().cpu().numpy()
     points = np.asarray(finite_array("endpoints", endpoints, ndim=2), dtype=np.float64)
     return {"params": points[:, None]}
 
@@ -309,6 +314,10 @@ def _chosen(
             for name, values in samples.items()
             if name == "params" or rate_and_momentum(endpoints)[1] != 0
         }
+    if isinstance(variables, str):
+        raise ValueError(
+            f"variables must be a sequence of names, got {variables!r}: write [{variables!r}]"
+        )
     missing = [name for name in variables if name not in samples]
     if missing or not variables:
         raise ValueError(f"variables must be among {sorted(samples)}, got {list(variables)!r}")

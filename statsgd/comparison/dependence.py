@@ -34,6 +34,11 @@ def thin_by_effective_size(chains: Float[Any, "chain draw d"]) -> Thinned:
     draws, which say nothing on their correlation, the last draws are kept.
 
     Source: Vehtari et al. (2021), arXiv:1903.08008, for the estimates.
+
+    >>> import numpy as np
+    >>> chains = np.random.default_rng(0).normal(size=(4, 100, 1))
+    >>> thin_by_effective_size(chains)._fields
+    ('values', 'step', 'draws', 'effective')
     """
     chain, draw, d = chains.shape
     values = np.asarray(chains, dtype=np.float64)

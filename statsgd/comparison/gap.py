@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from statsgd.arguments import count
+from statsgd.arguments import count, kinds_checked
 from statsgd.comparison.dependence import thin_by_effective_size
 from statsgd.comparison.samples import read_chains, read_ensemble
 from statsgd.laws import DiscreteChainLaw, FokkerPlanckLaw, Law
@@ -22,6 +22,7 @@ _BETWEEN = (
 )
 
 
+@kinds_checked
 def gap_decomposition(
     endpoints: xr.DataTree,
     law: Law,

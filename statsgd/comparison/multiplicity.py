@@ -13,6 +13,10 @@ def holm(p_values: Float[Any, " k"]) -> Float[Any, " k"]:
 
     The chance of one or more false rejections is then at most α, however the tests depend on one
     another. Raises `ValueError` for values outside [0, 1]. Source: Holm (1979).
+
+    >>> import numpy as np
+    >>> holm(np.array([0.01, 0.04])).tolist()
+    [0.02, 0.04]
     """
     p = real("p_values", p_values, allowed="in [0, 1]", valid=lambda v: (v >= 0) & (v <= 1))
     order = np.argsort(p)

@@ -35,6 +35,11 @@ def kolmogorov_smirnov(
     for. Raises `ValueError` for samples that do not match.
 
     Source: Smirnov (1939).
+
+    >>> import jax, numpy as np
+    >>> x = np.arange(20.0)[:, None]
+    >>> round(float(kolmogorov_smirnov(x, x + 10, jax.random.key(0), 99).statistic), 4)
+    0.5
     """
     return run_in_double(kolmogorov_smirnov_statistic, x, y, key, permutations)
 
@@ -65,6 +70,11 @@ def energy(
     """Energy distance 2E|X−Y| − E|X−X'| − E|Y−Y'|. Memory (n + m)².
 
     Raises `ValueError` for samples that do not match. Source: Székely, Rizzo (2013).
+
+    >>> import jax, numpy as np
+    >>> x = np.arange(50.0)[:, None]
+    >>> round(float(energy(x, x + 40, jax.random.key(0), 99).p_value), 4)
+    0.01
     """
     return run_in_double(energy_statistic, x, y, key, permutations)
 

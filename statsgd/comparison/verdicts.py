@@ -201,8 +201,8 @@ class Comparison:
         return worded(template, self.margin)
 
     def __repr__(self) -> str:
-        parts = "".join(f"\n  {part}" for part in self.parts.values())
-        return f"Comparison of {self.subject}: {self.sentence}{parts}"
+        said = [f"Comparison of {self.subject}: {self.sentence}", *self.notes]
+        return "\n  ".join([*said, *map(str, self.parts.values())])
 
     def _repr_html_(self) -> str:
         return html(self)

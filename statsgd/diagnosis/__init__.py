@@ -4,3 +4,7 @@ from statsgd.diagnosis.diagnose import diagnose
 from statsgd.diagnosis.request import CheckpointWarning
 
 __all__ = ["CheckpointWarning", "diagnose"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -63,8 +63,6 @@ def checked(
     progress: bool,
 ) -> Request:
     """The request, or one `ValueError` that names the argument which is wrong."""
-    if not isinstance(problem, Problem):
-        raise ValueError(f"problem must be one of statsgd.problems, got {type(problem).__name__}")
     if not isinstance(sgd, SGD):
         raise ValueError(
             f"sgd must be statsgd.SGD, whose law in modes is known, got {type(sgd).__name__}"
@@ -73,17 +71,17 @@ def checked(
     if isinstance(noise, Minibatch) and isinstance(problem, EmpiricalRisk | BatchRisk):
         count("the batch size of sgd", noise.batch_size, at_most=problem.num_examples)
     chain_of(problem, sgd)
+    params = problem.parameters(params)
+    wanted = [leaf.shape for leaf in _leaves(problem.template)]
+    shapes = [np.shape(leaf) for leaf in _leaves(params)]
+    if shapes != wanted:
+        raise ValueError(f"params must have leaves of shapes {wanted}, got {shapes}")
     if count("modes", modes) >= problem.dimension:
         raise ValueError(
             f"modes must be fewer than the {problem.dimension} parameters, got {modes}"
         )
     count("replicas", replicas, at_least=LEAST_REPLICAS)
     step_count("steps", steps)
-    params = problem.parameters(params)
-    wanted = [leaf.shape for leaf in _leaves(problem.template)]
-    shapes = [np.shape(leaf) for leaf in _leaves(params)]
-    if shapes != wanted:
-        raise ValueError(f"params must have leaves of shapes {wanted}, got {shapes}")
     return Request(problem, params, sgd, modes, replicas, steps, random_seed(seed), progress)
 
 

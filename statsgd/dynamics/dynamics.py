@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import equinox as eqx
 from jaxtyping import Int, PRNGKeyArray, PyTree
 
+from statsgd.arguments import means
 from statsgd.display import html, spoken
 from statsgd.problems import Problem
 
@@ -59,3 +60,6 @@ class Dynamics(eqx.Module):
 
     def check(self, problem: Problem, *, allow_unstable: bool = False) -> None:
         """Raise `ValueError` if this rule cannot run on `problem`, or is known to diverge."""
+
+
+means("sgd", Dynamics, "a statsgd.SGD or other dynamics")

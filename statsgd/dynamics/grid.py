@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from statsgd.display import html, number
 from statsgd.dynamics.dynamics import Dynamics
 from statsgd.problems import Problem
 from statsgd.running.stacked import Stacked, alike, axis_values
@@ -23,6 +24,13 @@ class SettingsGrid(NamedTuple):
     axes: dict[str, Any]
     varies: Any = False
     """Truth values in the shape of the dynamics: which settings do so."""
+
+    def __repr__(self) -> str:
+        axes = ", ".join(f"{name}={number(values)}" for name, values in self.axes.items())
+        return f"SettingsGrid({self.cells} cells; {axes}; {self.dynamics!r})"
+
+    def _repr_html_(self) -> str:
+        return html({"cells": self.cells} | self.axes)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -104,6 +112,11 @@ def batch(settings: Sequence[Dynamics]) -> SettingsGrid:
     the dim `cell`. With `simulate(..., seed=[...])` each has random numbers of its own.
 
     Raises `ValueError` for an empty sequence and for dynamics that differ in anything else.
+
+    >>> from statsgd import SGD, noise
+    >>> both = batch([SGD(0.1, noise.Isotropic(1.0)), SGD(0.2, noise.Isotropic(4.0))])
+    >>> both.cells
+    2
     """
     if not settings:
         raise ValueError("settings must hold at least one dynamics, got an empty sequence")

@@ -54,6 +54,9 @@ class BAOAB(UnderdampedKernel):
     `from_sgd` builds the kernel that reproduces heavy-ball SGD near a minimum.
 
     Source: Leimkuhler, Matthews (2013), arXiv:1203.5428.
+
+    >>> BAOAB(step_size=0.1, friction=2.0)
+    BAOAB(step_size=0.1, temperature=1, friction=2)
     """
 
     bias_order: ClassVar[int] = 2

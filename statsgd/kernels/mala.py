@@ -63,6 +63,9 @@ class MALA(LangevinKernel):
     step size adapts to an acceptance of 0.574, optimal in high dimension.
 
     Source: Roberts, Tweedie (1996); Roberts, Rosenthal (1998) for the acceptance.
+
+    >>> MALA(step_size=0.2)
+    MALA(step_size=0.2, temperature=1)
     """
 
     optimal_acceptance: ClassVar[float | None] = 0.574

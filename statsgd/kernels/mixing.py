@@ -60,6 +60,11 @@ def mixing(
 
     Raises `ValueError` for draws without chains. Source: Vehtari, Gelman, Simpson, Carpenter,
     Bürkner (2021), arXiv:1903.08008.
+
+    >>> from statsgd import laws, sample
+    >>> law = laws.GaussianLaw([0.0], [[1.0]])
+    >>> mixing(sample(law, draws=400, chains=2, seed=0, progress=False)).mixed
+    True
     """
     if "posterior" not in draws.children or "chain" not in draws["posterior"].dims:
         raise ValueError("draws must have a group posterior with dims chain and draw")

@@ -60,6 +60,9 @@ class OBABO(UnderdampedKernel):
     with one leapfrog step.
 
     Source: Horowitz (1991); Bussi, Parrinello (2007), arXiv:0803.4083.
+
+    >>> OBABO(step_size=0.1, friction=2.0)
+    OBABO(step_size=0.1, temperature=1, friction=2)
     """
 
     optimal_acceptance: ClassVar[float | None] = 0.65

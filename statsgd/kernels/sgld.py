@@ -85,6 +85,9 @@ def sgld_variance(
 
     **Arguments:** `step_size` h, `curvature` λ, `gradient_variance` C of one batch's ∇Û_b,
     `temperature` T; numbers or arrays that broadcast. Raises `ValueError` unless hλ < 2.
+
+    >>> round(float(sgld_variance(0.1, 1.0)), 4)  # 1/(1 − ε/2)
+    1.0526
     """
     h, stiffness = stable_step(step_size, curvature)
     noise = non_negative("gradient_variance", gradient_variance)

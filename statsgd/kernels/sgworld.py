@@ -86,6 +86,9 @@ def sgworld_variance(
     With T instead of 1 in the first term. **Arguments:** as `sgld_variance`, and `batches` M of an
     epoch; C' = M/(M−1) times `gradient_variance`, that of one batch, which a single batch of all
     examples does not have. Raises `ValueError` unless hλ < 2.
+
+    >>> round(float(sgworld_variance(0.1, 1.0, batches=4)), 4)
+    1.0526
     """
     h, stiffness = sgld.stable_step(step_size, curvature)
     noise = non_negative("gradient_variance", gradient_variance)

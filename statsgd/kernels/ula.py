@@ -43,6 +43,9 @@ class ULA(LangevinKernel):
     finite numbers stays where it is and is flagged `diverging`.
 
     Source: Roberts, Tweedie (1996); Durmus, Moulines (2017), arXiv:1507.05021.
+
+    >>> ULA(step_size=0.1)
+    ULA(step_size=0.1, temperature=1)
     """
 
     exactness: ClassVar[str] = "bias O(step size)"

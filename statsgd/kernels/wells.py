@@ -9,12 +9,13 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import minimize
 
-from statsgd.arguments import count, positive, random_seed
+from statsgd.arguments import count, kinds_checked, positive, random_seed
 from statsgd.laws import Law
 
 _SAME = 1e-3  # minima closer than this, relative to the reach of the search, are one
 
 
+@kinds_checked
 def find_wells(
     law: Law, *, seed: int, attempts: int = 48, reach: float = 4.0
 ) -> Float[Any, "wells d"]:
@@ -23,6 +24,10 @@ def find_wells(
     Starts are normal with standard deviations log-uniform between `reach`/64 and `reach`, in the
     unit of the parameters. A well that no descent ends in is missed: more `attempts` miss fewer.
     Raises `ValueError` if no descent ends where the density is finite.
+
+    >>> from statsgd import laws, problems
+    >>> find_wells(laws.Gibbs(problems.quartic_wells(), 0.1), seed=0).round(3).tolist()
+    [[1.0], [-1.0]]
     """
     count("attempts", attempts)
     positive("reach", reach)

@@ -18,6 +18,7 @@ import pandas as pd
 from jaxtyping import Float
 from numpyro.infer.util import log_density as model_log_density
 
+from statsgd.arguments import kinds_checked
 from statsgd.laws.evidence import DoesNotApply, Evidence
 from statsgd.laws.law import ImproperLawError, IntractableError, Law
 
@@ -70,6 +71,7 @@ class LawCheck:
         return "\n".join(lines)
 
 
+@kinds_checked
 def check(law: Law, *, draws: int = 40_000, seed: int = 0) -> LawCheck:
     """Put `law` to the battery, registered or not, and say in words what fails.
 
@@ -86,8 +88,6 @@ def check(law: Law, *, draws: int = 40_000, seed: int = 0) -> LawCheck:
     **Returns** a `LawCheck` with `passed`, `failures` by name, and a `str` in words. Raises
     `ImproperLawError` for a law that does not exist.
     """
-    if not isinstance(law, Law):
-        raise ValueError(f"law must be a Law, got {law!r}")
     law.require_proper()
     evidence = Evidence(law, draws=draws, seed=seed)
     outcomes = tuple(run_test(name, evidence) for name in TESTS)

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from statsgd.arguments import instance, positive
+from statsgd.arguments import kinds_checked, positive
 from statsgd.dynamics.dynamics import Dynamics
 from statsgd.dynamics.optimiser import OptaxDynamics
 from statsgd.dynamics.sgd import SGD
@@ -40,6 +40,7 @@ def catalogue() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@kinds_checked
 def applicable(
     problem: Problem,
     sgd: Dynamics,
@@ -70,9 +71,6 @@ def applicable(
     `seconds`, after which no search goes on and no further law is tried: their reasons say so.
     Raises `ValueError` for arguments that are no problem and SGD.
     """
-    call = "applicable(problem, sgd)"
-    instance("problem", problem, Problem, "a Problem, as statsgd.problems makes", call=call)
-    instance("sgd", sgd, Dynamics, "a statsgd.SGD or other dynamics", call=call)
     begin = time.monotonic()
     rows = []
     with shared_minima(float(positive("seconds", seconds))):

@@ -162,6 +162,11 @@ def batch_risk(
 
     Raises `ValueError` as `empirical_risk`, for a batch size above N, and for a loss that is no
     scalar.
+
+    >>> import jax.numpy as jnp, numpy as np
+    >>> problem = batch_risk(lambda params, batch: jnp.var(params * batch), np.arange(4.0), 1.0)
+    >>> float(problem.loss(1.0))
+    1.25
     """
     random = takes_key(batch_loss, randomised)
     data = checked_examples(examples)

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 from scipy.sparse.linalg import LinearOperator
 
+from statsgd.arguments import kinds_checked
 from statsgd.precision import in_double_precision
 from statsgd.problems.parameters import floating, listed_numbers
 from statsgd.problems.problem import Problem
@@ -17,6 +18,7 @@ from statsgd.problems.sums import hessian_product
 DENSE_LIMIT = 2048
 
 
+@kinds_checked
 def hessian(problem: Problem, params: PyTree) -> Float[Any, "d d"] | LinearOperator:
     """Hessian ∇²L at `params`, in flattened coordinates and double precision.
 

@@ -38,6 +38,10 @@ def hadamard_regression(
     function of a key that returns one; by default u = 0.1 and v = 0.
 
     Raises `ValueError` for ragged, empty, non-finite or mismatched arrays.
+
+    >>> import numpy as np
+    >>> hadamard_regression(np.eye(2), np.ones(2)).dimension
+    4
     """
     x = finite_array("inputs", inputs, ndim=2)
     y = finite_array("targets", targets, ndim=1)

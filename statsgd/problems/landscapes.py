@@ -86,7 +86,12 @@ class KinkedWells(eqx.Module):
 
 
 def quadratic(hessian: Any, minimiser: Any = None) -> Landscape:
-    """The quadratic ½(θ−θ*)ᵀH(θ−θ*), started at θ* (zero by default); params are `(d,)`."""
+    """The quadratic ½(θ−θ*)ᵀH(θ−θ*), started at θ* (zero by default); params are `(d,)`.
+
+    >>> import numpy as np
+    >>> float(quadratic(np.diag([2.0, 1.0])).loss(np.ones(2)))
+    1.5
+    """
     matrix = symmetric("hessian", hessian)
     d = matrix.shape[0]
     place = np.zeros(d) if minimiser is None else finite_array("minimiser", minimiser, ndim=1)
@@ -110,6 +115,9 @@ def smooth_wells(asymmetry: Any = 2.0, start: float = 0.0) -> Landscape:
     Minima at 0 (curvature 1, flat) and 1 (curvature (1+a)², sharp). As τ → 0 the Gibbs law puts
     the mass (1+a)/(2+a) in the flat well. Params have shape `(1,)`. For a = 2 the saddle lies at
     0.6585913, with barrier 0.0881587 and curvature −1.892382.
+
+    >>> smooth_wells().dimension
+    1
     """
     return landscape(SmoothWells(non_negative("asymmetry", asymmetry)), np.array([start]))
 
@@ -120,6 +128,9 @@ def valley_wells(flat: Any = 1.0, sharp: Any = 9.0, start: Any = (-1.0, 0.0)) ->
     k = (k₋+k₊)/2 + (k₊−k₋)/2 · tanh(2x)/tanh 2 is `flat` k₋ at the minimum (−1, 0) and `sharp` k₊
     at (1, 0); the saddle is (0, 0), 1/4 above. The Gibbs marginal of x is exactly proportional to
     exp(−(x²−1)²/(4τ)) k(x)^(−1/2). Both curvatures must keep k positive for all x.
+
+    >>> valley_wells().dimension
+    2
     """
     loss = ValleyWells(positive("flat", flat), positive("sharp", sharp))
     middle, swing = (loss.flat + loss.sharp) / 2, abs(loss.sharp - loss.flat) / 2
@@ -142,6 +153,9 @@ def kinked_wells(
 
     Its Gibbs law is a mixture of two truncated normals (`laws.KinkedWellsGibbs`). The discrete
     chain feels the kink strongly, so it is a test for laws and samplers and not for SGD.
+
+    >>> float(kinked_wells().loss([-1.0])), float(kinked_wells().loss([1.0]))
+    (0.0, 0.0)
     """
     return landscape(kinked_loss(flat, sharp, height), np.array([start]))
 
@@ -160,7 +174,12 @@ def kinked_loss(flat: Any, sharp: Any, height: Any) -> KinkedWells:
 
 
 def quartic_wells(start: float = -1.0) -> Landscape:
-    """The symmetric double well x⁴/4 − x²/2: minima ±1, barrier 1/4 at 0; params `(1,)`."""
+    """The symmetric double well x⁴/4 − x²/2: minima ±1, barrier 1/4 at 0; params `(1,)`.
+
+    >>> problem = quartic_wells()
+    >>> float(problem.loss([1.0])), float(problem.loss([0.0]))
+    (-0.25, 0.0)
+    """
     return landscape(_quartic_wells, np.array([start]))
 
 
@@ -169,6 +188,9 @@ def tilted_quartic(start: float = -2.9035340278) -> Landscape:
 
     Minima −2.9035340278 (the deeper one) and 2.7468027710, saddle 0.1567312568, barrier 39.3617781
     from the deeper one.
+
+    >>> tilted_quartic().dimension
+    1
     """
     return landscape(_tilted_quartic, np.array([start]))
 

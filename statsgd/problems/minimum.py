@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 from scipy.optimize import minimize
 
-from statsgd.arguments import non_negative
+from statsgd.arguments import kinds_checked, non_negative
 from statsgd.precision import in_double_precision
 from statsgd.problems.curvature import DENSE_LIMIT
 from statsgd.problems.problem import Problem
@@ -95,6 +95,7 @@ def shared[T](compute: Callable[[], T], of: tuple[Any, ...], *settings: Hashable
     return found
 
 
+@kinds_checked
 def minimise(
     problem: Problem,
     start: PyTree | None = None,

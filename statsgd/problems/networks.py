@@ -71,6 +71,10 @@ def diagonal_linear_network(
     Zero factors are stuck: do not start there.
 
     Raises `ValueError` for ragged, empty, non-finite or mismatched arrays.
+
+    >>> import numpy as np
+    >>> diagonal_linear_network(np.ones(3), np.ones(3), num_layers=2).names
+    ['params']
     """
     x, y = finite_array("inputs", inputs, ndim=1), finite_array("targets", targets, ndim=1)
     if x.shape != y.shape:
@@ -128,6 +132,10 @@ def linear_network(
     there are layers; `initial_params` in the form above or a function of a key, by default
     Gaussian of variance 1/fan-in; `loss_factor` c, one by default; `trainable` as in
     `empirical_risk`, by names such as "weights.0".
+
+    >>> import numpy as np
+    >>> linear_network(np.eye(3), np.ones((3, 1)), hidden=[4]).dimension
+    16
     """
     x, y = finite_array("inputs", inputs, ndim=2), finite_array("targets", targets, ndim=2)
     widths = (x.shape[1], *(count("hidden", width) for width in hidden), y.shape[1])
@@ -217,6 +225,10 @@ def multilayer_perceptron(
     - `biases`: whether the default start has biases.
     - `num_classes`: for cross entropy, by default the largest label plus one.
     - `trainable`: as in `empirical_risk`, by names such as "weights.0".
+
+    >>> import numpy as np
+    >>> multilayer_perceptron(np.eye(3), np.ones((3, 1)), hidden=[4]).dimension
+    21
     """
     one_of("activation", activation, ACTIVATIONS)
     one_of("loss", loss, ("squared", "cross_entropy"))

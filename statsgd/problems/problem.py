@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
+from statsgd.arguments import means
 from statsgd.display import html
 from statsgd.problems.parameters import leaf_names, ravel
 from statsgd.problems.start import Start, Trainable
@@ -166,3 +167,6 @@ def check_scalar(name: str, result: Any) -> None:
     """Raise `ValueError` unless a loss called `name` gives one number."""
     if not (hasattr(result, "shape") and result.shape == ()):
         raise ValueError(f"{name} must return one scalar, got {result}")
+
+
+means("problem", Problem, "a Problem, as statsgd.problems makes")

@@ -211,6 +211,13 @@ def empirical_risk(
 
     Raises `ValueError` for ragged, empty or non-finite data, for a loss that is not scalar, for
     complex parameters, and for a model with batch statistics, which `batch_risk` takes.
+
+    >>> import numpy as np
+    >>> def loss(params, example):
+    ...     return 0.5 * (params["slope"] * example[0] - example[1]) ** 2
+    >>> problem = empirical_risk(loss, (np.ones(3), np.array([1.0, 2.0, 3.0])), {"slope": 0.0})
+    >>> problem.num_examples, problem.names, round(float(problem.loss({"slope": 2.0})), 4)
+    (3, ['slope'], 0.3333)
     """
     random = takes_key(example_loss, randomised)
     problem = EmpiricalRisk(
@@ -245,6 +252,13 @@ def population_risk(
     - `exact_loss`: `params -> expected loss`, if known in closed form. Without it `loss` and
       everything computed from it (Hessian, minimum) is an average over a fixed sample of
       `loss_examples` draws, with the error of such an average.
+
+    >>> import jax
+    >>> problem = population_risk(
+    ...     lambda params, x: 0.5 * (params - x) ** 2, lambda key: jax.random.normal(key), 0.0
+    ... )
+    >>> problem.dimension
+    1
     """
     if takes_key(example_loss, randomised):
         draw_example, example_loss = WithKey(draw_example), OfPair(in_one_form(example_loss))

@@ -22,7 +22,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, PyTree
 from tqdm.auto import tqdm
 
-from statsgd.arguments import is_traced
+from statsgd.arguments import is_traced, kinds_checked
 from statsgd.precision import as_numpy, constants_copied, in_double_precision, widened
 from statsgd.problems.stored import Stored
 
@@ -44,6 +44,7 @@ _PATIENCE = 5.0  # seconds after which a progress bar appears
 type OfChunk = Callable[..., PyTree]
 
 
+@kinds_checked
 def mean_over_examples(
     problem: Any,
     function: Callable[..., PyTree],
@@ -60,6 +61,14 @@ def mean_over_examples(
     examples. `double` computes in float64 and gives NumPy arrays; `width` is the memory of an
     example, in bytes, besides what its loss computes. May be traced, in `params`, `arguments` and
     `problem`.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import linear_regression
+    >>> problem = linear_regression(np.eye(2), np.array([1.0, 3.0]))
+    >>> def residual(problem, params, example):
+    ...     return params @ example[0] - example[1]
+    >>> float(mean_over_examples(problem, residual, np.zeros(2), progress=False))
+    -2.0
     """
     return mean_over_chunks(
         problem, _OfExamples(function), params, *arguments,
@@ -77,6 +86,7 @@ class _OfExamples(eqx.Module):
         return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, axes=1), each)
 
 
+@kinds_checked
 def mean_over_chunks(
     problem: Any,
     of_chunk: OfChunk,
@@ -178,6 +188,7 @@ def _filler(first: int, kept: int, rows: int) -> Callable[[Any], Any]:
     return filled
 
 
+@kinds_checked
 def hessian_product(
     problem: Any, params: PyTree, *, progress: bool = False, double: bool = False
 ) -> Callable[[Float[Any, " d"]], Float[Any, " d"]]:
@@ -185,6 +196,12 @@ def hessian_product(
 
     Chunk by chunk and compiled once for losses of the examples of a data set, in the precision of
     `params` but single precision at least, or in float64 where `double`. May be traced.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quadratic
+    >>> product = hessian_product(quadratic(np.diag([2.0, 1.0])), np.zeros(2), double=True)
+    >>> np.asarray(product(np.ones(2))).tolist()
+    [2.0, 1.0]
     """
 
     params = problem.parameters(params)

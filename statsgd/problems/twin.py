@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
+from statsgd.arguments import kinds_checked
 from statsgd.problems.parameters import as_arrays
 from statsgd.problems.risk import EmpiricalRisk
 from statsgd.problems.start import Start
@@ -45,6 +46,7 @@ class LinearTwin(EmpiricalRisk):
         return jax.tree.map(jnp.add, here, along)
 
 
+@kinds_checked
 def linear_twin(problem: EmpiricalRisk, params: PyTree) -> LinearTwin:
     """The problem that `problem` is to second order around θ₀ = `params`, example by example.
 
@@ -55,6 +57,13 @@ def linear_twin(problem: EmpiricalRisk, params: PyTree) -> LinearTwin:
 
     Raises `ValueError` for a problem without a data set or of random losses, or params of other
     shapes.
+
+    >>> import jax, numpy as np
+    >>> from statsgd.problems import multilayer_perceptron
+    >>> network = multilayer_perceptron(np.eye(3), np.ones((3, 1)), hidden=[2])
+    >>> twin = linear_twin(network, network.initial_params(jax.random.key(0)))
+    >>> twin.dimension == network.dimension
+    True
     """
     if not isinstance(problem, EmpiricalRisk):
         raise ValueError(f"problem must have a data set, got {type(problem).__name__}")

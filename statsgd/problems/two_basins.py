@@ -42,6 +42,10 @@ def two_basins(
     Raises `ValueError` for a negative `spread` and fewer than one example.
 
     Source: Zhu, Wu, Yu, Wu, Ma (2019), arXiv:1803.00195.
+
+    >>> problem = two_basins()
+    >>> problem.dimension, problem.num_examples
+    (2, 100)
     """
     width = 0.01 * float(non_negative("spread", spread))
     normals = np.random.default_rng(random_seed(seed)).normal(

@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from statsgd.arguments import instance
 from statsgd.reports.panels import DARK, LIGHT, encodable
 from statsgd.reports.results import as_tree, gathered
 from statsgd.reports.sections import Section, sections
@@ -44,9 +45,13 @@ def report(results: Any, path: str | os.PathLike[str], *, files: bool = False) -
 
     Raises `ValueError` if there is nothing to report or `path` is a folder.
     """
-    target = Path(path)
+    call = "report(results, path)"
+    target = Path(instance("path", path, (str, os.PathLike), "a file to write", call=call))
     if target.is_dir():
         raise ValueError(f"path must be a file to write, got the folder {str(target)!r}")
+    if results is None or isinstance(results, str):
+        said = "results must be something that statsgd returns"
+        raise ValueError(f"{said}, got {results!r}; the arguments are {call}")
     results = as_tree(results)
     parts = [(_slug(where), section) for where, section in sections(results)]
     if not parts:

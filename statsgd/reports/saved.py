@@ -25,6 +25,13 @@ def save(results: Any, path: str | os.PathLike[str]) -> Path:
 
     Raises `ValueError` for another ending, and where the package that writes it is not installed:
     the message names the extra.
+
+    >>> import tempfile
+    >>> from statsgd.estimate import Estimate
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     name = save({"width": Estimate(1.5, 0.1)}, f"{folder}/results.zarr").name
+    >>> name
+    'results.zarr'
     """
     target = Path(path)
     if target.suffix not in _FORMATS:

@@ -88,7 +88,7 @@ def comparison_section(name: str, node: xr.DataTree) -> Section:
     finding = finding[:1].upper() + finding[1:]
     if len(positions):
         finding += (
-            f" The {spread} of SGD is {positions['effect'].min():.3f} to "
+            f" The measured {spread} is {positions['effect'].min():.3f} to "
             f"{positions['effect'].max():.3f} times what the law predicts (median standard error "
             f"{positions['standard_error'].median():.4f}), over {len(positions)} directions in "
             "parameter space."

@@ -29,6 +29,10 @@ def show(results: Any, *names: str, tables: bool = False) -> Fragment:
 
     Title, verdict, finding and figures, and with `tables` the numbers. Raises `ValueError` for
     names that are no children of `results`, and where there is nothing to show.
+
+    >>> from statsgd.estimate import Estimate
+    >>> show(Estimate(1.5, 0.1))
+    results: 1.5 ± 0.1.
     """
     results = as_tree(results)
     missing = [name for name in names if name not in results.children]

@@ -80,6 +80,14 @@ def sweep(
     **Returns** the tree of `statsgd.sweeps.read`. Warns (`IncompleteSweepWarning`) of cells that
     failed. Raises `ValueError` naming the argument that is wrong, before anything is computed or
     overwritten, and `StoreError` where the store cannot be written or another call writes to it.
+
+    >>> import tempfile, xarray
+    >>> def squared(cell):
+    ...     return xarray.Dataset({"square": cell["x"] ** 2})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     found = sweep(squared, {"x": [1.0, 2.0]}, store=f"{folder}/s", seed=0, progress=False)
+    ...     found["results"].square.values.tolist()
+    [1.0, 4.0]
     """
     random_seed(seed)
     count("retries", retries, at_least=0)

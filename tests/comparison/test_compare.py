@@ -88,6 +88,8 @@ def test_diverged_replicas_are_not_dropped_silently(ensemble):
     assert comparison.settings["diverged"] == 12
     told = "12 of 6000 replicas diverged and were left out"
     assert told in str(comparison)
+    assert told in repr(comparison)
+    assert told in comparison._repr_html_()
     assert told in comparison.to_datatree().attrs["notes"]
 
 

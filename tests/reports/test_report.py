@@ -107,7 +107,7 @@ def test_figures_of_known_data_have_the_numbers_in_words(results, text):
     ratios = results["comparison"]["table"].to_dataset().to_dataframe()
     rows = (ratios["statistic"] == "variance ratio") & (ratios["variable"] == "params")
     low, high = ratios[rows]["effect"].min(), ratios[rows]["effect"].max()
-    assert re.search(rf"The variance of SGD is {low:.3f} to\s+{high:.3f} times", text)
+    assert re.search(rf"The measured variance is {low:.3f} to\s+{high:.3f} times", text)
 
 
 def test_machines_read_what_people_read(results, tmp_path):

@@ -10,8 +10,9 @@ from statsgd.comparison import Claim, Quantity
 from statsgd.comparison.claims import ORIGINS
 from statsgd.estimate import Estimate
 from studies import findings
+from studies.claims_page import claims, study_part
 from studies.measured import claimed, difference, over_data_sets, ratio, unit
-from studies.refresh_pages import calibration_table, claims, claims_summary, claims_tables
+from studies.refresh_pages import calibration_table, refreshed
 from studies.verdicts.claims import CELLS_TITLE
 
 STUDIES = Path(findings.__file__).parent
@@ -54,10 +55,9 @@ def test_what_we_derived_has_no_place():
 
 
 def report_of(*parts):
-
     named = {str(i): one.to_datatree() for i, one in enumerate(parts)}
     found = findings.findings("A title", "A question?", named)
-    return {"numbers": json.loads(found.attrs["summary"])}
+    return {"title": "A title", "numbers": json.loads(found.attrs["summary"])}
 
 
 def test_pages_tell_the_literature_from_what_is_ours():
@@ -66,7 +66,7 @@ def test_pages_tell_the_literature_from_what_is_ours():
         "Of x", "A paper (2020)", [Quantity("x", 0.5, 0.1, 1.0, ">")], first_form=first, **RESTS
     )
     report = report_of(claim(), changed, claim(origin="derived", place=""))
-    table = claims({"a_study": report})
+    table = claims(report)
     assert table["whose"].tolist() == [
         "the source's", "the source's", "ours: extension", "ours: derived",
     ]  # fmt: skip
@@ -77,12 +77,25 @@ def test_pages_tell_the_literature_from_what_is_ours():
     assert row["source"] == "A paper (2020) (abstract)"
     assert row["rests on"] == "8 data sets; data sets"
     assert table["claim"][2] == r"As it was first put: Of \|x\|"
-    page = claims_tables({"a_study": report})
-    theirs, ours = page.split("## What is ours")
+    theirs, ours = study_part(report).split("**What is ours**: 1 of 1 hold.")
+    assert "**What the literature says**: 1 of 2 hold." in theirs
     assert "does not hold" in theirs
     assert "As it was first put" in ours
-    (counted,) = claims_summary({"a_study": report}).itertuples(index=False)
-    assert counted == ("`a_study`", "1 of 2 hold", "1 of 1 hold")
+
+
+def test_a_study_without_a_run_at_hand_keeps_its_part_of_the_page():
+    page = "Before.\n<!-- claims -->\n<!-- /claims -->\nAfter.\n"
+    first = refreshed(page, reports={"one": report_of(claim()), "without": {"numbers": {"x": 1}}})
+    both = refreshed(first, reports={"another": report_of(claim(origin="derived", place=""))})
+    # The other study comes first by its name.
+    assert first.split("## one")[1] == both.split("## one")[1]
+    assert "| [another](#another) | – | 1 of 1 hold |\n| [one](#one) | 1 of 1 hold | – |" in both
+    assert "without" not in both
+    assert refreshed(both) == both
+    anew = refreshed(both, reports={"one": report_of(claim(), claim())})
+    assert "| [one](#one) | 2 of 2 hold | – |" in anew
+    assert anew.count("## one") == 1
+    assert (anew.startswith("Before.\n"), anew.endswith("\nAfter.\n")) == (True, True)
 
 
 def test_errors_over_data_sets_are_those_between_them():

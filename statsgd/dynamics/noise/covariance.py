@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 from scipy.sparse.linalg import LinearOperator
 
+from statsgd.arguments import kinds_checked
 from statsgd.dynamics.noise.gradient_noise import GradientNoise
 from statsgd.dynamics.noise.minibatch import Minibatch, centred_example_gradients
 from statsgd.precision import in_double_precision
@@ -16,6 +17,7 @@ from statsgd.problems.parameters import floating
 from statsgd.problems.sums import gradient_sum
 
 
+@kinds_checked
 def noise_covariance(
     problem: Problem, params: PyTree, noise: GradientNoise
 ) -> Float[Any, "d d"] | LinearOperator:
@@ -27,6 +29,13 @@ def noise_covariance(
     for random losses and a `batch_risk` through the draws of `Minibatch.covariance_estimate`.
     Unit: (loss / params)². Raises `ValueError` if `noise` cannot act on `problem`, has no finite
     variance, or if it is neither small nor a minibatch.
+
+    >>> import numpy as np
+    >>> from statsgd import noise, problems
+    >>> problem = problems.linear_regression(np.eye(2), np.ones(2))
+    >>> noise_covariance(problem, np.zeros(2), noise.Minibatch(1))
+    array([[ 0.25, -0.25],
+           [-0.25,  0.25]])
     """
     noise.check(problem)
     noise.require_variance()

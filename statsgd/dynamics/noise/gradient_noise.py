@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int, PRNGKeyArray, PyTree
 
+from statsgd.arguments import means
 from statsgd.display import html, spoken
 from statsgd.problems import Problem
 
@@ -68,7 +69,11 @@ def symmetric_root(covariance: Float[Any, "d d"]) -> Float[Any, "d d"]:
 
 @register
 class NoNoise(GradientNoise):
-    """The exact gradient: full-batch gradient descent."""
+    """The exact gradient: full-batch gradient descent.
+
+    >>> NoNoise()
+    NoNoise()
+    """
 
     def draw(self, key: PRNGKeyArray, problem: Problem, params: PyTree) -> PyTree:
         """∇L(θ)."""
@@ -81,3 +86,6 @@ class NoNoise(GradientNoise):
     def root(self, problem: Problem, params: PyTree) -> Float[Any, ""]:
         """Zero."""
         return jnp.zeros(())
+
+
+means("noise", GradientNoise, "one of statsgd.noise")

@@ -104,6 +104,9 @@ class Stable(HeavyTailedNoise):
     probabilities of about 10⁻⁹ (Chambers–Mallows–Stuck, and Kanter).
 
     Source: Şimşekli, Sagun, Gürbüzbalaban (2019), arXiv:1901.06053, for the setting.
+
+    >>> Stable(1.5, 1.0)
+    Stable(scale=1, alpha=1.5)
     """
 
     alpha: Float[Any, ""]

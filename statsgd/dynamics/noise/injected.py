@@ -72,6 +72,12 @@ class Isotropic(IsotropicNoise):
     """Constant isotropic noise, C = cI. `variance` is c ≥ 0 per coordinate, (loss/params)².
 
     On any loss the diffusion limit has the Gibbs law exp(−L/τ) with τ = ηc/2.
+
+    >>> import numpy as np
+    >>> from statsgd import problems
+    >>> Isotropic(2.0).covariance(problems.quadratic(np.eye(2)), np.zeros(2))
+    Array([[2., 0.],
+           [0., 2.]], dtype=float32)
     """
 
     variance: Float[Any, ""]
@@ -93,6 +99,11 @@ class LossScaled(IsotropicNoise):
     above which the noise stops growing. The loss must not be negative.
 
     Source: Wojtowytsch (2021), arXiv:2105.01650 and 2106.02588; floor and saturation are derived.
+
+    >>> import numpy as np
+    >>> from statsgd import problems
+    >>> LossScaled(2.0, floor=1.0).covariance(problems.quadratic(np.eye(1)), np.ones(1))
+    Array([[3.]], dtype=float32)
     """
 
     strength: Float[Any, ""]
@@ -119,6 +130,13 @@ class Anisotropic(GaussianNoise):
 
     `matrix` is a positive semi-definite `(d, d)` array in flattened coordinates, (loss/params)²,
     or a function `params -> (d, d)`, whose eigenvalues below zero count as zero.
+
+    >>> import numpy as np
+    >>> from statsgd import problems
+    >>> matrix = np.array([[2.0, 1.0], [1.0, 2.0]])
+    >>> Anisotropic(matrix).covariance(problems.quadratic(np.eye(2)), np.zeros(2))
+    Array([[2., 1.],
+           [1., 2.]], dtype=float32)
     """
 
     matrix: Any
@@ -165,6 +183,12 @@ class HessianScaled(GaussianNoise):
     inflections, where the diffusion could not pass.
 
     Source: Xie, Sato, Sugiyama (2021), arXiv:2002.03495; the floor is ours.
+
+    >>> import numpy as np
+    >>> from statsgd import problems
+    >>> HessianScaled(2.0).covariance(problems.quadratic(np.diag([3.0, 1.0])), np.zeros(2))
+    Array([[6., 0.],
+           [0., 2.]], dtype=float32)
     """
 
     strength: Float[Any, ""]

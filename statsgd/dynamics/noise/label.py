@@ -30,6 +30,9 @@ class LabelNoise(GradientNoise):
     as in `Minibatch`; shuffled epochs give noise that is not white.
 
     Source: Blanc, Gupta, Valiant, Valiant (2020), arXiv:1904.09080, for the setting.
+
+    >>> LabelNoise(0.5, batch_size=4)
+    LabelNoise(standard_deviation=0.5, batch_size=4 examples)
     """
 
     standard_deviation: Float[Any, ""]

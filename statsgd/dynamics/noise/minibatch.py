@@ -53,6 +53,9 @@ class Minibatch(GradientNoise):
     another and their mean is ∇L exactly; laws of epochs ask for an S that divides N. An order
     belongs to a replica and, for `reshuffle`, an epoch of its batch size; its memory does not grow
     with N.
+
+    >>> Minibatch(16, "reshuffle")
+    Minibatch(batch_size=16 examples, sampling='reshuffle')
     """
 
     SAMPLING: ClassVar[tuple[str, ...]] = (

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import finite_array, is_traced
+from statsgd.arguments import finite_array, is_traced, kinds_checked
 from statsgd.dynamics.noise.gradient_noise import GradientNoise, NoNoise
 from statsgd.dynamics.noise.injected import IsotropicNoise
 from statsgd.dynamics.noise.minibatch import Minibatch, all_examples
@@ -22,6 +22,7 @@ _EXAMPLES_AT_ONCE = 50  # whose slopes are computed together
 _ROWS = 1000  # examples that are read together
 
 
+@kinds_checked
 def example_slopes(problem: Problem, params: PyTree, directions: Any) -> Float[Any, "N k"]:
     """Slope of every example's loss along `directions` `(d, k)` at `params`, in double precision.
 
@@ -30,6 +31,12 @@ def example_slopes(problem: Problem, params: PyTree, directions: Any) -> Float[A
     A `population_risk` gives those of its fixed sample.
 
     Raises `ValueError` for a problem without examples and for directions of another length.
+
+    >>> import numpy as np
+    >>> from statsgd import problems
+    >>> problem = problems.linear_regression(np.eye(2), np.array([1.0, 3.0]))
+    >>> example_slopes(problem, np.zeros(2), np.eye(2)).tolist()
+    [[-1.0, -0.0], [-0.0, -3.0]]
     """
     if not isinstance(problem, SampledProblem):
         raise ValueError(f"problem must have examples, got {type(problem).__name__}")
@@ -48,6 +55,7 @@ def example_slopes(problem: Problem, params: PyTree, directions: Any) -> Float[A
     return found
 
 
+@kinds_checked
 def noise_covariance_along(
     problem: Problem, params: PyTree, noise: GradientNoise, directions: Any
 ) -> Float[Any, "k k"]:
@@ -59,10 +67,18 @@ def noise_covariance_along(
     other noise forms its matrix, up to d = `problems.DENSE_LIMIT`. Unit: (loss / params)².
 
     Raises `ValueError` if `noise` cannot act on `problem`, and as `example_slopes`.
+
+    >>> import numpy as np
+    >>> from statsgd import noise, problems
+    >>> problem = problems.linear_regression(np.eye(2), np.array([1.0, 3.0]))
+    >>> first = np.array([[1.0], [0.0]])
+    >>> noise_covariance_along(problem, np.zeros(2), noise.Minibatch(1), first).tolist()
+    [[0.25]]
     """
     return noise_covariance_along_estimate(problem, params, noise, directions).value
 
 
+@kinds_checked
 def noise_covariance_along_estimate(
     problem: Problem, params: PyTree, noise: GradientNoise, directions: Any
 ) -> Estimate:
@@ -92,6 +108,7 @@ def noise_covariance_along_estimate(
     return Estimate(covariance, np.zeros_like(covariance))
 
 
+@kinds_checked
 def noise_and_curvature_along(
     problem: EmpiricalRisk | BatchRisk, params: PyTree, noise: Minibatch, directions: Any
 ) -> tuple[Float[Any, "k k"], Float[Any, " k"]]:

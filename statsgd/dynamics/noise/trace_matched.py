@@ -39,6 +39,12 @@ class TraceMatched(GaussianNoise):
     that a replica of `simulate` counts as diverged.
 
     Source: Zhu, Wu, Yu, Wu, Ma (2019), arXiv:1803.00195; clipping is derived.
+
+    >>> import numpy as np
+    >>> from statsgd import noise, problems
+    >>> matched = TraceMatched(noise.Anisotropic(np.diag([3.0, 1.0])))
+    >>> np.diag(matched.covariance(problems.quadratic(np.eye(2)), np.zeros(2))).round(3)
+    array([2., 2.], dtype=float32)
     """
 
     reference: GradientNoise

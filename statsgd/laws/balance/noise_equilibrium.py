@@ -57,6 +57,11 @@ class NoiseEquilibrium(Law):
 
     Source: Ziyin, Wang, Li, Wu (2024), arXiv:2402.07193; closed forms and the convex form are
     derived.
+
+    >>> import numpy as np
+    >>> law = NoiseEquilibrium([1.0, 2.0], np.diag([4.0, 1.0]), [np.diag([1.0, -1.0])])
+    >>> law.point.round(4)
+    array([1.4142, 1.4142])
     """
 
     setting: ClassVar[str] = "SGD on a loss with exponential symmetries, along their orbits"

@@ -108,6 +108,10 @@ class GaussianLaw(NormalLaw):
     params². Where the covariance is singular there are draws and moments, but no density.
 
     Source: textbook.
+
+    >>> import numpy as np
+    >>> GaussianLaw([1.0], [[4.0]]).cdf(np.array([1.0])).round(4)
+    array([0.5])
     """
 
     setting: ClassVar[str] = "any: a mean and a covariance that the user gives"

@@ -154,6 +154,18 @@ def tabulate(
     )
 
 
+def in_turns(
+    function: Callable[[Any], Float[Any, ""]], points: Float[Any, "n ..."], size: int
+) -> Float[Any, " n"]:
+    """`function` at each of `points`, `size` of them at a time, in JAX.
+
+    Filled up to whole turns: a last one of its own would be a second copy of the function to
+    compile.
+    """
+    filled = jnp.pad(points, [(0, -len(points) % size), *[(0, 0)] * (points.ndim - 1)], mode="edge")
+    return jax.lax.map(function, filled, batch_size=size)[: len(points)]
+
+
 def cell_masses(density: Float[Any, " n"], step: Any) -> Float[Any, " m"]:
     """∫ over the cells between knots, by the cubics through four neighbours."""
     # h (−f₋ + 13 f₀ + 13 f₁ − f₂)/24 over the middle cell, h (9 f₀ + 19 f₁ − 5 f₂ + f₃)/24 over one
@@ -215,11 +227,10 @@ def find_wells(
     # Tails that fall as a low power reach out to e³⁰⁰ widths.
     widths = (high - low) * 2.0 ** -jnp.arange(500)
 
-    def fallen(side: int) -> Any:
-        there = jnp.clip(centers + side * widths[:, None], low, high)
-        return top - log_density(there.ravel()).reshape(there.shape)
-
-    least = jnp.maximum(fallen(-1), fallen(1))
+    # Both sides at once: every call is one more copy of the density to compile.
+    sides = jnp.array([-1.0, 1.0])[:, None, None]
+    there = jnp.clip(centers + sides * widths[:, None], low, high)
+    least = jnp.max(top - log_density(there.ravel()).reshape(there.shape), axis=0)
     narrow = jnp.cumprod((least <= 1)[::-1], axis=0)
     found = widths[jnp.clip(len(widths) - jnp.sum(narrow, axis=0), 0, len(widths) - 1)]
     safe = jnp.where(

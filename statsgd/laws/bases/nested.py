@@ -16,12 +16,13 @@ from statsgd.laws.bases.cells import (
     at_pieces,
     refined,
 )
-from statsgd.laws.law import require_accurate
+from statsgd.laws.law import IntractableError, require_accurate
 
 type LogFunction = Callable[[Float[np.ndarray, " n"]], Float[np.ndarray, " n"]]
 
 _FIRST, _MOST = 512, 8192  # cells
 _GRADES = 50
+_LARGEST = np.log(np.finfo(float).max)
 _RESOLVED = 1e-12  # share of a cell's error in the integral
 
 
@@ -35,9 +36,11 @@ class LogIntegral(NamedTuple):
         """The integral itself, as the quantity `name`, off by `further_error` on top.
 
         Warns with `UnresolvedWarning` where it is off by more than a thousandth, and raises
-        `IntractableError` where by more than a tenth.
+        `IntractableError` where by more than a tenth, and where it overflows.
         """
         require_accurate(name, self.error + further_error)
+        if self.value > _LARGEST:
+            raise IntractableError(f"the {name} overflows: its logarithm is {self.value:.6g}")
         return float(np.exp(self.value))
 
 

@@ -47,8 +47,9 @@ class SlopeLaw(Law):
 
     @property
     def error_estimate(self) -> Float[Any, ""]:
-        """See `LineTable.error_estimate`."""
-        return self.table.error_estimate
+        """See `LineTable.error_estimate`; with that of the discrete correction, if that is on."""
+        own = 0.0 if self.correction is None else self.correction.error
+        return self.table.error_estimate + own
 
     @abc.abstractmethod
     def slope_at(self, coordinate: Any) -> Any:

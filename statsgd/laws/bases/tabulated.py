@@ -13,7 +13,14 @@ from jaxtyping import Float, PRNGKeyArray
 from statsgd.arguments import finite_array, is_traced
 from statsgd.laws.bases.expectation import on_table
 from statsgd.laws.bases.growth import radial_growth, slow_directions
-from statsgd.laws.bases.line import LineTable, find_wells, require_resolved, resolved, tabulate
+from statsgd.laws.bases.line import (
+    LineTable,
+    find_wells,
+    in_turns,
+    require_resolved,
+    resolved,
+    tabulate,
+)
 from statsgd.laws.bases.potential import PotentialLaw
 from statsgd.laws.expected import Columns, Expected
 from statsgd.laws.law import ImproperLawError
@@ -24,6 +31,7 @@ type Potential = Callable[[Float[Any, " n"]], Float[Any, " n"]]
 _RISE = 45.0  # the density left out beyond the support is e⁻⁴⁵ of its maximum
 _REACH = 300.0  # largest asinh|x| looked at, so that powers of x up to the second stay finite
 _SEARCHED = 512
+_AT_ONCE = 1024  # points of a table
 _FARTHEST_MODE = 40.0  # asinh of the largest |x| at which a mode is believed
 
 
@@ -193,7 +201,7 @@ def table_of(law: PotentialLaw, support: Support, number: int) -> LineTable:
     """exp(−U) tabulated on its support."""
 
     def log_mass(x: Float[Any, " n"]) -> Float[Any, " n"]:
-        return -jax.lax.map(law.potential, x[:, None], batch_size=1024)
+        return -in_turns(law.potential, x[:, None], min(len(x), _AT_ONCE))
 
     low, high, mode, width = support
     return tabulate(log_mass, find_wells(log_mass, mode, width, low, high), low, high, number)

@@ -52,6 +52,11 @@ class Gibbs(ObjectiveLaw):
     from quadrature.
 
     Source: Dai, Zhu (2018), arXiv:1812.00542; the discrete corrections are derived.
+
+    >>> from statsgd import SGD, noise, problems
+    >>> law = Gibbs.from_sgd(problems.quartic_wells(), SGD(0.1, noise.Isotropic(1.0)))
+    >>> round(float(law.temperature), 4)  # ηC/2
+    0.05
     """
 
     setting: ClassVar[str] = "SGD on any loss, constant isotropic noise, any momentum"

@@ -17,7 +17,9 @@ from statsgd.arguments import count, fraction, non_negative, positive
 from statsgd.dynamics.noise import Minibatch, NoNoise
 from statsgd.dynamics.noise.injected import GaussianNoise, IsotropicNoise
 from statsgd.dynamics.sgd import SGD
+from statsgd.laws.expected import Columns, Expected
 from statsgd.laws.grids.automatic_box import automatic_box, box_around_minima
+from statsgd.laws.grids.cell_average import cell_average
 from statsgd.laws.grids.fokker_planck import (
     SGDCovariance,
     SGDDrift,
@@ -25,7 +27,7 @@ from statsgd.laws.grids.fokker_planck import (
     double_well_drift,
     require_covariance,
 )
-from statsgd.laws.grids.grid import Grid, GridWarning, at_points
+from statsgd.laws.grids.grid import Grid, GridWarning, PointFunction, at_points
 from statsgd.laws.grids.grid_law import GridLaw
 from statsgd.laws.grids.markov import Generator
 from statsgd.laws.grids.transfer_operator import (
@@ -38,6 +40,8 @@ from statsgd.problems import EmpiricalRisk, Problem
 
 _EXIT = 1e-5
 _TOLERANCE = 0.01
+_RESOLVED = 1e-6  # share of added variance that means that cells resolve steps
+_ALIASED = 1e-8  # what sums over midpoints are off by then
 _MAX_BATCHES = 2000
 
 
@@ -47,7 +51,9 @@ class FiniteNoise(NamedTuple):
     values: Any
     """Function `(d,) -> (B, d)`: what is added to the drift; its mean need not be zero."""
     probabilities: Any
-    """`(B,)`, non-negative, summing to one."""
+    """`(B,)`, non-negative, summing to one; or a function `(d,) -> (B,)`."""
+    contracted: bool = False
+    """Whether values are drawn together by the variance that the grid will add."""
 
 
 @register
@@ -62,11 +68,14 @@ class DiscreteChainLaw(GridLaw):
     Gaussian noise: a transition matrix between midpoints of cells. For smooth b and C the error is
     below 10⁻⁶ once cells are at most half the standard deviation of a step, √(η²C); a kink or jump
     leaves an error of second order in the spacing if it lies on an edge of cells. Finite noise is
-    put on the grid by linear interpolation, which adds a variance of up to cell²/4 a step.
+    put on the grid by linear interpolation, which adds a variance of up to cell²/4 a step unless
+    the noise is `contracted`.
     `numerical_diffusion` is the added variance over the variance of the noise, and
     `exit_probability` the stationary probability that a step leaves the box (it starts again from
     the middle, or is conditioned on staying where its mean stays);
-    `GridWarning` is issued where they exceed 0.01 and 10⁻⁵.
+    `GridWarning` is issued where they exceed 0.01 and 10⁻⁵. The error of an expectation is what
+    half as many cells an axis change in it, halved, and at least what the added variance does,
+    which alone counts where cells resolve every step and twice as long ones do not.
 
     **Arguments:** `drift` b, a JAX or NumPy function `(d,) -> (d,)`; `noise`, the covariance C as a
     function `(d,) -> (d, d)` or a matrix, or a `FiniteNoise`; `learning_rate` η, `momentum` β and
@@ -76,6 +85,13 @@ class DiscreteChainLaw(GridLaw):
     Raises `ValueError` for more than two axes, momentum in 2-D, or values that are not finite.
 
     Source: derived.
+
+    >>> import numpy as np
+    >>> from statsgd import SGD, noise, problems
+    >>> bowl = problems.quadratic(np.eye(1))
+    >>> law = DiscreteChainLaw.from_sgd(bowl, SGD(0.1, noise.Isotropic(1.0)))
+    >>> law.covariance().round(4)  # η/(2 − η)
+    array([[0.0526]])
     """
 
     setting: ClassVar[str] = "the SGD chain at finite learning rate, d ≤ 2, or d = 1 with momentum"
@@ -89,6 +105,8 @@ class DiscreteChainLaw(GridLaw):
     weight_decay: Float[Any, ""]
     exit_probability: float = eqx.field(static=True)
     numerical_diffusion: float = eqx.field(static=True)
+    coarse_masses: Float[Any, "..."] | None
+    """Of the cells of `grid.coarsen()`; None where they say nothing about this grid."""
 
     def __init__(
         self,
@@ -118,6 +136,7 @@ class DiscreteChainLaw(GridLaw):
         kicks = weights @ solution.noise_variance
         added = weights @ solution.excess
         self.numerical_diffusion = float(added / kicks) if kicks > 0 else 0.0
+        self.coarse_masses = step.coarse_masses(grid, abs(self.numerical_diffusion) < _RESOLVED)
         self._warn()
 
     @classmethod
@@ -173,10 +192,30 @@ class DiscreteChainLaw(GridLaw):
         """No noise in a double well: each minimum keeps what reaches it."""
         return (cls(double_well_drift, [[0.0]], 0.5, Grid(-2.1, 2.1, 21)),)
 
+    def _averaged(self, values: Columns) -> Expected:
+        found = super()._averaged(values)
+        if self.coarse_masses is None:
+            return found
+        coarse, _ = cell_average(values, self.grid.coarsen(), self.coarse_masses, sampled=True)
+        # Errors are of second order: halving the spacing leaves a third of what it changes.
+        return found._replace(error=np.maximum(found.error, abs(found.value - coarse.value) / 2))
+
     def _law_error(self, deviation: Float[Any, "..."]) -> Float[Any, " k"]:
         """What the variance that the grid adds would do to a spread."""
         spread = np.tensordot(self.probabilities(), np.abs(deviation), axes=self.num_params)
-        return abs(self.numerical_diffusion) * spread
+        return (abs(self.numerical_diffusion) + _ALIASED) * spread
+
+    @property
+    def error_estimate(self) -> Float[Any, ""]:
+        """Of the distribution functions of the marginals, as of expectations; NaN if unknown."""
+        self.ensure_proper()
+        if self.coarse_masses is None:
+            return np.asarray(np.nan)
+        coarse = self.grid.coarsen()
+        change = self.grid.add_up(self._parameter_masses(), coarse) - self.coarse_masses
+        axes = range(self.num_params)
+        margins = [change.sum(axis=tuple(i for i in axes if i != axis)) for axis in axes]
+        return np.max([np.max(np.abs(np.cumsum(margin))) for margin in margins]) / 2
 
     def relaxation_rate(self) -> float:
         """−log of the second largest modulus of an eigenvalue of the chain: decay per step."""
@@ -241,11 +280,12 @@ class _Step:
         self.drift = at_points(drift, (dimension,), "drift")
         self.dimension = dimension
         self.eta, self.beta, self.decay = float(eta), float(beta), float(decay)
-        self.probabilities = None
+        self.probabilities: PointFunction | None = None
         if isinstance(noise, FiniteNoise):
-            self.probabilities = _probabilities(noise.probabilities)
-            shape = (len(self.probabilities), dimension)
-            self.noise = at_points(noise.values, shape, "noise.values")
+            self.probabilities = _probabilities(noise.probabilities, dimension)
+            number = len(self.probabilities(np.zeros((1, dimension)))[0])
+            self.noise = at_points(noise.values, (number, dimension), "noise.values")
+            self.contracted = noise.contracted
         else:
             self.noise = at_points(noise, (dimension, dimension), "noise")
 
@@ -258,18 +298,17 @@ class _Step:
             kicks = self.eta**2 * require_covariance(noise, theta)
             variance = np.trace(kicks, axis1=1, axis2=2)
         else:
-            kicks = self.eta * noise
-            spread = kicks - np.tensordot(self.probabilities, kicks, axes=(0, 1))[:, None]
-            variance = np.sum(spread**2, axis=2) @ self.probabilities
+            kicks, weights = self.eta * noise, self.probabilities(theta)
+            variance = np.sum(_deviation(kicks, weights) ** 2, axis=1)
         if self.beta == 0:
-            steps = self._transitions(grid, ahead, kicks)
+            steps = self._transitions(grid, ahead, kicks, theta)
             matrix = steps.matrix
             states, direct = grid, grid.dimension == 1
         else:
             n = grid.size
             now, before = np.divmod(np.arange(n * n), n)
             push = self.beta * _difference(grid, theta[now], theta[before])
-            steps = self._transitions(grid, ahead[now] + push, kicks[now])
+            steps = self._transitions(grid, ahead[now] + push, kicks[now], theta[now])
             entries = steps.matrix.tocoo()
             columns = entries.col * n + now[entries.row]
             # Outside the box start again at rest: a leap to the middle would be taken for speed.
@@ -283,6 +322,25 @@ class _Step:
         process = Generator(generator, direct=direct)
         masses = process.stationary.reshape(states.cells)
         return _Solution(states, process, masses, steps.exit, steps.excess, variance)
+
+    def coarse_masses(self, grid: Grid, resolved: bool) -> Float[Any, "..."] | None:
+        """Those of parameters on half as many cells an axis; None where there are none.
+
+        Nor where `grid` has `resolved` steps, of which it is off by nearly nothing, and they not.
+        """
+        coarse = grid.coarsen()
+        if coarse.cells == grid.cells:
+            return None
+        try:
+            found = self.solve(coarse)
+        except ArithmeticError:
+            return None
+        added, kicks = (
+            found.masses.ravel() @ part for part in (found.excess, found.noise_variance)
+        )
+        if not np.isfinite(added) or (resolved and abs(added) > _RESOLVED * kicks):
+            return None
+        return found.masses.sum(axis=tuple(range(grid.dimension, found.masses.ndim)))
 
     def automatic_grid(self, lower: np.ndarray, upper: np.ndarray) -> Grid:
         """A box that holds the law, with cells that resolve a step."""
@@ -298,22 +356,37 @@ class _Step:
 
         lower, upper = automatic_box(masses, lower, upper, coarse)
         grid = Grid(lower, upper, coarse)
-        noise = self.noise(grid.points()[masses(grid).ravel() > 1e-6])
+        occupied = grid.points()[masses(grid).ravel() > 1e-6]
+        noise = self.noise(occupied)
         if self.probabilities is None:
             deviation, fineness = np.sqrt(np.diagonal(noise, axis1=1, axis2=2)), 2.0
         else:
-            centred = noise - np.tensordot(self.probabilities, noise, axes=(0, 1))[:, None]
-            deviation, fineness = np.sqrt(np.tensordot(centred**2, self.probabilities, (1, 0))), 8.0
+            deviation, fineness = _deviation(noise, self.probabilities(occupied)), 8.0
         # The least noise that mass meets, not counting points where it vanishes.
         step = self.eta * np.quantile(deviation, 0.02, axis=0)
         with np.errstate(divide="ignore"):
             wanted = np.ceil(fineness * (upper - lower) / step)
         return Grid(lower, upper, np.clip(wanted, coarse, finest).astype(int).tolist())
 
-    def _transitions(self, grid: Grid, means: np.ndarray, kicks: np.ndarray) -> Transitions:
+    def _transitions(
+        self, grid: Grid, means: np.ndarray, kicks: np.ndarray, theta: np.ndarray
+    ) -> Transitions:
         if self.probabilities is None:
             return gaussian_transitions(grid, means, kicks)
-        return finite_transitions(grid, means[:, None] + kicks, self.probabilities)
+        return finite_transitions(
+            grid,
+            means[:, None] + kicks,
+            self.probabilities(theta),
+            contracted=self.contracted,
+        )
+
+
+def _deviation(
+    kicks: Float[np.ndarray, "n B d"], weights: Float[np.ndarray, "n B"]
+) -> Float[np.ndarray, "n d"]:
+    """Standard deviation of every coordinate of a kick."""
+    centred = kicks - np.einsum("nb,nbd->nd", weights, kicks)[:, None]
+    return np.sqrt(np.einsum("nb,nbd->nd", weights, centred**2))
 
 
 def _difference(grid: Grid, end: np.ndarray, start: np.ndarray) -> np.ndarray:
@@ -325,11 +398,25 @@ def _difference(grid: Grid, end: np.ndarray, start: np.ndarray) -> np.ndarray:
     return (difference + period / 2) % period - period / 2
 
 
-def _probabilities(values: Any) -> Float[Any, " B"]:
-    weights = np.asarray(non_negative("noise.probabilities", values))
-    if weights.ndim != 1 or abs(weights.sum() - 1) > 1e-6:
-        raise ValueError(f"noise.probabilities must be a vector that sums to 1, got {values!r}")
-    return weights / weights.sum()
+def _probabilities(values: Any, dimension: int) -> PointFunction:
+    """The probabilities at many points."""
+    if not callable(values):
+        weights = np.asarray(non_negative("noise.probabilities", values))
+        if weights.ndim != 1 or abs(weights.sum() - 1) > 1e-6:
+            raise ValueError(f"noise.probabilities must be a vector that sums to 1, got {values!r}")
+        constant = weights / weights.sum()
+        return lambda points: np.broadcast_to(constant, (len(points), len(constant)))
+    number = int(np.size(values(np.zeros(dimension))))
+    weights_at = at_points(values, (number,), "noise.probabilities")
+
+    def checked(points: np.ndarray) -> np.ndarray:
+        weights = weights_at(points)
+        totals = weights.sum(axis=1, keepdims=True)
+        if np.any(weights < 0) or np.any(np.abs(totals - 1) > 1e-6):
+            raise ValueError("noise.probabilities must be non-negative and sum to 1 at every point")
+        return weights / totals
+
+    return checked
 
 
 def _noise_of(problem: Problem, sgd: SGD) -> Any:

@@ -53,6 +53,13 @@ class FokkerPlanckLaw(GridLaw):
     several laws are stationary.
 
     Source: textbook; the scheme is derived, see `fokker_planck_generator`.
+
+    >>> import numpy as np
+    >>> from statsgd import SGD, noise, problems
+    >>> bowl = problems.quadratic(np.eye(1))
+    >>> law = FokkerPlanckLaw.from_sgd(bowl, SGD(0.1, noise.Isotropic(1.0)))
+    >>> law.covariance().round(4)  # η/2
+    array([[0.05]])
     """
 
     setting: ClassVar[str] = "diffusion limit of SGD without momentum, any loss and noise, d ≤ 3"

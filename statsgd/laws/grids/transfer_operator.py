@@ -11,6 +11,8 @@ from statsgd.laws.grids.grid import Grid
 
 _REACH = 7.2  # standard deviations beyond which a normal density is cut: mass 6e-13
 _CHUNK = 2_000_000
+_ROUNDS = 4
+_MOST_TAKEN = 0.5  # of the variance of a step
 _HAT = 1 / 6  # variance of linear interpolation, in squared cells, averaged over positions
 
 
@@ -72,28 +74,52 @@ def gaussian_transitions(
 def finite_transitions(
     grid: Grid,
     targets: Float[Any, "rows points d"],
-    probabilities: Float[Any, " points"],
+    probabilities: Float[Any, "*rows points"],
+    *,
+    contracted: bool = False,
 ) -> Transitions:
     """Steps to finitely many points, each shared out over its neighbours by linear interpolation.
 
     Means are exact; an interpolated point at the fraction f between two midpoints adds the
-    variance f(1−f)·cell². Points outside the box are moved to its middle.
+    variance f(1−f)·cell². Where `contracted`, points are drawn together by as much if the step is
+    wide enough, so that variances are nearly exact too. Points outside the box are moved to its
+    middle.
     """
     blocks, exits, excesses = [], [], []
     last = np.array(grid.cells) - 1
     length = max(1, _CHUNK // (targets.shape[1] * 2**grid.dimension))
+    table = np.broadcast_to(probabilities, targets.shape[:2])
     for start in range(0, len(targets), length):
-        part = targets[start : start + length]
+        part, weights = targets[start : start + length], table[start : start + length]
         rows, points, d = part.shape
         position, outside = _position(grid, part.reshape(-1, d))
         position = np.where(grid.periodic, position, np.clip(position, 0, last))
-        weights = np.broadcast_to(probabilities, (rows, points))
-        block, excess = _interpolated(grid, position.reshape(rows, points, d), weights)
+        position, taken = position.reshape(rows, points, d), np.zeros((rows, d))
+        if contracted:
+            position, taken = _drawn_together(position, weights)
+            position = np.where(grid.periodic, position, np.clip(position, 0, last))
+        block, excess = _interpolated(grid, position, weights)
         blocks.append(block)
-        excesses.append(excess)
-        exits.append(outside.reshape(rows, points) @ probabilities)
+        excesses.append(excess - taken @ grid.spacing**2)
+        exits.append(np.sum(outside.reshape(rows, points) * weights, axis=1))
     stacked = sparse.vstack(blocks, format="csr")
     return Transitions(stacked, np.concatenate(exits), np.concatenate(excesses))
+
+
+def _drawn_together(
+    points: Float[np.ndarray, "n m d"], weights: Float[np.ndarray, "n m"]
+) -> tuple[Float[np.ndarray, "n m d"], Float[np.ndarray, "n d"]]:
+    """Points about their mean with the variance off that interpolation will add, and how much."""
+    mean = np.einsum("nm,nmi->ni", weights, points)[:, None]
+    apart = points - mean
+    variance = np.einsum("nm,nmi->ni", weights, apart**2)
+    share, wide = np.ones(variance.shape), variance > 0
+    for _ in range(_ROUNDS):
+        fraction = np.mod(mean + share[:, None] * apart, 1)
+        added = np.einsum("nm,nmi->ni", weights, fraction * (1 - fraction))
+        ratio = np.divide(added, variance, out=np.ones_like(added), where=wide)
+        share = np.where(ratio < _MOST_TAKEN, np.sqrt(1 - np.minimum(ratio, _MOST_TAKEN)), 1.0)
+    return mean + share[:, None] * apart, (1 - share**2) * variance
 
 
 def _position(grid: Grid, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,11 +15,12 @@ from scipy.stats import chi
 
 from statsgd.arguments import count, fraction, non_negative, positive
 from statsgd.laws.heavy_tails.random_matrices import heavy_ball_matrix, matrix_tail_index
-from statsgd.laws.law import ImproperLawError
+from statsgd.laws.law import ImproperLawError, IntractableError
 
 _NODE, _WEIGHT = np.polynomial.legendre.leggauss(8)
 _HALVINGS = 30  # panels shrink by half towards where |Ae| vanishes
 _LARGEST = 1e5
+_WIDE, _PANELS = 2.0, 600  # of a chi distribution, whose width is at most one
 
 
 class _Factor(NamedTuple):
@@ -54,7 +55,8 @@ def gaussian_tail_index(
     η = 2S/(S+d+1), and tends to 1.7956 S/η (`small_step_tail_index`). With momentum, for d = 1, the
     factor is the matrix of (θ, m). In one dimension `loss_noise.regression_tail_index` is the same.
 
-    Raises `ImproperLawError` where E ln|Ae| ≥ 0: the chain diverges. Source: Gürbüzbalaban,
+    Raises `ImproperLawError` where E ln|Ae| ≥ 0: the chain diverges, and `IntractableError` for
+    η/S below some 10⁻⁶. Source: Gürbüzbalaban,
     Şimşekli, Zhu (2021), arXiv:2006.04740, for the setting; the formula is derived.
     """
     eta, size = _step(learning_rate, input_variance), count("batch_size", batch_size)
@@ -139,8 +141,14 @@ def _factor(eta: float, size: int, dimension: int, power: float) -> _Factor:
 
 def _line(zero: float, law: Any, end: float) -> tuple[Float[Any, " n"], Float[Any, " n"]]:
     """Nodes in (0, end), denser towards `zero`, and logarithms of their weights under `law`."""
+    if not end <= _WIDE * _PANELS:
+        raise IntractableError(
+            f"learning_rate is too small for quadrature, which would take {end / _WIDE:.2g} > "
+            f"{_PANELS} panels: use small_step_tail_index"
+        )
     halves = end * 0.5 ** np.arange(_HALVINGS)
-    edges = np.concatenate([np.linspace(0, end, 33), zero + halves, zero - halves, [zero]])
+    even = np.linspace(0, end, max(32, int(np.ceil(end / _WIDE))) + 1)
+    edges = np.concatenate([even, zero + halves, zero - halves, [zero]])
     edges = np.unique(edges[(edges >= 0) & (edges <= end)])
     half = np.diff(edges) / 2
     nodes = (edges[:-1] + half)[:, None] + half[:, None] * _NODE

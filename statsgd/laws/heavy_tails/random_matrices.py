@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import brentq
 from scipy.sparse import csr_array
+from scipy.sparse.linalg import eigs
 
 from statsgd.arguments import count, finite_array, fraction, non_negative, one_of, positive
 from statsgd.laws.bases.nested import require_accurate
@@ -161,6 +162,8 @@ class _OnAngles:
             if abs(value - before) < 1e-12 * value:
                 break
             before = value
+        else:  # nearly a rotation: the leading eigenvalues are of nearly one size
+            value = float(np.max(np.abs(eigs(step, 1, v0=self.start, return_eigenvectors=False))))
         return float(np.log(value))
 
 

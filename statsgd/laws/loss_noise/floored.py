@@ -47,6 +47,13 @@ class FlooredLossScaledLaw(StudentTLaw):
     loss, `label_noise_regression` that of real minibatch SGD in one dimension.
 
     Source: the noise is Wojtowytsch (2021), arXiv:2106.02588; floor and law are derived.
+
+    >>> import numpy as np
+    >>> from statsgd import SGD, noise, problems
+    >>> sgd = SGD(0.1, noise.LossScaled(4.0, floor=1.0))
+    >>> law = FlooredLossScaledLaw.from_sgd(problems.quadratic(np.eye(1)), sgd)
+    >>> float(law.degrees_of_freedom)  # 2 + 4/(ησ) − d
+    11.0
     """
 
     setting: ClassVar[str] = "SGD, quadratic loss, isotropic noise σ(L + c₀)"

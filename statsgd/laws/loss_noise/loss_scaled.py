@@ -51,6 +51,13 @@ class LossScaledLaw(LossPotentialLaw):
 
     Source: the noise is Wojtowytsch (2021), arXiv:2105.01650 and 2106.02588; the density and its
     conditions are derived.
+
+    >>> import numpy as np
+    >>> from statsgd import SGD, noise, problems
+    >>> sgd = SGD(1.0, noise.LossScaled(8.0))
+    >>> bowl = problems.quadratic(np.eye(1))
+    >>> float(LossScaledLaw.from_sgd(bowl, sgd, codimension=3).noise_ratio)  # ησ
+    8.0
     """
 
     setting: ClassVar[str] = "SGD, isotropic noise proportional to the loss"

@@ -53,6 +53,13 @@ class SaturatingLossScaledLaw(Law):
     L_sat > 0 (loss); `location` θ*, zero by default. `of_loss` gives the law of any other loss.
 
     Source: the noise is Wojtowytsch (2021), arXiv:2106.02588; saturation and law are derived.
+
+    >>> import numpy as np
+    >>> from statsgd import SGD, noise, problems
+    >>> sgd = SGD(0.5, noise.LossScaled(16.0, saturation=1.0))
+    >>> law = SaturatingLossScaledLaw.from_sgd(problems.quadratic(np.eye(3)), sgd)
+    >>> float(law.noise_ratio)  # ησ
+    8.0
     """
 
     setting: ClassVar[str] = "SGD, quadratic loss, isotropic noise σL/(1 + L/L_sat)"

@@ -63,6 +63,13 @@ class ScalarNoiseLaw(LossPotentialLaw):
     Properness is judged from the local exponents at 10^(−10) and 10^8 loss scales.
 
     Source: derived; loss-scaled noise is Wojtowytsch (2021), arXiv:2106.02588.
+
+    >>> import numpy as np
+    >>> from statsgd import SGD, noise, problems
+    >>> sgd = SGD(0.01, noise.LossScaled(80.0, floor=0.3, saturation=2.0))
+    >>> law = ScalarNoiseLaw.from_sgd(problems.quadratic(np.eye(2)), sgd, codimension=2)
+    >>> float(law.noise_ratio)
+    0.8
     """
 
     setting: ClassVar[str] = "SGD, isotropic noise that is any function of the loss"

@@ -1,7 +1,8 @@
 """Near one minimum: Gaussian and Student-t laws of SGD with momentum, and how it moves there."""
 
 from statsgd.laws.minimum.adaptive_gaussian import AdaptiveGaussian
-from statsgd.laws.minimum.adaptive_optimiser import Adam, SignDescent, adaptive_optimiser
+from statsgd.laws.minimum.adaptive_of_optax import adaptive_optimiser
+from statsgd.laws.minimum.adaptive_optimiser import Adam, ClippedOptimiser, SignDescent
 from statsgd.laws.minimum.anisotropic_quadratic import AnisotropicQuadraticLaw, escape_efficiency
 from statsgd.laws.minimum.currents import entropy_production_rate, phase_plane_area, stochastic_area
 from statsgd.laws.minimum.epoch_enumeration import ReshuffledRegressionGaussian
@@ -41,6 +42,7 @@ __all__ = [
     "Adam",
     "AdaptiveGaussian",
     "AnisotropicQuadraticLaw",
+    "ClippedOptimiser",
     "EpochNoiseGaussian",
     "HeavyBallGaussian",
     "LinearOptimiser",

@@ -38,6 +38,13 @@ class AnisotropicQuadraticLaw(ConstantNoiseGaussian):
     SDE, where `steps` need not be whole.
 
     Source: Zhu et al. (2019), arXiv:1803.00195, for the question; the laws are derived.
+
+    >>> import numpy as np
+    >>> from statsgd import SGD, noise, problems
+    >>> bowl = problems.quadratic(np.diag([2.0, 0.5]))
+    >>> law = AnisotropicQuadraticLaw.from_sgd(bowl, SGD(0.1, noise.Isotropic(1.0)), steps=10)
+    >>> np.diag(law.covariance()).round(4)
+    array([0.0275, 0.0658])
     """
 
     setting: ClassVar[str] = "SGD from a minimum, quadratic loss, constant noise, any step"

@@ -40,6 +40,14 @@ class ReshuffledRegressionGaussian(MinimumGaussian):
     Moments are exact at any learning rate; the law itself is a mixture over orders, not Gaussian.
 
     Source: *derived*.
+
+    >>> import numpy as np
+    >>> from statsgd import SGD, noise, problems
+    >>> problem = problems.linear_regression(np.ones((4, 1)), np.array([1.0, 2.0, 3.0, 4.0]))
+    >>> sgd = SGD(0.1, noise.Minibatch(1, "reshuffle"))
+    >>> law = ReshuffledRegressionGaussian.from_sgd(problem, sgd, phase="random")
+    >>> law.covariance().round(4)
+    array([[0.0104]])
     """
 
     setting: ClassVar[str] = "heavy-ball SGD, linear regression, reshuffled epochs, few examples"

@@ -60,6 +60,13 @@ class EpochNoiseGaussian(ConstantNoiseGaussian):
 
     Source: Kühn, Rosenow (2023), arXiv:2306.05300, for the noise correlation and the reduced
     variance; the exact law is derived.
+
+    >>> import numpy as np
+    >>> from statsgd import SGD, noise, problems
+    >>> problem = problems.linear_regression(np.ones((4, 1)), np.array([1.0, 2.0, 3.0, 4.0]))
+    >>> law = EpochNoiseGaussian.from_sgd(problem, SGD(0.1, noise.Minibatch(1, "reshuffle")))
+    >>> law.covariance().round(4)
+    array([[0.0012]])
     """
 
     setting: ClassVar[str] = "heavy-ball SGD, quadratic loss, constant noise, reshuffled epochs"

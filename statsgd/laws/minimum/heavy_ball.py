@@ -44,6 +44,13 @@ class HeavyBallGaussian(ConstantNoiseGaussian, LinearChainLaw):
 
     Source: Liu, Ziyin, Ueda (2021), arXiv:2012.03636, for the matrix equation; the closed form in
     a non-commuting eigenbasis is derived.
+
+    >>> import numpy as np
+    >>> from statsgd import SGD, noise, problems
+    >>> bowl = problems.quadratic(np.diag([2.0]))
+    >>> law = HeavyBallGaussian.from_sgd(bowl, SGD(0.1, noise.Isotropic(1.0)))
+    >>> law.covariance().round(4)  # ηC/(h(2 − ηh))
+    array([[0.0278]])
     """
 
     setting: ClassVar[str] = "heavy-ball SGD, quadratic loss, constant noise covariance"

@@ -62,6 +62,17 @@ class LinearChainLaw(NormalLaw):
             total = (later + later.T - number * chain.covariance) / number**2
         return GaussianLaw(self.location, total[:d, :d])
 
+    def autocovariance(self, lag: int) -> Float[Any, "d d"]:
+        """Cov(θ_{n+lag}, θ_n) of the stationary chain, params², for lag ≥ 0.
+
+        Without weight decay beside the gradients it sums to H⁻¹CH⁻¹ over all lags, whatever the
+        optimiser. Source: derived.
+        """
+        self.ensure_proper()
+        chain, d = self.chain(), self.dimension
+        power = np.linalg.matrix_power(chain.transition, count("lag", lag, at_least=0))
+        return (power @ chain.covariance)[:d, :d]
+
     def after(self, steps: int, *, mean: Any = None, covariance: Any = None) -> GaussianLaw:
         """The law of the parameters after `steps` steps from a start, whether or not it settles.
 

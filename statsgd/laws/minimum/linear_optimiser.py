@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
 from statsgd.arguments import fraction, non_negative, positive, real, symmetric
+from statsgd.dynamics.accumulation import accumulates_gradients
 from statsgd.dynamics.dynamics import Dynamics
 from statsgd.dynamics.noise import GradientNoise
 from statsgd.dynamics.optimiser import OptaxDynamics
@@ -105,6 +106,11 @@ class LinearOptimiser(eqx.Module):
         if isinstance(dynamics, PerturbedSGD):
             return cls.sgd(dynamics.learning_rate, dynamics.momentum)
         if isinstance(dynamics, OptaxDynamics):
+            if accumulates_gradients(dynamics, problem):
+                raise ValueError(
+                    "the optimiser must not accumulate gradients here, where steps are single; "
+                    "laws.LinearOptimiserGaussian takes it update by update"
+                )
             return cls(*_linearised(dynamics, problem))
         raise ValueError(
             "dynamics must be SGD, SharpnessAware, WeightNoise or OptaxDynamics for this law, got "
@@ -246,14 +252,14 @@ def linear_momentum(
 
 def _linearised(dynamics: OptaxDynamics, problem: Problem) -> tuple[Any, Any]:
     """K and B of an optimiser of optax, from the slopes of its update."""
-    d, size = problem.dimension, _state_size(dynamics, problem)
+    d, size = problem.dimension, state_size(dynamics, problem)
     rng = np.random.default_rng(0)
     slopes = []
     for scale in _SCALES:
         for number in _COUNTS:
             point = scale * rng.standard_normal(size + d)
             count = np.asarray(number)
-            after, slope = in_double_precision(_slope, point, problem, dynamics, count)
+            after, slope = in_double_precision(step_and_slope, point, problem, dynamics, count)
             slopes.append(slope)
             for one, other in ((slope @ point, after), (slope, slopes[0])):
                 off = np.max(np.abs(one - other))
@@ -261,9 +267,15 @@ def _linearised(dynamics: OptaxDynamics, problem: Problem) -> tuple[Any, Any]:
                     raise ValueError(
                         "the optimiser must be linear in gradients, params and state, and the same "
                         f"at every step, but its update is not at params of size {scale:g} after "
-                        f"{number} steps"
+                        f"{number} steps; laws.AdaptiveGaussian speaks about Adam, its relatives "
+                        "and gradients clipped by element"
                     )
-    k, b = slopes[0][:, :size], slopes[0][:, size:]
+    return shortest_form(slopes[0][:, :size], slopes[0][:, size:])
+
+
+def shortest_form(k: Any, b: Any) -> tuple[Any, Any]:
+    """K and B over all of z, or those of one parameter where all move alike."""
+    size, d = b.shape
     if size % d:
         return k, b
     n = size // d
@@ -291,7 +303,7 @@ def shifted_counts(state: Any, number: Any) -> Any:
     return jax.tree.map(shift, state)
 
 
-def _state_size(dynamics: OptaxDynamics, problem: Problem) -> int:
+def state_size(dynamics: OptaxDynamics, problem: Problem) -> int:
     """The length of (θ, buffers)."""
     state = jax.eval_shape(dynamics.optimiser().init, problem.template)
     buffers = [
@@ -300,7 +312,9 @@ def _state_size(dynamics: OptaxDynamics, problem: Problem) -> int:
     return problem.dimension + sum(leaf.size for leaf in buffers)
 
 
-def _slope(point: Any, problem: Problem, dynamics: OptaxDynamics, number: Any) -> tuple[Any, Any]:
+def step_and_slope(
+    point: Any, problem: Problem, dynamics: OptaxDynamics, number: Any
+) -> tuple[Any, Any]:
     """(θ, buffers) after one update from (θ, buffers, gradient), and its Jacobian matrix."""
     d, optimiser = problem.dimension, dynamics.optimiser()
     start = optimiser.init(problem.unflatten(point[:d]))

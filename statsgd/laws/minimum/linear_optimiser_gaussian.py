@@ -9,11 +9,13 @@ from jaxtyping import Float, PyTree
 from scipy.linalg import solve_discrete_lyapunov
 
 from statsgd.arguments import count, is_traced, location_vector, non_negative, symmetric
+from statsgd.dynamics.accumulation import per_update
 from statsgd.dynamics.noise import Minibatch
 from statsgd.dynamics.optimiser import OptaxDynamics
 from statsgd.dynamics.perturbed import PerturbedSGD, WeightNoise
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.law import ImproperLawError, register
+from statsgd.laws.minimum.clipping import clipping_of
 from statsgd.laws.minimum.epoch_noise import phase_covariances
 from statsgd.laws.minimum.linear_chain import LinearChain, LinearChainLaw, with_curvature
 from statsgd.laws.minimum.linear_optimiser import LinearOptimiser
@@ -52,7 +54,11 @@ class LinearOptimiserGaussian(LinearChainLaw):
 
     With `num_batches` M > 1 the data are reshuffled every epoch of M batches, whose kicks sum to
     zero, as in `EpochNoiseGaussian`: the law is that of the ends of epochs, and `average` and
-    `after` count epochs instead of steps.
+    `after` count epochs instead of steps. With `steps_per_update` k > 1 an update takes the mean of
+    the gradients of k steps (`optax.MultiSteps`), C is that of the mean, and parameters stand still
+    between updates: the law is that of every step, and `average` and `after` count updates.
+
+    Clipping of gradients is left out where the bound is rarely reached, and refused elsewhere.
 
     **Arguments:** `hessian` H `(d, d)`, loss/params²; `noise_covariance` C `(d, d)`; `optimiser`,
     a `minimum.LinearOptimiser`; `location` `(d,)`, the stationary mean, zero by default:
@@ -60,6 +66,13 @@ class LinearOptimiserGaussian(LinearChainLaw):
 
     Raises `ValueError` for other shapes. Source: *derived*; Polyak, Juditsky (1992) for averages,
     Liu, Ziyin, Ueda (2021), arXiv:2012.03636, for the matrix equation of heavy-ball SGD.
+
+    >>> import numpy as np
+    >>> from statsgd import SGD, noise, problems
+    >>> bowl = problems.quadratic(np.diag([2.0]))
+    >>> law = LinearOptimiserGaussian.from_dynamics(bowl, SGD(0.1, noise.Isotropic(1.0)))
+    >>> law.covariance().round(4)
+    array([[0.0278]])
     """
 
     setting: ClassVar[str] = "any linear optimiser, quadratic loss, constant noise covariance"
@@ -79,6 +92,8 @@ class LinearOptimiserGaussian(LinearChainLaw):
     """Of L, which balances weight decay."""
     num_batches: int = eqx.field(static=True)
     """M of reshuffled epochs, at the ends of which the law is; 1 for white noise."""
+    steps_per_update: int = eqx.field(static=True)
+    """k: how many gradients are averaged for an update."""
     feedback_gain: Float[Any, ""]
     """Of noise that follows the state, for which C is self-consistent; 0 for constant noise."""
 
@@ -91,8 +106,10 @@ class LinearOptimiserGaussian(LinearChainLaw):
         *,
         feedback_gain: float = 0.0,
         num_batches: int = 1,
+        steps_per_update: int = 1,
     ):
         self.num_batches = count("num_batches", num_batches)
+        self.steps_per_update = count("steps_per_update", steps_per_update)
         self.feedback_gain = np.float64(feedback_gain)
         self.hessian = symmetric("hessian", hessian)
         d = len(self.hessian)
@@ -138,25 +155,46 @@ class LinearOptimiserGaussian(LinearChainLaw):
         acts in the end, (1−β)ω for decoupled decay ω. `at` gives it; by default it is found. For
         `Minibatch` noise on `linear_regression` C is self-consistent.
 
-        Raises `ValueError` for dynamics that are not linear, for noise that is correlated in time
-        by anything but epochs that are reshuffled,
-        where parameters decay differently unless `at` is given, and as `minimise`.
+        Gradients that are accumulated are taken update by update.
+
+        Raises `ValueError` for dynamics that are not linear, or clipped in more than a thousandth
+        of steps (if g is normal); for noise that is correlated in time by anything but epochs that
+        are reshuffled; where parameters decay differently unless `at` is given; and as `minimise`.
         """
-        optimiser = LinearOptimiser.of(dynamics, problem)
+        seen, number, clipping = dynamics.noise, 1, None
+        if isinstance(dynamics, OptaxDynamics):
+            dynamics, number = per_update(dynamics, problem)
+            found = clipping_of(dynamics, problem)
+            clipping, optimiser = found or (None, LinearOptimiser.of(dynamics, problem))
+        else:
+            optimiser = LinearOptimiser.of(dynamics, problem)
         pull = np.atleast_2d(optimiser.at_rest()[0])
         decay = float(pull[0, 0])
         alike = np.allclose(pull, decay * np.eye(len(pull)), rtol=1e-9, atol=_ROUNDING)
         if at is None and not alike:
             raise ValueError("at must be given where weight decay differs between parameters")
         decay = decay if abs(decay) > _ROUNDING else 0.0
-        seen, batches = dynamics.noise, 1
+        if decay < 0:
+            raise ValueError(
+                f"the optimiser must let weights decay, not grow, got the decay {decay:.6g}: "
+                "optax.add_decayed_weights belongs before the learning rate, which turns its sign"
+            )
+        batches = 1
         if isinstance(seen, Minibatch) and seen.sampling == "reshuffle":
             seen.check(problem)
             batches = getattr(problem, "num_examples", 1) // seen.batch_size
-            # A single batch of a shuffled epoch is a batch without repeats.
-            seen = Minibatch(seen.batch_size, "without_replacement")
+            if batches % number:
+                raise ValueError(
+                    f"the optimiser must accumulate a divisor of the {batches} batches of an epoch "
+                    f"where data are reshuffled, got {number}"
+                )
+            # Batches of a shuffled epoch are, one or several together, one without repeats.
+            seen = Minibatch(seen.batch_size * number, "without_replacement")
+            batches, averaged = batches // number, 1
+        else:
+            averaged = number
         local = quadratic_near(problem, seen, decay, at)
-        noise = local.noise_covariance
+        noise = local.noise_covariance / averaged
         if batches > 1 and isinstance(dynamics, WeightNoise):
             raise ValueError(
                 "sampling must not be 'reshuffle' with WeightNoise, whose own part is independent "
@@ -166,9 +204,30 @@ class LinearOptimiserGaussian(LinearChainLaw):
             hessian, kicks = dynamics.on_quadratic(local.hessian, noise)
             return cls(hessian, kicks, optimiser, local.location, num_batches=batches)
         if batches == 1 and isinstance(problem, LinearRegression) and isinstance(seen, Minibatch):
-            follows = data_noise(problem, seen)
-            return cls._following(local.hessian, noise, follows, optimiser, local.location)
-        return cls(local.hessian, noise, optimiser, local.location, num_batches=batches)
+            one = data_noise(problem, seen)
+            law = cls._following(
+                local.hessian,
+                noise,
+                lambda params: one(params) / averaged,
+                optimiser,
+                local.location,
+                steps_per_update=number,
+            )
+        else:
+            law = cls(
+                local.hessian,
+                noise,
+                optimiser,
+                local.location,
+                num_batches=batches,
+                steps_per_update=number,
+            )
+        if clipping is not None:
+            within = not clipping.by_norm or problem.dimension == 1
+            speaks = "laws.AdaptiveGaussian speaks" if within else "no law speaks"
+            must = "be linear in gradients, params and state"
+            clipping.require_rare(law.gradient_second_moment(), must, f"{speaks} about it")
+        return law
 
     @classmethod
     def gaussian_inputs(
@@ -189,7 +248,13 @@ class LinearOptimiserGaussian(LinearChainLaw):
 
     @classmethod
     def _following(
-        cls, hessian: Any, at_minimum: Any, follows: Any, optimiser: LinearOptimiser, location: Any
+        cls,
+        hessian: Any,
+        at_minimum: Any,
+        follows: Any,
+        optimiser: LinearOptimiser,
+        location: Any,
+        steps_per_update: int = 1,
     ) -> Self:
         """The law where noise follows the state."""
         d = len(hessian)
@@ -198,7 +263,14 @@ class LinearOptimiserGaussian(LinearChainLaw):
             at_minimum, follows, lambda noise: solve(hessian, noise, optimiser)[1][:d, :d]
         )
         noise = found.noise_covariance
-        return cls(hessian, noise, optimiser, location, feedback_gain=found.gain)
+        return cls(
+            hessian,
+            noise,
+            optimiser,
+            location,
+            feedback_gain=found.gain,
+            steps_per_update=steps_per_update,
+        )
 
     @classmethod
     def from_sgd(cls, problem: Problem, sgd: SGD, at: PyTree | None = None) -> Self:
@@ -243,6 +315,12 @@ class LinearOptimiserGaussian(LinearChainLaw):
         k, b = self.optimiser.matrices(self.dimension, first=first)
         image = k @ self.state_mean + b @ self.mean_gradient
         return with_curvature(k, b, self.hessian), b @ self.noise_covariance @ b.T, image
+
+    def gradient_second_moment(self) -> Float[Any, "d d"]:
+        """E ggᵀ of the stochastic gradients that make an update."""
+        d = self.dimension
+        moved = self.hessian @ self.state_covariance[:d, :d] @ self.hessian
+        return self.noise_covariance + moved + np.outer(self.mean_gradient, self.mean_gradient)
 
     def _buffer_mean(self) -> Float[Any, " d"]:
         return self.state_mean[self.dimension :]

@@ -68,6 +68,13 @@ class LinearRegressionGaussian(MinimumGaussian):
     Source: Mulayoff, Michaeli (2024), arXiv:2306.07850, for finite data without momentum; Ziyin,
     Liu, Mori, Ueda (2022), arXiv:2102.05375, for Gaussian inputs; momentum and weight decay with
     finite data are derived.
+
+    >>> import numpy as np
+    >>> from statsgd import SGD, noise, problems
+    >>> problem = problems.linear_regression(np.ones((2, 1)), np.array([1.0, 3.0]))
+    >>> law = LinearRegressionGaussian.from_sgd(problem, SGD(0.1, noise.Minibatch(1)))
+    >>> law.mean().round(4), law.covariance().round(4)
+    (array([2.]), array([[0.0526]]))
     """
 
     setting: ClassVar[str] = "heavy-ball SGD, linear regression, i.i.d. minibatches"

@@ -28,6 +28,13 @@ class OrnsteinUhlenbeckLaw(ConstantNoiseGaussian):
     **Arguments:** as `HeavyBallGaussian`.
 
     Source: Mandt, Hoffman, Blei (2017), arXiv:1704.04289.
+
+    >>> import numpy as np
+    >>> from statsgd import SGD, noise, problems
+    >>> bowl = problems.quadratic(np.diag([2.0]))
+    >>> law = OrnsteinUhlenbeckLaw.from_sgd(bowl, SGD(0.1, noise.Isotropic(1.0)))
+    >>> law.covariance().round(4)  # ηC/(2h)
+    array([[0.025]])
     """
 
     setting: ClassVar[str] = "SGD near a minimum, first-order SDE, constant noise covariance"

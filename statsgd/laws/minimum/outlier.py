@@ -37,6 +37,13 @@ class OutlierPowerLaw(StudentTLaw):
     `outliers` n, `location` of the minimum, zero by default.
 
     Source: Mori, Ziyin, Liu, Ueda (2022), arXiv:2105.09557; the warning is derived.
+
+    >>> import numpy as np
+    >>> from statsgd import SGD, noise, problems
+    >>> problem = problems.linear_regression(np.ones((2, 1)), np.array([1.0, 3.0]))
+    >>> law = OutlierPowerLaw.from_sgd(problem, SGD(0.1, noise.Minibatch(1)))
+    >>> float(law.degrees_of_freedom)
+    21.0
     """
 
     setting: ClassVar[str] = "SGD, mean-squared error, decoupled noise in n outlier directions"

@@ -37,6 +37,13 @@ class PhaseSpaceGaussian(ConstantNoiseGaussian):
     **Arguments:** as `HeavyBallGaussian`. `PhaseSpaceGaussian.hessian_noise` builds C = σ²H/S.
 
     Source: Kunin et al. (2021), arXiv:2107.09133; general C is derived.
+
+    >>> import numpy as np
+    >>> from statsgd import SGD, noise, problems
+    >>> bowl = problems.quadratic(np.diag([2.0]))
+    >>> sgd = SGD(0.1, noise.HessianScaled(1.0), momentum=0.9)
+    >>> PhaseSpaceGaussian.from_sgd(bowl, sgd).covariance().round(4)
+    array([[0.5]])
     """
 
     setting: ClassVar[str] = "heavy-ball SGD near a minimum, continuous time, constant noise"

@@ -59,6 +59,14 @@ class DiagonalNetworkLaw(SlopeLaw):
 
     Source: Ziyin, Li, Ueda (2023), arXiv:2308.06671; λ at any depth, the named special cases and
     discrete variances are derived.
+
+    >>> import numpy as np
+    >>> from statsgd import SGD, noise, problems
+    >>> x, error = np.random.default_rng(0).normal(size=(2, 100))
+    >>> network = problems.diagonal_linear_network(x, x + error, num_layers=2)
+    >>> law = DiagonalNetworkLaw.from_sgd(network, SGD(0.05, noise.Minibatch(1)))
+    >>> law.quantile(0.5).round(3)
+    array([0.975])
     """
 
     setting: ClassVar[str] = "SGD on y ~ f x by a diagonal linear network, i.i.d. minibatches"

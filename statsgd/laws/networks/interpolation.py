@@ -40,6 +40,14 @@ class InterpolationLaw(SlopeLaw):
 
     Source: Ziyin, Li, Ueda (2023), arXiv:2308.06671, for the density (printed with a spurious b1
     in the exponential); normalisation is derived.
+
+    >>> import numpy as np
+    >>> from statsgd import SGD, noise, problems
+    >>> x = np.random.default_rng(0).normal(size=100)
+    >>> network = problems.diagonal_linear_network(x, x, num_layers=2)
+    >>> sgd = SGD(0.05, noise.Minibatch(1), weight_decay=0.1)
+    >>> InterpolationLaw.from_sgd(network, sgd).quantile(0.5).round(3)
+    array([0.95])
     """
 
     setting: ClassVar[str] = "SGD on noiseless y = κx, two-layer diagonal network, weight decay"

@@ -73,6 +73,14 @@ class ModeLaw(NormalLaw):
 
     Raises `ValueError` for other shapes. Source: *derived*; Liu, Ziyin, Ueda (2021),
     arXiv:2012.03636, for the stationary chain.
+
+    >>> import numpy as np
+    >>> from statsgd import SGD, noise, problems
+    >>> problem = problems.linear_regression(np.diag([2.0, 1.0, 0.5]), np.ones(3))
+    >>> sgd = SGD(0.1, noise.Minibatch(1))
+    >>> law = ModeLaw.from_checkpoint(problem, sgd, np.ones(3), modes=2)
+    >>> law.curvatures.round(4)
+    array([1.3333, 0.3333])
     """
 
     setting: ClassVar[str] = "heavy-ball SGD around a checkpoint: linear force, constant noise"

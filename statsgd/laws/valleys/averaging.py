@@ -12,7 +12,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Float
 
 from statsgd.arguments import is_traced
-from statsgd.laws.bases.line import LineTable, find_wells, one_well, tabulate
+from statsgd.laws.bases.line import LineTable, find_wells, in_turns, one_well, tabulate
 from statsgd.laws.loss_noise.setting import READINGS
 from statsgd.laws.valleys.coordinate import Constant, ValleyCoordinate
 from statsgd.precision import over_points
@@ -295,18 +295,18 @@ def tabulated(
     return table, valley.limits(valley.coordinate.place(table.points)), valley.sums
 
 
-def across_table(widths: Float[Any, " n"], masses: Float[Any, " n"]) -> LineTable:
-    """The mixture of centred normal laws with the deviations `widths` and weights `masses`."""
+def across_table(widths: Float[Any, " n"], masses: Float[Any, " n"], number: int) -> LineTable:
+    """The mixture of centred normal laws of deviations `widths` and weights `masses`, on knots."""
 
     def log_density(y: Float[Any, ""]) -> Float[Any, ""]:
         return logsumexp(-((y / widths) ** 2) / 2 - jnp.log(widths), b=masses)
 
     def log_mass(y: Float[Any, " k"]) -> Float[Any, " k"]:
-        return jax.lax.map(log_density, y, batch_size=64)
+        return in_turns(log_density, y, 64)
 
     reach = 12 * jnp.max(jnp.where(masses > 1e-16, widths, 0))
     width = 1 / jnp.sum(masses / widths)
-    return tabulate(log_mass, one_well(jnp.zeros(()), width), -reach, reach)
+    return tabulate(log_mass, one_well(jnp.zeros(()), width), -reach, reach, number)
 
 
 def along_valley(function: Callable, valley: AveragedValley, x: Any) -> Any:

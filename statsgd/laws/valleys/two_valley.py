@@ -110,6 +110,12 @@ class TwoValleyLaw(Law):
 
     Source: Yang et al., arXiv:2601.10962, for the setting and the other readings; the Itô law, the
     √η correction and general p are derived.
+
+    >>> from statsgd import SGD, noise, problems
+    >>> frozen = problems.TwoValleyLandscape().frozen(3.0)
+    >>> law = TwoValleyLaw.from_sgd(frozen, SGD(0.02, noise.HessianScaled(0.1)))
+    >>> round(float(law.noise_level), 6)  # of strength σ, ησ/2
+    0.001
     """
 
     setting: ClassVar[str] = "SGD across two valleys at fixed place along them, noise C = 2σH^p"

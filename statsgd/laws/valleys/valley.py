@@ -10,6 +10,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Float
+from scipy.special import ndtr
 
 from statsgd.arguments import fraction, is_traced, non_negative, one_of, positive, real
 from statsgd.dynamics.sgd import SGD
@@ -40,7 +41,9 @@ from statsgd.problems import Problem
 
 _ACROSS = 16  # nodes of Gauss–Hermite rules
 _ALIKE = 1e-7  # share of E|f| by which two of them may differ
-_MIXED = 2048  # normal laws in the marginal across
+_MIXED = 2048  # normal laws in the marginal across, at least
+_LOOKED_AT = 64  # places across
+_SETTLED = 1e-6  # change of its distribution function with twice as many
 _ADIABATIC = 0.05  # relative error of the averaging above which to warn
 _OCCUPIED = 1e-8  # share of the largest weight below which a place has no mass
 
@@ -412,16 +415,31 @@ class ValleyLaw(Law):
         return np.stack([along, *across], axis=-1)
 
     def _across_tables(self) -> list[LineTable]:
-        """The marginal laws of y_i."""
-        # Few points will do for a smooth mixture; an end stands for half an interval.
+        """The marginal laws of y_i: mixtures over as many places along as it takes."""
         every = (len(self.table.knots) - 1) // _MIXED
+        widths, shares = self._mixture(every)
+        while True:
+            finer = self._mixture(every // 2)
+            off = _largest_change((widths, shares), finer)
+            if off <= _SETTLED:
+                break
+            every, (widths, shares) = every // 2, finer
+            if every == 1:
+                break
+        require_accurate("marginal across the valley", off + float(self.error_estimate))
+        tables = [
+            resolved(across_table, width, shares, table=lambda found: found) for width in widths.T
+        ]
+        return [require_resolved(table) for table in tables]
+
+    def _mixture(self, every: int) -> tuple[Float[Any, "n m"], Float[Any, " n"]]:
+        """Deviations across at one in `every` of the knots along, and the masses there."""
         masses = np.array(self.table.density[::every])
-        masses[[0, -1]] /= 2
+        masses[[0, -1]] /= 2  # an end stands for half an interval
         kept = masses > 0
         x = self.valley.coordinate.place(self.table.points)[::every]
         widths = np.sqrt(self.conditional_variance(np.where(kept, x, x[np.argmax(masses)])))
-        shares = masses / masses.sum()
-        return [in_double_precision(across_table, width, shares) for width in widths.T]
+        return widths, masses / masses.sum()
 
     def anisotropy(self, x: Any) -> Any:
         """κ = D_y/D_x; shape `(..., m)`."""
@@ -459,6 +477,18 @@ class ValleyLaw(Law):
     def adiabatic_parameter(self) -> float:
         """Largest κ D_y h'²/(4h³) where the law has mass: wanted well below one."""
         return float(self.adiabaticity)
+
+
+def _largest_change(rough: Any, fine: Any) -> float:
+    """How far apart the distribution functions of two mixtures of centred normal laws are."""
+    widths, shares = rough
+    seen = widths[shares > 0]
+    places = np.geomspace(seen.min(axis=0) / 4, 4 * seen.max(axis=0), _LOOKED_AT)
+
+    def distribution(widths: Any, shares: Any) -> Any:
+        return np.stack([shares @ ndtr(y / widths) for y in places])
+
+    return float(np.max(np.abs(distribution(*rough) - distribution(*fine))))
 
 
 def _placed(v: Float[Any, " 1"], coordinate: ValleyCoordinate) -> Float[Any, " 1"]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
-from statsgd.arguments import count, finite_array, fraction, non_negative, positive
+from statsgd.arguments import count, finite_array, fraction, kinds_checked, non_negative, positive
 from statsgd.dynamics.noise import GradientNoise
 from statsgd.dynamics.noise.minibatch import Minibatch, centred_example_gradients
 from statsgd.dynamics.sgd import SGD
@@ -81,6 +81,7 @@ def charge_identity(
     return ChargeIdentity(after, predicted, np.abs(after - predicted) / scale)
 
 
+@kinds_checked
 def check_charge_identity(
     problem: Problem, sgd: SGD, symmetry: Symmetry, params: PyTree, *, steps: int = 8, seed: int = 0
 ) -> ChargeIdentity:
@@ -149,6 +150,7 @@ def charge_decay_rate(
     return mean_over_clusters(-(np.log(np.abs(q)) @ centred) / (centred @ centred))
 
 
+@kinds_checked
 def predicted_charge_change(
     problem: Problem, sgd: SGD, symmetry: Symmetry, params: Float[Any, "n d"]
 ) -> Float[Any, " n"]:
@@ -174,6 +176,7 @@ def predicted_charge_change(
     return ((1 - eta * decay) ** 2 - 1) * q + eta**2 * (up - down + force)
 
 
+@kinds_checked
 def charge_change(
     problem: Problem, sgd: SGD, symmetry: Symmetry, params: Float[Any, "replica step d"]
 ) -> ChargeChange:
@@ -235,6 +238,7 @@ def _variances(
     return jax.lax.map(at, points)
 
 
+@kinds_checked
 def noise_equilibrium_residual(
     problem: Problem, sgd: SGD, symmetry: Symmetry, params: Float[Any, "n d"]
 ) -> Estimate:

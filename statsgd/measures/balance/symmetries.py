@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import count, finite_array, positive, symmetric
+from statsgd.arguments import count, finite_array, kinds_checked, positive, symmetric
 from statsgd.dynamics.noise.minibatch import all_examples
 from statsgd.precision import in_double_precision
 from statsgd.problems import DiagonalLinearNetwork, EmpiricalRisk, Problem, SampledProblem
@@ -65,6 +65,7 @@ class Symmetry(NamedTuple):
         return q @ (np.exp(distance * values) * (q.T @ params))
 
 
+@kinds_checked
 def rescaling_symmetry(
     problem: Problem, incoming: Sequence[Part], outgoing: Sequence[Part], name: str | None = None
 ) -> Symmetry:
@@ -80,16 +81,19 @@ def rescaling_symmetry(
     return _rescaling(_shapes(problem), incoming, outgoing, name)
 
 
+@kinds_checked
 def scale_symmetry(problem: Problem, parts: Sequence[Part], name: str | None = None) -> Symmetry:
     """The symmetry u → ρu with charge |u|², of weights before a normalisation; parts as above."""
     return _scale(_shapes(problem), parts, name)
 
 
+@kinds_checked
 def exponential_symmetry(problem: Problem, generator: Any, name: str = "generator") -> Symmetry:
     """The symmetry θ → exp(sA)θ of any symmetric `generator` A `(d, d)`, flattened coordinates."""
     return Symmetry(name, symmetric("generator", generator, dimension=problem.dimension))
 
 
+@kinds_checked
 def candidate_symmetries(problem: Problem, *, mixing: bool = False) -> list[Symmetry]:
     """Symmetries that the shapes of the parameters allow; most will not hold.
 
@@ -129,6 +133,7 @@ def candidate_symmetries(problem: Problem, *, mixing: bool = False) -> list[Symm
     return found + [_scale(shapes, [part]) for part in parts]
 
 
+@kinds_checked
 def find_symmetries(
     problem: Problem,
     candidates: Iterable[Symmetry] | None = None,
@@ -160,6 +165,7 @@ def find_symmetries(
     return found
 
 
+@kinds_checked
 def symmetry_violation(problem: Problem, symmetry: Symmetry, params: PyTree | None = None) -> float:
     """How far a loss is from a symmetry at `params` (a random point by default): 0 if it has it.
 
@@ -167,6 +173,11 @@ def symmetry_violation(problem: Problem, symmetry: Symmetry, params: PyTree | No
     acts on: the cosine between an example's gradient and the orbit, about 1e-15 for a symmetry. NaN
     where no example depends on these parameters. A problem without examples is judged by the
     gradient of its loss.
+
+    >>> from statsgd.problems import landscape
+    >>> problem = landscape(lambda p: (p["u"] * p["w"] - 1.0) ** 2, {"u": 1.0, "w": 1.0})
+    >>> symmetry_violation(problem, rescaling_symmetry(problem, ["u"], ["w"])) < 1e-9
+    True
     """
     at = _random_points(problem, 1, 0)
     if params is not None:

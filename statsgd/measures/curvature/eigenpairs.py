@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from matfree import decomp
 
-from statsgd.arguments import count, is_traced, one_of
+from statsgd.arguments import count, is_traced, kinds_checked, one_of
 from statsgd.measures.curvature.operators import (
     Operator,
     OperatorAt,
@@ -31,6 +31,7 @@ DEPTH = 64
 FORMED_ROWS = 128
 
 
+@kinds_checked
 def top_eigenpairs(
     problem: Problem,
     params: PyTree,
@@ -57,6 +58,11 @@ def top_eigenpairs(
 
     Raises `ValueError` for more pairs than rows or than `depth`, and where the iteration does not
     reach the tolerance.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quadratic
+    >>> top_eigenpairs(quadratic(np.diag([3.0, 2.0, 1.0])), np.zeros(3), 2).values.round(6)
+    array([3., 2.])
     """
     k = count("number", number)
     one_of("order", order, ORDERS)

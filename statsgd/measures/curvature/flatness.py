@@ -8,7 +8,15 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from scipy.special import gammaln
 
-from statsgd.arguments import count, finite_array, is_traced, non_negative, positive, real
+from statsgd.arguments import (
+    count,
+    finite_array,
+    is_traced,
+    kinds_checked,
+    non_negative,
+    positive,
+    real,
+)
 from statsgd.estimate import Estimate, sample_mean
 from statsgd.measures.curvature.operators import dense, hessian_operator
 from statsgd.measures.curvature.probes import chunked_map, random_key
@@ -28,6 +36,7 @@ class FlatnessWidth(NamedTuple):
     right: Any
 
 
+@kinds_checked
 def flatness_width(
     problem: Problem,
     params: PyTree,
@@ -82,6 +91,7 @@ def _widths(
     return FlatnessWidth(left + right, left, right), here
 
 
+@kinds_checked
 def basin_volume(
     problem: Problem,
     params: PyTree,
@@ -140,6 +150,7 @@ def _log_volume(
     return Estimate(log_ball + top + jnp.log(found.value), relative, found.clusters)
 
 
+@kinds_checked
 def tube_mean(
     problem: Problem,
     params: PyTree,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from statsgd.arguments import count, is_traced, non_negative, positive
+from statsgd.arguments import count, is_traced, kinds_checked, non_negative, positive
 from statsgd.dynamics.noise import Minibatch
 from statsgd.estimate import Estimate, exact, sample_mean
 from statsgd.kernels import MixingWarning, sgld
@@ -66,6 +66,7 @@ class LearningCoefficient(NamedTuple):
 _CLEAR, _LARGE = 4.0, 0.25
 
 
+@kinds_checked
 def local_learning_coefficient(
     problem: Problem,
     params: PyTree,

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 from scipy.sparse.linalg import LinearOperator
 
-from statsgd.arguments import is_traced, one_of
+from statsgd.arguments import is_traced, kinds_checked, one_of
 from statsgd.dynamics.noise import GradientNoise, Minibatch, NoNoise
 from statsgd.dynamics.noise.covariance import moment_product, noise_covariance
 from statsgd.dynamics.noise.injected import IsotropicNoise
@@ -47,6 +47,7 @@ class Operator(NamedTuple):
 type OperatorAt = Callable[[Problem, PyTree], Operator]
 
 
+@kinds_checked
 def hessian_operator(problem: Problem, params: PyTree) -> Operator:
     """∇²L at `params`: a product costs about two gradients."""
     flat = jnp.asarray(problem.flatten(params))
@@ -57,6 +58,7 @@ def hessian_operator(problem: Problem, params: PyTree) -> Operator:
     return Operator(lambda v: jax.jvp(gradient, (flat,), (v,))[1], problem.dimension)
 
 
+@kinds_checked
 def fisher_operator(problem: Problem, params: PyTree) -> Operator:
     """The empirical Fisher matrix F = (1/N) Σ g gᵀ of the example gradients g, not centred.
 
@@ -116,6 +118,7 @@ class _GaussNewton(eqx.Module):
         return jax.vjp(outputs, flat)[1](curved)[0]
 
 
+@kinds_checked
 def noise_operator(noise: GradientNoise) -> OperatorAt:
     """C(θ) of a gradient noise.
 
@@ -204,6 +207,7 @@ def dense(operator: Operator, like: Float[Any, "..."]) -> Float[Any, "d d"]:
     return (matrix + matrix.T) / 2
 
 
+@kinds_checked
 def curvature_matrix(
     problem: Problem, params: PyTree, operator: OperatorAt = hessian_operator
 ) -> Float[Any, "d d"] | LinearOperator:
@@ -211,6 +215,11 @@ def curvature_matrix(
 
     A `(d, d)` array up to d = `problems.DENSE_LIMIT`, which `over_endpoints` can compute; above, a
     `scipy.sparse.linalg.LinearOperator`.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quadratic
+    >>> curvature_matrix(quadratic(np.diag([3.0, 2.0])), np.zeros(2)).tolist()
+    [[3.0, 0.0], [0.0, 2.0]]
     """
     dimension = rows_of(operator, problem, params)
     if dimension <= DENSE_LIMIT:
@@ -234,15 +243,24 @@ def _product(problem: Problem, params: PyTree, operator: OperatorAt, vector: Vec
     return operator(problem, params).product(vector)
 
 
+@kinds_checked
 def fisher(problem: Problem, params: PyTree) -> Float[Any, "d d"] | LinearOperator:
     """The empirical Fisher matrix, the second moment of the example gradients.
 
     A matrix or products as in `curvature_matrix`; see `fisher_operator`. Raises `ValueError` for a
     problem without examples.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import linear_regression
+    >>> fisher(linear_regression(np.eye(2), np.array([1.0, 3.0])), np.zeros(2)).tolist()
+    [[0.5, 0.0], [0.0, 4.5]]
     """
     return curvature_matrix(problem, params, fisher_operator)
 
 
+@kinds_checked
 def gauss_newton(
     problem: Problem, params: PyTree, output: Output, output_loss: OutputLoss
 ) -> Float[Any, "d d"] | LinearOperator:

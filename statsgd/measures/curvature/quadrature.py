@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from statsgd.arguments import count, finite_array, is_traced, positive
+from statsgd.arguments import count, finite_array, is_traced, kinds_checked, positive
 from statsgd.estimate import Estimate, exact, sample_mean
 from statsgd.measures.curvature.eigenpairs import DEPTH, lanczos
 from statsgd.measures.curvature.operators import OperatorAt, dense, hessian_operator, rows_of
@@ -41,6 +41,7 @@ class LogDeterminant(NamedTuple):
     negative_standard_error: Any
 
 
+@kinds_checked
 def log_determinant(
     problem: Problem,
     params: PyTree,
@@ -62,6 +63,14 @@ def log_determinant(
     tolerance separates them. Raises `ValueError` unless the tolerance is positive.
 
     Source: Ubaru, Chen, Saad (2017), doi:10.1137/16M1104974.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quadratic
+    >>> found = log_determinant(quadratic(np.diag([3.0, 2.0])), np.zeros(2))
+    >>> round(float(found.value), 4)  # ln 6
+    1.7918
     """
     cut = float(positive("tolerance", tolerance))
 
@@ -88,6 +97,7 @@ def log_determinant(
     return LogDeterminant(*with_bias)
 
 
+@kinds_checked
 def spectral_density(
     problem: Problem,
     params: PyTree,

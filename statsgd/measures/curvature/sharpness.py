@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
-from statsgd.arguments import count, is_traced, positive
+from statsgd.arguments import count, is_traced, kinds_checked, positive
 from statsgd.estimate import Estimate, sample_mean
 from statsgd.measures.curvature.probes import chunked_map, random_key
 from statsgd.precision import in_double_precision
@@ -14,6 +14,7 @@ from statsgd.problems import Problem
 from statsgd.problems.parameters import floating
 
 
+@kinds_checked
 def expected_sharpness(
     problem: Problem,
     params: PyTree,
@@ -37,6 +38,14 @@ def expected_sharpness(
     loss of a displaced point is not finite.
 
     Source: Zhu, Wu, Yu, Wu, Ma (2019), arXiv:1803.00195.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quadratic
+    >>> found = expected_sharpness(quadratic(np.eye(2)), np.zeros(2), 0.1)  # ½ε² Tr H = 0.01
+    >>> bool(abs(found.value - 0.01) < 4 * found.standard_error)
+    True
     """
     epsilon = positive("radius", radius)
     pairs = count("draws", draws, at_least=4) // 2

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from statsgd.arguments import count
+from statsgd.arguments import count, kinds_checked
 from statsgd.estimate import Estimate, exact, sample_mean
 from statsgd.measures.curvature.operators import (
     Operator,
@@ -29,6 +29,7 @@ SAMPLES, RANK = 32, 16
 MOST_WORK = 2**31
 
 
+@kinds_checked
 def trace(
     problem: Problem,
     params: PyTree,
@@ -50,6 +51,13 @@ def trace(
 
     Raises `ValueError` for fewer than 2 samples and a rank that is negative or above d. Source:
     Hutchinson (1990); Meyer, Musco, Musco, Woodruff (2021), arXiv:2010.09649.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quadratic
+    >>> trace(quadratic(np.diag([3.0, 2.0])), np.zeros(2))
+    Estimate(5 ± 0)
     """
     size = rows_of(operator, problem, params)
     number = sample_count(samples, problem, size, SAMPLES)
@@ -69,6 +77,7 @@ def trace(
     )
 
 
+@kinds_checked
 def trace_of_square(
     problem: Problem,
     params: PyTree,
@@ -81,6 +90,13 @@ def trace_of_square(
 
     Exact where the matrix is formed, as in `trace`, unless `samples` are asked for; else the mean
     of |Av|² over random signs v, by default 64. Raises `ValueError` for fewer than 2 samples.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quadratic
+    >>> trace_of_square(quadratic(np.diag([3.0, 2.0])), np.zeros(2))
+    Estimate(13 ± 0)
     """
     number = sample_count(samples, problem, rows_of(operator, problem, params), 2 * SAMPLES)
     return in_double_precision(
@@ -88,6 +104,7 @@ def trace_of_square(
     )
 
 
+@kinds_checked
 def over_blocks(
     problem: Problem,
     params: PyTree,

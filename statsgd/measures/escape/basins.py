@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, PyTree
 
-from statsgd.arguments import count, finite_array, positive
+from statsgd.arguments import count, finite_array, kinds_checked, positive
 from statsgd.estimate import Estimate
 from statsgd.measures.runs.averages import mean_over_clusters
 from statsgd.precision import over_points
@@ -92,6 +92,7 @@ class BasinLabel(eqx.Module):
         return jnp.where(held, nearest, UNASSIGNED), end
 
 
+@kinds_checked
 def gradient_flow(
     problem: Problem,
     params: Float[Any, "n d"],
@@ -113,6 +114,7 @@ def gradient_flow(
     return over_points(_flow, points, problem, enough, np.int32(most))
 
 
+@kinds_checked
 def assign_basins(
     problem: Problem,
     params: Float[Any, "n d"],
@@ -133,6 +135,14 @@ def assign_basins(
     in `gradient_flow`.
 
     Raises `ValueError` for a radius that is not positive and for minima of another shape.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quartic_wells
+    >>> points, minima = np.array([[-0.5], [0.5]]), np.array([[-1.0], [1.0]])
+    >>> assign_basins(quartic_wells(), points, minima, radius=0.1).index.tolist()
+    [0, 1]
     """
     reach = float(positive("radius", radius))
     if minima is None:

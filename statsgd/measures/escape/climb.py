@@ -22,6 +22,12 @@ def loss_climb(losses: Float[Any, "replica step"], start_loss: Any) -> Estimate:
     Raises `ValueError` for shapes that do not fit, non-finite losses and fewer than two replicas.
 
     Source: Zhu, Wu, Yu, Wu, Ma (2019), arXiv:1803.00195.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> loss_climb(np.array([[1.0, 2.0], [3.0, 4.0]]), 1.0).value
+    array([1., 2.])
     """
     values = np.asarray(finite_array("losses", losses, ndim=2), dtype=np.float64)
     begin = np.asarray(finite_array("start_loss", start_loss), dtype=np.float64)

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Int, PyTree
 
-from statsgd.arguments import count, random_seed
+from statsgd.arguments import count, kinds_checked, random_seed
 from statsgd.dynamics import Dynamics, SettingsGrid
 from statsgd.dynamics.launch import launch
 from statsgd.measures.escape.exits import ExitTimes
@@ -22,6 +22,7 @@ from statsgd.running.stacked import Stacked
 type Region = Callable[[PyTree], Bool[Any, ""]]
 
 
+@kinds_checked
 def first_passage(
     problem: Problem,
     dynamics: Dynamics,

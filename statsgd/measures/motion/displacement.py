@@ -36,6 +36,13 @@ def squared_displacement(
     for runs too short for an error.
 
     Source: Kunin et al. (2021), arXiv:2107.09133.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> runs = np.stack([np.arange(6.0), -np.arange(6.0)])[..., None]
+    >>> squared_displacement(runs, lags=[1, 2]).value
+    array([1., 4.])
     """
     return mean_over_clusters(_curves(params, lags, average))
 
@@ -63,6 +70,13 @@ def mean_square_step(params: Float[Any, "replica record d"]) -> Estimate:
     """E|θ_{k+1} − θ_k|² of consecutive records (params²); see `laws.minimum.local_displacement`.
 
     Raises `ValueError` for fewer than two records and runs too short for an error.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> runs = np.arange(10.0)[:, None, None] * np.arange(6.0)[:, None]
+    >>> float(mean_square_step(runs).value)  # the mean of 0², …, 9²
+    28.5
     """
     values = _records(params)
     if values.shape[1] < 2:

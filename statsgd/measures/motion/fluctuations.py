@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from statsgd.arguments import finite_array, fraction, non_negative, positive
+from statsgd.arguments import finite_array, fraction, kinds_checked, non_negative, positive
 from statsgd.dynamics.optimiser import OptaxDynamics
 from statsgd.dynamics.sgd import SGD
 from statsgd.ensembles import endpoint_trajectories, trajectories
@@ -118,6 +118,7 @@ def stochastic_gradients(
     return buffer[:, 1:] - float(fraction("momentum", momentum)) * buffer[:, :-1]
 
 
+@kinds_checked
 def full_gradients(
     problem: Problem, params: Float[Any, "replica step d"], weight_decay: Any = 0.0
 ) -> Float[Any, "replica step d"]:
@@ -160,6 +161,7 @@ def displacement_relations(
     }
 
 
+@kinds_checked
 def fluctuation_dissipation(
     problem: Problem, sgd: SGD | OptaxDynamics, tree: xr.DataTree, *, snapshots: bool = False
 ) -> dict[str, FluctuationDissipation]:

@@ -36,6 +36,12 @@ def ensemble_variance(
     Gaussian.
 
     Raises `ValueError` for fewer than two endpoints and for directions that do not fit.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> ensemble_variance(np.array([[1.0], [2.0], [3.0]])).value
+    array([1.])
     """
     values = _along(finite_array("params", params, ndim=2), directions)
     return _scaled(mean_over_clusters(_squares(values)), len(values) / (len(values) - 1))
@@ -73,6 +79,14 @@ def power_law_fit(
     iteration does not settle.
 
     Source: York (1968).
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> x = np.array([1.0, 2.0, 4.0, 8.0])
+    >>> fit = power_law_fit(x, 3 * x**2)
+    >>> round(float(fit.exponent), 6)
+    2.0
     """
     across, up = (np.log(positive(name, value)) for name, value in (("x", x), ("y", y)))
     if across.ndim != 1 or across.shape != up.shape or len(across) < 3 or not np.ptp(across) > 0:

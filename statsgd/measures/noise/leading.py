@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from statsgd.arguments import count
+from statsgd.arguments import count, kinds_checked
 from statsgd.dynamics.noise import GradientNoise, Minibatch
 from statsgd.dynamics.noise.minibatch import all_examples, centred_example_gradients
 from statsgd.estimate import sample_mean
@@ -42,6 +42,7 @@ class LowRankNoise(NamedTuple):
     """Σ values/Tr C, between 0 and 1."""
 
 
+@kinds_checked
 def low_rank_noise(
     problem: Problem,
     params: PyTree,
@@ -121,6 +122,7 @@ class NoiseAlignment(NamedTuple):
     noise_trace_standard_error: Any
 
 
+@kinds_checked
 def noise_alignment(
     problem: Problem,
     params: PyTree,
@@ -140,6 +142,16 @@ def noise_alignment(
     as `noise_operator`.
 
     Source: Zhu et al. (2019), arXiv:1803.00195.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd import noise
+    >>> from statsgd.problems import quadratic
+    >>> bowl = quadratic(np.diag([3.0, 1.0]))
+    >>> found = noise_alignment(bowl, np.zeros(2), noise.HessianScaled(1.0))
+    >>> float(found.product), float(found.ratio)
+    (10.0, 1.25)
     """
     noise.check(problem)
     noise.require_variance()
@@ -194,6 +206,7 @@ class LeadingAlignment(NamedTuple):
     """u₁ᵀCu₁."""
 
 
+@kinds_checked
 def leading_alignment(
     problem: Problem,
     params: PyTree,

@@ -51,6 +51,12 @@ def mean_square_threshold(
 
     Source: Wu, Wang, Su (2022), arXiv:2207.02628, and Wu, Su (2023), arXiv:2305.17490, for the
     setting; the exact threshold is derived.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> round(mean_square_threshold(np.ones((2, 1)), 1), 6)
+    2.0
     """
     a, h, b = _setting(gradients, batch_size, sampling)
     return stability_threshold(lambda p: feedback_noise(a, h, b, p), h)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import count, finite_array, random_seed
+from statsgd.arguments import count, finite_array, kinds_checked, random_seed
 from statsgd.dynamics.noise import GradientNoise, Minibatch
 from statsgd.dynamics.sgd import SGD
 from statsgd.estimate import Estimate
@@ -49,6 +49,7 @@ class NoiseSpectrum(NamedTuple):
         return _over_starts(values)
 
 
+@kinds_checked
 def noise_spectrum(
     problem: Problem,
     params: PyTree,
@@ -100,6 +101,7 @@ def noise_spectrum(
     return NoiseSpectrum(nodes, weights, trace, *quadrature(pull), epoch)
 
 
+@kinds_checked
 def predicted_displacement(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) -> Estimate:
     """E|θ_K − θ₀|² (params²) after each of `steps` K, of replicas that leave θ₀ together.
 
@@ -112,6 +114,7 @@ def predicted_displacement(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[in
     return _over_starts(_curves(spectrum, sgd, steps))
 
 
+@kinds_checked
 def predicted_rise(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) -> Estimate:
     """Rise of L + λ|θ|²/2 (loss) after each of `steps`, of replicas that leave θ₀ together.
 
@@ -128,6 +131,7 @@ def predicted_rise(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) -> E
     return _over_starts(_integrals(spectrum, sgd, steps, rise))
 
 
+@kinds_checked
 def predicted_exponent(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) -> Estimate:
     """Slope of ln E|θ_K − θ₀|² on ln K over `steps`, as `predicted_displacement` has it.
 

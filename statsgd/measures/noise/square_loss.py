@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from statsgd.arguments import count, is_traced
+from statsgd.arguments import count, is_traced, kinds_checked
 from statsgd.dynamics.noise.minibatch import all_examples
 from statsgd.laws.minimum.second_moments import feedback_noise
 from statsgd.measures.curvature.operators import complete
@@ -24,6 +24,7 @@ _RESOLVED = 1e-10  # last relative change below which a growth rate counts as fo
 _RANK_TOLERANCE = 1e-10
 
 
+@kinds_checked
 def square_loss_alignment(
     problem: EmpiricalRisk, params: PyTree, residual: Residual
 ) -> LossScaledAlignment:
@@ -80,6 +81,7 @@ class SquareLossStability(NamedTuple):
     """max |e|: the threshold holds where this is negligible."""
 
 
+@kinds_checked
 def square_loss_stability(
     problem: EmpiricalRisk,
     params: PyTree,

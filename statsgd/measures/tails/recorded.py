@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from jaxtyping import Float, Key, PRNGKeyArray, PyTree
 
-from statsgd.arguments import count, random_seed
+from statsgd.arguments import count, kinds_checked, random_seed
 from statsgd.dynamics.noise import GradientNoise
 from statsgd.dynamics.noise.minibatch import centred_example_gradients
 from statsgd.precision import in_double_precision
@@ -16,6 +16,7 @@ from statsgd.running.random_stream import stream_key
 _AT_ONCE = 64
 
 
+@kinds_checked
 def gradient_noise(
     problem: Problem,
     params: PyTree,
@@ -32,6 +33,14 @@ def gradient_noise(
 
     Raises `ValueError` for noise that does not act on the problem, and without `noise` for a
     problem that has no examples.
+
+    >>> import numpy as np
+    >>> from statsgd import noise
+    >>> from statsgd.problems import linear_regression
+    >>> problem = linear_regression(np.ones((2, 1)), np.array([1.0, 3.0]))
+    >>> found = gradient_noise(problem, np.zeros(1), noise.Minibatch(1), draws=100)
+    >>> sorted(set(found.ravel().tolist()))
+    [-1.0, 1.0]
     """
     at = floating(problem.parameters(params))
     if noise is None:

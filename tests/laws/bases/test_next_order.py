@@ -11,6 +11,7 @@ from statsgd.laws import DiagonalNetworkLaw, InfiniteDepthNetworkLaw, Interpolat
 from statsgd.laws.bases.next_order import next_order
 from statsgd.laws.grids import DiscreteChainLaw, Grid
 from statsgd.laws.grids.discrete_chain import FiniteNoise
+from statsgd.laws.law import IntractableError
 from statsgd.laws.networks.growth import FactorShrinkage, LogitSteps, LogSlopeSteps
 from statsgd.problems import diagonal_linear_network
 
@@ -52,6 +53,33 @@ def test_an_autoregression_is_as_wide_as_its_chain_but_for_the_square_of_the_ste
     missed = integrate.simpson(s**2 * (density - chain), x=s)
     assert abs(missed) < 2 * rate**2
     assert rate / 3 < integrate.simpson(s**2 * chain, x=s) - 0.9988 < rate
+
+
+class Narrow(eqx.Module):
+    """The autoregression, and its density, in units of a width."""
+
+    width: float
+
+    def density(self, s):
+        return standard_normal(s / self.width)
+
+    def __call__(self, s):
+        steps = LinearSteps(0.001)(s / self.width)
+        return tuple(m * self.width ** (i + 1) for i, m in enumerate(steps))
+
+
+def test_narrow_densities_take_more_knots_or_are_refused():
+    narrow = Narrow(0.002)
+    found = next_order(narrow.density, narrow, -4.0, 0.0, 4.0)
+    assert len(found.knots) > 1001
+    assert found.error < 1e-5
+    # (log p/p₀)' of the chain, whose variance is one over 1 − η/2, within a deviation of the mode.
+    inside = np.abs(found.knots) < narrow.width
+    expected = 0.0005 * found.knots[inside] / narrow.width**2
+    np.testing.assert_allclose(found.slopes[inside], expected, rtol=0.01, atol=1e-6)
+    lost = Narrow(0.0003)
+    with pytest.raises(IntractableError, match="discrete correction"):
+        next_order(lost.density, lost, -4.0, 0.0, 4.0)
 
 
 def test_it_is_a_cubic_between_knots_and_constant_beyond():

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from scipy import integrate
 from scipy.stats import norm
 
 from statsgd import SGD, noise, problems, simulate
@@ -86,6 +87,39 @@ def test_leaving_the_sharp_basin(variances, trace, climb, leave, within_100):
     assert_printed(law.climb(), climb)
     assert_printed(leave_probability(u, v, 499), leave)
     assert_printed(leave_probability(u, v, 100), within_100)
+
+
+@pytest.mark.parametrize(
+    ("u", "v"), [(1.0, 1.0), (0.04, 1e-8), (0.01, 1e-12), (1e-4, 1e-4), (100.0, 1e-6)]
+)
+def test_leaving_in_one_step_is_the_mass_outside_an_ellipse(u, v):
+    # 9u² + 99v² − 4√2 v = 8, in polar coordinates of the standardised noise: e^(−r²/2) at its rim.
+    a, c = 9 * u, 99 * v
+    b = 4 * np.sqrt(2 * v)
+
+    def beyond(angle):
+        across, along = np.sin(angle), np.cos(angle)
+        square, linear = a * along**2 + c * across**2, b * across
+        # The positive root, without cancellation.
+        rim = 16 / (-linear + np.sqrt(linear**2 + 32 * square))
+        return np.exp(-(rim**2) / 2) / (2 * np.pi)
+
+    expected = integrate.quad(
+        beyond,
+        0,
+        2 * np.pi,
+        points=[0, np.pi / 2, np.pi, 3 * np.pi / 2],
+        epsabs=0,
+        epsrel=1e-9,
+        limit=500,
+    )[0]
+    assert leave_probability(u, v, 1) == pytest.approx(expected, rel=1e-6)
+
+
+def test_steps_that_are_short_along_u_are_independent_of_one_another():
+    assert leave_probability(1e-12, 0.01, 100) == pytest.approx(
+        leave_probability(0.0, 0.01, 100), rel=1e-9
+    )
 
 
 @pytest.mark.slow

@@ -598,3 +598,25 @@ def test_draws_follow_the_masses(examples):
     assert np.mean(draws**2) == pytest.approx(
         variance, abs=4 * np.sqrt((fourth - variance**2) / number) + law.grid.spacing[0] ** 2 / 12
     )
+
+
+@pytest.mark.parametrize("cells", [400, 50, 30])
+def test_the_error_of_an_expectation_holds_what_the_grid_does(cells):
+    # θ' = .9 θ + .1 ξ: normal of variance η²/(1 − .81); on 30 cells steps are shorter than a cell.
+    law = DiscreteChainLaw(lambda x: -x, [[1.0]], 0.1, Grid(-1.8, 1.8, cells))
+    variance = 0.01 / 0.19
+    for power, expected in ((2, variance), (4, 3 * variance**2)):
+        found = law.expectation_estimate(lambda x, power=power: x[0] ** power)
+        assert abs(found.value - expected) < found.standard_error
+    assert np.isnan(law.error_estimate) == (cells == 50)
+
+
+def test_the_error_of_an_expectation_under_finite_noise():
+    # Steps of ±η: the fourth cumulant of a sum of signs with weights η aᵏ is −2η⁴/(1 − a⁴).
+    signs = FiniteNoise(lambda x: np.array([[1.0], [-1.0]]), np.array([0.5, 0.5]))
+    law = DiscreteChainLaw(lambda x: -x, signs, 0.1, Grid(-1.2, 1.2, 400))
+    variance = 0.01 / 0.19
+    fourth = 3 * variance**2 - 2e-4 / (1 - 0.9**4)
+    for power, expected in ((2, variance), (4, fourth)):
+        found = law.expectation_estimate(lambda x, power=power: x[0] ** power)
+        assert found.standard_error / 3 < abs(found.value - expected) < found.standard_error

@@ -67,6 +67,27 @@ def test_thresholds():
     )
 
 
+@pytest.mark.parametrize(("eta", "size"), [(1e-3, 1), (1e-3, 8), (1e-4, 1)])
+def test_the_tail_index_of_short_steps_is_resolved(eta, size):
+    # ln E|1 − (η/S) q|^κ, q ~ χ²_S, by adaptive quadrature in pieces a tenth of the range long.
+    kappa = gaussian_tail_index(eta, size)
+    law, end = chi2(size), 8 * kappa + 100
+
+    def moment(root):
+        q = root**2
+        return np.exp(kappa * np.log(abs(1 - eta / size * q)) + law.logpdf(q)) * 2 * root
+
+    pieces = itertools.pairwise(np.linspace(0, np.sqrt(end), 80))
+    total = sum(quad(moment, *piece, epsrel=1e-11, epsabs=1e-14)[0] for piece in pieces)
+    # It rises with κ by ln(v − 1) = 0.95, v = 3.59, where the power has its maximum.
+    assert abs(np.log(total)) < 2e-7 * kappa
+
+
+def test_steps_too_short_for_quadrature_say_so():
+    with pytest.raises(ValueError, match="small_step_tail_index"):
+        gaussian_tail_index(1e-9, 8)
+
+
 def test_small_steps():
     assert_printed(small_step_tail_index(1.0), "1.795561")
     # ηκ falls linearly in η: 1.782208 at .02, so 1.7889 at .01.

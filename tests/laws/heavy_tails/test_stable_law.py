@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpyro.infer.util import log_density as model_log_density
 from scipy.integrate import quad
+from scipy.optimize import brentq
 
 import statsgd
 from statsgd import SGD, noise, problems
@@ -66,6 +67,26 @@ def test_continuous_limit():
     assert not law.exact_draws
     with pytest.raises(IntractableError, match="exact sampler"):
         law.draw(jax.random.key(0))
+
+
+def test_kicks_that_turn_round_on_the_way_leave_a_cusp():
+    # Independent kicks: Σ_j |(e^{−Ht}u)_j|^α, of which the second passes zero.
+    hessian, u = np.array([[1.0, 0.6], [0.6, 2.0]]), np.array([1.0, 0.3])
+    h, q = np.linalg.eigh(hessian)
+
+    def left(t):
+        return q @ (np.exp(-h * t) * (q.T @ u))
+
+    zero = brentq(lambda t: left(t)[1], 0, 5)
+    pieces = [(0, zero), (zero, 2), (2, 200)]
+    for alpha in (0.6, 1.2):
+        whole = sum(
+            quad(lambda t: np.sum(np.abs(left(t)) ** alpha), *piece, epsrel=1e-11, limit=200)[0]  # noqa: B023
+            for piece in pieces
+        )
+        law = StableLaw.continuous(hessian, alpha, 0.7, 0.2, form="independent")
+        wanted = 0.7 * 0.2 ** (1 - 1 / alpha) * whole ** (1 / alpha)
+        assert law.scale_along(u) == pytest.approx(wanted, rel=1e-8)
 
 
 TURNED = np.array([[np.cos(np.pi / 6), -np.sin(np.pi / 6)], [np.sin(np.pi / 6), np.cos(np.pi / 6)]])

@@ -243,6 +243,28 @@ def test_long_averages_forget_the_optimiser(optimiser):
 
 
 @pytest.mark.parametrize(
+    ("law", "printed"),
+    [
+        (mode(HEAVY), (".48648649", ".04728649")),
+        (mode(NESTEROV), (".29454545", ".03759328")),
+        (mode(quasi(0.5, 0.9, 0.7)), (".15005258", ".06013486")),
+    ],
+)
+def test_autocovariance(law, printed):
+    found = [law.autocovariance(lag)[0, 0] for lag in (1, 5)]
+    assert_all_printed(found, printed)
+    # All lags together are c/h², whatever the optimiser.
+    later = sum(law.autocovariance(lag)[0, 0] for lag in range(1, 500))
+    assert law.autocovariance(0)[0, 0] + 2 * later == pytest.approx(1, rel=1e-9)
+
+
+def test_weights_that_grow_are_refused():
+    grows = optax.chain(optax.sgd(0.1), optax.add_decayed_weights(0.2))
+    with pytest.raises(ValueError, match="must let weights decay, not grow, got the decay -2"):
+        through_optax(grows)
+
+
+@pytest.mark.parametrize(
     "optimiser", [NESTEROV, sgd([0.1, 0.4], 0.5), sgd(0.1, 0.8, dampening=0.4)]
 )
 def test_a_run_that_goes_on(optimiser):

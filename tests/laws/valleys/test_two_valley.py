@@ -202,7 +202,6 @@ def test_rates_that_rounding_would_take_from_an_eigenvalue(level):
     rate, depth = hopping.relaxation_rate(), np.min(hopping.wells.barrier_height)
     assert rate == pytest.approx(hopping.rates().sum(), rel=0.1 / depth)
     assert rate == pytest.approx(hopping.relaxation_rate(1000), rel=2e-5)
-    # 200 nodes of Gauss are enough as long as the numbers themselves do not overflow.
     for time, square, f in zip(
         hopping.passage_times(), hopping.wells.barrier_height, hopping.wells.flatness, strict=True
     ):
@@ -238,6 +237,7 @@ def test_published_scaling_of_the_freezing_point():
 def test_freezing_at_the_level_of_the_sde(eta, sigma, flat):
     result = freezing_prediction(VALLEYS, eta, sigma, 20_000)
     assert result.final_flat_probability == pytest.approx(flat, abs=3e-4)
+    assert result.error < 1e-5
     assert np.all(np.diff(result.last_hop_cdf) > -1e-6)
     assert result.last_hop_cdf[-1] == pytest.approx(1)
 

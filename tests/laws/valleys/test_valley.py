@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 from scipy.special import i0, i1
+from scipy.stats import norm
 from scipy.stats import t as student_t
 
 import statsgd
@@ -497,3 +498,14 @@ def test_the_density_of_a_cold_place_far_along_a_line_integrates_to_one():
     x = np.linspace(2.95, 3.05, 4001)
     assert np.trapezoid(np.exp(law.log_marginal(x)), x) == pytest.approx(1, abs=1e-9)
     assert law.error_estimate < 1e-6
+
+
+def test_the_marginal_across_a_valley_with_kinks_is_the_mixture():
+    # h = 1 + 20|sin x|: ∫ p(x) Φ(y/σ(x)) dx by adaptive quadrature about the kink at zero.
+    law = ValleyLaw(lambda x: 1 + 20 * jnp.abs(jnp.sin(x)), 1e-4, 1e-3)
+
+    def below(x):
+        return np.exp(law.log_marginal(x)) * norm.cdf(0.015 / law.conditional_variance(x)[0] ** 0.5)
+
+    expected = 2 * quad(below, 0, np.pi, epsrel=1e-10, limit=300)[0]
+    assert law.cdf(np.array([0.0, 0.015]))[1] == pytest.approx(expected, abs=2e-6)
