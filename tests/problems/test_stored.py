@@ -12,6 +12,8 @@ import pytest
 import zarr
 
 import statsgd
+from statsgd.dynamics.noise import subspace
+from statsgd.measures import example_slopes
 from statsgd.noise import Minibatch, noise_covariance
 from statsgd.problems import empirical_risk, hessian, hessian_product
 
@@ -70,7 +72,7 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_numbers_are_those_of_arrays_in_memory(source, tmp_path):
+def test_numbers_are_those_of_arrays_in_memory(source, tmp_path, monkeypatch):
     stored = empirical_risk(loss, SOURCES[source](tmp_path), AT, memory_budget=300)
     assert stored.num_examples == N
     np.testing.assert_allclose(stored.loss(AT), IN_MEMORY.loss(AT), rtol=1e-6)
@@ -78,6 +80,11 @@ def test_numbers_are_those_of_arrays_in_memory(source, tmp_path):
     matrix = hessian(IN_MEMORY, AT)
     product = hessian_product(stored, AT, double=True)(AT)
     np.testing.assert_allclose(product, matrix @ AT, rtol=1e-10)
+    columns = np.eye(3)[:, :2]
+    with monkeypatch.context() as few:
+        few.setattr(subspace, "_ROWS", 20)
+        slopes = example_slopes(stored, AT, columns)
+    np.testing.assert_allclose(slopes, example_slopes(IN_MEMORY, AT, columns), rtol=1e-10)
     if source in ("mapped", "zarr"):
         np.testing.assert_allclose(hessian(stored, AT), matrix, rtol=1e-10)
         noise = Minibatch(4, "reshuffle", drop_last=True)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import finite_array, kinds_checked
+from statsgd.arguments import finite_array, is_traced, kinds_checked
 from statsgd.dynamics.noise.gradient_noise import GradientNoise, NoNoise
 from statsgd.dynamics.noise.injected import IsotropicNoise
 from statsgd.dynamics.noise.minibatch import Minibatch, all_examples
@@ -19,13 +19,15 @@ from statsgd.problems.problem import SampledProblem
 from statsgd.problems.sums import mean_over_examples
 
 _EXAMPLES_AT_ONCE = 50  # whose slopes are computed together
+_ROWS = 1000  # examples that are read together
 
 
 @kinds_checked
 def example_slopes(problem: Problem, params: PyTree, directions: Any) -> Float[Any, "N k"]:
     """Slope of every example's loss along `directions` `(d, k)` at `params`, in double precision.
 
-    Forward differentiation: the N × k numbers are all that is kept, no example's gradient is.
+    Forward differentiation: the N × k numbers are all that is kept, no example's gradient is, and
+    examples on disk are read a few at a time.
     A `population_risk` gives those of its fixed sample.
 
     Raises `ValueError` for a problem without examples and for directions of another length.
@@ -38,8 +40,19 @@ def example_slopes(problem: Problem, params: PyTree, directions: Any) -> Float[A
     """
     if not isinstance(problem, SampledProblem):
         raise ValueError(f"problem must have examples, got {type(problem).__name__}")
-    columns = _columns(problem, directions)
-    return in_double_precision(_slopes, problem, floating(problem.parameters(params)), columns)
+    columns, at = _columns(problem, directions), floating(problem.parameters(params))
+    if not isinstance(problem, EmpiricalRisk) or is_traced(problem, at):
+        return in_double_precision(_slopes, problem, at, all_examples(problem), columns)
+    number = problem.num_examples
+    rows = min(number, _ROWS)
+    found = np.empty((number, columns.shape[1]))
+    for first in range(0, number, rows):
+        # The last part reaches back into the one before it: one program serves all.
+        first = min(first, number - rows)
+        part = jax.tree.map(lambda leaf: np.asarray(leaf[first : first + rows]), problem.examples)  # noqa: B023
+        ask = (problem.without_examples, at, part, columns)
+        found[first : first + rows] = in_double_precision(_slopes, *ask)
+    return found
 
 
 @kinds_checked
@@ -65,6 +78,7 @@ def noise_covariance_along(
     return noise_covariance_along_estimate(problem, params, noise, directions).value
 
 
+@kinds_checked
 def noise_covariance_along_estimate(
     problem: Problem, params: PyTree, noise: GradientNoise, directions: Any
 ) -> Estimate:
@@ -126,11 +140,13 @@ def _columns(problem: Problem, directions: Any) -> Float[np.ndarray, "d k"]:
     return columns
 
 
-def _slopes(problem: Any, params: PyTree, directions: Float[Any, "d k"]) -> Float[Any, "N k"]:
+def _slopes(
+    problem: Any, params: PyTree, examples: PyTree, directions: Float[Any, "d k"]
+) -> Float[Any, "n k"]:
     def of_one(example: PyTree) -> Float[Any, " k"]:
         return _slopes_of(problem, params, example, directions)
 
-    return jax.lax.map(of_one, all_examples(problem), batch_size=_EXAMPLES_AT_ONCE)
+    return jax.lax.map(of_one, examples, batch_size=_EXAMPLES_AT_ONCE)
 
 
 def _slope_moments(problem: Any, params: PyTree, directions: Any) -> tuple[Any, Any]:

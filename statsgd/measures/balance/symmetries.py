@@ -8,13 +8,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
 from statsgd.arguments import count, finite_array, kinds_checked, positive, symmetric
 from statsgd.dynamics.noise.minibatch import all_examples
 from statsgd.precision import in_double_precision
-from statsgd.problems import DiagonalLinearNetwork, Problem, SampledProblem
+from statsgd.problems import DiagonalLinearNetwork, EmpiricalRisk, Problem, SampledProblem
 from statsgd.running import stream_key
 
 type Part = str | tuple[str, Any]
@@ -203,7 +204,8 @@ def _example_gradients(problem: Problem, places: Float[Any, "points d"]) -> Any:
         params = problem.unflatten(flat)
         if not isinstance(problem, SampledProblem):
             return problem.flatten(problem.gradient(params))[None]
-        few = jax.tree.map(lambda leaf: leaf[:_EXAMPLES], all_examples(problem))
+        kept = problem.examples if isinstance(problem, EmpiricalRisk) else all_examples(problem)
+        few = jax.tree.map(lambda leaf: jnp.asarray(leaf[:_EXAMPLES]), kept)
         gradient = jax.grad(problem.example_loss)
         return jax.vmap(lambda example: problem.flatten(gradient(params, example)))(few)
 
