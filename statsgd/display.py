@@ -45,6 +45,11 @@ def number(value: Any) -> str:
     return listed[0]
 
 
+def percent(value: float) -> str:
+    """A difference in percent: signed, in two digits or in whole ones."""
+    return f"{value:+.2g}" if abs(value) < 99.5 else f"{value:+.0f}"
+
+
 def settings(value: Any) -> dict[str, str]:
     """Every setting of an object in words, those that are as by default left out."""
     if dataclasses.is_dataclass(value):

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
+from statsgd.display import percent
 from studies.tables import markdown
 
 #: The part of a study on the page, and in it what was counted.
@@ -89,8 +90,8 @@ def _deciding_quantity(told: dict) -> str:
     relation = "" if row["relation"] == "=" else f"{row['relation']} "
     found = f"{name}: {row['measured']:.4g}{error} ({relation}{row['predicted']:.4g})"
     if row["relation"] == "=" and row["difference_percent"] is not None:
-        low, high = row["low_percent"], row["high_percent"]
-        found += f", off by {row['difference_percent']:+.2g} % ({low:+.2g} to {high:+.2g})"
+        off, low, high = (percent(row[f"{name}_percent"]) for name in ("difference", "low", "high"))
+        found += f", off by {off} % ({low} to {high})"
     return found
 
 
@@ -119,5 +120,5 @@ def _counts(parts: Mapping[str, str]) -> pd.DataFrame:
 
 
 def _plain(text: str) -> str:
-    """Text in which nothing is read as Markdown."""
-    return re.sub(r"([\\|*_<\[\]])", r"\\\1", text)
+    """Text in which nothing is read as Markdown, on the site nor elsewhere."""
+    return re.sub(r"([\\|*_\[\]])", r"\\\1", text).replace("<", "&lt;")

@@ -13,7 +13,6 @@ import functools
 import json
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,7 @@ import pandas as pd
 import xarray as xr
 
 import statsgd
-from statsgd.reports import Chart, Series, report
+from statsgd.reports import Chart, Series, figure
 from studies.tables import markdown
 
 PICTURE = Path(__file__).parent / "pictures" / "cost-by-size.png"
@@ -107,16 +106,16 @@ def charts(found: xr.DataTree) -> xr.DataTree:
         sizes = group.size.values.astype(float)
         shape = [Size(**fixed[grows] | {grows: int(one)}) for one in sizes]
         work = np.array([one.replicas * one.steps for one in shape])
-        cost.append(Series(grows, sizes, group.seconds.values / work * 1e9, look="steps"))
-        memory.append(Series(grows, sizes, group.memory.values, look="steps"))
+        cost.append(Series(grows, sizes, group.seconds.values / work * 1e9))
+        memory.append(Series(grows, sizes, group.memory.values))
     tree = xr.DataTree.from_dict(
         {
             "cost": Chart(
-                "A step of a replica: flat in replicas and steps, in proportion to parameters",
+                "A step of a replica",
                 "replicas, parameters or steps", "ns", tuple(cost), log="xy",
             ).to_datatree(),
             "memory": Chart(
-                "Memory: in proportion to replicas and parameters, flat in steps",
+                "Memory of an ensemble",
                 "replicas, parameters or steps", "MiB above the start", tuple(memory), log="xy",
             ).to_datatree(),
         }
@@ -191,9 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         found = measured()
         print(table(found))
-        with tempfile.TemporaryDirectory() as folder:
-            report(charts(found), Path(folder, "report.html"), files=True)
-            shutil.copyfile(next(Path(folder, "figures").glob("*-0.png")), PICTURE)
+        figure(charts(found)).savefig(PICTURE, dpi=110)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def _programs() -> Iterator[Callable[[], int]]:
     """A function that says how many programs were lowered since the block began."""
     found: list[str] = []
 
-    def listen(event: str, duration_secs: float, **_: Any) -> None:
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
         if event == _LOWERED:
             found.append(event)
 

@@ -8,7 +8,6 @@ import xarray as xr
 from jaxtyping import PyTree
 from tqdm.auto import tqdm
 
-from statsgd.arguments import kinds_checked
 from statsgd.description import describe
 from statsgd.diagnosis import flatness, learning, modes, own_run, spread, stability, stationarity
 from statsgd.diagnosis.cost import estimated
@@ -19,7 +18,6 @@ from statsgd.problems import Problem
 from statsgd.provenance import provenance
 
 
-@kinds_checked
 def diagnose(
     problem: Problem,
     params: PyTree,

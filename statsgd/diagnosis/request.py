@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import count, random_seed, step_count
+from statsgd.arguments import count, instance, random_seed, step_count
 from statsgd.dynamics.noise import Minibatch
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.networks.checkpoint import checked as chain_of
@@ -63,6 +63,8 @@ def checked(
     progress: bool,
 ) -> Request:
     """The request, or one `ValueError` that names the argument which is wrong."""
+    call = "diagnose(problem, params, sgd, …)"
+    instance("problem", problem, Problem, "a Problem, as statsgd.problems makes", call=call)
     if not isinstance(sgd, SGD):
         raise ValueError(
             f"sgd must be statsgd.SGD, whose law in modes is known, got {type(sgd).__name__}"

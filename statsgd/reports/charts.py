@@ -8,7 +8,15 @@ import numpy as np
 import xarray as xr
 
 from statsgd.arguments import one_of
-from statsgd.reports.panels import STYLES, Figure, Panel, Theme, encodable, plain_log_ticks
+from statsgd.reports.panels import (
+    STYLES,
+    Figure,
+    Panel,
+    Theme,
+    add_legend,
+    encodable,
+    plain_log_ticks,
+)
 
 #: How a series is drawn: points with error bars, a line, a line with steps, or bars.
 LOOKS = ("points", "line", "steps", "bars")
@@ -164,7 +172,7 @@ def chart_panel(data: xr.Dataset) -> Panel:
         if names:
             axis.set_xticks(range(len(names)), names, rotation=30, ha="right")
         if any(word["label"] for word in words):
-            axis.legend()
+            add_legend(axis)
 
     return Panel(draw, 3.3)
 
@@ -228,7 +236,9 @@ def _reading(below: list[xr.DataTree]) -> str:
     looks = {one["look"] for words in series for one in words}
     told = []
     if "points" in looks and looks & {"line", "steps"}:
-        told.append("Points are measured, lines are predicted.")
+        told.append(
+            "Points are measured, lines are predicted: where they part, the prediction is off."
+        )
     if any(np.isfinite(child.attrs.get("level", np.nan)) for child in below):
         told.append("The thin line marks what they are held against.")
     if any("error" in child and bool(child["error"].notnull().any()) for child in below):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from statsgd.reports.panels import Panel, Theme
+from statsgd.reports.panels import Panel, Theme, add_legend
 
 
 def effect_sizes(table: pd.DataFrame, margin: float) -> tuple[Panel, ...]:
@@ -64,6 +64,6 @@ def gap(data: xr.Dataset) -> tuple[Panel, ...]:
         axis.set_yticks(place, labels, fontsize=8)
         axis.invert_yaxis()
         axis.set_xlabel("total variation")
-        axis.legend()
+        add_legend(axis)
 
     return (Panel(draw, 0.5 * len(parts) + 1.1),)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from statsgd.display import percent
 from statsgd.reports import comparison_figures
 from statsgd.reports.panels import Figure
 from statsgd.reports.sections import Section, register
@@ -82,8 +83,8 @@ def _numbers(table: pd.DataFrame, confidence: float) -> str:
     rest = len(table) - len(told)
     text = "; ".join(told) + (f"; and {rest} more" if rest else "")
     off = [
-        f"{row['quantity']} {row['difference_percent']:+.2g} % "
-        f"[{row['low_percent']:+.2g}, {row['high_percent']:+.2g}]"
+        f"{row['quantity']} {percent(row['difference_percent'])} % "
+        f"[{percent(row['low_percent'])}, {percent(row['high_percent'])}]"
         for _, row in table.head(_TOLD).iterrows()
         if row["relation"] == "=" and np.isfinite(row["difference_percent"])
     ]

@@ -8,6 +8,8 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 _WIDTH = 4.6  # inches; two panels stand side by side on a page
 _RESOLUTION = 150
 _COLOURS = 128  # of a PNG
@@ -115,6 +117,38 @@ class Figure(NamedTuple):
     caption: str
     alt: str
     """What a reader who cannot see the figure is told."""
+
+
+def add_legend(axis: Any) -> None:
+    """A legend inside the axes where it covers no data, or else below them."""
+    from matplotlib.transforms import ScaledTranslation
+
+    legend, canvas = axis.legend(), axis.figure
+    canvas.draw_without_rendering()
+    box = legend.get_window_extent()
+    if not any(_runs_through(box, line, axis) for line in axis.lines) and not any(
+        box.overlaps(patch.get_window_extent()) for patch in axis.patches
+    ):
+        return
+    legend.remove()
+    # In inches: the layout will make the axes lower, but not what is written under them.
+    written = (axis.get_tightbbox().y0 - axis.get_window_extent().y0) / canvas.dpi
+    below = axis.transAxes + ScaledTranslation(0, written - 0.05, canvas.dpi_scale_trans)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, ncols=2,
+                borderaxespad=0)  # fmt: skip
+
+
+def _runs_through(box: Any, line: Any, axis: Any) -> bool:
+    """Whether the points of a line, or what joins them, lie in a box of the canvas."""
+    if line.get_transform() != axis.transData:  # a level, which goes through all of the axes
+        return False
+    points = line.get_transform().transform(line.get_xydata())
+    points = points[np.all(np.isfinite(points), axis=1)]
+    if line.get_linestyle() != "None" and len(points) > 1:
+        shares = np.linspace(0, 1, 20)[:, None, None]
+        points = (points[:-1] + shares * np.diff(points, axis=0)).reshape(-1, 2)
+    low, high = box.min, box.max
+    return bool(np.any(np.all((points >= low) & (points <= high), axis=1)))
 
 
 def plain_log_ticks(axis: Any) -> None:

@@ -81,7 +81,6 @@ SYMBOLS = {
     "λ": "weight decay, or a curvature where it is a mode's",
     "θ": "parameters",
     "τ": "temperature",
-    "κ": "anisotropy of noise",
     "ηh": "learning rate times curvature",
     "Tr H": "trace of the Hessian",
 }

@@ -10,6 +10,7 @@ import xarray as xr
 from statsgd.comparison import Claim, Quantity
 from statsgd.reports import DARK, LIGHT, Chart, Map, Panel, Series, sections
 from statsgd.reports.charts import charts_of
+from statsgd.reports.panels import together
 
 X = np.arange(1.0, 6.0)
 
@@ -68,6 +69,23 @@ def test_charts_survive_a_round_trip_through_data():
     assert chart["error"].notnull().sum() == 5
     panel = Map("Words", "x", "y", [1], [2], [[3.0]], words=[["holds"]]).to_datatree()
     assert panel["words"].values.tolist() == [["holds"]]
+
+
+@pytest.mark.parametrize(("look", "x"), [("points", np.linspace(0, 1, 30)), ("line", [0.0, 1.0])])
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_legends_cover_no_data(look, x, everywhere):
+    # Ten heights leave no room inside; one at the bottom does.
+    heights = np.linspace(0, 1, 10) if everywhere else np.array([0.0])
+    series = [Series(f"a series {y:.1f}", x, np.full(len(x), y), look=look) for y in heights]
+    beyond = Series("", [0.5], [1.0])
+    drawn = together([Chart("Title", "x", "y", (*series, beyond)).panel()])
+    drawn.draw_without_rendering()
+    (axis,) = drawn.axes
+    legend, inside = axis.get_legend().get_window_extent(), axis.get_window_extent()
+    assert legend.overlaps(inside) is not everywhere
+    # Nothing is cut off at the edge of the figure.
+    assert drawn.bbox.y0 <= legend.y0
+    assert legend.y1 <= drawn.bbox.y1
 
 
 def test_bad_charts_are_named():

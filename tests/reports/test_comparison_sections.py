@@ -14,6 +14,7 @@ from statsgd.comparison import (
     Quantity,
     TotalVariation,
 )
+from statsgd.display import percent
 from statsgd.laws import Gibbs
 from statsgd.problems.landscapes import smooth_wells
 from statsgd.reports import SECTIONS
@@ -93,6 +94,7 @@ def test_a_claim_says_whose_it_is_and_keeps_its_first_form():
     )
     # 1.96·0.4 % on either side of 2 %.
     assert "Off the prediction by: slope +2 % [+1.2, +2.8]." in now.finding
+    assert [percent(value) for value in (1.234, -99.6, 1234.0)] == ["+1.2", "-100", "+1234"]
     assert now.verdict == "holds to within 2.8 %"
     assert before.title == ("As it was first put: Slopes are one however drawn – does not hold")
     assert before.verdict is None

@@ -63,7 +63,7 @@ def report_of(*parts):
 def test_pages_tell_the_literature_from_what_is_ours():
     first = claim(origin="extension")
     changed = Claim(
-        "Of x", "A paper (2020)", [Quantity("x", 0.5, 0.1, 1.0, ">")], first_form=first, **RESTS
+        "Of x", "A paper (2020)", [Quantity("x", 0.5, 0.1, 0.0, "<")], first_form=first, **RESTS
     )
     report = report_of(claim(), changed, claim(origin="derived", place=""))
     table = claims(report)
@@ -76,6 +76,7 @@ def test_pages_tell_the_literature_from_what_is_ours():
     assert row["measured (predicted)"] == r"E\|x\|: 1.02 ± 0.004 (1), off by +2 % (+1.2 to +2.8)"
     assert row["source"] == "A paper (2020) (abstract)"
     assert row["rests on"] == "8 data sets; data sets"
+    assert table["measured (predicted)"][1] == "x: 0.5 ± 0.1 (&lt; 0)"
     assert table["claim"][2] == r"As it was first put: Of \|x\|"
     theirs, ours = study_part(report).split("**What is ours**: 1 of 1 hold.")
     assert "**What the literature says**: 1 of 2 hold." in theirs
