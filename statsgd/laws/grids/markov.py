@@ -16,7 +16,8 @@ from scipy.sparse.linalg import (
     splu,
 )
 
-from statsgd.laws.law import ImproperLawError
+from statsgd.arguments import count
+from statsgd.laws.law import ImproperLawError, require_accurate
 
 _STEPS = 200
 _SLOW = 8  # eigenvalues nearest to zero, among which the slowest is looked for
@@ -162,8 +163,16 @@ class Generator:
 
         A parabola around the spectrum with `nodes` points (Weideman, Trefethen 2007): error about
         2.85^−nodes for real spectra whatever t is; modes that turn faster than they decay need a
-        shorter `time`.
+        shorter `time`. Two thirds of the nodes tell: warns with `UnresolvedWarning` where they
+        change more than 10⁻³ of the mass, and raises `IntractableError` above a tenth.
         """
+        nodes = count("nodes", nodes, at_least=6)
+        fine, rough = (self._evolved(masses, time, number) for number in (nodes, nodes * 2 // 3))
+        change = np.sum(np.abs(fine - rough)) / max(np.sum(np.abs(masses)), 1e-300)
+        require_accurate("distribution after the time", change)
+        return fine
+
+    def _evolved(self, masses: Float[Any, " n"], time: float, nodes: int) -> Float[Any, " n"]:
         n = self.matrix.shape[0]
         angle = np.pi * np.arange(1, nodes, 2) / nodes
         contour = nodes * (0.1309 - 0.1194 * angle**2 + 0.25j * angle)

@@ -15,6 +15,8 @@ from statsgd.laws.bases.tabulated import TabulatedLaw, check_bounds
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.precision import over_points
 
+_LOOKED_AT = 4097  # places of a valley, for the sharpest of them
+
 #: The Hessian across the valley: a positive number, or an (r, r) matrix for r normal directions.
 type NormalHessian = Callable[[Float[Any, " 1"]], Float[Any, "..."]]
 
@@ -210,7 +212,7 @@ class ValleySharpnessLaw(ValleyCurveLaw):
         if self.learning_rate is None or self.bounds is None or is_traced(self):
             return
         low, high = self.bounds
-        grid = np.linspace(low, high, 201)
+        grid = np.linspace(low, high, _LOOKED_AT)
         sharpest = float(np.max(over_points(_trace_across, grid, self._bare())))
         if self.learning_rate * sharpest >= 2:
             raise ImproperLawError(

@@ -5,6 +5,7 @@ import pytest
 from statsgd import SGD, ImproperLawError, noise, simulate
 from statsgd.laws import RescalingGibbs
 from statsgd.laws.balance import langevin_charge_growth
+from statsgd.laws.law import UnresolvedWarning
 from statsgd.problems import landscape
 
 
@@ -56,3 +57,9 @@ def test_charge_grows_without_decay():
 def test_improper_without_decay():
     with pytest.raises(ImproperLawError, match="improper along the rescaling orbit"):
         RescalingGibbs(1.0, 0.05, 0.0).log_density(np.ones(2))
+
+
+def test_what_quadrature_does_not_resolve_is_said():
+    law = RescalingGibbs(1.0, 0.1, 0.1)
+    with pytest.warns(UnresolvedWarning, match="expectation over slopes"):
+        law.slope_expectation(lambda f: float(np.sign(np.sin(1e4 * f))))

@@ -14,6 +14,7 @@ from statsgd.laws.grids.fokker_planck_operator import (
 )
 from statsgd.laws.grids.markov import Generator
 from statsgd.laws.grids.transfer_operator import finite_transitions, gaussian_transitions
+from statsgd.laws.law import IntractableError, UnresolvedWarning
 
 
 def random_generator(size, seed=0):
@@ -47,6 +48,17 @@ def test_jump_process_against_dense_algebra():
     middle = ~(target | other)
     reached = np.linalg.solve(dense[middle][:, middle], -dense[middle] @ target)
     np.testing.assert_allclose(process.committor(target, other)[middle], reached, rtol=1e-10)
+
+
+def test_a_ring_that_turns_for_long_is_refused():
+    # Its modes turn faster than they decay: the contour misses them. Truth: the matrix exponential.
+    ring = np.roll(np.eye(40), 1, axis=1) - np.eye(40)
+    process, start = Generator(sparse.csr_array(ring), direct=True), np.eye(40)[0]
+    np.testing.assert_allclose(process.evolve(start, 1.0), expm(ring.T) @ start, atol=1e-7)
+    with pytest.warns(UnresolvedWarning, match="distribution after the time"):
+        process.evolve(start, 5.0)
+    with pytest.raises(IntractableError, match="distribution after the time"):
+        process.evolve(start, 20.0)
 
 
 @pytest.mark.parametrize("direct", [True, False])

@@ -8,6 +8,7 @@ from scipy.special import dawsn, log_ndtr
 import statsgd
 from statsgd import SGD, noise
 from statsgd.laws import ImproperLawError, TwoValleyLaw
+from statsgd.laws.law import UnresolvedWarning
 from statsgd.laws.valleys import (
     TwoValleyHopping,
     freezing,
@@ -256,6 +257,18 @@ def test_freezing_place():
 def test_freezing_at_the_level_of_the_chain(eta, sigma, flat):
     result = freezing_chain(VALLEYS, eta, sigma, 20_000)
     assert result.final_flat_probability == pytest.approx(flat, abs=3e-4)
+    assert result.error < 5e-3
+
+
+def test_freezing_of_the_chain_knows_its_error():
+    fine = freezing_chain(VALLEYS, 0.1, 0.01, 400, resolution=12, refresh=1)
+    assert fine.error < 1e-3
+    usual = freezing_chain(VALLEYS, 0.1, 0.01, 400)
+    assert np.max(np.abs(usual.flat_probability - fine.flat_probability[::25])) < usual.error
+    with pytest.warns(UnresolvedWarning, match="final occupation of the flat valley"):
+        rough = freezing_chain(VALLEYS, 0.1, 0.01, 400, resolution=2, refresh=200)
+    off = abs(rough.final_flat_probability - fine.final_flat_probability)
+    assert off < rough.error
 
 
 @pytest.mark.slow
