@@ -32,7 +32,7 @@ def run(functions: Sequence[str]) -> pd.DataFrame:
     """One row a function: seconds of the first and second call, programs, and with the cache."""
     rows = []
     for name in functions:
-        plain = _process(name, {"JAX_ENABLE_COMPILATION_CACHE": "false"})
+        plain = in_a_process(name, {"JAX_ENABLE_COMPILATION_CACHE": "false"})
         with tempfile.TemporaryDirectory() as folder:
             cached = {
                 "JAX_ENABLE_COMPILATION_CACHE": "true",
@@ -40,8 +40,8 @@ def run(functions: Sequence[str]) -> pd.DataFrame:
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
                 "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
             }
-            _process(name, cached)
-            filled = _process(name, cached)
+            in_a_process(name, cached)
+            filled = in_a_process(name, cached)
         rows.append(
             (f"`{name}`", *map(_seconds, plain["seconds"]), *plain["programs"],
              _seconds(filled["seconds"][0]))
@@ -55,7 +55,7 @@ def _seconds(value: float) -> str:
     return f"{value:.2g}" if value < 100 else f"{value:.0f}"
 
 
-def _process(name: str, environment: dict[str, str]) -> dict[str, Any]:
+def in_a_process(name: str, environment: dict[str, str]) -> dict[str, Any]:
     """Seconds and programs of two calls in a process of their own."""
     command = [sys.executable, "-m", "studies.first_calls", "--once", name]
     known = os.environ | environment

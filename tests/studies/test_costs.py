@@ -22,6 +22,14 @@ def test_second_calls_compile_nothing():
     assert len(found["seconds"]) == 2
 
 
+@pytest.mark.slow
+def test_a_first_sample_compiles_few_programs():
+    # In a process of its own: others may have compiled what it needs.
+    found = first_calls.in_a_process("sample", {"JAX_ENABLE_COMPILATION_CACHE": "false"})
+    assert 0 < found["programs"][0] <= 10
+    assert found["programs"][1] == 0
+
+
 @pytest.fixture
 def told(monkeypatch):
     """What `keep_compiled` tells JAX, in an environment that says nothing."""

@@ -50,10 +50,10 @@ class NormalLaw(Law):
         if obs is not None:
             self._require_density(("params",))
             tril = jnp.linalg.cholesky(self.joint[:d, :d])
+            # Checked when the law was made; NumPyro's own checks compile some forty programs.
+            normal = dist.MultivariateNormal(self.location, scale_tril=tril, validate_args=False)
             with numpyro.plate("replica", obs.shape[0]):
-                numpyro.sample(
-                    "params", dist.MultivariateNormal(self.location, scale_tril=tril), obs=obs
-                )
+                numpyro.sample("params", normal, obs=obs)
             return
         z = numpyro.sample("z", dist.Normal(0, 1).expand([self.joint.shape[0]]).to_event(1))
         state = square_root(self.joint) @ z
