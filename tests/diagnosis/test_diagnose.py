@@ -201,7 +201,7 @@ def test_checkpoints_of_ones_own_run_take_the_place_of_replicas(problem, checkpo
         ({"replicas": 4}, "replicas must be at least 8, got 4"),
         ({"sgd": SGD(0.1, Minibatch(161))}, "batch size of sgd must be at most 160, got 161"),
         ({"sgd": SGD(0.1, Minibatch(16), 0.9, nesterov=True)}, "nesterov=False"),
-        ({"sgd": "adam"}, "sgd must be a statsgd.SGD or other dynamics, got .adam."),
+        ({"sgd": "adam"}, "sgd must be statsgd.SGD, whose law in modes is known, got str"),
         ({"params": {"hidden": np.zeros((4, 4))}}, "params must be those of the problem"),
         (
             {"params": {"hidden": np.zeros((4, 3)), "out": np.zeros(4)}},

@@ -48,7 +48,7 @@ def test_nothing_is_searched_for_longer_than_was_said(monkeypatch):
     assert "0.12 s were over; raise seconds" in table.loc["HeavyBallGaussian", "reason"]
     with pytest.raises(ValueError, match="seconds must be positive"):
         applicable(bowl(), SGD_, seconds=0.0)
-    with pytest.raises(ValueError, match=r"problem must be .*applicable\(problem, sgd\)"):
+    with pytest.raises(ValueError, match=r"problem must be .*applicable\(problem, sgd, …\)"):
         applicable(SGD_, bowl())
 
 
