@@ -102,7 +102,8 @@ def _take_words_as_they_are(canvas: Any) -> None:
                 label.set_parse_math(False)
     for text in canvas.findobj(Text):
         if text not in ticks:
-            text.set_text(encodable(text.get_text()).replace("$", r"\$"))
+            text.set_text(encodable(text.get_text()))
+            text.set_parse_math(False)
 
 
 def encodable(text: str) -> str:
@@ -124,6 +125,7 @@ def add_legend(axis: Any) -> None:
     from matplotlib.transforms import ScaledTranslation
 
     legend, canvas = axis.legend(), axis.figure
+    _take_words_as_they_are(canvas)  # before they are laid out
     canvas.draw_without_rendering()
     box = legend.get_window_extent()
     if not any(_runs_through(box, line, axis) for line in axis.lines) and not any(
