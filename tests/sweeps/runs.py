@@ -54,7 +54,7 @@ class Troubled:
         if (Path(self.folder) / f"always die {cell.index}").exists():
             os.kill(os.getpid(), signal.SIGKILL)
         if (Path(self.folder) / "slow").exists():
-            time.sleep(1.0)
+            time.sleep(4.0)
         return draw(cell)
 
 
