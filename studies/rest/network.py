@@ -94,21 +94,34 @@ def spread(problem: Problem, training: int, steps: int, replicas: int, progress:
 
 def spread_around(found: Spread, margin: float) -> Claim:
     """Variance of Adam against that of its chain, with the second moments of the checkpoint."""
-    adam, sgd = (variance_of_modes(found.away[name]) for name in _OPTIMISERS)
+    quantities = {
+        name: claimed(
+            f"variance over law, {name}", variance_of_modes(found.away[name]), "=", 1.0, margin
+        )
+        for name in _OPTIMISERS
+    }
+    why = (
+        f"Over the {_STEEP} leading modes together, curvatures {found.curvatures[0]:.2g} to "
+        f"{found.curvatures[-1]:.2g}. The preconditioned sharpness λ_max(R H) of Adam is "
+        f"{found.sharpness:.2g}, and the edge of stability is at 38."
+    )
+    rests: dict[str, Any] = {"origin": "derived", "data_sets": 1, "unit": "replicas"}
+    first_form = Claim(
+        "Replicas of Adam and of SGD that leave a network spread along its leading modes as their "
+        "linear chains do.",
+        "derived",
+        list(quantities.values()),
+        why=f"{why} Steps of SGD are longer: noise and curvature change as its replicas leave.",
+        **rests,
+    )
     return Claim(
         "Replicas of Adam that leave a network spread along its leading modes as the linear chain "
         "with the second moments of the checkpoint does.",
         "derived",
-        [claimed("variance over law, Adam", adam, "=", 1.0, margin)],
-        why=f"Over the {_STEEP} leading modes together, curvatures {found.curvatures[0]:.2g} to "
-        f"{found.curvatures[-1]:.2g}. Replicas of SGD from there have "
-        f"{float(sgd.value):.2f} ± {float(sgd.standard_error):.2f} times the variance of its own "
-        "chain, whose steps are longer: noise and curvature change as they leave. The "
-        f"preconditioned sharpness λ_max(R H) of Adam is {found.sharpness:.2g}, and the edge of "
-        "stability is at 38.",
-        origin="derived",
-        data_sets=1,
-        unit="replicas",
+        [quantities["Adam"]],
+        why=why,
+        first_form=first_form,
+        **rests,
     )
 
 
