@@ -7,14 +7,13 @@ without JAX's persistent compilation cache, once to fill a new one, and once wit
 """
 
 import argparse
-import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -23,9 +22,8 @@ import pandas as pd
 
 import statsgd
 from statsgd import kernels, laws, measures, noise, problems
+from studies.compilations import compilations
 from studies.tables import markdown
-
-_LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"
 
 
 def run(functions: Sequence[str]) -> pd.DataFrame:
@@ -68,28 +66,12 @@ def once(name: str) -> dict[str, Any]:
     call = CALLS[name]()
     taken: dict[str, Any] = {"seconds": [], "programs": []}
     for _ in range(2):
-        with _programs() as number:
+        with compilations() as number:
             begin = time.perf_counter()
             call()
             taken["seconds"].append(time.perf_counter() - begin)
             taken["programs"].append(number())
     return taken
-
-
-@contextlib.contextmanager
-def _programs() -> Iterator[Callable[[], int]]:
-    """A function that says how many programs were lowered since the block began."""
-    found: list[str] = []
-
-    def listen(event: str, duration_secs: float, **_: str | int) -> None:
-        if event == _LOWERED:
-            found.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield lambda: len(found)
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 # What is called; a function prepares what it is given, which does not count.

@@ -6,7 +6,7 @@ import pytest
 import statsgd
 from statsgd import SGD, kernels, laws, noise, problems
 from statsgd.comparison.distribution_tests import TESTS
-from tests.compilation import compilations
+from studies.compilations import compilations
 
 INPUTS = np.random.default_rng(0).normal(size=(40, 3))
 TARGETS = INPUTS @ [1.0, -1.0, 0.5] + np.random.default_rng(1).normal(size=40)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from statsgd.precision import BATCHES, formula, in_double_precision, over_points
-from tests.compilation import compilations
+from studies.compilations import compilations
 
 
 def _cancelling(x, shift):

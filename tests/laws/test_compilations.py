@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from statsgd.laws import LAWS, ImproperLawError, IntractableError
-from tests.compilation import compilations
+from studies.compilations import compilations
 
 
 def use(law):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from statsgd import SGD, measures, minimise, noise, noise_covariance, problems
-from tests.compilation import compilations
+from studies.compilations import compilations
 from tests.measures.problem_cases import PARAMS, output, residual, square_loss
 from tests.measures.problem_cases import network as one_network
 

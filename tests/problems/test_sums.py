@@ -14,7 +14,7 @@ from statsgd.problems import (
     quadratic,
 )
 from statsgd.problems.sums import SMALLEST_CHUNK, chunk_size
-from tests.compilation import compilations
+from studies.compilations import compilations
 
 N, D = 101, 6  # a prime number of examples: the last chunk is never full
 

@@ -21,7 +21,7 @@ from statsgd.laws.law import ImproperLawError, require_accurate
 
 _STEPS = 200
 _NODES, _SETTLED = (16, 24, 36, 54, 80, 120), 1e-7  # of a contour
-_FEW, _MOST = 1e4, 1e7  # steps of a series
+_FEW, _MOST = 1e4, 1e6  # steps of a series
 _SLOW = 8  # eigenvalues nearest to zero, among which the slowest is looked for
 
 
@@ -166,7 +166,7 @@ class Generator:
         By Taylor's series up to 10⁴ of the fastest steps; beyond by quadrature of the inverse
         Laplace transform along a parabola around the spectrum (Weideman, Trefethen 2007), with half
         as many nodes again until these move no more than 10⁻⁷ of the mass. Where drift outweighs
-        diffusion in a cell, or modes turn, this may not settle: then by the series up to 10⁷ steps,
+        diffusion in a cell, or modes turn, this may not settle: then by the series up to 10⁶ steps,
         and above them `IntractableError`. Modes that have turned several times and not decayed may
         be outside of every contour, unseen: evolve in shorter times.
         """

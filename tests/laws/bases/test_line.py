@@ -10,7 +10,7 @@ from scipy.stats import norm, t, truncnorm
 
 from statsgd.laws.bases.line import one_well, tabulate
 from statsgd.precision import in_double_precision
-from tests.compilation import compilations
+from studies.compilations import compilations
 
 LEVELS = np.array([[1e-6, 0.01, 0.25], [0.5, 0.9, 0.999]])
 

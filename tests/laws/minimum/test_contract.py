@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import norm
 
 from statsgd.laws import LAWS, EpochNoiseGaussian, HeavyBallGaussian
-from tests.compilation import compilations
+from studies.compilations import compilations
 
 FAMILY = {
     name: law

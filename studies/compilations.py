@@ -1,4 +1,4 @@
-"""How many programs JAX compiles: tests count them instead of timing calls."""
+"""How many programs JAX compiles: counted, where times would depend on the machine."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ def compilations() -> Iterator[Callable[[], int]]:
     """
     found: list[str] = []
 
-    def listen(event: str, duration: float, **_) -> None:
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
         if event == _LOWERED:
             found.append(event)
 
