@@ -64,7 +64,7 @@ def estimated(request: Request, replicas: int) -> Cost:
         more, one = _seconds(lambda: some(1 + _STEPS)), _seconds(lambda: some(1))
         # Where another process slowed the single step down, all steps bound theirs.
         step = (more - one if more > one else more) / (_STEPS * replicas)
-    chains = 3 * CHAINS * (STEPS + BURN_IN) / 50
+    chains = 3 * CHAINS * (STEPS + BURN_IN) / 50 if request.learning_coefficient else 0
     return Cost(
         _second_call(lambda: product(vector)),
         _PRODUCTS_PER_MODE * request.modes + TRACE_PRODUCTS,

@@ -30,6 +30,7 @@ def diagnose(
     store: str | Path | None = None,
     checkpoints: Any = None,
     identity: str | None = None,
+    learning_coefficient: bool = True,
     progress: bool = True,
 ) -> xr.DataTree:
     """Where training by `sgd` stands at `params`, and what the laws say of what comes next.
@@ -45,6 +46,8 @@ def diagnose(
       them; `identity` as in `simulate`.
     - `checkpoints`: parameters that the user saved on one run of their own, every `steps` steps,
       as a list or with a leading axis. They take the place of the replicas.
+    - `learning_coefficient`: whether to estimate it too. Its chains take 12 000 steps in all, often
+      half of the whole time.
 
     A cost estimate is printed before the long part begins, unless `progress` is false.
 
@@ -60,7 +63,7 @@ def diagnose(
     """
     request = checked(
         problem, params, sgd, modes=modes, replicas=replicas, steps=steps, seed=seed,
-        progress=progress,
+        learning_coefficient=learning_coefficient, progress=progress,
     )  # fmt: skip
     points = None if checkpoints is None else own_run.saved_points(checkpoints, request)
     attributes = provenance(
@@ -70,6 +73,7 @@ def diagnose(
         modes=request.modes,
         replicas=request.replicas,
         steps=request.steps,
+        learning_coefficient=request.learning_coefficient,
         sgd=describe(sgd, code=identity is None),
         problem=describe(problem, code=identity is None) | {"dimension": problem.dimension},
         params=describe(params),

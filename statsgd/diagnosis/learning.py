@@ -21,8 +21,10 @@ _STIFFNESS, _LOCALIZATION = 0.3, 0.02
 
 
 def learning_coefficient(request: Request, law: ModeLaw) -> xr.Dataset | None:
-    """λ̂ with its errors; None for a problem whose number of examples sets no temperature."""
+    """λ̂ with its errors; None if not asked for, or if no number of examples sets a temperature."""
     problem = request.problem
+    if not request.learning_coefficient:
+        return None
     if not isinstance(problem, EmpiricalRisk) or problem.num_examples < 3:
         return None
     n = problem.num_examples

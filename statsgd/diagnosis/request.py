@@ -33,6 +33,7 @@ class Request:
     replicas: int
     steps: int
     seed: int
+    learning_coefficient: bool
     progress: bool
 
     @property
@@ -60,6 +61,7 @@ def checked(
     replicas: int,
     steps: int,
     seed: int,
+    learning_coefficient: bool,
     progress: bool,
 ) -> Request:
     """The request, or one `ValueError` that names the argument which is wrong."""
@@ -84,7 +86,17 @@ def checked(
         )
     count("replicas", replicas, at_least=LEAST_REPLICAS)
     step_count("steps", steps)
-    return Request(problem, params, sgd, modes, replicas, steps, random_seed(seed), progress)
+    return Request(
+        problem,
+        params,
+        sgd,
+        modes,
+        replicas,
+        steps,
+        random_seed(seed),
+        learning_coefficient,
+        progress,
+    )
 
 
 def warn_if_far(gradient_norm: float, noise_norm: float) -> None:

@@ -77,6 +77,7 @@ def trained(problem: EmpiricalRisk | BatchRisk, config: Any, seed: int) -> Found
         replicas=config.replicas,
         steps=config.steps,
         seed=seed,
+        learning_coefficient=False,
         progress=config.progress,
     )
     settings = followed(problem, params, config, seed)
