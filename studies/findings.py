@@ -50,3 +50,20 @@ def _numbers(part: xr.DataTree) -> dict[str, Any]:
     if "first_form" in part.children:
         numbers["first_form"] = _numbers(part.children["first_form"])
     return numbers
+
+
+def diagnosis_parts(tree: xr.DataTree, name: str, where: str) -> dict[str, xr.DataTree]:
+    """The parts of a diagnosis as parts of a study, each with its verdict in its finding.
+
+    The head of a study counts claims alone. `name` begins the parts' names, `where` ends their
+    titles.
+    """
+    parts = {}
+    for key, part in tree.children.items():
+        verdict, shown = part.attrs["verdict"], part.copy()
+        said = f"{verdict[:1].upper()}{verdict[1:]}. " if verdict else ""
+        title = f"{part.attrs['title']} ({where})"
+        words = {"title": title, "verdict": "", "finding": said + part.attrs["finding"]}
+        shown.attrs = part.attrs | words
+        parts[f"{name}: diagnosis, {key}"] = shown
+    return parts

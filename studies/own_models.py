@@ -1,5 +1,6 @@
 """A small classifier written in Equinox and in Flax, and images for it, as problems."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -77,15 +78,23 @@ def equinox_problem(data: Images, width: int, seed: int) -> EmpiricalRisk:
     inputs = data.images.reshape(len(data.labels), -1)
     key = jax.random.key(seed)
     model = eqx.nn.MLP(inputs.shape[1], 10, width, 1, jnp.tanh, key=key)
+    return empirical_risk(_equinox_loss, (inputs, data.labels), model)
 
-    def loss(model, example):
-        return cross_entropy(model(example[0]), example[1])
 
-    return empirical_risk(loss, (inputs, data.labels), model)
+def _equinox_loss(model: Any, example: tuple[Any, Any]) -> Any:
+    return cross_entropy(model(example[0]), example[1])
 
 
 def flax_problem(data: Images, width: int, seed: int) -> EmpiricalRisk:
     """A perceptron of Flax (linen): parameters are a nested dictionary."""
+    inputs = data.images.reshape(len(data.labels), -1)
+    model, loss = _flax_perceptron(width)
+    params = model.init(jax.random.key(seed), inputs[0])["params"]
+    return empirical_risk(loss, (inputs, data.labels), params)
+
+
+@functools.cache  # one loss for all data and weights: programs are compiled once
+def _flax_perceptron(width: int) -> tuple[Any, Callable[[Any, tuple[Any, Any]], Any]]:
     from flax import linen
 
     class Perceptron(linen.Module):
@@ -96,14 +105,12 @@ def flax_problem(data: Images, width: int, seed: int) -> EmpiricalRisk:
             hidden = jnp.tanh(linen.Dense(self.width)(pixels))
             return linen.Dense(10)(hidden)
 
-    inputs = data.images.reshape(len(data.labels), -1)
     model = Perceptron(width)
-    params = model.init(jax.random.key(seed), inputs[0])["params"]
 
-    def loss(params, example):
+    def loss(params: Any, example: tuple[Any, Any]) -> Any:
         return cross_entropy(model.apply({"params": params}, example[0]), example[1])
 
-    return empirical_risk(loss, (inputs, data.labels), params)
+    return model, loss
 
 
 #: The same classifier as users of either library write it.

@@ -18,7 +18,7 @@ from typing import Self
 import xarray as xr
 
 from statsgd.arguments import count, fraction, one_of, positive
-from studies.findings import findings
+from studies.findings import diagnosis_parts, findings
 from studies.networks.claims import claims
 from studies.networks.convolutions import NETWORKS
 from studies.networks.images import DATASETS, images
@@ -159,8 +159,7 @@ def run(config: Config) -> xr.DataTree:
         sizes.append(f"{name}: {found[0].dimension} parameters")
         for title, claim in claims(name, found, config).items():
             parts[f"{name}: {title}"] = claim
-        for title, part in found[0].tree.children.items():
-            parts[f"{name}: diagnosis, {title}"] = beside_claims(name, part)
+        parts |= diagnosis_parts(found[0].tree, name, f"{name}, network 1")
     return findings(
         "Real networks: the law of SGD around a trained network, mode by mode",
         "Do the laws of this library, with curvature and noise measured at a checkpoint, say how "
@@ -168,14 +167,3 @@ def run(config: Config) -> xr.DataTree:
         f"{config.dataset}, {config.initialisations} initialisation(s) each.",
         parts,
     )
-
-
-def beside_claims(name: str, part: xr.DataTree) -> xr.DataTree:
-    """A part of the diagnosis of one network, whose verdict stands in it and not with claims."""
-    verdict = part.attrs["verdict"]
-    said = f"{verdict[:1].upper()}{verdict[1:]}. " if verdict else ""
-    title = f"{part.attrs['title']} ({name}, network 1)"
-    words = {"title": title, "verdict": "", "finding": said + part.attrs["finding"]}
-    shown = part.copy()
-    shown.attrs = part.attrs | words
-    return shown

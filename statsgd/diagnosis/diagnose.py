@@ -16,6 +16,7 @@ from statsgd.diagnosis.saved import Saved, saved_in
 from statsgd.dynamics.sgd import SGD
 from statsgd.problems import Problem
 from statsgd.provenance import provenance
+from statsgd.running.chunks import silent
 
 
 def diagnose(
@@ -94,7 +95,7 @@ def _parts(
     number = 0 if points is not None else request.replicas
     if request.progress:
         print(f"diagnose: {estimated(request, number)}", flush=True)
-    with tqdm(total=7, desc="diagnose", unit="part", disable=not request.progress) as bar:
+    with tqdm(total=7, desc="diagnose", unit="part", disable=silent(request.progress)) as bar:
 
         def part(name: str, measure: Any) -> Any:
             bar.set_postfix_str(name)

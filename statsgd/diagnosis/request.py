@@ -102,13 +102,15 @@ def checked(
 def warn_if_far(gradient_norm: float, noise_norm: float) -> None:
     """A warning where one batch cannot hide the full gradient: the checkpoint is still on its way.
 
-    Where SGD has settled |∇L + λθ|² is about η Tr(HC)/(2(1−β)), a small part of Tr C.
+    Where SGD has settled |∇L + λθ|² is about η Tr(HC)/(2(1−β)), a small part of Tr C unless ηh is
+    near 2.
     """
     if gradient_norm > noise_norm:
         warnings.warn(
             f"params are far from any minimum: the gradient of the whole loss there, of norm "
             f"{gradient_norm:.3g}, is {gradient_norm / noise_norm:.2g} times the noise of one "
-            "batch, so that training has not settled and stationary statements do not apply",
+            "batch: training has not settled, or its steps are near the edge of stability, and "
+            "stationary statements do not apply",
             CheckpointWarning,
             stacklevel=3,
         )

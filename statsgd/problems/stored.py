@@ -16,6 +16,8 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree
 from tqdm.auto import tqdm
 
+from statsgd.running.chunks import silent
+
 _READ = 2**24  # bytes that are looked at at once
 _PATIENCE = 5.0  # seconds after which a progress bar appears
 
@@ -37,7 +39,7 @@ class Stored:
         rows = max(_READ // max(math.prod(self.shape[1:]) * self.dtype.itemsize, 1), 1)
         digest = hashlib.sha256(f"{self.shape}{self.dtype}".encode())
         starts = range(0, self.shape[0], rows)
-        for first in tqdm(starts, desc=name, delay=_PATIENCE, leave=False):
+        for first in tqdm(starts, desc=name, delay=_PATIENCE, leave=False, disable=silent(True)):
             part = self[first : first + rows]
             digest.update(np.ascontiguousarray(part).tobytes())
             bad = 0 if part.dtype.kind in "biu" else int(np.sum(~np.isfinite(part)))
@@ -160,7 +162,7 @@ class _Folder:
 
 
 def _flattened(batches: Iterator[PyTree]) -> Iterator[tuple[list[np.ndarray], Any]]:
-    for batch in tqdm(batches, desc="batches", delay=_PATIENCE, leave=False):
+    for batch in tqdm(batches, desc="batches", delay=_PATIENCE, leave=False, disable=silent(True)):
         leaves, structure = jax.tree.flatten(batch)
         arrays = [np.asarray(leaf) for leaf in leaves]
         if not arrays or any(array.ndim == 0 for array in arrays):

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from statsgd.arguments import is_traced, kinds_checked
 from statsgd.precision import as_numpy, constants_copied, in_double_precision, widened
 from statsgd.problems.stored import Stored
+from statsgd.running.chunks import silent
 
 #: Bytes that what is computed on the way to the losses of a chunk may take. On a CPU that is what
 #: stays in its cache: 50 to 100 examples of a small network at once are fastest. Loops of programs
@@ -109,7 +110,7 @@ def mean_over_chunks(
             problem.without_examples, of_chunk, params, problem.examples, weights, arguments, size
         )
     else:
-        said = {"desc": "examples", "disable": not progress, "delay": _PATIENCE, "leave": False}
+        said = {"desc": "examples", "disable": silent(progress), "delay": _PATIENCE, "leave": False}
         with jax.core.eval_context(), _precision(double):
             size = chunk_size(problem, params, width)
             sums = _added_up(problem, of_chunk, params, arguments, size, double, said)
