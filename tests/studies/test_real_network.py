@@ -78,12 +78,12 @@ def test_images_come_whole_and_at_random():
     [
         ({"networks": ()}, "the number of networks must be at least 1"),
         ({"networks": ("transformer",)}, "networks must be one of 'convolutional', 'residual'"),
-        ({"batch_size": 48}, "batch_size must divide the 5000 examples, got 48"),
+        ({"batch_size": 48}, "batch_size must divide the 2500 examples, got 48"),
         ({"large_batch": 20}, "large_batch must be at least 50, got 20"),
         ({"dataset": "cifar10"}, "data_dir must be the folder .* got '' for 'cifar10'"),
         ({"replicas": 4}, "replicas must be at least 8, got 4"),
         ({"weight_decay": 0.0}, "weight_decay must be positive"),
-        ({"batch_sizes": (50, 6000)}, "batch_sizes must be at most 5000, got 6000"),
+        ({"batch_sizes": (50, 6000)}, "batch_sizes must be at most 2500, got 6000"),
         ({"momenta": ()}, "the number of momenta must be at least 1"),
     ],
 )
