@@ -1,5 +1,6 @@
 """Parameters that the user saved on a run of their own, against the stationary law in modes."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,12 +63,12 @@ def own_run(request: Request, law: ModeLaw, points: Float[Any, "T d"]) -> xr.Dat
     predicted, times = _stationary(request, law), len(points) * request.time * h
     value, error = np.full((2, len(h)), np.nan)
     for i in np.flatnonzero(times >= _COVERED):
-        series = (x[:, i] - x[:, i].mean())[None]
+        moments = _over_phases(x[:, i] - x[:, i].mean(), request, law)
         try:
-            cuts = stretch_count(series**2)
+            cuts = stretch_count(moments[..., 1])
         except ValueError:
             continue
-        clusters = cut(np.stack([series, series**2], axis=-1), cuts).mean(axis=1)
+        clusters = cut(moments, cuts).mean(axis=1)
         found = jackknife(lambda mean: mean[1] - mean[0] ** 2, clusters)
         value[i], error[i] = found.value, found.standard_error
     return xr.Dataset(
@@ -82,16 +83,27 @@ def own_run(request: Request, law: ModeLaw, points: Float[Any, "T d"]) -> xr.Dat
     )
 
 
+def _over_phases(series: Float[Any, " T"], request: Request, law: ModeLaw) -> Float[Any, "1 t 2"]:
+    """x and x², averaged over as many saves as it takes to come back to one phase of an epoch.
+
+    Phases differ in variance, and would look like a correlation that never ends.
+    """
+    batches = law.num_batches or 1
+    phases = batches // math.gcd(batches, request.steps)
+    whole = series[: len(series) // phases * phases].reshape(-1, phases)
+    return np.stack([whole.mean(axis=1), np.mean(whole**2, axis=1)], axis=-1)[None]
+
+
 def _stationary(request: Request, law: ModeLaw) -> Float[Any, " k"]:
     """Stationary variance of every mode, infinite where it has none.
 
-    Under epochs at their ends where points are whole epochs apart, else the mean over phases.
+    Under epochs, the mean over the phases at which points are saved, the ends among them.
     """
     eta, beta = float(request.sgd.learning_rate), float(request.sgd.momentum)
     h, c = law.curvatures, np.diagonal(law.noise_covariance)
     stable = (h > 0) & (eta * h < 2 * (1 + beta))
     predicted, batches = np.full(len(h), np.inf), law.num_batches or 1
-    phases = range(batches) if request.steps % batches else [0]
+    phases = range(0, batches, math.gcd(batches, request.steps))
     responses = [
         stationary_response(h[stable], eta, beta, law.epoch, phase)[..., 0, 0].diagonal()
         for phase in phases

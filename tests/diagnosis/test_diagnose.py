@@ -194,6 +194,34 @@ def test_checkpoints_of_ones_own_run_take_the_place_of_replicas(problem, checkpo
         diagnose(problem, checkpoint, SETTING, checkpoints=[{"hidden": np.zeros(3)}], **options)
 
 
+def spring_loss(params, example):
+    return jnp.sum(jnp.array([2.0, 1.0, 0.5]) * (params["at"] - example) ** 2) / 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("apart", [4, 6])  # whole epochs apart, and at two phases in turn
+def test_ones_own_run_over_epochs_is_held_against_the_law_of_epochs(apart):
+    # Linear forces: the law is exact. White noise would have the variance .05 along the first mode,
+    # epochs of four batches have .0013 at their ends.
+    examples = np.random.default_rng(1).normal(size=(40, 3)).astype(np.float32)
+    problem = empirical_risk(spring_loss, examples, {"at": np.zeros(3, np.float32)})
+    sgd = SGD(0.1, Minibatch(10, "reshuffle"), 0.5)
+    middle = {"at": examples.mean(axis=0)}
+    run = simulate(
+        problem, sgd, steps=48_000, replicas=1, seed=2, start=middle, progress=False, keep=apart
+    )
+    points = {"at": run["snapshots"].to_dataset()["at"].values[0]}
+    tree = diagnose(
+        problem, middle, sgd, modes=2, steps=apart, seed=1, checkpoints=points,
+        learning_coefficient=False, progress=False,
+    )  # fmt: skip
+    assert "learning_coefficient" not in tree.children
+    seen = tree["own_run"].to_dataset()
+    off = seen["variance"] - seen["predicted_variance"]
+    assert np.all(np.abs(off) < 4 * seen["variance_error"])
+    assert np.all(seen["variance_error"] < 0.025 * seen["predicted_variance"])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
