@@ -243,6 +243,8 @@ def alignment(name: str, found: Sequence[Found]) -> Claim:
 def edge(name: str, found: Sequence[Found], config: Any) -> Claim:
     """η h_max/(2(1+β)) near one."""
     shares = [float(one.tree["stability"].to_dataset()["mean_share"].max()) for one in found]
+    budget = config.learning_rate / (2 * (1 + config.momentum))
+    below = ", ".join(f"{budget * one.below:.2g}" for one in found)
     return claim(
         f"Training ends at the edge of stability ({name}).",
         "Cohen et al. (2021), arXiv:2103.00065, for steps of the whole loss",
@@ -251,7 +253,8 @@ def edge(name: str, found: Sequence[Found], config: Any) -> Claim:
             for i, share in enumerate(shares)
         ],
         "One at the edge. With small batches and weight decay noise keeps SGD in places that are "
-        "flatter than that.",
+        f"flatter than that. Near the minimum below, where descent leads, it is {below}"
+        f"{told_unstable(found, config)}.",
         "extension",
         "abstract, there of full-batch descent",
         "networks",
@@ -315,6 +318,18 @@ def chart_of_modes(found: Sequence[Found]) -> Chart:
 def titled(row: Setting) -> str:
     """Its hyper-parameters."""
     return f"η = {row.learning_rate:g}, S = {row.batch_size}, β = {row.momentum:g}"
+
+
+def told_unstable(found: Sequence[Found], config: Any) -> str:
+    """For how many settings of the grid replicas could not leave from there."""
+    whole = len(config.grid(found[0].sharp is not None))
+    missing = [whole - len(one.settings) for one in found]
+    if not any(missing):
+        return ""
+    return (
+        f": {', '.join(map(str, missing))} of the {whole} settings of the grid (one number a "
+        "network) are unstable there, and nothing is said of how far their replicas go"
+    )
 
 
 def left_out(found: Sequence[Found], field: str) -> str:

@@ -56,7 +56,9 @@ class Found(NamedTuple):
     tree: xr.DataTree
     """Its diagnosis."""
     settings: list[Setting]
-    """Whole displacements over the grid."""
+    """Whole displacements over the grid, where its settings are stable."""
+    below: float
+    """Largest curvature, decay included, near the minimum below the checkpoint."""
     sharp: tuple[float, float] | None
     """Largest curvature, decay included, where the large batch ends after as many steps, and after
     as many epochs; None where the loss depends on the batch size."""
@@ -80,12 +82,14 @@ def trained(problem: EmpiricalRisk | BatchRisk, config: Any, seed: int) -> Found
         learning_coefficient=False,
         progress=config.progress,
     )
-    settings = followed(problem, params, config, seed)
+    minimum = near_minimum(problem, params, config)
+    below = float(top_eigenpairs(problem, minimum, 1).values[0]) + config.weight_decay
+    settings = followed(problem, minimum, below, config, seed)
     sharp = shuffled = None
     if isinstance(problem, EmpiricalRisk):
         sharp = sharpness_of_large_batches(problem, config, seed)
         shuffled = reshuffled(problem, params, tree, config, seed)
-    return Found(tree, settings, sharp, shuffled, problem.dimension)
+    return Found(tree, settings, below, sharp, shuffled, problem.dimension)
 
 
 def noise_of(problem: EmpiricalRisk | BatchRisk, batch_size: int) -> Minibatch:
@@ -150,15 +154,26 @@ class _Distance(eqx.Module):
         return jnp.asarray(sum(jax.tree.leaves(away)))
 
 
-def followed(
-    problem: EmpiricalRisk | BatchRisk, params: PyTree, config: Any, seed: int
-) -> list[Setting]:
-    """Replicas of every setting of the grid against one quadrature over noise and curvature.
+def stable(learning_rate: float, momentum: float, curvature: float) -> bool:
+    """Whether steps of the whole loss are stable."""
+    return learning_rate * curvature < 2 * (1 + momentum)
 
-    They leave from near the minimum below `params`: at an iterate of SGD the loss still falls along
-    directions that curve downwards, which no linear chain survives for long.
+
+def followed(
+    problem: EmpiricalRisk | BatchRisk, params: PyTree, steepest: float, config: Any, seed: int
+) -> list[Setting]:
+    """Replicas of every stable setting of the grid against one quadrature over noise and curvature.
+
+    They leave from near a minimum, with the largest curvature `steepest`: at an iterate of SGD the
+    loss still falls along directions that curve downwards, which no linear chain survives for long.
     """
-    params = near_minimum(problem, params, config)
+    grid = [
+        (rate, size, momentum)
+        for rate, size, momentum in config.grid(isinstance(problem, EmpiricalRisk))
+        if stable(rate, momentum, steepest)
+    ]
+    if not grid:
+        return []
     base = setting(config, noise_of(problem, config.batch_size))
     spectrum = noise_spectrum(problem, params, base, starts=_STARTS, depth=_DEPTH, seed=seed)
     own = noise_of(problem, config.batch_size)
@@ -169,7 +184,7 @@ def followed(
     at_start = strength([problem.flatten(params)])
     factor = own.variance_factor(problem)
     begin, rows = _regularised(problem, params, config.weight_decay), []
-    for rate, size, momentum in config.grid(isinstance(problem, EmpiricalRisk)):
+    for rate, size, momentum in grid:
         sgd = statsgd.SGD(rate, noise_of(problem, size), momentum, config.weight_decay)
         # Noise of independent batches is that of examples over their number.
         scale = noise_of(problem, size).variance_factor(problem) / factor
