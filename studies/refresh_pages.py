@@ -167,7 +167,9 @@ def calibration_table(summary: dict) -> str:
 def _short(value: Any) -> str:
     if isinstance(value, str):
         return value
-    return "" if pd.isna(value) else f"{value:.5g}"
+    if pd.isna(value):
+        return ""
+    return f"{value:.0f}" if value == round(value) else f"{value:.3g}"
 
 
 def write_atlas(computed: Sequence[Mapping[str, dict]]) -> None:

@@ -182,7 +182,7 @@ class Claim:
         if any(q.is_resolved(self.width) for q in relative):
             ends = [abs(end) for q in relative for end in q.percent(self.width)[1:]]
             return f"holds to within {_rounded_up(max(ends)):g} %"
-        return f"holds within {100 * max(q.margin for q in relative):g} %"
+        return f"holds within {100 * max(q.margin for q in relative):.3g} %"
 
     def table(self) -> pd.DataFrame:
         """One row a quantity: its verdict, and the difference in per cent with its interval."""
