@@ -40,6 +40,17 @@ def trajectories(
     Raises `ValueError` without the group `snapshots`, for a grid (select a cell first), for names
     that the group does not hold, for several variables without an order, and if replicas diverged,
     unless `condition_on_survival`: what is left is not a sample of the law.
+
+    >>> import numpy as np
+    >>> from statsgd import SGD, noise, simulate
+    >>> from statsgd.problems import quadratic
+    >>> sgd = SGD(0.1, noise.Isotropic(1.0))
+    >>> tree = simulate(
+    ...     quadratic(np.eye(2)), sgd, steps=20, replicas=3, seed=0, progress=False, keep=10
+    ... )
+    >>> found = trajectories(tree)
+    >>> found._fields, found.params.shape
+    (('params', 'steps', 'momentum_buffer'), (3, 2, 2))
     """
     return _read(tree, "snapshots", "snapshots_momentum_buffer", names, condition_on_survival)
 

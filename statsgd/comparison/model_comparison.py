@@ -45,6 +45,13 @@ def fit_law(
     priors, for a law that is not normalised and for one of another dimension.
 
     Source: Hoffman, Gelman (2014), for NUTS.
+
+    >>> import numpy as np, numpyro.distributions as dist, statsgd
+    >>> ends = statsgd.ensemble(np.random.default_rng(0).normal(size=(50, 1)))
+    >>> family = lambda v: statsgd.laws.GaussianLaw(np.zeros(1), v * np.eye(1))
+    >>> fit = fit_law(family, ends, {"v": dist.LogNormal()}, seed=0, warmup=20, draws=20, chains=1)
+    >>> dict(fit.posterior["v"].sizes)
+    {'chain': 1, 'draw': 20}
     """
     random_seed(seed)
     if not priors:
@@ -134,6 +141,11 @@ def parameter_verdicts(
     `effect` = mean/theory with `low` and `high`, and the verdict with a relative `margin`. Raises
     `ValueError` for parameters that the fit does not hold or that are not scalar, and for a
     theoretical value of zero, of which no ratio can be taken.
+
+    >>> drawn = np.random.default_rng(0).normal(2.0, 0.01, size=(4, 100))  # fit_law draws them
+    >>> fit = xr.DataTree.from_dict({"posterior": xr.Dataset({"v": (("chain", "draw"), drawn)})})
+    >>> parameter_verdicts(fit, {"v": 2.0})["verdict"].tolist()
+    ['agrees within 10 %']
     """
     import arviz_stats  # seconds to import
 
@@ -180,6 +192,13 @@ def compare_laws(fits: Mapping[str, xr.DataTree]) -> pd.DataFrame:
     fewer than two fits and for fits to different numbers of endpoints.
 
     Source: Vehtari, Gelman, Gabry (2017), arXiv:1507.04544.
+
+    >>> def fit_with(mean):  # fit_law has the log likelihood of each endpoint
+    ...     drawn = np.random.default_rng(0).normal(mean, 0.01, size=(4, 100, 50))
+    ...     values = xr.Dataset({"endpoints": (("chain", "draw", "replica"), drawn)})
+    ...     return xr.DataTree.from_dict({"log_likelihood": values, "posterior": values})
+    >>> compare_laws({"worse": fit_with(-2.0), "better": fit_with(-1.0)})["rank"].to_dict()
+    {'better': 0, 'worse': 1}
     """
     import arviz_stats  # seconds to import
 
@@ -204,6 +223,12 @@ def fitted_laws(
     **Returns** a tree of kind `fitted_laws`: `ranking` (what `compare_laws` returns, where there
     are several fits), `parameters` (what `parameter_verdicts` returns, all laws together) and
     `draws`, the posterior of every parameter that theory speaks about. Raises as those two do.
+
+    >>> drawn = np.random.default_rng(0).normal(2.0, 0.01, size=(4, 100))  # fit_law draws them
+    >>> fit = xr.DataTree.from_dict({"posterior": xr.Dataset({"v": (("chain", "draw"), drawn)})})
+    >>> tree = fitted_laws({"normal": fit}, {"normal": {"v": 2.0}})
+    >>> list(tree.children), tree["parameters"]["verdict"].values.tolist()
+    (['parameters', 'draws'], ['agrees within 10 %'])
     """
     known = {name: values for name, values in (theory or {}).items() if values}
     groups: dict[str, xr.Dataset] = {}
