@@ -95,7 +95,7 @@ def step_size_bias(
 
     >>> import statsgd
     >>> law = statsgd.laws.GaussianLaw([0.0], [[1.0]])
-    >>> bias = step_size_bias(law, statsgd.kernels.ULA(step_size=0.2), warmup=50, draws=500, seed=0)
+    >>> bias = step_size_bias(law, statsgd.kernels.ULA(step_size=0.2), seed=0)
     >>> round(float(bias.covariance[0, 0]), 1)  # 1/(1 − h/2) − 1
     0.1
     """
