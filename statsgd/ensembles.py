@@ -58,7 +58,13 @@ def trajectories(
 def endpoint_trajectories(
     tree: xr.DataTree, names: Sequence[str] | None = None, *, condition_on_survival: bool = False
 ) -> Trajectories:
-    """The endpoints of `simulate`, as trajectories of one step. Raises as `trajectories`."""
+    """The endpoints of `simulate`, as trajectories of one step. Raises as `trajectories`.
+
+    >>> import numpy as np, statsgd
+    >>> tree = statsgd.ensemble(np.ones((3, 2)))
+    >>> endpoint_trajectories(tree).params.shape
+    (3, 1, 2)
+    """
     return _read(tree, "endpoints", "momentum_buffer", names, condition_on_survival)
 
 

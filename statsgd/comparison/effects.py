@@ -71,6 +71,13 @@ class TotalVariation(Effect):
     themselves is at least this one. `standard_error` holds the bound on the bias.
 
     Source: McDiarmid (1989), for t; *derived*.
+
+    >>> import numpy as np, statsgd
+    >>> law = statsgd.laws.GaussianLaw([0.0], [[1.0]])
+    >>> points = np.random.default_rng(0).normal(scale=2.0, size=(4000, 1))
+    >>> found = statsgd.compare(points, law, seed=0, effects=[TotalVariation(cells=10)])
+    >>> found.effects("total variation")["effect"].round(1).tolist()
+    [0.3, 0.3, 0.3]
     """
 
     part: ClassVar[str] = SHAPE
@@ -259,6 +266,14 @@ class MeanRatio(Effect):
     `quantity` maps one flat params to a vector `(k,)` of non-negative numbers, in JAX: the absolute
     charges of a symmetry, or ratios of layer norms, for the balance of a network. The law's mean
     comes from draws.
+
+    >>> import numpy as np, statsgd
+    >>> law = statsgd.laws.GaussianLaw([0.0], [[1.0]])
+    >>> points = np.random.default_rng(0).normal(scale=2.0, size=(4000, 1))
+    >>> square = MeanRatio(lambda x: x**2, name="square ratio")
+    >>> found = statsgd.compare(points, law, seed=0, effects=[square])
+    >>> found.effects("square ratio")["verdict"].tolist()
+    ['differs by more than 10 %']
     """
 
     quantity: Callable[[Any], Any]

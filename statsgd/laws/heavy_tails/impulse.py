@@ -22,6 +22,9 @@ def impulse_response(
     **Arguments:** `reach` ηh, a number or one for each mode, in (0, 2(1+β)); `momentum` β;
     `steps`, by default as many as leave the share `remainder` of the first. Raises
     `IntractableError` where that takes more than 10⁷. Source: derived.
+
+    >>> impulse_response(0.5, steps=4)
+    array([1.   , 0.5  , 0.25 , 0.125])
     """
     rates = np.asarray(reach, dtype=np.float64)
     beta = float(fraction("momentum", momentum))
