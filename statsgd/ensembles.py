@@ -41,6 +41,8 @@ def trajectories(
     that the group does not hold, for several variables without an order, and if replicas diverged,
     unless `condition_on_survival`: what is left is not a sample of the law.
 
+    Numbers are float64.
+
     >>> import numpy as np
     >>> from statsgd import SGD, noise, simulate
     >>> from statsgd.problems import quadratic
@@ -59,6 +61,8 @@ def endpoint_trajectories(
     tree: xr.DataTree, names: Sequence[str] | None = None, *, condition_on_survival: bool = False
 ) -> Trajectories:
     """The endpoints of `simulate`, as trajectories of one step. Raises as `trajectories`.
+
+    Numbers are float64.
 
     >>> import numpy as np, statsgd
     >>> tree = statsgd.ensemble(np.ones((3, 2)))

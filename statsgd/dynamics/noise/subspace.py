@@ -89,6 +89,8 @@ def noise_covariance_along_estimate(
     that ratios between points are known better than either value. Raises as
     `noise_covariance_along`.
 
+    Numbers are float64.
+
     >>> import numpy as np
     >>> from statsgd import noise, problems
     >>> problem = problems.linear_regression(np.eye(2), np.array([1.0, 3.0]))

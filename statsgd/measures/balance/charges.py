@@ -61,6 +61,8 @@ def charge_identity(
 
     Source: derived; the symmetry argument is that of Ziyin et al. (2024), arXiv:2402.07193.
 
+    Numbers are float64.
+
     >>> import numpy as np
     >>> from statsgd.measures import rescaling_symmetry
     >>> from statsgd.problems import landscape
@@ -155,6 +157,8 @@ def charge_decay_rate(
 
     Source: Ziyin, Li, Ueda (2023), arXiv:2308.06671.
 
+    Numbers are float64.
+
     >>> import numpy as np
     >>> times = np.arange(5.0)
     >>> charges = np.array([[1.0], [2.0]]) * np.exp(-0.5 * times)
@@ -220,6 +224,8 @@ def charge_change(
     Without momentum the gap has mean zero exactly, stationary or not. Its error is over replicas,
     or over stretches of a few runs. Raises as `predicted_charge_change`, and for fewer than two
     steps.
+
+    Numbers are float64.
 
     >>> import numpy as np
     >>> from statsgd import noise
@@ -300,6 +306,8 @@ def noise_equilibrium_residual(
     Raises `ValueError` as `noise_sides`, and where both sides are without noise.
 
     Source: Ziyin et al. (2024), arXiv:2402.07193.
+
+    Numbers are float64.
 
     >>> import numpy as np
     >>> from statsgd import noise

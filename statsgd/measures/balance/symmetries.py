@@ -78,6 +78,8 @@ def rescaling_symmetry(
 
     Raises `ValueError` for names and indices that do not exist, and for parts that overlap.
 
+    Numbers are float64.
+
     >>> from statsgd.problems import landscape
     >>> problem = landscape(lambda p: (p["u"] * p["w"] - 1.0) ** 2, {"u": 1.0, "w": 1.0})
     >>> symmetry = rescaling_symmetry(problem, ["u"], ["w"])
@@ -91,6 +93,8 @@ def rescaling_symmetry(
 def scale_symmetry(problem: Problem, parts: Sequence[Part], name: str | None = None) -> Symmetry:
     """The symmetry u → ρu with charge |u|², of weights before a normalisation; parts as above.
 
+    Numbers are float64.
+
     >>> import numpy as np
     >>> from statsgd.problems import landscape
     >>> problem = landscape(lambda p: p["u"][0] ** 2 / (p["u"] @ p["u"]), {"u": np.ones(2)})
@@ -103,6 +107,8 @@ def scale_symmetry(problem: Problem, parts: Sequence[Part], name: str | None = N
 @kinds_checked
 def exponential_symmetry(problem: Problem, generator: Any, name: str = "generator") -> Symmetry:
     """The symmetry θ → exp(sA)θ of any symmetric `generator` A `(d, d)`, flattened coordinates.
+
+    Numbers are float64.
 
     >>> import numpy as np
     >>> from statsgd.problems import quadratic

@@ -122,6 +122,8 @@ def basin_volume(
 
     Raises `ValueError` unless `rise` is positive and there are at least 4 directions.
 
+    Numbers are float64.
+
     >>> import numpy as np
     >>> from statsgd.problems import quadratic
     >>> volume = basin_volume(quadratic(np.eye(2)), np.zeros(2), 0.5)  # a disc of radius 1
@@ -189,6 +191,8 @@ def tube_mean(
     Raises `ValueError` unless exactly one of `normals` and `codimension` is given, for d above
     `problems.DENSE_LIMIT` with `codimension`, and where the loss falls along a normal: θ is no
     minimum then (traced: NaN).
+
+    Numbers are float64.
 
     >>> import numpy as np
     >>> from statsgd.problems import quadratic

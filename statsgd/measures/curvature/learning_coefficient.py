@@ -116,6 +116,8 @@ def local_learning_coefficient(
     Source: Lau, Furman, Wang, Murfet, Wei (2023), arXiv:2308.12108; Watanabe (2013), for β = 1/log
     n. Step halving and the standard errors are derived.
 
+    Numbers are float64.
+
     >>> import numpy as np
     >>> from statsgd.problems import quadratic
     >>> found = local_learning_coefficient(

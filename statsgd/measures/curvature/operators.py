@@ -302,6 +302,8 @@ def gauss_newton(
     A matrix or products as in `curvature_matrix`. Raises `ValueError` for a problem without
     examples, and where the declared loss is not the problem's at `params`.
 
+    Numbers are float64.
+
     >>> import numpy as np
     >>> from statsgd.problems import linear_regression
     >>> problem = linear_regression(np.eye(2), np.array([1.0, 3.0]))

@@ -104,6 +104,8 @@ def exit_times(tree: xr.DataTree, inside: str, *, start: bool = True) -> ExitTim
 
     Raises `ValueError` as `first_exit`, and without such an observable.
 
+    Numbers are float64.
+
     >>> import statsgd
     >>> from statsgd.problems import quadratic
     >>> sgd = statsgd.SGD(0.1, statsgd.noise.Isotropic(1.0))

@@ -46,6 +46,8 @@ def first_passage(
 
     Raises `ValueError` for a region that does not give one boolean, and for starts outside.
 
+    Numbers are float64.
+
     >>> import numpy as np
     >>> from statsgd import SGD, noise
     >>> from statsgd.problems import quadratic

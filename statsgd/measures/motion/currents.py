@@ -23,6 +23,8 @@ def area_rate(
 
     Source: Adhikari et al. (2023), arXiv:2306.03521.
 
+    Numbers are float64.
+
     >>> import numpy as np
     >>> angles = 2 * np.pi * np.arange(10) / 10 + np.arange(8)[:, None]  # anticlockwise
     >>> turning = np.stack([np.cos(angles), np.sin(angles)], axis=-1)  # eight runs of ten steps
@@ -91,6 +93,8 @@ def entropy_production(
     error, and unless C is positive definite: without noise in a direction the rate is infinite.
 
     Source: Adhikari et al. (2023), arXiv:2306.03521, for the question; the estimator is derived.
+
+    Numbers are float64.
 
     >>> import numpy as np
     >>> runs = np.random.default_rng(0).normal(size=(50, 40, 2))  # white: no direction of time

@@ -61,6 +61,8 @@ def anomalous_exponent(
 
     Source: Kunin et al. (2021), arXiv:2107.09133.
 
+    Numbers are float64.
+
     >>> import numpy as np
     >>> steps = np.random.default_rng(0).normal(size=(400, 9, 2))
     >>> walks = np.cumsum(steps, axis=1)

@@ -62,6 +62,8 @@ def first_fluctuation_relation(
 
     Source: Yaida (2018), arXiv:1810.00004, with momentum; the centring is derived.
 
+    Numbers are float64.
+
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)  # θ' = θ − m with m = θ + noise: white in time
     >>> noise = rng.normal(size=(50, 41, 1))
@@ -103,6 +105,8 @@ def second_fluctuation_relation(
     Errors as in `first_fluctuation_relation`, without its centring. Raises as there.
 
     Source: Yaida (2018), arXiv:1810.00004, without momentum; with it derived.
+
+    Numbers are float64.
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)  # θ' = θ − m with m = θ + noise, H = 1
@@ -203,6 +207,8 @@ def fluctuation_dissipation(
 
     Raises `ValueError` without momentum buffers, or without such steps, as the relations, and as
     `trajectories`.
+
+    Numbers are float64.
 
     >>> import numpy as np
     >>> from statsgd import noise, simulate

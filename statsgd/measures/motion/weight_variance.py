@@ -158,6 +158,8 @@ def variance_exponent(
 
     Source: Feng, Tu (2021), arXiv:2001.01678, for the relation.
 
+    Numbers are float64.
+
     >>> import numpy as np
     >>> h = np.array([1.0, 2.0, 4.0, 8.0])
     >>> ends = np.random.default_rng(0).normal(size=(1000, 4)) * h  # σ² ∝ h²

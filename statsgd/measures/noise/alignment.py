@@ -195,6 +195,8 @@ def loss_scaled_alignment(
 
     Source: Wu, Wang, Su (2022), arXiv:2207.02628.
 
+    Numbers are float64.
+
     >>> import numpy as np
     >>> found = loss_scaled_alignment(np.eye(2), np.array([1.0, 1.0]))
     >>> round(float(found.factor), 4)

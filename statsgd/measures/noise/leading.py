@@ -61,6 +61,8 @@ def low_rank_noise(
     Raises `ValueError` for more pairs than rows, and for other noise above
     d = `problems.DENSE_LIMIT`.
 
+    Numbers are float64.
+
     >>> import numpy as np
     >>> from statsgd import noise
     >>> from statsgd.problems import linear_regression
@@ -231,6 +233,8 @@ def leading_alignment(
     `depth` is an argument; the traces as in `noise_alignment`. Raises as those.
 
     Source: Zhu et al. (2019), arXiv:1803.00195; the bound in this form is derived.
+
+    Numbers are float64.
 
     >>> import numpy as np
     >>> from statsgd import noise

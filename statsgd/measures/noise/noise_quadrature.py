@@ -75,6 +75,8 @@ def noise_spectrum(
     Raises `ValueError` as `laws.ModeLaw.from_checkpoint`, and for fewer than two starts.
     Source: *derived*; Golub, Meurant (2010) for the quadrature.
 
+    Numbers are float64.
+
     >>> import numpy as np
     >>> from statsgd import noise
     >>> from statsgd.problems import linear_regression
@@ -160,6 +162,8 @@ def predicted_exponent(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) 
     """Slope of ln E|θ_K − θ₀|² on ln K over `steps`, as `predicted_displacement` has it.
 
     The error is the jackknife's over random starts. Measured: `anomalous_exponent`.
+
+    Numbers are float64.
 
     >>> import numpy as np
     >>> from statsgd import noise

@@ -37,6 +37,8 @@ def square_loss_alignment(
 
     Source: Wu, Wang, Su (2022), arXiv:2207.02628.
 
+    Numbers are float64.
+
     >>> import numpy as np
     >>> from statsgd.problems import linear_regression
     >>> problem = linear_regression(np.eye(2), np.array([1.0, 1.0]))
@@ -105,6 +107,8 @@ def square_loss_stability(
     finite, and the exact threshold is NaN where its power iteration has not settled.
 
     Source: Wu, Wang, Su (2022), arXiv:2207.02628; the exact threshold is derived.
+
+    Numbers are float64.
 
     >>> import numpy as np
     >>> from statsgd.problems import linear_regression
