@@ -10,7 +10,7 @@ from jaxtyping import Float
 from scipy.optimize import brentq
 from scipy.special import ndtr
 
-from statsgd.arguments import finite_array, positive
+from statsgd.arguments import finite_array, instance, positive
 from statsgd.estimate import Discrepancy, Estimate
 from statsgd.laws import IntractableError, Law
 from statsgd.laws.grids.grid import Grid, total_variation
@@ -193,6 +193,8 @@ def accuracy(truth: Marginal, law: Marginal, threshold: float | None = None) -> 
     >>> round(found.variance.value, 3)  # the law's is ten per cent too large
     0.1
     """
+    for name, marginal in (("truth", truth), ("law", law)):
+        instance(name, marginal, Marginal, "a Marginal, as Marginal.of_law(law)")
     truth, law = truth.tabulated(law), law.tabulated(truth)
     if truth.points is None and law.points is None:
         fine = _errors(truth, law, threshold, _CELLS)

@@ -12,7 +12,7 @@ import xarray as xr
 from numpyro.infer import MCMC, NUTS
 from scipy.stats import norm
 
-from statsgd.arguments import count, fraction, positive, random_seed
+from statsgd.arguments import count, fraction, instance, positive, random_seed
 from statsgd.comparison.parts import verdicts_on
 from statsgd.comparison.samples import read_ensemble
 from statsgd.laws import Law
@@ -56,6 +56,8 @@ def fit_law(
     random_seed(seed)
     if not priors:
         raise ValueError("priors must name at least one parameter of the law, got none")
+    for name, prior in priors.items():
+        instance(f"priors[{name!r}]", prior, dist.Distribution, "one of numpyro.distributions")
     samples = read_ensemble(endpoints, condition_on_survival=condition_on_survival)
     points = samples["params"][:, -1]
 
@@ -151,7 +153,7 @@ def parameter_verdicts(
 
     margin = float(positive("margin", margin))
     quantile = float(norm.isf((1 - float(fraction("confidence", confidence))) / (2 * len(theory))))
-    posterior = fit["posterior"].to_dataset()
+    posterior = _group(fit, "posterior")
     rows = []
     for name, value in theory.items():
         if name not in posterior or posterior[name].ndim != 2:
@@ -202,10 +204,21 @@ def compare_laws(fits: Mapping[str, xr.DataTree]) -> pd.DataFrame:
     """
     import arviz_stats  # seconds to import
 
-    sizes = {name: int(fit["log_likelihood"].sizes["replica"]) for name, fit in fits.items()}
+    instance("fits", fits, Mapping, "results of fit_law by name of the law")
+    sizes = {name: _group(fit, "log_likelihood").sizes["replica"] for name, fit in fits.items()}
     if len(fits) < 2 or len(set(sizes.values())) != 1:
         raise ValueError(f"fits must be two or more, to the same endpoints, got {sizes}")
     return arviz_stats.compare(dict(fits), var_name="endpoints", round_to="none")
+
+
+def _group(fit: Any, name: str) -> xr.Dataset:
+    instance("fit", fit, xr.DataTree, "a result of fit_law")
+    if name not in fit.children:
+        raise ValueError(
+            f"fit must be a result of fit_law, with the group {name!r}, got the groups "
+            f"{sorted(fit.children)}"
+        )
+    return fit[name].to_dataset()
 
 
 def fitted_laws(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
-from statsgd.arguments import count, finite_array
+from statsgd.arguments import count, finite_array, instance
 from statsgd.comparison.permutation import HypothesisTest, exceedance, sample_of
 from statsgd.comparison.two_sample import median_square, squared_distances
 
@@ -35,6 +35,7 @@ def kernel_stein_discrepancy(
     0.001
     """
     count("bootstraps", bootstraps)
+    instance("key", key, jax.Array, "a key, as jax.random.key(0)")
     x = sample_of("x", x)
     score = np.asarray(finite_array("score", score, ndim=2), dtype=np.float64)
     if score.shape != x.shape:

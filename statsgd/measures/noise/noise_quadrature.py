@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import count, finite_array, kinds_checked, random_seed
+from statsgd.arguments import count, finite_array, kinds_checked, means, random_seed
 from statsgd.dynamics.noise import GradientNoise, Minibatch
 from statsgd.dynamics.sgd import SGD
 from statsgd.estimate import Estimate
@@ -109,6 +109,9 @@ def noise_spectrum(
     weights = weights * (trace / total if total > 0 else 0.0)
     pull = gradient + decay * np.asarray(problem.flatten(params), dtype=np.float64)
     return NoiseSpectrum(nodes, weights, trace, *quadrature(pull), epoch)
+
+
+means("spectrum", NoiseSpectrum, "what noise_spectrum returns")
 
 
 @kinds_checked
