@@ -138,7 +138,7 @@ def exact(value: Float[Array, "..."]) -> Estimate:
 def sample_mean(values: Float[Array, "n ..."]) -> Estimate:
     """Mean over the leading axis of independent values, in JAX, with its standard error.
 
-    >>> sample_mean(np.array([1.0, 2.0, 3.0]))
+    >>> sample_mean(jnp.array([1.0, 2.0, 3.0]))
     Estimate(2 ± 0.57735)
     """
     error = jnp.std(values, axis=0, ddof=1) / np.sqrt(values.shape[0])
