@@ -79,11 +79,10 @@ class LangevinKernel(MCMCKernel):
     ):
         if model is not None and potential_fn is not None:
             raise ValueError("only one of model and potential_fn may be given, got both")
-        for name, target in (("model", model), ("potential_fn", potential_fn)):
-            if target is not None:  # a number that comes first would pass for a model
-                instance(
-                    name, target, Callable, "a function", call=f"{type(self).__name__}(step_size=…)"
-                )
+        call = f"{type(self).__name__}(step_size=…)"
+        for name, given in (("model", model), ("potential_fn", potential_fn)):
+            if given is not None:  # a number that comes first would pass for a model
+                instance(name, given, Callable, "a function", call=call)
         self._model = model
         self._potential_fn = potential_fn
         self.parameters: dict[str, Any] = {
