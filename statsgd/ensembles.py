@@ -40,6 +40,19 @@ def trajectories(
     Raises `ValueError` without the group `snapshots`, for a grid (select a cell first), for names
     that the group does not hold, for several variables without an order, and if replicas diverged,
     unless `condition_on_survival`: what is left is not a sample of the law.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd import SGD, noise, simulate
+    >>> from statsgd.problems import quadratic
+    >>> sgd = SGD(0.1, noise.Isotropic(1.0))
+    >>> tree = simulate(
+    ...     quadratic(np.eye(2)), sgd, steps=20, replicas=3, seed=0, progress=False, keep=10
+    ... )
+    >>> found = trajectories(tree)
+    >>> found._fields, found.params.shape
+    (('params', 'steps', 'momentum_buffer'), (3, 2, 2))
     """
     return _read(tree, "snapshots", "snapshots_momentum_buffer", names, condition_on_survival)
 
@@ -47,7 +60,15 @@ def trajectories(
 def endpoint_trajectories(
     tree: xr.DataTree, names: Sequence[str] | None = None, *, condition_on_survival: bool = False
 ) -> Trajectories:
-    """The endpoints of `simulate`, as trajectories of one step. Raises as `trajectories`."""
+    """The endpoints of `simulate`, as trajectories of one step. Raises as `trajectories`.
+
+    Numbers are float64.
+
+    >>> import numpy as np, statsgd
+    >>> tree = statsgd.ensemble(np.ones((3, 2)))
+    >>> endpoint_trajectories(tree).params.shape
+    (3, 1, 2)
+    """
     return _read(tree, "endpoints", "momentum_buffer", names, condition_on_survival)
 
 

@@ -14,6 +14,8 @@ from scipy.stats import t as student
 from statsgd.arguments import is_traced, real
 from statsgd.display import html, number
 
+__all__ = ["Discrepancy", "Estimate", "exact", "sample_mean"]
+
 
 class Estimate(NamedTuple):
     """A number, or an array of them, with its standard error: zero where it is exact.
@@ -125,11 +127,19 @@ def tail(confidence: Any) -> float:
 
 
 def exact(value: Float[Array, "..."]) -> Estimate:
-    """A value computed without sampling, in JAX: of error zero, or NaN where it is NaN itself."""
+    """A value computed without sampling, in JAX: of error zero, or NaN where it is NaN itself.
+
+    >>> exact(jnp.array([1.0, jnp.nan])).standard_error
+    Array([ 0., nan], dtype=float32)
+    """
     return Estimate(value, jnp.where(jnp.isnan(value), jnp.nan, jnp.zeros_like(value)))
 
 
 def sample_mean(values: Float[Array, "n ..."]) -> Estimate:
-    """Mean over the leading axis of independent values, in JAX, with its standard error."""
+    """Mean over the leading axis of independent values, in JAX, with its standard error.
+
+    >>> sample_mean(jnp.array([1.0, 2.0, 3.0]))
+    Estimate(2 ± 0.57735)
+    """
     error = jnp.std(values, axis=0, ddof=1) / np.sqrt(values.shape[0])
     return Estimate(jnp.mean(values, axis=0), error, values.shape[0])

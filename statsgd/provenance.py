@@ -17,6 +17,9 @@ def provenance(kind: str, *, identity: str | None = None, **settings: Any) -> di
     `identity` is the user's name for the code that is called. Nothing here depends on the time or
     place of a run, so that equal runs have equal attributes. Raises `ValueError` for an identity
     that is not a text.
+
+    >>> provenance("ensemble", identity="my code 1", steps=100)["steps"]
+    100
     """
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     attributes: dict[str, Any] = {
@@ -34,7 +37,11 @@ def provenance(kind: str, *, identity: str | None = None, **settings: Any) -> di
 
 
 def settings_of(attributes: Mapping[Any, Any]) -> dict[str, Any]:
-    """What the attributes of a result say of it, without the versions of who computed it."""
+    """What the attributes of a result say of it, without the versions of who computed it.
+
+    >>> settings_of(provenance("ensemble", steps=100, axes=["learning_rate"]))
+    {'kind': 'ensemble', 'steps': 100, 'axes': ['learning_rate']}
+    """
     found = {}
     for name, value in attributes.items():
         if not str(name).endswith(_VERSION):
@@ -46,7 +53,11 @@ def settings_of(attributes: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def first_difference(one: Any, other: Any, path: str = "") -> tuple[str, Any, Any] | None:
-    """The dotted name of the first place where two descriptions differ, and both values there."""
+    """The dotted name of the first place where two descriptions differ, and both values there.
+
+    >>> first_difference({"sgd": {"momentum": 0.9}}, {"sgd": {"momentum": 0.5}})
+    ('sgd.momentum', 0.9, 0.5)
+    """
     # As text, in which NaN equals itself, and 1 neither 1.0 nor true.
     if json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True):
         return None

@@ -16,7 +16,7 @@ make is given up in turn, and the factor it costs is shown mode by mode.
 import dataclasses
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import jax
@@ -26,10 +26,19 @@ from jaxtyping import Float
 
 import statsgd
 from statsgd.comparison import Comparison
+from statsgd.comparison.parts import UNDECIDED
 from statsgd.kernels import MALA
 from statsgd.laws import HeavyBallGaussian, Law, LinearRegressionGaussian, PhaseSpaceGaussian
 from statsgd.problems import LinearRegression
 from studies.digits.modes import modes_in_phase_space
+
+#: Parts of a comparison, with what they are.
+PARTS = {
+    "location": "location (means)",
+    "spread": "spread (variances, also across modes)",
+    "shape": "shape (that of a normal law)",
+    "stationarity": "stationarity (the start is forgotten)",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,11 +266,19 @@ def finding(comparisons: Mapping[str, Comparison]) -> str:
     """The result in sentences."""
     sentences = []
     for name, numbers in headline(comparisons).items():
+        along_modes = _told(str(numbers["verdict"]), ["the means and variances along the modes"])
+        by_verdict: dict[str, list[str]] = {}
+        for part in comparisons[name].parts.values():
+            by_verdict.setdefault(part.verdict, []).append(PARTS.get(part.name, part.name))
+        whole = ", ".join(_told(verdict, parts) for verdict, parts in by_verdict.items())
         sentences.append(
-            f"{name}, means and variances: {numbers['verdict']}. SGD's variance is "
+            f"{name} {along_modes}; as a whole law it {whole}. SGD's variance is "
             f"{numbers['smallest_ratio']:.3f} to {numbers['largest_ratio']:.3f} times the "
             f"predicted one over all modes (mean {numbers['mean_ratio']:.3f}, simultaneous bounds "
-            f"{numbers['lowest_bound']:.3f} to {numbers['highest_bound']:.3f}). The whole law: "
-            f"{comparisons[name].sentence}."
+            f"{numbers['lowest_bound']:.3f} to {numbers['highest_bound']:.3f})."
         )
     return "\n".join(sentences)
+
+
+def _told(verdict: str, of: Sequence[str]) -> str:
+    return f"{'is ' * (verdict == UNDECIDED)}{verdict} in {' and '.join(of)}"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import statsgd
-from statsgd import SGD, OptaxDynamics, kernels, laws, measures, noise, problems
+from statsgd import SGD, OptaxDynamics, comparison, kernels, laws, measures, noise, problems
 
 SGD_ = SGD(0.1, noise.Isotropic(1.0))
 PROBLEM = problems.landscape(lambda x: 0.5 * x @ x, np.zeros(1))
@@ -57,6 +57,25 @@ def adam():
             r"effects\[0\] must be an effect .*got 'shift'",
         ),
         (lambda: statsgd.compare(POINTS + 1j, LAW, seed=0), "endpoints must be real"),
+        (lambda: comparison.accuracy(LAW, LAW), "truth must be a Marginal.*got HeavyBall"),
+        (lambda: comparison.energy(POINTS, POINTS, 0), "key must be a key, as .*got 0"),
+        (lambda: comparison.kernel_stein_discrepancy(POINTS, POINTS, 0), "key must be .*got 0"),
+        (lambda: comparison.compare_laws([LAW]), "fits must be results of fit_law.*a list of 1"),
+        (lambda: comparison.parameter_verdicts(LAW, {"v": 1.0}), "fit must be a result of fit_law"),
+        (
+            lambda: comparison.parameter_verdicts(statsgd.ensemble(POINTS), {"v": 1.0}),
+            "with the group 'posterior', got the groups",
+        ),
+        (
+            lambda: comparison.fit_law(lambda v: LAW, statsgd.ensemble(POINTS), {"v": 1.0}, seed=0),
+            r"priors\['v'\] must be one of numpyro.distributions, got 1.0",
+        ),
+        (lambda: kernels.ULA(0.1), r"model must be a function, got 0.1.*ULA\(step_size=…\)"),
+        (lambda: kernels.step_size_bias(kernels.ULA(), LAW, seed=0), "kernel must be .*got Heavy"),
+        (
+            lambda: measures.predicted_rise(PROBLEM, SGD_, [1]),
+            "spectrum must be what noise_spectrum returns, got Landscape",
+        ),
     ],
 )
 def test_wrong_kinds_are_named(call, message):

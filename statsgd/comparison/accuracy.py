@@ -10,7 +10,7 @@ from jaxtyping import Float
 from scipy.optimize import brentq
 from scipy.special import ndtr
 
-from statsgd.arguments import finite_array, positive
+from statsgd.arguments import finite_array, instance, positive
 from statsgd.estimate import Discrepancy, Estimate
 from statsgd.laws import IntractableError, Law
 from statsgd.laws.grids.grid import Grid, total_variation
@@ -32,6 +32,10 @@ class Marginal:
 
     `cdf` maps `(n,)` values to probabilities; `points` are independent draws, and then `cdf` is
     their empirical distribution function.
+
+    >>> marginal = Marginal.of_normal(mean=1.0, variance=4.0)
+    >>> marginal.cdf(np.array([1.0, 3.0])).round(4).tolist()
+    [0.5, 0.8413]
     """
 
     cdf: Callable[[Float[Any, " n"]], Float[Any, " n"]]
@@ -180,7 +184,17 @@ def accuracy(truth: Marginal, law: Marginal, threshold: float | None = None) -> 
     it is never below what it is for t = c, which equal laws allow to claim.
 
     **Arguments:** `threshold`, the border between two basins. Source: derived.
+
+    Numbers are float64.
+
+    >>> found = accuracy(Marginal.of_normal(0.0, 1.0), Marginal.of_normal(0.0, 1.1))
+    >>> round(found.total_variation.value, 3)
+    0.023
+    >>> round(found.variance.value, 3)  # the law's is ten per cent too large
+    0.1
     """
+    for name, marginal in (("truth", truth), ("law", law)):
+        instance(name, marginal, Marginal, "a Marginal, as Marginal.of_law(law)")
     truth, law = truth.tabulated(law), law.tabulated(truth)
     if truth.points is None and law.points is None:
         fine = _errors(truth, law, threshold, _CELLS)

@@ -36,7 +36,13 @@ class Setting(NamedTuple):
 
 
 def normal_setting(name: str, variance_ratio: float = 1.0) -> Setting:
-    """Standard normal points in the plane, all variances multiplied by `variance_ratio`."""
+    """Standard normal points in the plane, all variances multiplied by `variance_ratio`.
+
+    >>> import jax
+    >>> points = normal_setting("too wide", variance_ratio=4.0).draw(jax.random.key(0), 1000)
+    >>> points.shape, round(float(points.std()))
+    ((1000, 2), 2)
+    """
     scale = float(np.sqrt(positive("variance_ratio", variance_ratio)))
 
     def reference(key, number):
@@ -49,7 +55,13 @@ def normal_setting(name: str, variance_ratio: float = 1.0) -> Setting:
 
 
 def wells_setting(name: str, weight_shift: float = 0.0) -> Setting:
-    """Two round wells 6 standard deviations apart, the left one of weight ½ + `weight_shift`."""
+    """Two round wells 6 standard deviations apart, the left one of weight ½ + `weight_shift`.
+
+    >>> import jax
+    >>> points = wells_setting("shifted", weight_shift=0.4).draw(jax.random.key(0), 1000)
+    >>> round(float((points[:, 0] < 0).mean()), 1)
+    0.9
+    """
     shift = float(weight_shift)
 
     def points(key, number, weight):
@@ -70,7 +82,11 @@ def wells_setting(name: str, weight_shift: float = 0.0) -> Setting:
 
 
 def standard_settings() -> tuple[Setting, Setting]:
-    """What every test is tried against: a 10 % error of variance, a 5 % shift between wells."""
+    """What every test is tried against: a 10 % error of variance, a 5 % shift between wells.
+
+    >>> [setting.name for setting in standard_settings()]
+    ['variance 10 % too large', '5 % of the weight moved between wells']
+    """
     return (
         normal_setting("variance 10 % too large", 1.1),
         wells_setting("5 % of the weight moved between wells", 0.05),
@@ -99,6 +115,10 @@ def calibrate(
 
     **Returns** one row for every setting and test: rate, its binomial standard error, and the
     sizes. Raises `ValueError` for unknown tests and empty sizes.
+
+    >>> table = calibrate(["energy"], repeats=20, points=20, permutations=19, seed=0)
+    >>> table[["setting", "test", "repeats", "points"]].to_dict("records")
+    [{'setting': 'null', 'test': 'energy', 'repeats': 20, 'points': 20}]
     """
     names = [one_of("tests", name, CALIBRATED_TESTS) for name in tests]
     count("repeats", repeats)

@@ -28,6 +28,12 @@ class Quantity:
 
     Raises `ValueError` for numbers that are not finite, a negative error, or an equality without
     a margin: no measurement equals a prediction exactly.
+
+    >>> slope = Quantity("slope", measured=1.02, standard_error=0.01, predicted=1.0, margin=0.1)
+    >>> slope.verdict(width=2.0)  # in standard errors
+    'holds'
+    >>> slope.verdict(width=20.0)
+    'undecided'
     """
 
     name: str
@@ -119,6 +125,13 @@ class Claim:
     (`missing`).
 
     Raises `ValueError` without quantities, and for an unknown `origin`.
+
+    >>> slope = Quantity("slope", measured=1.02, standard_error=0.01, predicted=1.0, margin=0.1)
+    >>> claim = Claim("The slope is one.", "derived", [slope], origin="derived", unit="runs")
+    >>> claim.verdict
+    'holds to within 4 %'
+    >>> claim.missing
+    ('data_sets',)
     """
 
     statement: str

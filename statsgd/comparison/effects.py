@@ -71,6 +71,13 @@ class TotalVariation(Effect):
     themselves is at least this one. `standard_error` holds the bound on the bias.
 
     Source: McDiarmid (1989), for t; *derived*.
+
+    >>> import numpy as np, statsgd
+    >>> law = statsgd.laws.GaussianLaw([0.0], [[1.0]])
+    >>> points = np.random.default_rng(0).normal(scale=2.0, size=(4000, 1))
+    >>> found = statsgd.compare(points, law, seed=0, effects=[TotalVariation(cells=10)])
+    >>> found.effects("total variation")["effect"].round(1).tolist()
+    [0.3, 0.3, 0.3]
     """
 
     part: ClassVar[str] = SHAPE
@@ -129,6 +136,14 @@ class BasinProbabilities(Effect):
     for none; a JAX function, such as `measures.BasinLabel`, which follows the gradient flow.
     Intervals are Wilson's, with the number of points that the scatter between clusters is worth. A
     law with a quadrature gives its masses by it, any other law through draws, whose error counts.
+
+    >>> import numpy as np, statsgd
+    >>> law = statsgd.laws.GaussianLaw([0.0], [[1.0]])
+    >>> points = np.random.default_rng(0).normal(size=(4000, 1))
+    >>> sides = BasinProbabilities(lambda x: (x[0] > 0).astype(int), basins=2)
+    >>> found = statsgd.compare(points, law, seed=0, effects=[sides])
+    >>> found.effects("basin probability")["predicted"].round(2).tolist()
+    [0.5, 0.5]
     """
 
     part: ClassVar[str] = WELLS
@@ -178,6 +193,14 @@ class FlatPreference(Effect):
     shares does not.
 
     Raises `ValueError` unless at least two log-curvatures differ. Source: derived.
+
+    >>> import numpy as np, statsgd
+    >>> law = statsgd.laws.GaussianLaw([-0.5], [[1.0]])  # more of it on the flat side, x < 0
+    >>> points = np.random.default_rng(0).normal(-0.5, size=(4000, 1))
+    >>> slope = FlatPreference(lambda x: (x[0] > 0).astype(int), [0.0, np.log(9.0)])
+    >>> found = statsgd.compare(points, law, seed=0, effects=[slope])
+    >>> found.effects("flat preference")["predicted"].round(2).tolist()
+    [0.37]
     """
 
     part: ClassVar[str] = WELLS
@@ -243,6 +266,14 @@ class MeanRatio(Effect):
     `quantity` maps one flat params to a vector `(k,)` of non-negative numbers, in JAX: the absolute
     charges of a symmetry, or ratios of layer norms, for the balance of a network. The law's mean
     comes from draws.
+
+    >>> import numpy as np, statsgd
+    >>> law = statsgd.laws.GaussianLaw([0.0], [[1.0]])
+    >>> points = np.random.default_rng(0).normal(scale=2.0, size=(4000, 1))
+    >>> square = MeanRatio(lambda x: x**2, name="square ratio")
+    >>> found = statsgd.compare(points, law, seed=0, effects=[square])
+    >>> found.effects("square ratio")["verdict"].tolist()
+    ['differs by more than 10 %']
     """
 
     quantity: Callable[[Any], Any]

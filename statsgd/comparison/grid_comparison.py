@@ -50,6 +50,16 @@ def compare_grid(
     diverged have the verdict "diverged"; where the law cannot be normalised, "improper".
 
     Raises `ValueError` unless there are two axes with values.
+
+    >>> import numpy as np, statsgd
+    >>> def endpoints_at(variance, points):
+    ...     drawn = np.random.default_rng(0).normal(size=(points, 1))
+    ...     return statsgd.ensemble(drawn)
+    >>> def law_at(variance, points):
+    ...     return statsgd.laws.GaussianLaw([0.0], [[variance]])
+    >>> axes = {"variance": [1.0, 2.0], "points": [4000]}
+    >>> compare_grid(axes, endpoints_at, law_at, seed=0)["cells"]["verdict"].values.tolist()
+    [['agrees within 10 %'], ['differs by more than 10 %']]
     """
     if len(axes) != 2 or not all(np.size(values) for values in axes.values()):
         raise ValueError(f"axes must name two settings with values, got {dict(axes)!r}")

@@ -12,7 +12,7 @@ import xarray as xr
 from numpyro.infer import MCMC, NUTS
 from scipy.stats import norm
 
-from statsgd.arguments import count, fraction, positive, random_seed
+from statsgd.arguments import count, fraction, instance, positive, random_seed
 from statsgd.comparison.parts import verdicts_on
 from statsgd.comparison.samples import read_ensemble
 from statsgd.laws import Law
@@ -45,10 +45,19 @@ def fit_law(
     priors, for a law that is not normalised and for one of another dimension.
 
     Source: Hoffman, Gelman (2014), for NUTS.
+
+    >>> import numpy as np, numpyro.distributions as dist, statsgd
+    >>> ends = statsgd.ensemble(np.random.default_rng(0).normal(size=(50, 1)))
+    >>> family = lambda v: statsgd.laws.GaussianLaw(np.zeros(1), v * np.eye(1))
+    >>> fit = fit_law(family, ends, {"v": dist.LogNormal()}, seed=0, warmup=20, draws=20, chains=1)
+    >>> dict(fit.posterior["v"].sizes)
+    {'chain': 1, 'draw': 20}
     """
     random_seed(seed)
     if not priors:
         raise ValueError("priors must name at least one parameter of the law, got none")
+    for name, prior in priors.items():
+        instance(f"priors[{name!r}]", prior, dist.Distribution, "one of numpyro.distributions")
     samples = read_ensemble(endpoints, condition_on_survival=condition_on_survival)
     points = samples["params"][:, -1]
 
@@ -134,12 +143,17 @@ def parameter_verdicts(
     `effect` = mean/theory with `low` and `high`, and the verdict with a relative `margin`. Raises
     `ValueError` for parameters that the fit does not hold or that are not scalar, and for a
     theoretical value of zero, of which no ratio can be taken.
+
+    >>> drawn = np.random.default_rng(0).normal(2.0, 0.01, size=(4, 100))  # fit_law draws them
+    >>> fit = xr.DataTree.from_dict({"posterior": xr.Dataset({"v": (("chain", "draw"), drawn)})})
+    >>> parameter_verdicts(fit, {"v": 2.0})["verdict"].tolist()
+    ['agrees within 10 %']
     """
     import arviz_stats  # seconds to import
 
     margin = float(positive("margin", margin))
     quantile = float(norm.isf((1 - float(fraction("confidence", confidence))) / (2 * len(theory))))
-    posterior = fit["posterior"].to_dataset()
+    posterior = _group(fit, "posterior")
     rows = []
     for name, value in theory.items():
         if name not in posterior or posterior[name].ndim != 2:
@@ -180,13 +194,31 @@ def compare_laws(fits: Mapping[str, xr.DataTree]) -> pd.DataFrame:
     fewer than two fits and for fits to different numbers of endpoints.
 
     Source: Vehtari, Gelman, Gabry (2017), arXiv:1507.04544.
+
+    >>> def fit_with(mean):  # fit_law has the log likelihood of each endpoint
+    ...     drawn = np.random.default_rng(0).normal(mean, 0.01, size=(4, 100, 50))
+    ...     values = xr.Dataset({"endpoints": (("chain", "draw", "replica"), drawn)})
+    ...     return xr.DataTree.from_dict({"log_likelihood": values, "posterior": values})
+    >>> compare_laws({"worse": fit_with(-2.0), "better": fit_with(-1.0)})["rank"].to_dict()
+    {'better': 0, 'worse': 1}
     """
     import arviz_stats  # seconds to import
 
-    sizes = {name: int(fit["log_likelihood"].sizes["replica"]) for name, fit in fits.items()}
+    instance("fits", fits, Mapping, "results of fit_law by name of the law")
+    sizes = {name: _group(fit, "log_likelihood").sizes["replica"] for name, fit in fits.items()}
     if len(fits) < 2 or len(set(sizes.values())) != 1:
         raise ValueError(f"fits must be two or more, to the same endpoints, got {sizes}")
     return arviz_stats.compare(dict(fits), var_name="endpoints", round_to="none")
+
+
+def _group(fit: Any, name: str) -> xr.Dataset:
+    instance("fit", fit, xr.DataTree, "a result of fit_law")
+    if name not in fit.children:
+        raise ValueError(
+            f"fit must be a result of fit_law, with the group {name!r}, got the groups "
+            f"{sorted(fit.children)}"
+        )
+    return fit[name].to_dataset()
 
 
 def fitted_laws(
@@ -204,6 +236,12 @@ def fitted_laws(
     **Returns** a tree of kind `fitted_laws`: `ranking` (what `compare_laws` returns, where there
     are several fits), `parameters` (what `parameter_verdicts` returns, all laws together) and
     `draws`, the posterior of every parameter that theory speaks about. Raises as those two do.
+
+    >>> drawn = np.random.default_rng(0).normal(2.0, 0.01, size=(4, 100))  # fit_law draws them
+    >>> fit = xr.DataTree.from_dict({"posterior": xr.Dataset({"v": (("chain", "draw"), drawn)})})
+    >>> tree = fitted_laws({"normal": fit}, {"normal": {"v": 2.0}})
+    >>> list(tree.children), tree["parameters"]["verdict"].values.tolist()
+    (['parameters', 'draws'], ['agrees within 10 %'])
     """
     known = {name: values for name, values in (theory or {}).items() if values}
     groups: dict[str, xr.Dataset] = {}

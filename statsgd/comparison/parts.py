@@ -23,7 +23,7 @@ _WIDEST = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One part of a verdict, with the effect that decides it: the one farthest from agreement."""
+    """One part of the result of `compare`, with the effect that decides it, the farthest off."""
 
     name: str
     verdict: str

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, PRNGKeyArray
 
-from statsgd.arguments import count, finite_array
+from statsgd.arguments import count, finite_array, instance
 
 #: From the pooled sample `(N, d)`, memberships `(P, N)` of the first sample, and a key: one number
 #: for each membership, larger where the two parts differ more.
@@ -74,6 +74,7 @@ def run_in_double(
     the same d, and for no permutations.
     """
     count("permutations", permutations)
+    instance("key", key, jax.Array, "a key, as jax.random.key(0)")
     x, y = sample_of("x", x), sample_of("y", y)
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"x and y must have the same number of columns, got {x.shape}, {y.shape}")

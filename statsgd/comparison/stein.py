@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
-from statsgd.arguments import count, finite_array
+from statsgd.arguments import count, finite_array, instance
 from statsgd.comparison.permutation import HypothesisTest, exceedance, sample_of
 from statsgd.comparison.two_sample import median_square, squared_distances
 
@@ -27,8 +27,15 @@ def kernel_stein_discrepancy(
 
     Source: Liu, Lee, Jordan (2016), arXiv:1602.03253; Gorham, Mackey (2017), arXiv:1703.01717,
     for the kernel; Chwialkowski, Strathmann, Gretton (2016), arXiv:1602.02964, for the null.
+
+    >>> import jax, numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(200, 1))
+    >>> score = -x / 4  # of a normal law twice as wide
+    >>> round(float(kernel_stein_discrepancy(x, score, jax.random.key(0)).p_value), 4)
+    0.001
     """
     count("bootstraps", bootstraps)
+    instance("key", key, jax.Array, "a key, as jax.random.key(0)")
     x = sample_of("x", x)
     score = np.asarray(finite_array("score", score, ndim=2), dtype=np.float64)
     if score.shape != x.shape:

@@ -50,6 +50,11 @@ def cramer_von_mises(
     """nm/(n+m)² Σ (F_x − F_y)² over the pooled points, the largest over directions.
 
     Directions and errors as in `kolmogorov_smirnov`. Source: Anderson (1962).
+
+    >>> import jax, numpy as np
+    >>> x = np.arange(20.0)[:, None]
+    >>> round(float(cramer_von_mises(x, x + 10, jax.random.key(0), 99).statistic), 4)
+    1.6687
     """
     return run_in_double(cramer_von_mises_statistic, x, y, key, permutations)
 
@@ -60,6 +65,11 @@ def sliced_wasserstein(
     """Mean over directions of the Wasserstein distance ∫|F_x − F_y|, in the unit of the samples.
 
     Directions and errors as in `kolmogorov_smirnov`. Source: Bonneel et al. (2015).
+
+    >>> import jax, numpy as np
+    >>> x = np.arange(20.0)[:, None]
+    >>> round(float(sliced_wasserstein(x, x + 10, jax.random.key(0), 99).statistic), 4)
+    10.0
     """
     return run_in_double(sliced_wasserstein_statistic, x, y, key, permutations)
 
@@ -90,6 +100,11 @@ def maximum_mean_discrepancy(
 
     Raises `ValueError` for samples that do not match. Source: Gretton et al. (2012); standardising
     by permutations over several kernels as in Biggs, Schrab, Gretton (2023), arXiv:2306.08777.
+
+    >>> import jax, numpy as np
+    >>> x = np.arange(20.0)[:, None]
+    >>> round(float(maximum_mean_discrepancy(x, x + 10, jax.random.key(0), 99).p_value), 4)
+    0.01
     """
     return run_in_double(mmd_statistic, x, y, key, permutations)
 
@@ -105,6 +120,11 @@ def classifier(
 
     Raises `ValueError` for samples that do not match. Source: Lopez-Paz, Oquab (2017),
     arXiv:1610.06545; the ridge form is derived.
+
+    >>> import jax, numpy as np
+    >>> x = np.arange(50.0)[:, None]
+    >>> round(float(classifier(x, x + 40, jax.random.key(0), 99).p_value), 4)
+    0.01
     """
     return run_in_double(classifier_statistic, x, y, key, permutations)
 

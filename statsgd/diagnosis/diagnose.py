@@ -61,6 +61,17 @@ def diagnose(
     than the data, too many modes, fewer than 8 replicas, an optimiser or a sampling scheme without
     a law, and another run's store. Warns (`CheckpointWarning`) where the gradient of the whole
     loss is larger than the noise of a batch: the checkpoint is far from any minimum.
+
+    >>> import numpy as np, statsgd
+    >>> rng = np.random.default_rng(0)
+    >>> inputs = rng.normal(size=(64, 2))
+    >>> targets = inputs @ [1.0, 2.0] + rng.normal(size=64)
+    >>> problem = statsgd.problems.linear_regression(inputs, targets)
+    >>> at, sgd = statsgd.minimise(problem).params, statsgd.SGD(0.1, statsgd.noise.Minibatch(8))
+    >>> short = {"modes": 1, "replicas": 8, "steps": 50, "learning_coefficient": False}
+    >>> tree = statsgd.diagnose(problem, at, sgd, **short, seed=0, progress=False)
+    >>> tree["stability"].attrs["verdict"]
+    'stable: SGD uses 5% of its stability budget'
     """
     request = checked(
         problem, params, sgd, modes=modes, replicas=replicas, steps=steps, seed=seed,

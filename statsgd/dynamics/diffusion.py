@@ -51,6 +51,13 @@ class Diffusion(Dynamics):
     given.
 
     Source: Kloeden and Platen (1992), *Numerical Solution of Stochastic Differential Equations*.
+
+    >>> import numpy as np, statsgd
+    >>> decay = Diffusion(lambda x: -x, covariance=2.0, time_step=0.01)
+    >>> bowl = statsgd.problems.quadratic(np.eye(1))
+    >>> tree = statsgd.simulate(bowl, decay, steps=500, replicas=4, seed=0, progress=False)
+    >>> dict(tree["endpoints"].sizes)
+    {'replica': 4, 'params_dim_0': 1}
     """
 
     drift: Drift
@@ -115,6 +122,13 @@ class UnderdampedDiffusion(Dynamics):
 
     **Arguments:** `force` F (params/time²), `friction` ζ ≥ 0 (1/time), `covariance` A
     (params²/time³), `time_step`, `increments` and `root` as in `Diffusion`.
+
+    >>> import numpy as np, statsgd
+    >>> particle = UnderdampedDiffusion(lambda x: -x, 1.0, covariance=2.0, time_step=0.01)
+    >>> bowl = statsgd.problems.quadratic(np.eye(1))
+    >>> tree = statsgd.simulate(bowl, particle, steps=500, replicas=4, seed=0, progress=False)
+    >>> list(tree.children)
+    ['run', 'endpoints', 'momentum_buffer']
     """
 
     force: Drift

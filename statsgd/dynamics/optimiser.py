@@ -42,6 +42,11 @@ class OptaxDynamics(Dynamics):
     keys that an optimiser holds become each replica's own, folded from its stream.
 
     Raises `ValueError` for arguments that are not these.
+
+    >>> import optax, statsgd
+    >>> adam = OptaxDynamics(optax.adam, statsgd.noise.Isotropic(1.0), learning_rate=1e-3, b2=0.99)
+    >>> statsgd.grid(adam, {"hyperparameters.learning_rate": [1e-3, 1e-2]}).cells
+    2
     """
 
     transformation: Any

@@ -64,6 +64,10 @@ class SharpnessAware(PerturbedSGD):
 
     Raises `ValueError` for others. Source: Foret et al. (2021), arXiv:2010.01412; without the
     length Andriushchenko, Flammarion (2022), arXiv:2206.06232.
+
+    >>> from statsgd import noise
+    >>> SharpnessAware(0.1, noise.Minibatch(16), radius=0.05, normalised=True).radius
+    array(0.05)
     """
 
     radius: Float[Any, ""]
@@ -133,6 +137,10 @@ class WeightNoise(PerturbedSGD):
     over σ, L + (σ²/2) Tr H to second order: minima of small trace are preferred at any η.
 
     Source: Orvieto et al. (2022), arXiv:2202.02831, with anticorrelated noise in place of new one.
+
+    >>> from statsgd import noise
+    >>> WeightNoise(0.1, noise.Minibatch(16), standard_deviation=0.01).standard_deviation
+    array(0.01)
     """
 
     standard_deviation: Float[Any, ""]

@@ -12,6 +12,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +24,7 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import initialize_model, transform_fn
 from numpyro.util import identity, is_prng_key
 
-from statsgd.arguments import fraction, one_of, positive, single
+from statsgd.arguments import fraction, instance, one_of, positive, single
 from statsgd.display import html, number
 from statsgd.kernels.kernel_state import Info, KernelState, Potential
 from statsgd.kernels.preconditioner import as_preconditioner
@@ -78,6 +79,10 @@ class LangevinKernel(MCMCKernel):
     ):
         if model is not None and potential_fn is not None:
             raise ValueError("only one of model and potential_fn may be given, got both")
+        call = f"{type(self).__name__}(step_size=…)"
+        for name, given in (("model", model), ("potential_fn", potential_fn)):
+            if given is not None:  # a number that comes first would pass for a model
+                instance(name, given, Callable, "a function", call=call)
         self._model = model
         self._potential_fn = potential_fn
         self.parameters: dict[str, Any] = {
@@ -97,8 +102,11 @@ class LangevinKernel(MCMCKernel):
         self._forget()
 
     def __repr__(self) -> str:
-        numbers = {name: one for name, one in self.parameters.items() if not np.ndim(one)}
-        told = (f"{name}={number(value)}" for name, value in numbers.items())
+        told = (
+            f"{name}={number(value)}"
+            for name, value in self.parameters.items()
+            if eqx.is_array_like(value) and not np.ndim(value)
+        )
         return f"{type(self).__name__}({', '.join(told)})"
 
     def _repr_html_(self) -> str:

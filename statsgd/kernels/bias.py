@@ -10,7 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import count, random_seed
+from statsgd.arguments import count, instance, random_seed
 from statsgd.kernels.adapter import LangevinKernel
 from statsgd.kernels.stochastic_gradient import StochasticGradientKernel
 from statsgd.laws import Law
@@ -92,7 +92,15 @@ def step_size_bias(
     `ImproperLawError` for a law that does not exist.
 
     Source: derived; the halving is Richardson's.
+
+    >>> import statsgd
+    >>> law = statsgd.laws.GaussianLaw([0.0], [[1.0]])
+    >>> bias = step_size_bias(law, statsgd.kernels.ULA(step_size=0.2), seed=0)
+    >>> round(float(bias.covariance[0, 0]), 1)  # 1/(1 − h/2) − 1
+    0.1
     """
+    call = "step_size_bias(target, kernel, …)"
+    instance("kernel", kernel, LangevinKernel, "one of statsgd.kernels", call=call)
     if kernel.optimal_acceptance is not None:
         raise ValueError(
             f"kernel must be one without acceptance test, got {type(kernel).__name__}, which is "

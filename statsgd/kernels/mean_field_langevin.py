@@ -28,6 +28,11 @@ class MeanFieldFunctional(eqx.Module):
     F is convex in μ if ℓ is in the output.
 
     Raises `ValueError` without weight decay: the law would not be normalisable.
+
+    >>> from statsgd import laws
+    >>> law = laws.mean_field.two_layer_mean_field([0.0, 1.0], [0.0, 1.0], 0.1, 0.05, 4)
+    >>> MeanFieldFunctional.of(law).particle_dimension
+    1
     """
 
     feature: Callable[[Any, Any], Any]
@@ -246,6 +251,11 @@ class MeanFieldLangevin(LangevinKernel):
     flattened. Raises `ValueError` for minibatches without a `functional`, or larger than the data.
 
     Source: Suzuki, Wu, Nitanda (2023), arXiv:2306.07221; the scaling with N and momentum derived.
+
+    >>> from statsgd import laws
+    >>> law = laws.mean_field.two_layer_mean_field([0.0, 1.0], [0.0, 1.0], 0.1, 0.05, 4)
+    >>> MeanFieldLangevin.on_law(law, learning_rate=0.1)
+    MeanFieldLangevin(step_size=0.1, temperature=0.05, momentum=0)
     """
 
     exactness: ClassVar[str] = "bias O(step size); minibatches add noise shared by all particles"

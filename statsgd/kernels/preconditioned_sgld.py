@@ -122,6 +122,9 @@ class PreconditionedSGLD(StochasticGradientKernel):
     Raises `ValueError` for these out of range, or if `preconditioner` is given.
 
     Source: Li, Chen, Carlson, Carin (2016), arXiv:1512.07666; the laws are derived.
+
+    >>> PreconditionedSGLD(step_size=0.01, decay=0.99, damping=1e-3)
+    PreconditionedSGLD(step_size=0.01, temperature=1, decay=0.99, damping=0.001)
     """
 
     exactness: ClassVar[str] = "bias O(step size) with the correction or long memory, else O(1)"

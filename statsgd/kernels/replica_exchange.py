@@ -88,6 +88,11 @@ class ReplicaExchange(LangevinKernel):
 
     Source: Swendsen, Wang (1986); Geyer (1991); Okabe et al. (2001) and Syed et al. (2022),
     arXiv:1905.02939, for deterministic even–odd exchange and round trips.
+
+    >>> import statsgd
+    >>> kernel = ReplicaExchange(statsgd.kernels.MALA(step_size=0.1), temperatures=[1.0, 3.0, 9.0])
+    >>> kernel.parameters["temperatures"].tolist()
+    [1.0, 3.0, 9.0]
     """
 
     optimal_acceptance: ClassVar[float | None] = None

@@ -127,6 +127,9 @@ class SGHMC(ThermalKernel):
     Raises `ValueError` for a friction that is not positive, or hζ ≥ 2.
 
     Source: Chen, Fox, Guestrin (2014), arXiv:1402.4102; the variances are derived.
+
+    >>> SGHMC(step_size=0.1, friction=2.0)
+    SGHMC(step_size=0.1, temperature=1, friction=2)
     """
 
     exactness: ClassVar[str] = "bias O(step size), and O(step size/friction) from minibatches"

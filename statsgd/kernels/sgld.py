@@ -69,6 +69,12 @@ class SGLD(StochasticGradientKernel):
     of higher order.
 
     Source: Welling, Teh (2011); the variance is derived.
+
+    >>> import numpy as np
+    >>> from statsgd import noise, problems
+    >>> problem = problems.linear_regression(np.eye(2), np.array([1.0, 3.0]))
+    >>> SGLD.from_problem(problem, noise.Minibatch(1), step_size=0.01)
+    SGLD(step_size=0.01, temperature=1)
     """
 
     exactness: ClassVar[str] = "bias O(step size), and O(step size × N/S) from minibatches"

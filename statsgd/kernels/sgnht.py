@@ -94,6 +94,9 @@ class SGNHT(ThermalKernel):
 
     Source: Ding et al. (2014), "Bayesian sampling using stochastic gradient thermostats"; the law
     with T and μ is derived.
+
+    >>> SGNHT(step_size=0.1, friction=2.0, inertia=1.0)
+    SGNHT(step_size=0.1, temperature=1, friction=2, inertia=1)
     """
 
     exactness: ClassVar[str] = "bias O(step size), constant gradient noise corrected"

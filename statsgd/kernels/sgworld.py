@@ -52,6 +52,9 @@ class SGWORLD(StochasticGradientKernel):
 
     Source: Adhikari et al. (2023), arXiv:2306.03521, for the gain without replacement; Shaw,
     Whalley (2025), arXiv:2501.16055, for reshuffling; the variance is derived.
+
+    >>> SGWORLD(step_size=0.01)
+    SGWORLD(step_size=0.01, temperature=1)
     """
 
     exactness: ClassVar[str] = "bias O(step size); minibatches add O(step size²)"

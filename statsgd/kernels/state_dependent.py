@@ -75,6 +75,9 @@ class StateDependentLangevin(LangevinKernel):
     Raises `ValueError` if `diffusion` is not callable or `preconditioner` is given.
 
     Source: Ma, Chen, Fox (2015), arXiv:1506.04696.
+
+    >>> StateDependentLangevin(step_size=0.01, diffusion=lambda x: 1 + x @ x)
+    StateDependentLangevin(step_size=0.01, temperature=1)
     """
 
     exactness: ClassVar[str] = "bias O(step size)"

@@ -58,6 +58,10 @@ def expected_error(law: str, numbers: Mapping[str, float]) -> ExpectedError | No
 
     **Returns** None for a law that is not on the atlas or whose numbers are not all given; NaN off
     the range that was computed, as nothing is extrapolated, and next to cells without the law.
+
+    >>> found = expected_error("Gibbs", {"ηh": 0.1, "β": 0.5})
+    >>> found.total_variation.value < 0.05, len(found.cells), found.problem
+    (True, 1, 'quadratic loss, constant Gaussian noise')
     """
     entry = _table().get(law)
     if entry is None or not set(entry["axes"]) <= set(numbers):
@@ -77,7 +81,11 @@ def expected_error(law: str, numbers: Mapping[str, float]) -> ExpectedError | No
 
 
 def cells_of(entry: Mapping[str, Any]) -> Float[Any, "*axes 4"]:
-    """The cells of a law over its axes, each with the fields of `Discrepancy`; NaN if unknown."""
+    """The cells of a law over its axes, each with the fields of `Discrepancy`; NaN if unknown.
+
+    >>> cells_of(_table()["Gibbs"]).shape  # ηh by β
+    (7, 3, 4)
+    """
     columns = [np.array(entry[name], dtype=float) for name in Discrepancy._fields]
     return np.stack(columns, axis=-1)
 
@@ -114,6 +122,12 @@ def dimensionless_numbers(problem: Problem, sgd: SGD) -> dict[str, float]:
       weight decay (for up to 500 parameters), and `ConvergenceWarning` where it finds none;
     - `β`: momentum; `S`: batch size of `Minibatch` noise, and `N/S`, steps an epoch;
     - `ησ`: learning rate times the strength of `LossScaled` noise.
+
+    >>> import numpy as np
+    >>> from statsgd import noise, problems
+    >>> bowl, sgd = problems.quadratic(np.eye(1)), SGD(0.1, noise.Isotropic(1.0))
+    >>> {name: round(value, 4) for name, value in dimensionless_numbers(bowl, sgd).items()}
+    {'β': 0.0, 'ηh': 0.1}
     """
     eta, decay = float(sgd.learning_rate), float(sgd.weight_decay)
     numbers = {"β": float(sgd.momentum)}

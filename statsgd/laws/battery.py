@@ -87,6 +87,13 @@ def check(law: Law, *, draws: int = 40_000, seed: int = 0) -> LawCheck:
 
     **Returns** a `LawCheck` with `passed`, `failures` by name, and a `str` in words. Raises
     `ImproperLawError` for a law that does not exist.
+
+    >>> from statsgd.laws import GaussianLaw
+    >>> found = check(GaussianLaw([0.0], [[1.0]]), draws=2000)
+    >>> found.passed, found.failures
+    (True, {})
+    >>> found.to_dataframe().columns.tolist()
+    ['test', 'passed', 'words']
     """
     law.require_proper()
     evidence = Evidence(law, draws=draws, seed=seed)

@@ -59,7 +59,15 @@ WARNED, REFUSED = 1e-3, 0.1
 
 
 def register(law: type["Law"]) -> type["Law"]:
-    """Add a law to `LAWS`."""
+    """Add a law to `LAWS`.
+
+    >>> from statsgd.laws import GaussianLaw
+    >>> @register
+    ... class MyGaussian(GaussianLaw):
+    ...     setting = "SGD on a problem of one's own"
+    >>> LAWS.pop("MyGaussian").__name__  # found by its name, and taken out again
+    'MyGaussian'
+    """
     LAWS[law.__name__] = law
     return law
 

@@ -46,6 +46,16 @@ def read_mnist(folder: str | Path, split: str = "train") -> Images:
     Raises `FileNotFoundError` for a missing file, and `ValueError` for one that is not of the
     format, cut off, or longer than its header says, for numbers of images and labels that differ
     and for labels outside 0 to 9; both name the file and what was expected.
+
+    >>> import struct, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:  # one image, as MNIST has them
+    ...     stem = Path(folder, "train-")
+    ...     image = struct.pack(">4i4B", 2051, 1, 2, 2, 0, 0, 255, 255)
+    ...     _ = Path(f"{stem}images-idx3-ubyte").write_bytes(image)
+    ...     _ = Path(f"{stem}labels-idx1-ubyte").write_bytes(struct.pack(">2iB", 2049, 1, 7))
+    ...     data = read_mnist(folder)
+    >>> data.images.tolist(), data.labels.tolist()
+    ([[[0.0, 0.0], [1.0, 1.0]]], [7])
     """
     stem = _MNIST_NAMES[one_of("split", split, _SPLITS)]
     image_file = _idx_file(folder, f"{stem}-images", 3)
@@ -62,6 +72,14 @@ def read_cifar10(folder: str | Path, split: str = "train") -> Images:
     bytes.
 
     Raises as `read_mnist`; `ValueError` also for a pickle that holds anything else.
+
+    >>> import numpy as np, pickle, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:  # one black image, as CIFAR-10 has them
+    ...     batch = {b"data": np.zeros((1, 3072), np.uint8), b"labels": [7]}
+    ...     _ = Path(folder, "test_batch").write_bytes(pickle.dumps(batch))
+    ...     data = read_cifar10(folder, split="test")
+    >>> data.images.shape, data.labels.tolist()
+    ((1, 32, 32, 3), [7])
     """
     names = _CIFAR_BATCHES[one_of("split", split, _SPLITS)]
     paths = [_existing(folder, (name,), _CIFAR_FOLDER) for name in names]
@@ -77,6 +95,14 @@ def read_svhn(folder: str | Path, split: str = "train") -> Images:
 
     Images have shape `(n, 32, 32, 3)`. The file's label 10 stands for the digit 0, and is 0 here.
     Raises as `read_mnist`.
+
+    >>> import numpy as np, scipy.io, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:  # of one black image in the format of SVHN
+    ...     images = {"X": np.zeros((32, 32, 3, 1), np.uint8), "y": np.array([[10]], np.uint8)}
+    ...     scipy.io.savemat(f"{folder}/train_32x32.mat", images)
+    ...     data = read_svhn(folder)
+    >>> data.images.shape, data.labels.tolist()
+    ((1, 32, 32, 3), [0])
     """
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError

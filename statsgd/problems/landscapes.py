@@ -200,6 +200,11 @@ def shifted_tilted_quartic(shift_std: Any, start: float = -2.35191) -> Populatio
 
     The mean loss is ½(θ⁴ − (16−6s²)θ² + 5θ) up to a constant, and one example's gradient has the
     variance s²(6θ²+6s²−16)² + 72θ²s⁴ + 24s⁶; params `(1,)`, `shift_std` s > 0.
+
+    >>> import numpy as np
+    >>> problem = shifted_tilted_quartic(0.1)
+    >>> problem.dimension, round(float(problem.loss(np.array([1.0]))), 2)
+    (1, -5.05)
     """
     s = float(positive("shift_std", shift_std))
 

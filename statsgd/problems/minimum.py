@@ -18,6 +18,9 @@ from statsgd.problems.curvature import DENSE_LIMIT
 from statsgd.problems.problem import Problem
 from statsgd.problems.regression import LinearRegression
 
+#: Parameters up to which Hessians cost no more than the steps that they save far from a minimum.
+_NEWTON_ALONE = 200
+
 
 class ConvergenceWarning(UserWarning):
     """A search stopped before it found what it was after."""
@@ -106,9 +109,10 @@ def minimise(
 ) -> Minimum:
     """The minimum of L + (λ/2)|θ|² reached from `start` by full-batch descent in float64.
 
-    Least squares is solved exactly. Otherwise a trust-region Newton method (d up to `DENSE_LIMIT`;
-    a quadratic takes one step) or L-BFGS above. `tolerance` bounds the gradient norm; the result
-    says what was reached, and `converged` whether that is enough: nothing is raised.
+    Least squares is solved exactly. Otherwise L-BFGS (d above 200), and then a trust-region Newton
+    method (d up to `DENSE_LIMIT`; a quadratic takes one step). `tolerance` bounds the gradient
+    norm; the result says what was reached, and `converged` whether that is enough: nothing is
+    raised.
 
     >>> from statsgd.problems import landscape
     >>> minimum = minimise(landscape(lambda x: (x[0] - 1.0) ** 2, [0.0]))
@@ -146,7 +150,17 @@ def _minimised(
         origin = problem.initial_params(jax.random.key(0)) if start is None else start
         solution = np.asarray(problem.flatten(origin), dtype=np.float64)
         options: dict = {"maxiter": max_iterations, "gtol": tolerance}
-        if problem.dimension <= DENSE_LIMIT:
+        newton = problem.dimension <= DENSE_LIMIT
+        if problem.dimension > _NEWTON_ALONE:
+            near = {"gtol": tolerance**0.5 if newton else tolerance, "ftol": 0.0}
+            solution = minimize(
+                evaluate,
+                solution,
+                jac=True,
+                method="L-BFGS-B",
+                options=options | near | {"maxfun": 20 * max_iterations, "maxcor": 30},
+            ).x
+        if newton:
             solution = minimize(
                 evaluate,
                 solution,
@@ -154,14 +168,6 @@ def _minimised(
                 hess=lambda vector: in_double_precision(_curvature, vector, problem, decay),
                 method="trust-exact",
                 options=options | {"initial_trust_radius": 10.0, "max_trust_radius": 1e6},
-            ).x
-        else:
-            solution = minimize(
-                evaluate,
-                solution,
-                jac=True,
-                method="L-BFGS-B",
-                options=options | {"ftol": 0.0, "maxfun": 20 * max_iterations, "maxcor": 30},
             ).x
     value, gradient = evaluate(solution)
     norm = float(np.linalg.norm(gradient))

@@ -185,6 +185,11 @@ def perceptron(
 ) -> Float[Any, " k"]:
     """Output of the network `{"weights": […], "biases": […]}` for one input; biases may be left
     out. The last layer is linear.
+
+    >>> import numpy as np
+    >>> params = {"weights": [np.eye(2), np.ones((1, 2))], "biases": [np.zeros(2), np.zeros(1)]}
+    >>> perceptron(params, np.array([1.0, -2.0])).tolist()
+    [1.0]
     """
     weights = params["weights"]
     signal = inputs

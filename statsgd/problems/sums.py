@@ -99,8 +99,18 @@ def mean_over_chunks(
 ) -> PyTree:
     """As `mean_over_examples`, of sums over whole chunks: one differentiation for all examples.
 
+    `of_chunk(problem, params, examples, weights, *arguments)` gives the sum over the examples of a
+    chunk, each times its weight `(n,)`, which is 0 for one that another chunk has counted.
     `width` is the memory, in bytes, of an example besides what its loss computes: of its gradient,
     if every example has one.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import linear_regression
+    >>> problem = linear_regression(np.eye(2), np.array([1.0, 3.0]))
+    >>> def residuals(problem, params, examples, weights):
+    ...     return jnp.sum(weights * (examples[0] @ params - examples[1]))
+    >>> float(mean_over_chunks(problem, residuals, np.zeros(2), progress=False))
+    -2.0
     """
     number, params = problem.num_examples, problem.parameters(params)
     if is_traced(problem, params, arguments, of_chunk):

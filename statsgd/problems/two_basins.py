@@ -12,7 +12,12 @@ from statsgd.problems.risk import EmpiricalRisk, empirical_risk
 
 
 class TwoBasinLoss(eqx.Module):
-    """min{10⟨w−x−1, z_u⟩² + 100⟨w−x−1, z_v⟩², |w−x+1|²} of one example x."""
+    """min{10⟨w−x−1, z_u⟩² + 100⟨w−x−1, z_v⟩², |w−x+1|²} of one example x.
+
+    >>> import numpy as np
+    >>> TwoBasinLoss(np.pi / 4)(np.array([-1.0, 0.0]), np.zeros(2))  # in the flat basin
+    Array(1., dtype=float32)
+    """
 
     angle: float = eqx.field(static=True)
 

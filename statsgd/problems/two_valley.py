@@ -26,6 +26,11 @@ class TwoValleyLandscape(Problem):
     all positive; `start` (x, y), or an array of starts taken in turn by key. Use it for y > 0.
 
     Source: Yang, Zhang, Ouyang, Tang, Tu, arXiv:2601.10962, with its published defaults.
+
+    >>> import numpy as np
+    >>> valleys = TwoValleyLandscape()
+    >>> valleys.dimension, valleys.frozen(1.0).dimension
+    (2, 1)
     """
 
     flat_width: Float[Any, ""]

@@ -24,7 +24,11 @@ LOOKS = ("points", "line", "steps", "bars")
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """One series of a chart."""
+    """One series of a chart.
+
+    >>> Series("measured", x=[1.0, 2.0], y=[0.9, 2.1], error=[0.1, 0.1]).look
+    'points'
+    """
 
     label: str
     """For the legend; empty for none."""
@@ -49,7 +53,12 @@ class Series:
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """Series against a common axis; raises `ValueError` for series of unequal lengths."""
+    """Series against a common axis; raises `ValueError` for series of unequal lengths.
+
+    >>> line = Series("predicted", x=[1.0, 2.0], y=[1.0, 2.0], look="line")
+    >>> Chart("Width", "learning rate", "variance", (line,)).to_datatree().attrs["kind"]
+    'chart'
+    """
 
     title: str
     """What the chart shows."""
@@ -93,7 +102,12 @@ class Chart:
 
 @dataclasses.dataclass(frozen=True)
 class Map:
-    """A number over two axes, as a phase diagram; every cell is labelled where there are few."""
+    """A number over two axes, as a phase diagram; every cell is labelled where there are few.
+
+    >>> error = Map("Error", "ηh", "β", columns=[0.1, 0.5], rows=[0.9], values=[[0.01, 0.2]])
+    >>> error.to_datatree()["values"].shape
+    (1, 2)
+    """
 
     title: str
     x: str

@@ -23,6 +23,12 @@ def gallery(
 
     **Arguments:** `failed` names what could not be run, with its error, and is shown as such.
     Raises `ValueError` for a folder without `summary.json`, and where there is nothing to show.
+
+    >>> from statsgd.reports import report
+    >>> from statsgd.estimate import Estimate
+    >>> page = report({"width": Estimate(1.5, 0.1)}, "one/report.html", files=True)
+    >>> gallery({"one": "one"}, "index.html").name
+    'index.html'
     """
     target = Path(path)
     problems = dict(failed or {})
@@ -43,7 +49,11 @@ def gallery(
 
 
 def judged(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The sections of a report's `summary.json` that pass a judgement."""
+    """The sections of a report's `summary.json` that pass a judgement.
+
+    >>> judged({"sections": [{"title": "a", "verdict": "holds"}, {"title": "b", "verdict": None}]})
+    [{'title': 'a', 'verdict': 'holds'}]
+    """
     return [section for section in summary["sections"] if section["verdict"]]
 
 

@@ -38,7 +38,16 @@ WITHOUT_SECTION = frozenset({"chart", "diagnosis", "map", "page", "study", "swee
 
 
 def register(kind: str) -> Callable:
-    """Make the decorated function the section of trees of this `kind`."""
+    """Make the decorated function the section of trees of this `kind`.
+
+    >>> @register("my kind")
+    ... def my_section(place, node):
+    ...     return Section(title=place, finding=f"The width is {node.attrs['width']}.")
+    >>> tree = xr.DataTree(xr.Dataset(attrs={"kind": "my kind", "width": 2}))
+    >>> [section.finding for _, section in sections(tree)]
+    ['The width is 2.']
+    >>> del SECTIONS["my kind"]
+    """
 
     def add(function: Callable[[str, xr.DataTree], Section]) -> Callable:
         SECTIONS[kind] = function
@@ -52,6 +61,13 @@ def sections(results: xr.DataTree) -> Iterator[tuple[str, Section]]:
 
     Charts and maps directly below such a node close its section. Raises `ValueError` for a kind
     that nobody registered: a name that is misspelt must not vanish from a report.
+
+    >>> import numpy as np, statsgd
+    >>> law = statsgd.laws.GaussianLaw([0.0], [[1.0]])
+    >>> points = np.random.default_rng(0).normal(size=(4000, 1))
+    >>> tree = statsgd.compare(points, law, seed=0).to_datatree()
+    >>> [section.verdict for _, section in sections(tree)]
+    ['agrees within 10 %']
     """
     kind = results.attrs.get("kind")
     if kind is not None and kind not in SECTIONS.keys() | WITHOUT_SECTION:

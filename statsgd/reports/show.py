@@ -61,6 +61,12 @@ def figure(results: Any) -> Any:
     """All figures of `results`, anything that `report` takes, as one Matplotlib figure.
 
     Raises `ValueError` where there is nothing to draw.
+
+    >>> import numpy as np, statsgd
+    >>> law = statsgd.laws.GaussianLaw([0.0], [[1.0]])
+    >>> points = np.random.default_rng(0).normal(size=(4000, 1))
+    >>> len(figure(statsgd.compare(points, law, seed=0)).axes) > 0
+    True
     """
     panels: list[Panel] = [
         panel

@@ -88,6 +88,10 @@ def stream_key(seed: Any) -> PRNGKeyArray:
     """The root key of the stream for `seed`, to be used with `jax.random`.
 
     Raises `ValueError` for what is no seed.
+
+    >>> import jax
+    >>> jax.random.normal(stream_key(7), (3,)).shape
+    (3,)
     """
     if not is_traced(seed):
         random_seed(int(seed) if isinstance(seed, np.ndarray | jax.Array) else seed)

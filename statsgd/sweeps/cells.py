@@ -21,7 +21,12 @@ type Axis = tuple[tuple[str, ...], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """What one call of `run` is about. `cell["name"]` is the setting of that name."""
+    """What one call of `run` is about. `cell["name"]` is the setting of that name.
+
+    >>> cell = Cell(index=0, config={"learning_rate": 0.1}, root_seed=7)
+    >>> cell["learning_rate"], cell.key.shape
+    (0.1, ())
+    """
 
     index: int
     """Its number in the sweep, the last axis varying fastest."""

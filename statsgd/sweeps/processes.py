@@ -27,6 +27,9 @@ class Processes:
     `if __name__ == "__main__":`, since workers import it.
 
     Raises `ValueError` for fewer than one worker or thread and for more workers than GPUs.
+
+    >>> Processes(workers=2, threads=1)
+    Processes(workers=2, threads=1)
     """
 
     workers: int | None = None

@@ -39,6 +39,17 @@ def read(store: str | Path) -> xr.DataTree:
     sums.
 
     Raises `ValueError` if there is no sweep in `store`, or files that are not what it wrote.
+
+    >>> import tempfile, xarray
+    >>> from statsgd import sweep
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = sweep(
+    ...         lambda cell: xarray.Dataset({"square": cell["x"] ** 2}), {"x": [1.0, 2.0]},
+    ...         store=f"{folder}/s", seed=0, progress=False, identity="squares 1",
+    ...     )
+    ...     found = read(f"{folder}/s")
+    ...     found["cells"]["done"].values.tolist()
+    [True, True]
     """
     path = Path(store)
     try:

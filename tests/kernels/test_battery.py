@@ -166,6 +166,8 @@ def test_bad_settings_are_named(name):
         ({"step_size": 0.0}, "step_size must be positive"),
         ({"temperature": -1.0}, "temperature must be positive"),
         ({"model": skewed, "potential_fn": skewed}, "only one of model and potential_fn"),
+        ({"model": 0.5}, "model must be a function, got 0.5; the arguments are"),
+        ({"potential_fn": 0.5}, "potential_fn must be a function, got 0.5"),
     ):
         with pytest.raises(ValueError, match=message):
             build(name, **settings)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from statsgd import hessian, minimise, noise, noise_covariance
@@ -14,6 +15,7 @@ from statsgd.problems import (
     landscape,
     linear_regression,
 )
+from statsgd.problems import minimum as minimum_module
 
 RNG = np.random.default_rng(0)
 INPUTS, TARGETS = RNG.normal(size=(40, 5)), RNG.normal(size=40)
@@ -54,7 +56,24 @@ def test_unreached_minimum_says_so():
         minimum.warn_unless_converged("ηh")
 
 
+def test_many_parameters_come_near_the_minimum_without_hessians(monkeypatch):
+    searches = []
+
+    def watched(*given, **options):
+        searches.append(scipy.optimize.minimize(*given, **options))
+        return searches[-1]
+
+    monkeypatch.setattr(minimum_module, "minimize", watched)
+    goal = np.linspace(-1, 1, 201)
+    found = minimise(landscape(lambda x: jnp.sum(jnp.cosh(x - goal)), np.full(201, 5.0)))
+    assert found.converged
+    np.testing.assert_allclose(found.params, goal, atol=1e-7)
+    assert len(searches) == 2
+    assert searches[1].nhev <= 4  # alone it takes 10
+
+
 def test_large_problem_uses_gradients_only(monkeypatch):
+    monkeypatch.setattr(minimum_module, "_NEWTON_ALONE", 3)
     for module in ("statsgd.problems.minimum", "statsgd.problems.curvature"):
         monkeypatch.setattr(f"{module}.DENSE_LIMIT", 3)
     minimum = minimise(empirical_risk(squared_loss, (INPUTS, TARGETS), np.zeros(5)), tolerance=1e-7)

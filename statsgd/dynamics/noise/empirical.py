@@ -21,6 +21,13 @@ class Empirical(GradientNoise):
 
     **Arguments:** `gradients` `(n, d)` in flat coordinates, n ≥ 2, loss/params: of examples, of
     minibatches, or noise of any other origin (`measures.gradient_noise` records some).
+
+    >>> import numpy as np
+    >>> from statsgd import problems
+    >>> recorded = Empirical(np.array([[-1.0, 0.0], [1.0, 0.0]]))
+    >>> recorded.covariance(problems.quadratic(np.eye(2)), np.zeros(2))
+    Array([[1., 0.],
+           [0., 0.]], dtype=float32)
     """
 
     deviations: Float[Any, "n d"]

@@ -142,6 +142,12 @@ class StudentT(HeavyTailedNoise):
     `(d,)`; `form`, `"isotropic"` (the multivariate law, G/√(χ²_ν/ν)) or `"independent"`.
 
     `covariance` raises `ValueError` for ν ≤ 2.
+
+    >>> import numpy as np
+    >>> from statsgd import problems
+    >>> bowl = problems.quadratic(np.eye(1))
+    >>> StudentT(dof=4.0, scale=1.0).covariance(bowl, np.zeros(1))  # ν/(ν−2)
+    Array([[2.]], dtype=float32)
     """
 
     dof: Float[Any, ""]

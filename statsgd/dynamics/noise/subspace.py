@@ -88,6 +88,16 @@ def noise_covariance_along_estimate(
     batches, as in `Minibatch.covariance_estimate`: of the same keys and batches at any `params`, so
     that ratios between points are known better than either value. Raises as
     `noise_covariance_along`.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd import noise, problems
+    >>> problem = problems.linear_regression(np.eye(2), np.array([1.0, 3.0]))
+    >>> first = np.array([[1.0], [0.0]])
+    >>> found = noise_covariance_along_estimate(problem, np.zeros(2), noise.Minibatch(1), first)
+    >>> found.value.tolist(), found.standard_error.tolist()
+    ([[0.25]], [[0.0]])
     """
     noise.check(problem)
     columns = _columns(problem, directions)
@@ -117,6 +127,15 @@ def noise_and_curvature_along(
     By forward differentiation, which a Hessian product for every direction would cost twice over;
     the noise of random losses and of a `batch_risk` is by Monte Carlo. Double precision. Raises as
     `noise_covariance_along`.
+
+    >>> import numpy as np
+    >>> from statsgd import noise, problems
+    >>> problem = problems.linear_regression(np.eye(2), np.array([1.0, 3.0]))
+    >>> noise, curvature = noise_and_curvature_along(
+    ...     problem, np.zeros(2), noise.Minibatch(1), np.array([[1.0], [0.0]])
+    ... )
+    >>> noise.tolist(), curvature.tolist()
+    ([[0.25]], [0.5])
     """
     noise.check(problem)
     columns, at = _columns(problem, directions), floating(problem.parameters(params))

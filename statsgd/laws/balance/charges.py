@@ -23,6 +23,11 @@ def rescaling_generator(
     """A of the symmetry u → ρu, w → w/ρ: +1 on the flat indices `incoming`, −1 on `outgoing`.
 
     The bias of a ReLU neuron goes with its incoming weights.
+
+    >>> rescaling_generator(3, incoming=[0, 1], outgoing=[2])
+    array([[ 1.,  0.,  0.],
+           [ 0.,  1.,  0.],
+           [ 0.,  0., -1.]])
     """
     diagonal = np.zeros(dimension)
     diagonal[list(incoming)] = 1
@@ -33,7 +38,12 @@ def rescaling_generator(
 
 
 def charge(params: Any, generator: Any) -> Float[Any, "..."]:
-    """q = θᵀAθ; leading axes of `params` are batch axes."""
+    """q = θᵀAθ; leading axes of `params` are batch axes.
+
+    >>> import numpy as np
+    >>> float(charge(np.array([2.0, 1.0]), rescaling_generator(2, [0], [1])))  # u² − w²
+    3.0
+    """
     theta = _vectors("params", params)
     a = symmetric("generator", generator, dimension=theta.shape[-1])
     return np.einsum("...i,ij,...j->...", theta, a, theta)
@@ -48,6 +58,11 @@ def charge_step(
 
     for any loss with the symmetry, any batch, any sampling scheme and any learning rate. `gradient`
     is the minibatch gradient ĝ at `params`, without the weight-decay term.
+
+    >>> import numpy as np
+    >>> params, gradient = np.array([2.0, 1.0]), np.array([2.0, 4.0])
+    >>> round(float(charge_step(params, gradient, rescaling_generator(2, [0], [1]), 0.1)), 4)
+    2.88
     """
     eta = positive("learning_rate", learning_rate)
     keep = (1 - eta * non_negative("weight_decay", weight_decay)) ** 2
@@ -65,6 +80,12 @@ def mean_charge_step(
     """The charge after one step, averaged over batches: ĝ has mean `gradient` and covariance C.
 
     E q' = (1 − ηλ)² q + η² (tr AC + ∇LᵀA∇L): the law of balance, and a pure finite-η term.
+
+    >>> import numpy as np
+    >>> params, gradient = np.array([2.0, 1.0]), np.array([2.0, 4.0])
+    >>> rule = rescaling_generator(2, [0], [1])
+    >>> round(float(mean_charge_step(params, gradient, np.diag([1.0, 4.0]), rule, 0.1)), 4)
+    2.85
     """
     a = symmetric("generator", generator)
     noise = symmetric("noise_covariance", noise_covariance, dimension=len(a))
@@ -85,6 +106,11 @@ def charge_trajectory(
         q_{k+1} = q_k − 2ηJ_k + η² m_{k+1}ᵀAm_{k+1},   J_k = β(J_{k−1} − η m_kᵀAm_k) + λq_k
 
     with m₀ = 0, J₋₁ = 0. m_{k+1} is the buffer after the gradient of the step was added.
+
+    >>> import numpy as np
+    >>> rule = rescaling_generator(2, [0], [1])
+    >>> charge_trajectory(3.0, np.array([[2.0, 4.0]]), rule, learning_rate=0.1).round(4)
+    array([2.88])
     """
     eta = float(positive("learning_rate", learning_rate))
     beta = float(fraction("momentum", momentum))
@@ -110,6 +136,11 @@ def matrix_charge_step(
     """UᵀU − WWᵀ after one SGD step without momentum, exactly, for a loss that is a function of UW.
 
     `outgoing` U `(k, h)`, `incoming` W `(h, d)`, and their minibatch gradients.
+
+    >>> import numpy as np
+    >>> U, W = np.array([[2.0]]), np.array([[1.0]])
+    >>> matrix_charge_step(U, W, np.array([[2.0]]), np.array([[4.0]]), learning_rate=0.1).round(4)
+    array([[2.88]])
     """
     u, w, gu, gw = (
         np.asarray(finite_array(name, value, ndim=2), dtype=np.float64)
@@ -142,6 +173,10 @@ def pair_balance_step(
     with G = dℓ̂/d(uw) of the minibatch. In a deep product, two factors of one subnetwork obey it
     with G times the product of the other factors. For two layers G is common to all subnetworks,
     so ratios of the sums, and of the differences, never change.
+
+    >>> step = pair_balance_step(2.0, 1.0, product_gradient=2.0, learning_rate=0.1)
+    >>> round(float(step.total), 4), round(float(step.difference), 4)
+    (2.4, 1.2)
     """
     eta, g = positive("learning_rate", learning_rate), np.asarray(product_gradient, np.float64)
     keep = 1 - eta * non_negative("weight_decay", weight_decay)
@@ -160,6 +195,11 @@ def balance_rate(
 
     Σ₁ is the centred covariance of one example's gradient at `params`, T as in `noise_scale`. For
     a scalar pair this is −(T Var[dℓ/d(uw)] + 2λ) q: SGD removes imbalance at any T > 0.
+
+    >>> import numpy as np
+    >>> rule, covariance = rescaling_generator(2, [0], [1]), np.diag([1.0, 4.0])
+    >>> round(float(balance_rate(np.array([2.0, 1.0]), covariance, rule, noise_scale=0.1)), 4)
+    -0.3
     """
     a = symmetric("generator", generator)
     sigma = symmetric("example_covariance", example_covariance, dimension=len(a))
@@ -182,7 +222,12 @@ class NoiseTraces(NamedTuple):
 
 
 def noise_balance_gap(example_covariance: Any, generator: Any) -> NoiseTraces:
-    """Noise in the positive and the negative eigenspace of the generator."""
+    """Noise in the positive and the negative eigenspace of the generator.
+
+    >>> import numpy as np
+    >>> noise_balance_gap(np.diag([1.0, 4.0]), rescaling_generator(2, [0], [1]))
+    NoiseTraces(positive=1.0, negative=4.0)
+    """
     a = symmetric("generator", generator)
     sigma = symmetric("example_covariance", example_covariance, dimension=len(a))
     values, q = np.linalg.eigh(a)
@@ -206,7 +251,14 @@ class ProductNoise(NamedTuple):
 
 
 def product_noise(product_gradients: Any) -> ProductNoise:
-    """From the gradients A `(n, k, i)` of each example with respect to the products u_i w_k."""
+    """From the gradients A `(n, k, i)` of each example with respect to the products u_i w_k.
+
+    >>> import numpy as np
+    >>> gradients = np.array([[[1.0, 0.0]], [[-1.0, 0.0]]])  # (n, k, i)
+    >>> found = product_noise(gradients)
+    >>> np.diag(found.incoming), np.diag(found.outgoing)
+    (array([1., 0.]), array([1.]))
+    """
     a = np.asarray(finite_array("product_gradients", product_gradients, ndim=3), np.float64)
     centred = a - a.mean(0)
     return ProductNoise(
@@ -221,6 +273,9 @@ def scale_invariant_norm(
     """|θ| after `steps` steps on a scale-invariant loss without decay (mean-field).
 
     |θ_n|⁴ = |θ₀|⁴ + 2η²nV, with V = E|ĝ|² on the unit sphere.
+
+    >>> round(float(scale_invariant_norm(1.0, learning_rate=0.1, steps=1000, initial_norm=1.0)), 4)
+    2.1407
     """
     growth = 2 * positive("learning_rate", learning_rate) ** 2 * non_negative("steps", steps)
     start = positive("initial_norm", initial_norm) ** 4
@@ -230,7 +285,11 @@ def scale_invariant_norm(
 def scale_invariant_equilibrium_norm(
     gradient_variance: Any, learning_rate: Any, weight_decay: Any
 ) -> Any:
-    """|θ| at which decay stops the growth on a scale-invariant loss: |θ|⁴ = ηV/(λ(2 − ηλ))."""
+    """|θ| at which decay stops the growth on a scale-invariant loss: |θ|⁴ = ηV/(λ(2 − ηλ)).
+
+    >>> round(float(scale_invariant_equilibrium_norm(1.0, learning_rate=0.1, weight_decay=0.01)), 4)
+    1.4955
+    """
     eta, decay = positive("learning_rate", learning_rate), positive("weight_decay", weight_decay)
     return (
         eta * positive("gradient_variance", gradient_variance) / (decay * (2 - eta * decay))

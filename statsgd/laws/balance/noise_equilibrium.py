@@ -245,6 +245,11 @@ def linear_network_equilibrium(
 
     Raises `ImproperLawError` for singular covariances. Source: *derived* from Ziyin et al. (2024),
     arXiv:2402.07193.
+
+    >>> import numpy as np
+    >>> first, last = linear_network_equilibrium(np.eye(2), np.eye(1), np.array([[3.0, 4.0]]))
+    >>> (last @ first).round(4), round(float(np.linalg.norm(first) / np.linalg.norm(last)), 4)
+    (array([[3., 4.]]), 1.4142)
     """
     weights, conflict = _linear_equilibrium(
         input_covariance, label_covariance, target, num_layers, hidden

@@ -27,6 +27,10 @@ class RescalingGibbs(PotentialLaw):
     **Arguments:** `target` y, `temperature` τ > 0, `weight_decay` λ. `params` is (u, w).
 
     Source: Ziyin, Li, Ueda (2023), arXiv:2308.06671, for the contrast; the formulas are derived.
+
+    >>> law = RescalingGibbs(target=1.0, temperature=0.1, weight_decay=0.1)
+    >>> bool(law.potential(np.ones(2)) < law.potential(np.zeros(2)))
+    True
     """
 
     setting: ClassVar[str] = "Langevin dynamics of (uw − y)² with weight decay"
@@ -137,5 +141,9 @@ class RescalingGibbs(PotentialLaw):
 
 
 def langevin_charge_growth(initial_charge: Any, temperature: Any, square_integral: Any) -> Any:
-    """E q² of Langevin dynamics without decay, q₀² + 8τ ∫E(u² + w²)dt: it never stops growing."""
+    """E q² of Langevin dynamics without decay, q₀² + 8τ ∫E(u² + w²)dt: it never stops growing.
+
+    >>> round(float(langevin_charge_growth(3.0, temperature=0.1, square_integral=10.0)), 4)
+    17.0
+    """
     return initial_charge**2 + 8 * positive("temperature", temperature) * square_integral

@@ -17,6 +17,9 @@ def curvature_noise_scale(learning_rate: Any, noise_strength: Any, batch_size: A
 
     κ ≈ 1 for a well-specified negative log-likelihood in nats, and twice the loss at the minimum
     for mean-squared error.
+
+    >>> curvature_noise_scale(learning_rate=0.1, noise_strength=1.0, batch_size=4)
+    0.0125
     """
     product = positive("learning_rate", learning_rate) * positive("noise_strength", noise_strength)
     return float(product / (2 * positive("batch_size", batch_size)))
@@ -46,6 +49,10 @@ def curvature_noise_escape_time(
     published. Slopes are the same. Raises `ValueError` as `barrier`.
 
     Source: Xie, Sato, Sugiyama (2021), arXiv:2002.03495; the Itô prefactor is derived.
+
+    >>> from statsgd.problems import quartic_wells
+    >>> round(curvature_noise_escape_time(quartic_wells(), [-1.0], [0.0], noise_scale=0.02))
+    37039
     """
     one_of("prefactor", prefactor, ("ito", "fick"))
     path = barrier(problem, minimum, saddle)
@@ -64,6 +71,11 @@ class PiecewiseDiffusion(eqx.Module):
     vanishes at the inflection and cannot be passed.
 
     **Arguments:** `left`, `right`, values of D; `switch` c.
+
+    >>> import numpy as np
+    >>> diffusion = PiecewiseDiffusion(left=0.25, right=0.5, switch=0.0)
+    >>> float(diffusion(np.array([-1.0]))), float(diffusion(np.array([1.0])))
+    (0.25, 0.5)
     """
 
     left: Float[Any, ""]

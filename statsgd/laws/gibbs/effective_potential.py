@@ -78,6 +78,13 @@ class EffectivePotentialGibbs(ObjectiveLaw):
 
     Source: Dai, Zhu (2018), arXiv:1812.00542, for the law; the condition in d > 1 and its limits
     are derived.
+
+    >>> import numpy as np
+    >>> from statsgd import SGD, noise, problems
+    >>> sgd = SGD(0.1, noise.LossScaled(4.0, floor=1.0))  # C = 4(L + 1)I
+    >>> law = EffectivePotentialGibbs.from_sgd(problems.quadratic(np.eye(1)), sgd)
+    >>> round(float(law.log_density(np.zeros(1)) - law.log_density(np.ones(1))), 3)  # 6 ln 1.5
+    2.433
     """
 
     setting: ClassVar[str] = "SGD without momentum, isotropic noise that varies along the gradient"

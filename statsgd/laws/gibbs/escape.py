@@ -47,7 +47,12 @@ def barrier(problem: Problem, minimum: PyTree, saddle: PyTree) -> Barrier:
 
     Raises `ValueError` unless the Hessian is positive definite at the minimum, has exactly one
     negative eigenvalue at the saddle, and the saddle is higher.
+
+    >>> from statsgd.problems import quartic_wells
+    >>> round(barrier(quartic_wells(), minimum=[1.0], saddle=[0.0]).height, 4)
+    0.25
     """
+    minimum, saddle = problem.parameters(minimum), problem.parameters(saddle)
     below, above = (np.asarray(hessian(problem, point)) for point in (minimum, saddle))
     lows = np.linalg.eigvalsh(below)
     if lows[0] <= 0:
@@ -93,6 +98,10 @@ def kramers_escape_time(
 
     Source: Kramers (1940); Dai, Zhu (2021), arXiv:2112.00987, for SGD; the discrete correction is
     derived.
+
+    >>> from statsgd.problems import quartic_wells
+    >>> round(kramers_escape_time(quartic_wells(), [-1.0], [0.0], temperature=0.05))  # t = ηk
+    659
     """
     path = barrier(problem, minimum, saddle)
     tau = float(positive("temperature", temperature))
@@ -121,6 +130,11 @@ def langer_escape_time(
     diffuses slowly and escape takes longer. Warns and raises as `kramers_escape_time`.
 
     Source: Langer (1969); Dai, Zhu (2021), arXiv:2112.00987, for SGD.
+
+    >>> from statsgd.problems import quartic_wells
+    >>> setting = {"temperature": 0.05, "learning_rate": 0.1, "momentum": 0.5}
+    >>> round(langer_escape_time(quartic_wells(), [-1.0], [0.0], **setting))  # t = √η k
+    1362
     """
     path = barrier(problem, minimum, saddle)
     tau = float(positive("temperature", temperature))
@@ -158,6 +172,10 @@ def mean_first_passage_1d(
 
     Raises `ValueError` where D vanishes on the way (ψ diverges: the diffusion cannot pass) and
     where nothing confines the motion behind the start.
+
+    >>> from statsgd.problems import quartic_wells
+    >>> round(mean_first_passage_1d(quartic_wells(), 0.05, start=-1.0, target=1.0))
+    730
     """
     if problem.dimension != 1:
         raise ValueError(f"problem must have one parameter, got d = {problem.dimension}")
@@ -192,6 +210,10 @@ def barrier_exponent_1d(
     """ψ(end) − ψ(start) = ∫L'/D, the exponent of the escape time for any smooth D, d = 1.
 
     Replaces ΔL/τ where the diffusion D = ηc/2 varies on the way.
+
+    >>> from statsgd.problems import quartic_wells
+    >>> round(barrier_exponent_1d(quartic_wells(), lambda x: 0.05, 1.0, 0.0), 4)  # ΔL/D
+    5.0
     """
     _require_positive(diffusion_on_line(diffusion), start, end)
     psi = DriftPotential.of(problem, diffusion, start, end)

@@ -54,6 +54,10 @@ def mean_exit_time_1d(
 
     Source: classical; Barbieri, Bonforte, Ibarrondo (2025), arXiv:2501.08425, for SGD; the
     boundary shift is derived.
+
+    >>> from statsgd.problems import quartic_wells
+    >>> round(mean_exit_time_1d(quartic_wells(), 0.05, start=-1.0, low=-3.0, high=0.0))
+    362
     """
     spread = diffusion_on_line(diffusion)
     if not low < start < high:
@@ -99,6 +103,9 @@ def mean_exit_time_ball(
         T = (1/D) ∫₀^R r^(1−n) e^(hr²/2D) ∫₀^r y^(n−1) e^(−hy²/2D) dy dr
 
     R²/(2nD) at h = 0. With `learning_rate` the radius grows by 0.5826√(2ηD). Source: classical.
+
+    >>> round(mean_exit_time_ball(0.0, diffusion=0.1, radius=1.0, dimension=2), 4)  # R²/(2nD)
+    2.5
     """
     h, d = float(non_negative("curvature", curvature)), float(positive("diffusion", diffusion))
     r, n = float(positive("radius", radius)), count("dimension", dimension)
@@ -136,6 +143,12 @@ def mean_exit_time_box(
     corners `(2,)`; `points` of the grid in each direction. Half as many tell the error: warns
     (`UnresolvedWarning`) where it is above 10⁻³ and raises `IntractableError` above a tenth. Raises
     `ValueError` where no noise crosses the boundary (n·Dn = 0 on an edge).
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quadratic
+    >>> bowl, ends = quadratic(np.eye(2)), np.ones(2)
+    >>> round(mean_exit_time_box(bowl, lambda x: 0.5 * jnp.eye(2), [0.0, 0.0], -ends, ends), 3)
+    0.815
     """
     if problem.dimension != 2:
         raise ValueError(f"problem must have two parameters, got d = {problem.dimension}")

@@ -369,6 +369,10 @@ def _normal_moments(form: Quadratic, law: Gibbs) -> tuple[Any, Any, Any]:
 
 
 def gibbs_temperature(learning_rate: Any, noise_variance: Any, momentum: Any = 0.0) -> Any:
-    """τ = ηc/(2(1−β)), unit of loss; `noise_variance` c per coordinate, batch size included."""
+    """τ = ηc/(2(1−β)), unit of loss; `noise_variance` c per coordinate, batch size included.
+
+    >>> round(float(gibbs_temperature(0.1, noise_variance=2.0, momentum=0.9)), 4)
+    1.0
+    """
     eta, beta = positive("learning_rate", learning_rate), fraction("momentum", momentum)
     return eta * positive("noise_variance", noise_variance) / (2 * (1 - beta))

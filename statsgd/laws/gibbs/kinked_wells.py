@@ -33,6 +33,11 @@ class KinkedWellsGibbs(Law):
     and +1; `height` Δ of the well at −1 above the other, 0 ≤ Δ < 2h_s.
 
     Source: derived.
+
+    >>> import numpy as np
+    >>> law = KinkedWellsGibbs(temperature=0.01, flat=1.0, sharp=9.0)
+    >>> round(float(law.cdf(np.zeros(1))[0]), 3)  # √h_s/(√h_s + √h_f)
+    0.75
     """
 
     setting: ClassVar[str] = "SGD in two parabolic wells, constant isotropic noise"

@@ -32,6 +32,11 @@ def relaxation_gap_1d(problem: Problem, temperature: Any) -> float:
     `UnresolvedWarning` above 10⁻³.
 
     Source: derived.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quadratic
+    >>> round(relaxation_gap_1d(quadratic(np.array([[2.0]])), temperature=0.1), 4)  # h
+    2.0
     """
     if problem.dimension != 1:
         raise ValueError(f"problem must have one parameter, got d = {problem.dimension}")

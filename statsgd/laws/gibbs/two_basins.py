@@ -40,6 +40,11 @@ class TwoBasinGibbs(PotentialLaw):
     **Arguments:** `temperature` τ > 0.
 
     Source: landscape of Zhu et al. (2019), arXiv:1803.00195; law and sampler are derived.
+
+    >>> import jax
+    >>> law = TwoBasinGibbs(temperature=0.1)
+    >>> law.draw(jax.random.key(0), (3,)).shape
+    (3, 2)
     """
 
     setting: ClassVar[str] = "SGD in a sharp and a flat basin of the plane, isotropic noise"
@@ -145,6 +150,9 @@ def leave_probability(variance_u: float, variance_v: float, steps: int) -> float
     Raises `ValueError` for negative variances, for `variance_v` = 0 and `steps` < 1. Warns with
     `UnresolvedWarning` where quadrature is off by more than 10⁻³ of it.
     Source: derived.
+
+    >>> round(float(leave_probability(0.01, 0.01, steps=100)), 2)
+    0.56
     """
     spread_u = np.sqrt(float(non_negative("variance_u", variance_u)))
     spread_v = np.sqrt(float(positive("variance_v", variance_v)))

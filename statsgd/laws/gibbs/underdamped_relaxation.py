@@ -39,6 +39,11 @@ def underdamped_gap_1d(problem: Problem, temperature: Any, friction: Any) -> flo
     d ≠ 1 and `ImproperLawError` if there is no stationary law.
 
     Source: derived.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quadratic
+    >>> round(underdamped_gap_1d(quadratic(np.eye(1)), temperature=0.1, friction=1.0), 4)  # μ/2
+    0.5
     """
     if problem.dimension != 1:
         raise ValueError(f"problem must have one parameter, got d = {problem.dimension}")

@@ -22,6 +22,9 @@ def well_weights(
     weights by `discrete_well_factor`.
 
     Source: Dai, Zhu (2018), arXiv:1812.00542, for the preference; the discrete factor is derived.
+
+    >>> well_weights([[[1.0]], [[9.0]]], [0.0, 0.0], temperature=0.1)
+    array([0.75, 0.25])
     """
     logs = -0.5 * _log_determinants(hessians)
     logs = logs - _per_well("heights", heights, hessians) / positive("temperature", temperature)
@@ -39,6 +42,10 @@ def effective_well_weights(
     exponentially in the batch size.
 
     Source: derived.
+
+    >>> weights = effective_well_weights([[[1.0]], [[1.0]]], [0.0, 0.0], [1.0, 4.0], 0.1)
+    >>> weights.round(4)
+    array([0.6667, 0.3333])
     """
     phi = _per_well("effective_losses", effective_losses, hessians)
     c = positive("noise_variances", _per_well("noise_variances", noise_variances, hessians))
@@ -52,6 +59,9 @@ def discrete_well_factor(hessians: Sequence[Any], discrete_step: Any) -> Float[A
 
     To first order in the learning rate, with e = η/(1+β) and ηh ≪ (1−β)²: SGD prefers flat minima
     more than its diffusion limit, by a factor that does not depend on the batch size. Derived.
+
+    >>> discrete_well_factor([[[1.0]], [[9.0]]], discrete_step=0.1).round(4)
+    array([0.9753, 0.7985])
     """
     step = non_negative("discrete_step", discrete_step)
     traces = np.array([np.trace(symmetric("hessians", matrix)) for matrix in hessians])
@@ -63,6 +73,9 @@ def equal_weight_temperature(flat_hessian: Any, sharp_hessian: Any, height: Any)
 
     `height` Δ > 0 is that of the flat minimum above the sharp one; below τ* the sharp well wins.
     Raises `ValueError` unless det H_sharp > det H_flat. Source: derived.
+
+    >>> round(equal_weight_temperature([[1.0]], [[9.0]], height=0.1), 4)
+    0.091
     """
     flat, sharp = _log_determinants([flat_hessian, sharp_hessian])
     if not sharp > flat:
@@ -83,6 +96,9 @@ def equal_weight_batch_size(
     """S* = ηv₁/(2τ*), the batch size at `equal_weight_temperature`; larger batches go sharp.
 
     `example_noise_variance` v₁ is the variance of each coordinate of one example's gradient.
+
+    >>> round(equal_weight_batch_size([[1.0]], [[9.0]], 0.1, 0.1, example_noise_variance=4.0), 4)
+    2.1972
     """
     temperature = equal_weight_temperature(flat_hessian, sharp_hessian, height)
     variance = positive("example_noise_variance", example_noise_variance)

@@ -26,12 +26,31 @@ def zero_flux_residual(problem: Problem, diffusion: Diffusion, params: Any) -> F
 
     **Arguments:** `diffusion`, a function of flat params giving D = ηC/2, positive definite and
     differentiable; `params` `(d,)`. Unit: 1/params². Source: derived.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quadratic
+    >>> bowl = quadratic(np.diag([1.0, 2.0]))
+    >>> zero_flux_residual(bowl, lambda x: jnp.diag(1 + x[::-1] ** 2), np.ones(2)).round(3)
+    array([[ 0. , -0.5],
+           [ 0.5,  0. ]])
     """
     return _residual(problem, diffusion, params)[0]
 
 
 def require_zero_flux(problem: Problem, diffusion: Diffusion, params: Any) -> None:
-    """Raise `ValueError` where `zero_flux_residual` is above 1e-6 of the Jacobian of w."""
+    """Raise `ValueError` where `zero_flux_residual` is above 1e-6 of the Jacobian of w.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quadratic
+    >>> bowl = quadratic(np.diag([1.0, 2.0]))
+    >>> require_zero_flux(bowl, lambda x: jnp.eye(2), np.ones(2))  # says nothing
+    >>> require_zero_flux(  # doctest: +ELLIPSIS
+    ...     bowl, lambda x: jnp.diag(1 + x[::-1] ** 2), np.ones(2)
+    ... )
+    Traceback (most recent call last):
+        ...
+    ValueError: no potential: the stationary flux does not vanish, ...
+    """
     residual, size = _residual(problem, diffusion, params)
     worst = float(np.max(np.abs(residual)))
     if worst > _TOLERANCE * size:

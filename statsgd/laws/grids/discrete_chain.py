@@ -432,7 +432,14 @@ def _noise_of(problem: Problem, sgd: SGD) -> Any:
 
 
 def minibatch_noise(problem: EmpiricalRisk, noise: Minibatch) -> FiniteNoise:
-    """All different minibatches, with their probabilities; at most 2000, else `ValueError`."""
+    """All different minibatches, with their probabilities; at most 2000, else `ValueError`.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import linear_regression
+    >>> problem = linear_regression(np.ones((3, 1)), np.array([1.0, 2.0, 3.0]))
+    >>> minibatch_noise(problem, Minibatch(2)).probabilities.round(4)
+    array([0.1111, 0.2222, 0.2222, 0.1111, 0.2222, 0.1111])
+    """
     if not noise.knows_examples(problem):
         raise ValueError(
             "noise must be of batches alone for the law of the chain, got random losses"

@@ -29,6 +29,10 @@ class Grid(eqx.Module):
     an axis; `periodic` a boolean or one an axis: whether `upper` is the same point as `lower`.
 
     Raises `ValueError` unless lower < upper and every axis has at least 2 cells.
+
+    >>> grid = Grid(lower=[-1.0, 0.0], upper=[1.0, 2.0], cells=[4, 5])
+    >>> grid.cells, round(float(grid.cell_volume), 4)
+    ((4, 5), 0.2)
     """
 
     lower: tuple[float, ...] = eqx.field(static=True)
@@ -219,7 +223,11 @@ def at_points(function: Any, shape: tuple[int, ...], name: str) -> PointFunction
 
 
 def total_variation(masses: Float[Any, "..."], other: Float[Any, "..."]) -> float:
-    """½ Σ |p_i − q_i| between two laws on one grid: 0 if they agree, 1 if they are disjoint."""
+    """½ Σ |p_i − q_i| between two laws on one grid: 0 if they agree, 1 if they are disjoint.
+
+    >>> total_variation(np.array([0.5, 0.5]), np.array([0.75, 0.25]))
+    0.25
+    """
     p, q = np.asarray(masses, dtype=np.float64), np.asarray(other, dtype=np.float64)
     if p.shape != q.shape:
         raise ValueError(f"masses must lie on one grid, got shapes {p.shape} and {q.shape}")

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.signal import lfilter
 
-from statsgd.arguments import count, fraction
+from statsgd.arguments import count, fraction, told
 from statsgd.laws.law import IntractableError
 
 _LONGEST = 10**7
@@ -21,11 +21,17 @@ def impulse_response(
 
     **Arguments:** `reach` ηh, a number or one for each mode, in (0, 2(1+β)); `momentum` β;
     `steps`, by default as many as leave the share `remainder` of the first. Raises
-    `IntractableError` where that takes more than 10⁷. Source: derived.
+    `ValueError` for another reach, `IntractableError` where that takes more than 10⁷. Source:
+    derived.
+
+    >>> impulse_response(0.5, steps=4)
+    array([1.   , 0.5  , 0.25 , 0.125])
     """
     rates = np.asarray(reach, dtype=np.float64)
     beta = float(fraction("momentum", momentum))
     flat = rates.reshape(-1)
+    if not np.all((flat > 0) & (flat < 2 * (1 + beta))):
+        raise ValueError(f"reach must be in (0, {2 * (1 + beta):g}), got {told(reach)}")
     if steps is None:
         needed = np.log(remainder) / np.log(max(float(np.max(slowest_root(flat, beta))), 1e-12))
         if not needed < _LONGEST:

@@ -58,6 +58,9 @@ def gaussian_tail_index(
     Raises `ImproperLawError` where E ln|Ae| ≥ 0: the chain diverges, and `IntractableError` for
     η/S below some 10⁻⁶. Source: Gürbüzbalaban,
     Şimşekli, Zhu (2021), arXiv:2006.04740, for the setting; the formula is derived.
+
+    >>> round(gaussian_tail_index(2 / 3), 4)  # 2 at η = 2S/(S + d + 1)
+    2.0
     """
     eta, size = _step(learning_rate, input_variance), count("batch_size", batch_size)
     d, beta = count("dimension", dimension), float(fraction("momentum", momentum))
@@ -88,6 +91,9 @@ def gaussian_tail_learning_rate(
     """The learning rate at which `gaussian_tail_index` is `tail_index`, 0 where the chain diverges.
 
     2S/(S+d+1) over the input variance at 2. Source: derived.
+
+    >>> round(gaussian_tail_learning_rate(2.0), 4)
+    0.6667
     """
     power, size = float(non_negative("tail_index", tail_index)), count("batch_size", batch_size)
     d, a = count("dimension", dimension), float(positive("input_variance", input_variance))
@@ -112,6 +118,9 @@ def small_step_tail_index(
 
     Neither the 2S/η of decoupled noise nor the S/η of the diffusion: tails are the chain's own.
     Source: derived (large deviations).
+
+    >>> round(small_step_tail_index(0.01, batch_size=4), 2)  # 1.7956 S/η
+    718.22
     """
     c = np.exp(1 + float(lambertw(np.exp(-1)).real)) / 2
     return float(c * count("batch_size", batch_size) / _step(learning_rate, input_variance))

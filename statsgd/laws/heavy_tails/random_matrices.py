@@ -40,6 +40,11 @@ def batch_matrices(
     With momentum β the matrices [[I − ηH_B, −ηβI], [H_B, βI]] of (θ, m). `sampling` is
     `"with_replacement"` or `"without_replacement"`. Raises `ValueError` for more than 100 000
     batches.
+
+    >>> import numpy as np
+    >>> found = batch_matrices(np.array([[1.0], [2.0]]), learning_rate=0.1)
+    >>> found.matrices.round(4).ravel().tolist(), found.probabilities.tolist()
+    ([0.9, 0.6], [0.5, 0.5])
     """
     x = np.asarray(finite_array("inputs", inputs, ndim=2), dtype=np.float64)
     eta, beta = positive("learning_rate", learning_rate), float(fraction("momentum", momentum))
@@ -93,6 +98,9 @@ def matrix_tail_index(matrices: Any, probabilities: Any = None) -> float:
 
     Raises `ValueError` for k > 2, and `ImproperLawError` where E ln|A…A| grows: the chain diverges.
     Source: Kesten (1973); the recipe is derived.
+
+    >>> round(matrix_tail_index([[[0.5]], [[1.5]]]), 2)
+    1.0
     """
     a = np.asarray(finite_array("matrices", matrices, ndim=3), dtype=np.float64)
     if a.shape[1] != a.shape[2] or a.shape[1] > 2:

@@ -57,6 +57,10 @@ def stable_exit(
     Raises `ValueError` for α = 2 (no jumps). Source: Imkeller, Pavlyukevich (2006) for the SDE,
     Nguyen et al. (2019), arXiv:1906.09069, for SGD; per step, and with momentum, derived. (Their
     Lévy measure |y|^(−1−α)dy makes another prefactor than E e^{iuL} = e^{−t|u|^α} here.)
+
+    >>> found = stable_exit(1.0, 2.0, alpha=1.5, scale=0.1, learning_rate=0.1)
+    >>> round(float(found.steps)), round(float(found.right), 3)
+    (3704, 0.261)
     """
     index = _jumping(alpha)
     widths = np.array([_width("left", left), _width("right", right)])
@@ -85,6 +89,9 @@ def stable_exit_steps(
     α = 2, normal noise of variance 2s², is allowed. Warns (`UnresolvedWarning`) where it is off by
     more than 10⁻³, `IntractableError` above a tenth. Raises `ValueError` for jumps too short for
     6000 nodes, and `ImproperLawError` outside 0 < ηh < 2. Source: derived.
+
+    >>> round(stable_exit_steps(1.0, 1.0, 1.5, scale=1.0, learning_rate=0.1, curvature=1.0), 2)
+    50.31
     """
     index = float(stability_index("alpha", alpha))
     low, high = -_width("left", left), _width("right", right)
@@ -121,6 +128,9 @@ def norm_tail_constant(alpha: Any, dimension: int, form: str = "isotropic") -> f
     """K with P(|ξ| > r) ~ K (r/s)^(−α) for stable noise of d coordinates; `form` as in the noise.
 
     Isotropic 2^α Γ((d+α)/2)/(Γ(d/2)Γ(1−α/2)), independent 2dc_α. Source: derived.
+
+    >>> round(norm_tail_constant(1.5, dimension=2), 4)
+    0.717
     """
     index, d = _jumping(alpha), count("dimension", dimension)
     if one_of("form", form, FORMS) == "independent":
@@ -134,6 +144,9 @@ def stable_exit_ball(
     """Mean number of steps to leave a ball about the minimum by one jump, to leading order.
 
     (R/(ηs))^α/K with `norm_tail_constant` K. Arguments and source as for `stable_exit`.
+
+    >>> round(stable_exit_ball(1.0, 2, alpha=1.5, scale=0.1, learning_rate=0.1))
+    1395
     """
     jump = float(positive("learning_rate", learning_rate) * positive("scale", scale))
     distance = float(positive("radius", radius)) / jump
@@ -146,6 +159,9 @@ def stable_well_weights(widths: Any, alpha: Any) -> Float[Any, " wells"]:
     Two wells have weights in proportion to width^α: heights, curvatures, η and s drop out. They sum
     to one. Raises `ValueError` for other than two wells, whose exits lead elsewhere. Source:
     derived.
+
+    >>> stable_well_weights([1.0, 4.0], alpha=1.5).round(4)
+    array([0.1111, 0.8889])
     """
     w = np.atleast_1d(positive("widths", widths))
     if w.shape != (2,):

@@ -29,7 +29,11 @@ _FAR = 1e6
 
 
 def tail_constant(alpha: Any) -> Any:
-    """c_α = Γ(α) sin(πα/2)/π, with P(X > x) ~ c_α x^(−α); zero at α = 2."""
+    """c_α = Γ(α) sin(πα/2)/π, with P(X > x) ~ c_α x^(−α); zero at α = 2.
+
+    >>> round(float(tail_constant(1.0)), 4)  # 1/π, of the Cauchy law
+    0.3183
+    """
     alpha = np.asarray(alpha, dtype=np.float64)
     return np.where(alpha == 2, 0.0, gamma(alpha) * np.sin(np.pi * alpha / 2) / np.pi)[()]
 

@@ -31,6 +31,11 @@ def collapse_probability(
     function, positive between `left` and `right`. SDE; the chain differs by O(η).
     The quadrature is adaptive: warns (`UnresolvedWarning`) where it is off by more than 10⁻³,
     `IntractableError` above a tenth. Raises `ValueError` if `start` is outside. Source: derived.
+
+    >>> import numpy as np
+    >>> loss = lambda x: x**2 * (1 - x) ** 2
+    >>> round(collapse_probability(loss, 0.5, 0.0, 1.0, noise_ratio=1.0), 4)
+    0.5
     """
     power = 2 / float(positive("noise_ratio", noise_ratio))
     if not left <= start <= right or left == right:
@@ -58,6 +63,9 @@ def lyapunov_exponent(curvatures: Any, noise_ratio: Any) -> float:
 
     **Arguments:** `curvatures`, the q positive eigenvalues normal to the set, or the Hessian;
     `noise_ratio` ε = ησ. Source: derived.
+
+    >>> round(lyapunov_exponent([1.0] * 6, noise_ratio=0.5), 4)  # h(ε(q − 2)/4 − 1)
+    -0.5
     """
     epsilon = float(positive("noise_ratio", noise_ratio))
     h = np.atleast_1d(np.asarray(curvatures, dtype=np.float64))
@@ -74,6 +82,9 @@ def discrete_collapse_threshold(
     y' = (1−ηh)y + s|y|ξ with s² = ηhε/2: the root of E log|(1−ηh)e + sξ|² = 0. Unlike the SDE
     (4/(q−2), none for q ≤ 2) the chain has a threshold in every dimension. It is computed from
     the Poisson mixture of the noncentral χ². Needs 0 < ηh < 2 with ηh ≠ 1. Source: derived.
+
+    >>> round(discrete_collapse_threshold(6, learning_rate=0.01), 2)  # near 4/(q − 2)
+    0.99
     """
     q = count("codimension", codimension)
     reach = float(positive("learning_rate", learning_rate)) * float(
@@ -125,6 +136,10 @@ def linear_regression_collapse_threshold(dimension: int) -> RegressionThresholds
     which is why isotropic laws describe real SGD only at q = 1 or with synthetic noise. The
     discrete one solves E log((1−ηz²)² + η²z²c) = 0, z ~ N(0, 1), c ~ χ²_{q−1}. Infinite where
     there is none. Source: derived.
+
+    >>> found = linear_regression_collapse_threshold(4)
+    >>> found._fields, round(float(found.discrete), 2)
+    (('discrete', 'sde', 'isotropic', 'mean_square'), 0.44)
     """
     q = count("dimension", dimension, at_least=2)
 
@@ -148,6 +163,9 @@ def linear_regression_growth_rate(dimension: int, learning_rate: Any) -> float:
 
     ½ E log((1−ηz²)² + η²z²c), z ~ N(0, 1), c ~ χ²_{q−1}: negative where SGD collapses almost
     surely. About −η at small η. Source: derived.
+
+    >>> round(linear_regression_growth_rate(2, learning_rate=0.01), 3)  # about −η
+    -0.01
     """
     q = count("dimension", dimension, at_least=2)
     eta = float(positive("learning_rate", learning_rate))

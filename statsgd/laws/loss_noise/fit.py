@@ -47,6 +47,10 @@ def fit_loss_scaled_noise(
 
     Warns where the radial ratio is off one by more than 0.1. Raises `ValueError` for fewer than
     three points or equal losses.
+
+    >>> found = fit_loss_scaled_noise([1.0, 2.0, 3.0], [8.0, 12.0, 16.0], codimension=2)
+    >>> round(float(found.strength), 4), round(float(found.floor), 4)  # tr C = 2·2(L + 1)
+    (2.0, 1.0)
     """
     q = count("codimension", codimension)
     loss = np.asarray(finite_array("loss_values", loss_values, ndim=1), dtype=np.float64)

@@ -27,6 +27,9 @@ def flatness_weight(curvatures: Any, exponent: Any) -> float:
 
     **Arguments:** `curvatures` h, the q eigenvalues of the Hessian normal to the set, all positive,
     or the `(q, q)` Hessian itself; `exponent` α. Unit: curvature^(−α). Source: derived.
+
+    >>> round(flatness_weight([4.0, 4.0, 4.0], exponent=1.0), 4)  # h^(−α)
+    0.25
     """
     h = _eigenvalues(curvatures)
     alpha = float(real("exponent", exponent, allowed="finite", valid=np.isfinite))
@@ -44,6 +47,9 @@ def distance_tube_mass(curvatures: Any, noise_ratio: Any, distance: Any) -> floa
     """Mass of L^(−α) within `distance` δ of the zero-loss set, per unit volume of the set.
 
     2^α |S^(q−1)| A_α(H) δ^(q−2α)/(q−2α); infinite where α ≥ q/2. Unnormalised. Source: derived.
+
+    >>> round(distance_tube_mass([1.0, 1.0, 1.0], noise_ratio=8.0, distance=0.1), 4)
+    18.9029
     """
     h = _eigenvalues(curvatures)
     alpha = loss_exponent(float(positive("noise_ratio", noise_ratio)))
@@ -60,6 +66,9 @@ def loss_tube_mass(curvatures: Any, noise_ratio: Any, loss: Any) -> float:
     """Mass of L^(−α) in {L < `loss`}, per unit volume of the zero-loss set.
 
     det(H)^(−1/2) (2π)^(q/2)/Γ(q/2) · s^(q/2−α)/(q/2−α); infinite where α ≥ q/2. Unnormalised.
+
+    >>> round(loss_tube_mass([1.0, 1.0, 1.0], noise_ratio=8.0, loss=0.1), 4)
+    39.9747
     """
     h = _eigenvalues(curvatures)
     alpha = loss_exponent(float(positive("noise_ratio", noise_ratio)))
@@ -92,6 +101,9 @@ def codimension_selection(strata: Sequence[Any], noise_ratio: Any) -> Selection:
 
     **Arguments:** `strata`, for each the positive curvatures in its normal directions (q numbers);
     `noise_ratio` ε. Weights are per unit volume, exact for points. Source: derived.
+
+    >>> codimension_selection([[1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]], noise_ratio=3.0)
+    Selection(attracting=(True, False), outcome='selected', low_noise_limit=(1.0, 0.0))
     """
     spectra = [_eigenvalues(stratum) for stratum in strata]
     count("number of strata", len(spectra))

@@ -41,6 +41,10 @@ def floor_second_moments(
     **Arguments:** `curvatures` h `(d,)`, `noise_scale` σ, `floor` c₀, η, β, λ.
 
     Raises `ImproperLawError` unless Q < 1 and 0 < ηh̃_i < 2(1+β). Source: derived.
+
+    >>> found = floor_second_moments([1.0, 4.0], noise_scale=1.0, floor=1.0, learning_rate=0.1)
+    >>> found.variance.round(4), round(float(found.mean_loss), 4)
+    (array([0.0558, 0.0166]), 0.0611)
     """
     h = np.atleast_1d(non_negative("curvatures", curvatures))
     sigma, c0 = float(positive("noise_scale", noise_scale)), float(non_negative("floor", floor))
@@ -74,6 +78,9 @@ def regression_tail_index(learning_rate: Any, batch_size: int = 1) -> float:
     S = 2 and 0.615 at S = 4 and 8.
 
     Raises `ImproperLawError` where E log|1 − ηA| ≥ 0: the chain is not stationary. Source: derived.
+
+    >>> round(regression_tail_index(0.1), 2)
+    17.28
     """
     return gaussian_tail_index(learning_rate, batch_size)
 
@@ -87,6 +94,9 @@ def floor_well_weights(hessians: Any, floors: Any, noise_ratio: Any) -> Float[An
 
     **Arguments:** `hessians` `(wells, d, d)`, or `(wells,)` curvatures in one dimension; `floors`
     `(wells,)`. They sum to one. Source: derived.
+
+    >>> floor_well_weights([1.0, 1.0], floors=[1.0, 2.0], noise_ratio=1.0).round(4)
+    array([0.8498, 0.1502])
     """
     matrices = np.asarray(real("hessians", hessians, allowed="finite", valid=np.isfinite))
     if matrices.ndim == 1:
@@ -120,6 +130,9 @@ def log_loss_mfpt(
     with h_s the one negative eigenvalue of the saddle's Hessian; relative error O(1/α). For
     α < d/2 the exponent is negative and there is no barrier. Losses include a floor where there
     is one. `log_loss_mfpt_1d` is exact in one dimension. Source: derived.
+
+    >>> round(log_loss_mfpt(0.1, 0.5, [[2.0]], [[-1.0]], noise_ratio=0.5), 1)
+    6209.1
     """
     low, high = (
         float(positive("minimum_loss", minimum_loss)),
@@ -154,6 +167,10 @@ def log_loss_mfpt_1d(
     `loss` is a NumPy function, positive on [reflect_at, end]; `reflect_at` ≤ start stands for −∞
     and must lie where L^(−α) has no mass left. The quadrature is adaptive: warns
     (`UnresolvedWarning`) where it is off by more than 10⁻³, `IntractableError` above a tenth.
+
+    >>> loss = lambda x: 0.1 + (x**2 - 1) ** 2 / 4
+    >>> round(log_loss_mfpt_1d(loss, -1.0, 1.0, noise_ratio=0.5, reflect_at=-4.0))
+    1218
     """
     power = 2 / float(positive("noise_ratio", noise_ratio))
     if not reflect_at <= start < end:

@@ -188,6 +188,11 @@ class FlooredPowerOfLossLaw(LossPotentialLaw):
     exact draws.
 
     Source: the noise is Wojtowytsch (2021), arXiv:2106.02588; floor and law are derived.
+
+    >>> import numpy as np
+    >>> law = FlooredPowerOfLossLaw(lambda x: 0.5 * x @ x, dimension=1, noise_ratio=0.4, floor=1.0)
+    >>> round(float(law.potential(np.ones(1)) - law.potential(np.zeros(1))), 3)  # α ln 1.5, α = 6
+    2.433
     """
 
     setting: ClassVar[str] = "SGD, any loss, isotropic noise σ(L + c₀)"

@@ -44,6 +44,9 @@ def batch_curvature(
 
     `curvatures` `(N,)`, one an example. Equal curvatures are counted together, so two kinds of
     examples give batch_size + 1 values. Raises `ValueError` above 200 000 different batches.
+
+    >>> batch_curvature([1.0, -0.5], batch_size=2)
+    BatchCurvature(values=array([-0.5 ,  0.25,  1.  ]), probabilities=array([0.25, 0.5 , 0.25]))
     """
     h = np.asarray(finite_array("curvatures", curvatures, ndim=1), dtype=np.float64)
     s = count("batch_size", batch_size)
@@ -94,6 +97,10 @@ class LogMultiplicativeWalk(NormalLaw):
 
     Source: Ziyin, Li, Simon, Ueda (2022), arXiv:2107.11774, for the phenomenon; the formulas are
     derived.
+
+    >>> law = LogMultiplicativeWalk([1.0, -0.5], learning_rate=0.1, steps=100)
+    >>> round(float(law.mean()[0]), 3), round(float(law.covariance()[0, 0]), 3)
+    (-2.829, 0.594)
     """
 
     setting: ClassVar[str] = "SGD without momentum near a stationary point shared by all examples"
@@ -252,6 +259,9 @@ def moment_threshold(
     at any learning rate. `curvatures` and `probabilities` as in `LogMultiplicativeWalk`.
 
     Source: derived.
+
+    >>> round(moment_threshold([1.0, 2.0], order=2), 4)  # 2 E h/E h²
+    1.2
     """
     h = np.asarray(finite_array("curvatures", curvatures, ndim=1), dtype=np.float64)
     weights = np.full(len(h), 1 / len(h)) if probabilities is None else np.asarray(probabilities)
@@ -277,6 +287,10 @@ def collapse_window(a: Any) -> tuple[float, float]:
 
     a/(a−1) < η < (a − √(a²−8a+8))/(2(a−1)) for a < 0, where E h = a/2 < 0 makes w = 0 a maximum;
     batch size 1, no weight decay. Source: derived, from Ziyin et al. (2022), arXiv:2107.11774.
+
+    >>> low, high = collapse_window(-1.0)
+    >>> round(low, 4), round(high, 4)
+    (0.5, 1.2808)
     """
     value = float(real("a", a, allowed="negative", valid=lambda x: x < 0))
     root = np.sqrt(value**2 - 8 * value + 8)
@@ -304,6 +318,10 @@ def momentum_growth_rate(
 
     By a run that is renormalised at every step; with momentum Λ is not a function of η/(1−β)
     alone. `curvatures` and `probabilities` as in `LogMultiplicativeWalk`. Source: derived.
+
+    >>> found = momentum_growth_rate([1.0], 0.5, 0.0, steps=10, replicas=10, seed=0)
+    >>> round(float(found.rate), 4)  # ln(1 − ηh)
+    -0.6931
     """
     h = np.asarray(finite_array("curvatures", curvatures, ndim=1), dtype=np.float64)
     eta, beta = positive("learning_rate", learning_rate), fraction("momentum", momentum)

@@ -13,6 +13,9 @@ def critical_noise_ratio(codimension: int) -> float:
 
     Independent of curvature and learning rate (SDE; see `discrete_collapse_threshold` for the
     chain). Infinite for codimension q ≤ 2, where every noise collapses. Source: derived.
+
+    >>> critical_noise_ratio(6), critical_noise_ratio(2)
+    (1.0, inf)
     """
     q = count("codimension", codimension)
     return 4 / (q - 2) if q > 2 else np.inf
@@ -23,6 +26,9 @@ def mean_square_noise_ratio(codimension: int) -> float:
 
     Between 4/q and `critical_noise_ratio` E L grows while almost every path dies: there, measure
     the median or log L, never the mean. Source: derived.
+
+    >>> mean_square_noise_ratio(4)
+    1.0
     """
     return 4 / count("codimension", codimension)
 
@@ -43,6 +49,9 @@ def classify_noise_regime(
 
     **Arguments:** `noise_ratio` ε = ησ > 0, `codimension` q; `dim` d and `growth` p together, or
     neither where infinity does not matter (compact domain, noise that saturates). Source: derived.
+
+    >>> classify_noise_regime(1.0, codimension=5), classify_noise_regime(2.0, codimension=5)
+    ('collapse', 'ergodic')
     """
     epsilon = float(positive("noise_ratio", noise_ratio))
     critical = critical_noise_ratio(codimension)
@@ -79,6 +88,9 @@ def mean_loss_contraction(
     for L = ½h|y|² in q dimensions with isotropic noise, Λ = 2h, C_L = h.
 
     Raises `ValueError` for η > 2/C_L. Source: Wojtowytsch (2021), arXiv:2105.01650.
+
+    >>> round(mean_loss_contraction(0.1, 1.0, gradient_dominance=2.0, noise_trace_scale=2.0), 4)
+    0.82
     """
     eta, c = (
         float(positive("learning_rate", learning_rate)),
@@ -94,7 +106,11 @@ def mean_loss_contraction(
 def contraction_learning_rate(
     smoothness: Any, gradient_dominance: Any, noise_trace_scale: Any
 ) -> float:
-    """2Λ/(C_L(Λ + σ_I)): below it `mean_loss_contraction` is below one."""
+    """2Λ/(C_L(Λ + σ_I)): below it `mean_loss_contraction` is below one.
+
+    >>> round(contraction_learning_rate(1.0, gradient_dominance=2.0, noise_trace_scale=2.0), 4)
+    1.0
+    """
     dominance = float(positive("gradient_dominance", gradient_dominance))
     sigma = float(non_negative("noise_trace_scale", noise_trace_scale))
     return 2 * dominance / (float(positive("smoothness", smoothness)) * (dominance + sigma))
@@ -105,6 +121,9 @@ def relaxation_rate(noise_ratio: Any, codimension: int, curvature: Any) -> float
 
     For isotropic curvature h in the q normal directions. It vanishes as α ↑ q/2 (critical slowing
     down): simulate at least five times its inverse. Source: derived.
+
+    >>> round(float(relaxation_rate(4.0, codimension=6, curvature=1.0)), 4)
+    2.25
     """
     epsilon = float(positive("noise_ratio", noise_ratio))
     h, q = float(positive("curvature", curvature)), count("codimension", codimension)

@@ -209,6 +209,14 @@ class SaturatedPowerOfLossLaw(LossPotentialLaw):
     ε > 0; `saturation` L_sat > 0 (loss); `codimension` q, None if the loss has no zero; `growth`.
 
     Source: the noise is Wojtowytsch (2021), arXiv:2106.02588; saturation and law are derived.
+
+    >>> import numpy as np
+    >>> law = SaturatedPowerOfLossLaw(
+    ...     lambda x: 0.5 * x @ x, 5, noise_ratio=2.0, saturation=1.0, codimension=5
+    ... )
+    >>> near, far = 0.1 * np.ones(5), np.ones(5)
+    >>> bool(law.potential(near) < law.potential(far))
+    True
     """
 
     setting: ClassVar[str] = "SGD, any loss, isotropic noise σL/(1 + L/L_sat)"

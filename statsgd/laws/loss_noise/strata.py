@@ -32,6 +32,11 @@ class StrataLaw(PotentialLaw):
     that in four, with what falls beyond z = 1.5 drawn again.
 
     **Arguments:** `noise_ratio` ε > 0, `saturation` L_sat > 0. Source: derived.
+
+    >>> import jax
+    >>> law = StrataLaw(noise_ratio=6.0, saturation=1.0)
+    >>> law.draw(jax.random.key(0), (3,)).shape, round(float(law.segment_share), 2)
+    ((3, 4), 0.28)
     """
 
     setting: ClassVar[str] = "SGD, a segment and a point of zero loss, noise σL/(1 + L/L_sat)"

@@ -52,6 +52,11 @@ class TorusPowerOfLossLaw(PotentialLaw):
     `codimension` q, `noise_ratio` ε = ησ, `reading` as in `LossScaledLaw`.
 
     Source: derived; the noise is Wojtowytsch (2021), arXiv:2106.02588.
+
+    >>> import jax
+    >>> law = TorusPowerOfLossLaw(codimension=5, noise_ratio=2.0)
+    >>> law.draw(jax.random.key(0), (3,)).shape
+    (3, 5)
     """
 
     setting: ClassVar[str] = "SGD on a cosine loss on the torus, noise proportional to the loss"

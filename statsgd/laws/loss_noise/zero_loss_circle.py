@@ -36,6 +36,11 @@ class ZeroLossCircleLaw(Law):
     **Arguments:** `codimension` q ≥ 3, `modulation` a, `noise_ratio` ε = ησ, `saturation` L_sat.
 
     Source: derived; the noise is Wojtowytsch (2021), arXiv:2106.02588.
+
+    >>> import jax
+    >>> law = ZeroLossCircleLaw(codimension=3, modulation=1.0, noise_ratio=6.0, saturation=1.0)
+    >>> law.draw(jax.random.key(0), (3,)).shape  # (ϕ, y₁, y₂, y₃)
+    (3, 4)
     """
 
     setting: ClassVar[str] = "SGD about a circle of zero loss, noise σL/(1 + L/L_sat)"

@@ -57,6 +57,12 @@ class MeanFieldLimit(Law):
 
     Source: Suzuki, Wu, Nitanda (2023), arXiv:2306.07221, for the dynamics; Nitanda, Wu, Suzuki
     (2022), arXiv:2201.10469, for the fixed point; the dual solution is derived.
+
+    >>> from statsgd.laws.mean_field import tanh_features
+    >>> features = tanh_features([0.0, 1.0])
+    >>> law = MeanFieldLimit(features, [0.0, 1.0], weight_decay=0.1, temperature=0.05)
+    >>> round(float(law.mean()[0]), 2)
+    0.91
     """
 
     setting: ClassVar[str] = "noisy gradient descent of an infinitely wide two-layer network"
@@ -331,7 +337,12 @@ class TanhFeatures(eqx.Module):
 
 
 def tanh_features(inputs: Any) -> TanhFeatures:
-    """One tanh neuron read at `inputs` `(n,)` or `(n, d)`."""
+    """One tanh neuron read at `inputs` `(n,)` or `(n, d)`.
+
+    >>> import numpy as np
+    >>> tanh_features([0.0, 1.0])(np.array([1.0])).round(3)
+    Array([0.   , 0.762], dtype=float32)
+    """
     z = np.asarray(finite_array("inputs", inputs), dtype=np.float64)
     rows = z[:, None] if z.ndim == 1 else z
     return TanhFeatures(tuple(tuple(row) for row in rows.tolist()))
@@ -342,6 +353,9 @@ def log_sobolev_bound(weight_decay: Any, temperature: Any, oscillation: Any) -> 
 
     If it holds for every proximal Gibbs law on the way, the free energy above its minimum decays
     at least like exp(−2ατt). A bound, never an estimate: it is tiny at low temperature.
+
+    >>> round(log_sobolev_bound(0.1, temperature=0.1, oscillation=0.1), 4)
+    0.3679
     """
     tau = positive("temperature", temperature)
     return float(positive("weight_decay", weight_decay) / tau * np.exp(-oscillation / tau))

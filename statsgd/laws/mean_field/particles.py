@@ -41,6 +41,12 @@ class MeanFieldLaw(Law):
     Source: Suzuki, Wu, Nitanda (2023), arXiv:2306.07221, for the setting; Nitanda (2024),
     arXiv:2405.15767, for particle errors free of the log-Sobolev constant; the reweighting, the
     sampler and the limits are derived.
+
+    >>> import jax
+    >>> from statsgd.laws.mean_field import two_layer_mean_field
+    >>> law = two_layer_mean_field([0.0, 1.0], [0.0, 1.0], 0.1, 0.05, num_particles=4)
+    >>> type(law).__name__, law.draw(jax.random.key(0), (3,)).shape
+    ('MeanFieldLaw', (3, 4))
     """
 
     setting: ClassVar[str] = "noisy gradient descent of a two-layer network of N neurons"
@@ -237,6 +243,9 @@ def particle_sgd(
 
     Particles feel N ∂L/∂X_i, so SGD has learning rate Nη, and isotropic noise of variance
     2τ(1−β)/(ηN²). Without the factors of N the temperature would be wrong by N.
+
+    >>> particle_sgd(temperature=0.1, num_particles=4, learning_rate=0.05)
+    SGD(learning_rate=0.2 time/step, noise=Isotropic(variance=0.25))
     """
     n = count("num_particles", num_particles)
     eta, beta = positive("learning_rate", learning_rate), fraction("momentum", momentum)
@@ -250,6 +259,10 @@ def two_layer_mean_field(
     """The law of N tanh neurons, model(z) = (1/N) Σ tanh(xᵢ·z), with the mean of ½(model − y)².
 
     **Arguments:** `inputs` z `(n,)` or `(n, d)` with d ≤ 2; `targets` y `(n,)`.
+
+    >>> law = two_layer_mean_field([0.0, 1.0], [0.0, 1.0], 0.1, 0.05, num_particles=4)
+    >>> law.dimension
+    4
     """
     features = tanh_features(inputs)
     limit = MeanFieldLimit(

@@ -42,6 +42,12 @@ class QuadraticMeanField(NormalLaw):
     `target_covariance` `(k, k)`. `params` is the flattened `(N, d)` array of particles.
 
     Source: *derived*; the dynamics of Suzuki, Wu, Nitanda (2023), arXiv:2306.07221.
+
+    >>> law = QuadraticMeanField.scalar(
+    ...     decay=1.0, strength=1.0, target=1.0, temperature=0.1, num_particles=4, learning_rate=0.1
+    ... )
+    >>> law.mean().round(3).tolist(), round(float(law.covariance()[0, 0]), 4)
+    ([0.5, 0.5, 0.5, 0.5], 0.0928)
     """
 
     setting: ClassVar[str] = "interacting particles, quadratic functional, isotropic noise"
@@ -271,6 +277,10 @@ def entropy_sandwich(
     """The sandwich for μ = Normal(mean, variance) under F(μ) = (a/2)E x² + (b/2)(E x − y)².
 
     Source: Nitanda, Wu, Suzuki (2022), arXiv:2201.10469, for the inequality.
+
+    >>> found = entropy_sandwich(0.5, 0.1, decay=1.0, strength=1.0, target=1.0, temperature=0.1)
+    >>> found.lower <= found.free_energy <= found.upper
+    True
     """
     a, b = float(positive("decay", decay)), float(positive("strength", strength))
     tau, v = float(positive("temperature", temperature)), float(positive("variance", variance))

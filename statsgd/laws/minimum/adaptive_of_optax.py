@@ -76,6 +76,12 @@ def adaptive_optimiser(dynamics: Any, problem: Problem) -> AdaptiveOptimiser:
     linear behind `optax.clip`.
 
     Raises `ValueError` for any other, with the way out.
+
+    >>> import numpy as np, optax, statsgd
+    >>> dynamics = statsgd.OptaxDynamics(optax.adam(1e-3), statsgd.noise.Isotropic(1.0))
+    >>> adam = adaptive_optimiser(dynamics, statsgd.problems.quadratic(np.eye(2)))
+    >>> round(float(adam.second_moment_decay), 4)
+    0.999
     """
     if not isinstance(dynamics, OptaxDynamics):
         raise ValueError(

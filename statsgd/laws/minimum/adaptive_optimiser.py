@@ -74,6 +74,11 @@ class Adam(AdaptiveOptimiser):
     `decoupled_weight_decay` ω ≥ 0; `dimension`. Raises `ValueError` for others.
 
     Source: Kingma, Ba (2015), arXiv:1412.6980; Loshchilov, Hutter (2019), arXiv:1711.05101.
+
+    >>> import numpy as np
+    >>> adam = Adam(learning_rate=0.01, momentum=0.9, second_moment_decay=0.999)
+    >>> adam.frozen(np.array([4.0])).entry.round(6)  # (−η(1 − β₁)/√v, 1 − β₁)
+    array([-0.0005,  0.1   ])
     """
 
     learning_rate: float
@@ -140,6 +145,10 @@ class SignDescent(AdaptiveOptimiser):
     mean is a kick as of independent noise.
 
     Source: *derived* (Stein's and Grothendieck's identities).
+
+    >>> import numpy as np
+    >>> SignDescent(learning_rate=0.01).frozen(np.array([4.0])).entry
+    array([-0.00398942])
     """
 
     learning_rate: float
@@ -177,6 +186,11 @@ class ClippedOptimiser(AdaptiveOptimiser):
 
     **Arguments:** `linear`, the optimiser behind, `bound` b > 0, loss/params. Source: *derived*
     (Stein's identity).
+
+    >>> import numpy as np
+    >>> clipped = ClippedOptimiser(LinearOptimiser.sgd(0.1), bound=1.0)
+    >>> clipped.frozen(np.array([1.0])).entry.round(3)
+    array([-0.068,  0.683])
     """
 
     linear: LinearOptimiser

@@ -187,6 +187,10 @@ def escape_efficiency(
     counterpart for any loss is the mean loss of an ensemble started at the minimum.
 
     Raises as `AnisotropicQuadraticLaw.climb`. Source: Zhu et al. (2019), arXiv:1803.00195; derived.
+
+    >>> import numpy as np
+    >>> escape_efficiency(np.diag([1.0, 2.0]), np.eye(2), 0.1, steps=[1, 10]).round(4)
+    array([0.015 , 0.0506])
     """
     return np.array(
         [

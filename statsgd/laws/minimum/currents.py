@@ -19,6 +19,12 @@ def stochastic_area(law: LinearLaw) -> Float[Any, "d d"]:
     model and the Ornstein–Uhlenbeck law alike, each with its own V.
 
     Source: Adhikari et al. (2023), arXiv:2306.03521; the forms with momentum are derived.
+
+    >>> import numpy as np
+    >>> H, C = np.diag([1.0, 2.0]), np.array([[1.0, 0.5], [0.5, 1.0]])
+    >>> stochastic_area(HeavyBallGaussian(H, C, 0.1)).round(4)
+    array([[ 0.    , -0.0009],
+           [ 0.0009,  0.    ]])
     """
     law.require_one_rate()
     return law.learning_rate / 2 * _commutator(law) / (1 - law.momentum)
@@ -29,6 +35,11 @@ def phase_plane_area(law: PhaseSpaceGaussian | HeavyBallGaussian) -> Float[Any, 
 
     −ηC_l/(1−β²) for the model, −ηC_l/(2(1−β)) for the chain, with C_l the noise variance in mode
     l of H + λI, in ascending order of curvature. In the plane (θ, m) the sign is the other one.
+
+    >>> import numpy as np
+    >>> law = HeavyBallGaussian(np.eye(1), np.eye(1), 0.1, 0.5)
+    >>> phase_plane_area(law).round(4)  # −ηC/(2(1 − β))
+    array([-0.1])
     """
     law.require_one_rate()
     law.require_proper()
@@ -50,6 +61,11 @@ def entropy_production_rate(law: LinearLaw) -> float:
     infinite or undefined.
 
     Source: Adhikari et al. (2023), arXiv:2306.03521; the chain and the model are derived.
+
+    >>> import numpy as np
+    >>> H, C = np.diag([1.0, 2.0]), np.array([[1.0, 0.5], [0.5, 1.0]])
+    >>> round(float(entropy_production_rate(HeavyBallGaussian(H, C, 0.1))), 4)
+    0.0119
     """
     law.require_one_rate()
     law.require_proper()

@@ -33,6 +33,10 @@ class LinearOptimiser(eqx.Module):
     **Arguments:** `transition` K and `entry` B: `(n, n)` and `(n,)` where every parameter moves
     alike, n − 1 the number of buffers; else `(size, size)` and `(size, d)`, size the length of z.
     `first_transition` and `first_entry`: those of the first step from rest, if it is another one.
+
+    >>> heavy_ball = LinearOptimiser.sgd(0.1, momentum=0.9)
+    >>> heavy_ball.transition.round(4).tolist(), heavy_ball.entry.round(4).tolist()
+    ([[1.0, -0.09], [0.0, 0.9]], [-0.1, 1.0])
     """
 
     transition: Float[Any, "size size"]

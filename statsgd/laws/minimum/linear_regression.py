@@ -226,6 +226,13 @@ def critical_learning_rate(problem: Problem, sgd: SGD) -> float:
     2(1+β)/(h_max+λ), where the mean diverges, and equal to it for a full batch. Directions that no
     input has a share in count for nothing; infinite if there are no others. `sgd.learning_rate` is
     not used. For i.i.d. minibatches; otherwise `ValueError`.
+
+    >>> import numpy as np
+    >>> from statsgd import noise
+    >>> from statsgd.problems import linear_regression
+    >>> problem = linear_regression(np.ones((2, 1)), np.array([1.0, 3.0]))
+    >>> round(critical_learning_rate(problem, SGD(0.1, noise.Minibatch(1))), 4)
+    2.0
     """
     data = _finite_data(problem, sgd).without_flat_directions()
     if not len(data.curvatures):
@@ -236,7 +243,12 @@ def critical_learning_rate(problem: Problem, sgd: SGD) -> float:
 def gaussian_critical_learning_rate(
     input_covariance: Any, batch_size: int, momentum: Any = 0.0
 ) -> float:
-    """As `critical_learning_rate`, for fresh Gaussian inputs with the covariance given."""
+    """As `critical_learning_rate`, for fresh Gaussian inputs with the covariance given.
+
+    >>> import numpy as np
+    >>> round(gaussian_critical_learning_rate(np.eye(2), batch_size=1), 4)  # 2S/(S + d + 1)
+    0.5
+    """
     a = np.linalg.eigvalsh(symmetric("input_covariance", input_covariance, definite="positive"))
     beta, s = float(fraction("momentum", momentum)), count("batch_size", batch_size)
     # Where G is positive: T/S grows from zero to infinity.

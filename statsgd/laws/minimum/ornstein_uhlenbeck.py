@@ -99,6 +99,10 @@ def optimal_learning_rate(
     one stochastic gradient, `(d, d)`. Raises `ValueError` unless tr C > 0 and N ≥ 1.
 
     Source: Mandt, Hoffman, Blei (2017), arXiv:1704.04289.
+
+    >>> import numpy as np
+    >>> round(optimal_learning_rate(np.eye(2), num_examples=100), 4)  # 2d/(N tr C)
+    0.02
     """
     c = symmetric("noise_covariance", noise_covariance)
     trace = float(positive("the trace of noise_covariance", np.trace(c)))
@@ -111,6 +115,12 @@ def posterior_divergence(law: MinimumGaussian, num_examples: int) -> float:
 
     What SGD's stationary law loses as an approximation of the posterior that the mean loss of N
     examples stands for. Raises `ImproperLawError` as the law does.
+
+    >>> import numpy as np
+    >>> from statsgd.laws import OrnsteinUhlenbeckLaw
+    >>> law = OrnsteinUhlenbeckLaw(np.eye(2), np.eye(2), learning_rate=0.02)
+    >>> abs(posterior_divergence(law, num_examples=100)) < 1e-9  # at the optimal learning rate
+    True
     """
     number = count("num_examples", num_examples)
     h, q = law.modes()

@@ -197,6 +197,9 @@ def regression_second_moment(
 
     Raises `ImproperLawError` where the moment diverges, `ValueError` for a kurtosis other than 3
     with n > 1. Source: derived.
+
+    >>> round(regression_second_moment(0.1, batch_size=1), 4)  # η/(2 − 3η)
+    0.0588
     """
     eta, s = float(positive("learning_rate", learning_rate)), count("batch_size", batch_size)
     n, kappa = count("outliers", outliers), float(positive("kurtosis", kurtosis))

@@ -31,6 +31,10 @@ class PhaseSpaceTransition:
 
     Raises `ValueError` for other values, `ImproperLawError` for a chain with ηh ≥ 2(1+β).
     Source: Kunin et al. (2021), arXiv:2107.09133, for the model; the chain is derived.
+
+    >>> motion = PhaseSpaceTransition([1.0], learning_rate=0.1, momentum=0.5, model="chain")
+    >>> motion.propagator(1)[0].round(4).tolist(), motion.oscillates().tolist()
+    ([[0.9, 0.05], [-1.0, 0.5]], [True])
     """
 
     def __init__(
@@ -162,6 +166,11 @@ def mean_squared_displacement(
     is wrong for the first few steps.
 
     Source: Kunin et al. (2021), arXiv:2107.09133; closed forms derived.
+
+    >>> import numpy as np
+    >>> law = HeavyBallGaussian(np.eye(1), np.eye(1), 0.1)
+    >>> mean_squared_displacement(law, [1, 10, 1000]).round(4)  # at last twice the variance
+    array([0.0105, 0.0686, 0.1053])
     """
     transition = PhaseSpaceTransition.of(law)
     blocks = _mode_blocks(law)
@@ -172,7 +181,13 @@ def mean_squared_displacement(
 
 
 def local_displacement(law: PhaseSpaceGaussian | HeavyBallGaussian) -> float:
-    """E|θ_{k+1} − θ_k|² = η² tr Cov m in the stationary law, params²."""
+    """E|θ_{k+1} − θ_k|² = η² tr Cov m in the stationary law, params².
+
+    >>> import numpy as np
+    >>> law = HeavyBallGaussian(np.eye(1), np.eye(1), 0.1)
+    >>> round(local_displacement(law), 4)  # η²c(1 + η/(2 − η))
+    0.0105
+    """
     law.require_one_rate()
     return float(law.learning_rate**2 * np.trace(law.covariance("momentum_buffer")))
 
@@ -184,6 +199,9 @@ def displacement_exponent(steps: Any, displacement: Any) -> float:
     the last of them saturates, and 1 for α < 1. Use log-spaced steps, or late lags weigh most.
 
     Raises `ValueError` unless there are two or more positive steps and displacements.
+
+    >>> round(displacement_exponent([1, 2, 4], [0.1, 0.2, 0.4]), 4)  # diffusion
+    1.0
     """
     k = np.asarray(positive("steps", steps))
     moved = np.asarray(positive("displacement", displacement))

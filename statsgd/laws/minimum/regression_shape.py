@@ -40,6 +40,14 @@ def regression_shape(problem: Problem, sgd: SGD) -> StationaryShape:
     `ImproperLawError` where the fourth moments are infinite.
 
     Source: derived.
+
+    >>> import numpy as np
+    >>> from statsgd import noise
+    >>> from statsgd.problems import linear_regression
+    >>> problem = linear_regression(np.ones((2, 1)), np.array([1.0, 3.0]))
+    >>> shape = regression_shape(problem, SGD(0.1, noise.Minibatch(1)))
+    >>> shape.excess_kurtosis.round(4)
+    array([-0.2099])
     """
     if not isinstance(problem, LinearRegression):
         raise ValueError(
@@ -89,6 +97,9 @@ def gaussian_regression_kurtosis(learning_rate: Any, batch_size: int = 1) -> flo
     variance of a; `batch_size` S.
 
     Raises `ImproperLawError` where E f⁴ ≥ 1. Source: derived.
+
+    >>> round(gaussian_regression_kurtosis(0.1), 4)
+    0.0468
     """
     eta, s = float(positive("learning_rate", learning_rate)), count("batch_size", batch_size)
     reach = eta / s

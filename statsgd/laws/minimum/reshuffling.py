@@ -28,6 +28,9 @@ def single_shuffle_variance(
     every phase.
 
     Raises `ImproperLawError` unless 0 < ηh < 2(1+β). Source: *derived*.
+
+    >>> float(single_shuffle_variance(1.0, 1.0, learning_rate=0.01, num_batches=5).round(7))
+    5.05e-05
     """
     h, c = np.broadcast_arrays(
         positive("curvature", curvature), non_negative("noise_variance", noise_variance)
@@ -57,6 +60,9 @@ def crossover_curvature(learning_rate: Any, num_batches: int, momentum: Any = 0.
 
     There the flat and steep asymptotes of the variance at a random step meet; the variance is
     .5445 of that under white noise if M is large.
+
+    >>> round(float(crossover_curvature(0.1, num_batches=9)), 4)
+    3.0
     """
     eta, beta = positive("learning_rate", learning_rate), fraction("momentum", momentum)
     return 3 * (1 - beta) / (eta * (count("num_batches", num_batches, at_least=2) + 1))
@@ -74,6 +80,14 @@ def reshuffle_effective_loss(
 
     Source: Smith, Dherin, Barrett, De (2021), arXiv:2101.12176, for the effective loss of
     reshuffled SGD; the form with Σ₁ is derived.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import linear_regression
+    >>> problem = linear_regression(np.ones((2, 1)), np.array([1.0, 3.0]))
+    >>> effective = reshuffle_effective_loss(problem, learning_rate=0.1, batch_size=1)
+    >>> at = np.array([2.0])
+    >>> round(float(problem.loss(at)), 4), round(float(effective.loss(at)), 4)
+    (0.5, 0.525)
     """
     eta = float(positive("learning_rate", learning_rate))
     decay = float(non_negative("weight_decay", weight_decay))
@@ -106,6 +120,12 @@ def reshuffle_mean_shift(
     S divides N.
 
     Source: *derived*.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import linear_regression
+    >>> problem = linear_regression(np.array([[1.0], [2.0]]), np.array([1.0, 0.0]))
+    >>> reshuffle_mean_shift(problem, np.array([0.2]), learning_rate=0.1, batch_size=1).round(4)
+    array([-0.024])
     """
     eta, beta = positive("learning_rate", learning_rate), fraction("momentum", momentum)
     decay = non_negative("weight_decay", weight_decay)

@@ -28,6 +28,9 @@ def two_cycle_half_width(learning_rate: Any, second: float, third: float, fourth
     3b² ≤ ae: then no small stable cycle exists and gradient descent jumps away.
 
     Source: derived, for Andriushchenko et al. (2023), arXiv:2210.05337.
+
+    >>> round(two_cycle_half_width(2.1, second=1.0, third=1.0, fourth=0.0), 4)
+    0.3012
     """
     eta = float(positive("learning_rate", learning_rate))
     if not eta * second > 2:
@@ -52,6 +55,12 @@ def two_cycle(
 
     **Arguments:** `minimum`, params `(1,)`; `fourth_step`, the step of the difference quotient for
     L''''. Raises `ValueError` for d ≠ 1, as `two_cycle_half_width`, and if there is no cycle near.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quartic_wells
+    >>> cycle = two_cycle(quartic_wells(), learning_rate=1.02, minimum=np.array([1.0]))
+    >>> cycle.points.ravel().round(3), bool(cycle.stable)
+    (array([0.923, 1.063]), True)
     """
     if problem.dimension != 1:
         raise ValueError(f"problem must have one parameter, got d = {problem.dimension}")

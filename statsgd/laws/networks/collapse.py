@@ -33,6 +33,9 @@ def collapse_exponent(
 
     Raises `ValueError` if more than two million different batches would have to be enumerated.
     Source: *derived*.
+
+    >>> round(collapse_exponent([1.0, 1.0], learning_rate=0.1), 4)  # ln(1 + 2η)
+    0.1823
     """
     value = np.asarray(finite_array("products", products, ndim=1), dtype=np.float64)
     eta = float(positive("learning_rate", learning_rate))

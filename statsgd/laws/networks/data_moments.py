@@ -23,6 +23,11 @@ class DataMoments(eqx.Module):
     moments of any distribution. For ℓ = c (f x − y)² use `scaled(c)`.
 
     Source: Ziyin, Li, Ueda (2023), arXiv:2308.06671.
+
+    >>> import numpy as np
+    >>> moments = DataMoments.of_data(np.array([1.0, 2.0]), np.array([1.0, 2.0]))
+    >>> float(moments.b1), float(moments.a1)  # E x², Var x²
+    (2.5, 2.25)
     """
 
     b1: Float[Any, ""]
@@ -104,6 +109,13 @@ def noise_scale(problem: EmpiricalRisk, sgd: SGD) -> float:
 
     T = η/S with replacement, η(N−S)/(S(N−1)) without; momentum multiplies by 1/(1−β), and time is
     then ηk/(1−β). Raises `ValueError` for noise that is not i.i.d. minibatches.
+
+    >>> import numpy as np
+    >>> from statsgd import noise
+    >>> from statsgd.problems import linear_regression
+    >>> problem = linear_regression(np.ones((4, 1)), np.arange(4.0))
+    >>> noise_scale(problem, SGD(0.1, noise.Minibatch(2)))  # η/S
+    0.05
     """
     sgd.require_heavy_ball()
     if not isinstance(sgd.noise, Minibatch):

@@ -35,6 +35,12 @@ class InfiniteDepthNetworkLaw(SlopeLaw):
     holds f.
 
     Source: Ziyin, Li, Ueda (2023), arXiv:2308.06671.
+
+    >>> from statsgd.laws.networks import DataMoments
+    >>> moments = DataMoments.teacher(b1=1.0, a1=2.0, teacher_slope=1.0, label_std=0.5)
+    >>> law = InfiniteDepthNetworkLaw(moments, width_per_depth=1.0, noise_scale=0.1)
+    >>> round(float(law.mean()[0]), 2)
+    0.97
     """
 
     setting: ClassVar[str] = "SGD on y ~ f x, diagonal network of infinite depth and width"

@@ -205,6 +205,9 @@ def absorption_probability(
 
     Source: *derived* from the formal density of Ziyin, Li, Ueda (2023), arXiv:2308.06671, which is
     not normalisable.
+
+    >>> float(absorption_probability(1.0, 2.0, 1.0, noise_scale=1.0, initial_slope=0.5).round(4))
+    0.8814
     """
     b1 = positive("input_moment", input_moment)
     a1 = positive("input_variance", input_variance)

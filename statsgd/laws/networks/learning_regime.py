@@ -18,6 +18,10 @@ def stationary_points(
     and minima of the law, the largest being a mode.
 
     Source: Ziyin, Li, Ueda (2023), arXiv:2308.06671.
+
+    >>> moments = DataMoments.teacher(b1=1.0, a1=2.0, teacher_slope=1.0, label_std=1.0)
+    >>> stationary_points(moments, noise_scale=0.01).round(4)
+    array([-6.6864,  0.9721])
     """
     t, decay = _settings(noise_scale, weight_decay)
     square = 7 * float(moments.a1) * t
@@ -43,6 +47,10 @@ def learning_regime(moments: DataMoments, noise_scale: Any, weight_decay: Any = 
 
     Source: Ziyin, Li, Ueda (2023), arXiv:2308.06671, corrected: whether a local maximum exists is
     read off the roots of the mode equation, whose sign `bimodal_end` does not tell.
+
+    >>> moments = DataMoments.teacher(b1=1.0, a1=2.0, teacher_slope=1.0, label_std=1.0)
+    >>> learning_regime(moments, noise_scale=0.01), learning_regime(moments, noise_scale=1.0)
+    ('III', 'Ia')
     """
     t, decay = _settings(noise_scale, weight_decay)
     critical = (float(moments.b2) - decay / 2) / float(moments.a3)
@@ -60,6 +68,10 @@ def bimodal_end(moments: DataMoments) -> float:
     may persist at every T.
 
     Source: Ziyin, Li, Ueda (2023), arXiv:2308.06671.
+
+    >>> moments = DataMoments.teacher(b1=1.0, a1=2.0, teacher_slope=1.0, label_std=1.0)
+    >>> round(float(bimodal_end(moments)), 4)
+    0.2016
     """
     b1, b2, a1, a2, a3 = (
         float(x) for x in (moments.b1, moments.b2, moments.a1, moments.a2, moments.a3)

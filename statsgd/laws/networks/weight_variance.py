@@ -15,6 +15,9 @@ def log_loss_flatness(loss: Any, curvature: Any) -> Any:
     """Width F = 2√(2(e−1)L₀/h) over which ln L of a quadratic rises by one above L₀.
 
     Source: Feng, Tu (2021), arXiv:2001.01678, for the definition.
+
+    >>> round(float(log_loss_flatness(1.0, curvature=4.0)), 4)
+    1.8538
     """
     return 2 * np.sqrt(2 * (math.e - 1) * positive("loss", loss) / positive("curvature", curvature))
 
@@ -40,6 +43,10 @@ def variance_flatness_exponent(
     So ψ = 4 can come from p = 2 with time averages or from p = 1 at epoch ends.
 
     Source: Feng, Tu (2021), arXiv:2001.01678, for the relation; the exponents are derived.
+
+    >>> exponent = variance_flatness_exponent(1e-3, 0.1, num_batches=10, noise_exponent=2.0)
+    >>> round(exponent, 3)  # 2(p − 1)
+    2.0
     """
     h = float(positive("curvature", curvature))
     eta = float(positive("learning_rate", learning_rate))
@@ -75,6 +82,9 @@ def window_variance(
 
     For T ≪ 1/(ηh) it is η²cT/6: flat directions then show the noise alone, not a stationary
     variance. Raises `ImproperLawError` unless 0 < ηh < 2. Source: *derived*.
+
+    >>> float(window_variance(1e-6, 1.0, learning_rate=0.1, window=10).round(4))
+    0.0165
     """
     h, c = positive("curvature", curvature), non_negative("noise_variance", noise_variance)
     eta, t = positive("learning_rate", learning_rate), count("window", window)
@@ -124,6 +134,10 @@ def two_layer_linear_covariance(
     s₂, the variance of y given x.
 
     Source: Gross, Raulf, Räth (2024), arXiv:2311.14120, for the effect; the formula is derived.
+
+    >>> found = two_layer_linear_covariance([1.0], [2.0], 0.1, label_noise=1.0, batch_size=10)
+    >>> round(float(found.output[0, 0] / found.temperature), 4)  # w₁²/(w₁² + w₂²)
+    0.8
     """
     outer = np.atleast_1d(positive("output_factors", output_factors))[:, None] ** 2
     inner = np.atleast_1d(positive("input_factors", input_factors)) ** 2

@@ -20,6 +20,10 @@ def weighted_basis_pursuit(inputs: Any, targets: Any) -> Float[Any, " d"]:
     Raises `ValueError` if no b interpolates.
 
     Source: Li, Wang, Arora (2022), arXiv:2110.06914, for sparse recovery; the weights are derived.
+
+    >>> import numpy as np
+    >>> weighted_basis_pursuit(np.array([[1.0, 2.0]]), np.array([2.0])).round(4)
+    array([2., 0.])
     """
     x = np.asarray(finite_array("inputs", inputs, ndim=2), dtype=np.float64)
     y = np.asarray(finite_array("targets", targets, ndim=1), dtype=np.float64)

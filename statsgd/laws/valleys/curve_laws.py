@@ -24,7 +24,13 @@ CIRCLE = (-np.pi, np.pi)
 
 
 class CosineCurvature(eqx.Module):
-    """h(x) = h₀ + h₁ cos x, the curvature across a valley that closes on itself."""
+    """h(x) = h₀ + h₁ cos x, the curvature across a valley that closes on itself.
+
+    >>> import numpy as np
+    >>> curvature = CosineCurvature(2.0, 1.0)
+    >>> float(curvature(np.array([0.0])))
+    3.0
+    """
 
     mean: Float[Any, ""]
     amplitude: Float[Any, ""]
@@ -40,7 +46,7 @@ class CosineCurvature(eqx.Module):
 
     def __call__(self, params: Float[Any, " 1"]) -> Float[Any, ""]:
         """h at the angle `params`."""
-        x = params[0]
+        x = jnp.asarray(params)[0]
         return jnp.asarray(self.mean, x.dtype) + jnp.asarray(self.amplitude, x.dtype) * jnp.cos(x)
 
 
@@ -87,6 +93,11 @@ class ValleyEntropyLaw(ValleyCurveLaw):
     (`CIRCLE`), or None for an endless curve.
 
     Source: derived, from the framework of Li, Wang, Arora (2022), arXiv:2110.06914.
+
+    >>> import numpy as np
+    >>> law = ValleyEntropyLaw(CosineCurvature(2.0, 1.0))  # flattest at π
+    >>> round(float(law.log_density(np.array([np.pi])) - law.log_density(np.zeros(1))), 3)  # ½ ln 3
+    0.549
     """
 
     setting: ClassVar[str] = "SGD after zero loss on a curve of minimisers, isotropic noise"
@@ -129,6 +140,11 @@ class ValleySharpnessLaw(ValleyCurveLaw):
     `ImproperLawError` on an endless curve with bounded Tr H and where ηh ≥ 2.
 
     Source: derived, from the framework of Li, Wang, Arora (2022), arXiv:2110.06914.
+
+    >>> import numpy as np
+    >>> law = ValleySharpnessLaw(CosineCurvature(2.0, 1.0), normal_noise=1.0, tangential_noise=0.5)
+    >>> round(float(law.log_density(np.array([np.pi])) - law.log_density(np.zeros(1))), 3)  # ch₁/w
+    2.0
     """
 
     setting: ClassVar[str] = "SGD after zero loss on a curve of minimisers, noise cH + w along it"

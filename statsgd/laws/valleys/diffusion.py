@@ -40,6 +40,14 @@ def valley_motion(problem: Problem, params: Any, noise_covariance: Any, rank: in
     the Hessian has fewer than `rank` positive eigenvalues.
 
     Source: Li, Wang, Arora (2022), arXiv:2110.06914; this form of the drift is derived.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import landscape
+    >>> valley = landscape(lambda p: 0.5 * (1 + p[0] ** 2) * p[1] ** 2, [1.0, 0.0])
+    >>> motion = valley_motion(valley, [1.0, 0.0], np.eye(2), rank=1)
+    >>> motion.drift.round(4), motion.covariance.round(4)
+    (array([-0.25,  0.  ]), array([[1., 0.],
+           [0., 0.]]))
     """
     point = np.asarray(finite_array("params", params, ndim=1), dtype=np.float64)
     d = len(point)
@@ -69,6 +77,9 @@ def label_noise_strength(label_noise_std: Any, batch_size: Any, *, half: bool = 
 
     c = 2δ²/S for the loss (f − y)², and δ²/S for ½(f − y)² (`half=True`). Noise drawn once and
     kept is not label noise. Source: derived.
+
+    >>> label_noise_strength(0.5, batch_size=2), label_noise_strength(0.5, batch_size=2, half=True)
+    (0.25, 0.125)
     """
     factor = 1.0 if half else 2.0
     variance = positive("label_noise_std", label_noise_std) ** 2
@@ -85,6 +96,11 @@ def sharpness_flow(
     `noise_strength` c (`label_noise_strength`).
 
     Source: Li, Wang, Arora (2022), arXiv:2110.06914; the coefficient is derived.
+
+    >>> from statsgd.problems import landscape
+    >>> valley = landscape(lambda p: 0.5 * (1 + p[0] ** 2) * p[1] ** 2, [1.0, 0.0])
+    >>> sharpness_flow(valley, [1.0, 0.0], noise_strength=2.0, rank=1)  # −(c/4)∇Tr H
+    array([-1.,  0.])
     """
     point = np.asarray(finite_array("params", params, ndim=1), dtype=np.float64)
     strength = float(positive("noise_strength", noise_strength))
@@ -108,6 +124,13 @@ def integrate_valley_flow(
     Runge–Kutta steps of fourth order, each followed by Newton steps along the normal space back to
     Γ. `flow` maps a point of Γ to dY/ds, for instance `sharpness_flow` with its other arguments
     fixed.
+
+    >>> from statsgd.problems import landscape
+    >>> valley = landscape(lambda p: 0.5 * (1 + p[0] ** 2) * p[1] ** 2, [1.0, 0.0])
+    >>> def flow(at):
+    ...     return sharpness_flow(valley, at, 2.0, rank=1)
+    >>> integrate_valley_flow(valley, [1.0, 0.0], flow, slow_time=1.0, rank=1).round(3)  # e^(−s)
+    array([0.368, 0.   ])
     """
     y = np.asarray(finite_array("start", start, ndim=1), dtype=np.float64)
     ds = float(positive("slow_time", slow_time)) / count("steps", steps)
@@ -125,6 +148,11 @@ def return_to_valley(problem: Problem, params: Any, rank: int) -> Float[Any, " d
 
     For points near Γ; it is not the limit of gradient flow, from which it differs to second order
     in the distance.
+
+    >>> from statsgd.problems import landscape
+    >>> valley = landscape(lambda p: 0.5 * (p @ p - 1.0) ** 2, [1.0, 0.0])
+    >>> return_to_valley(valley, [1.1, 0.0], rank=1).round(4)
+    array([1., 0.])
     """
     point = np.asarray(finite_array("params", params, ndim=1), dtype=np.float64)
     for _ in range(20):

@@ -74,6 +74,11 @@ def freezing_prediction(
     by more than 10⁻³.
 
     **Arguments:** `learning_rate` η, `strength` σ, `steps` of SGD. Source: derived.
+
+    >>> from statsgd.problems import TwoValleyLandscape
+    >>> found = freezing_prediction(TwoValleyLandscape(), 0.01, strength=0.1, steps=1000)
+    >>> round(float(found.final_flat_probability), 2)
+    0.73
     """
     eta, sigma = (
         float(positive("learning_rate", learning_rate)),
@@ -163,6 +168,11 @@ def freezing_chain(
 
     Raises `ImproperLawError` unless η < f₂ at the start; warns with `UnresolvedWarning` where the
     final probability is off by more than 10⁻³. Source: derived.
+
+    >>> from statsgd.problems import TwoValleyLandscape
+    >>> found = freezing_chain(TwoValleyLandscape(), 0.1, strength=0.01, steps=50, refresh=5)
+    >>> round(float(found.final_flat_probability), 2)
+    0.73
     """
     eta, sigma = (
         float(positive("learning_rate", learning_rate)),
@@ -249,6 +259,11 @@ def freezing_point_scaling(
     published figures use 30). Raises `ValueError` unless 0 < s < x₂.
 
     Source: Yang, Zhang, Ouyang, Tang, Tu, arXiv:2601.10962.
+
+    >>> from statsgd.problems import TwoValleyLandscape
+    >>> found = freezing_point_scaling(TwoValleyLandscape(), noise_level=0.01, separation=30.0)
+    >>> round(float(found.along), 2), round(float(found.flat_probability), 3)
+    (31.38, 0.955)
     """
     level, separation = (
         float(positive("noise_level", noise_level)),

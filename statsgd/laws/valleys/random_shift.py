@@ -28,6 +28,10 @@ def random_shift_noise(
     tilt kept, add s²h/2 to L₀. **Arguments:** `curvature` h, a JAX function of x; η; `shift` s;
     `x`, a number or array. Raises `ImproperLawError` where ηh ≥ 2. Source: derived, for the
     setting of Yang, Tang, Tu (2023), arXiv:2206.01246.
+
+    >>> variance, drift = random_shift_noise(lambda x: 1 + x**2, 0.1, shift=0.5, x=1.0)
+    >>> round(float(variance), 4), round(float(drift), 4)
+    (0.0278, -0.0278)
     """
     eta, s = float(positive("learning_rate", learning_rate)), float(non_negative("shift", shift))
     places = np.asarray(x, dtype=np.float64)
@@ -52,6 +56,9 @@ def random_shift_path(
     """x after each number of `steps` of the mean drift of `random_shift_noise` from `start`.
 
     For h = h₀(1 + x²/l²) and ηh → 0, w = x²/(l² + x²) decays as w(0) exp[−(ηsh₀/l)²k].
+
+    >>> random_shift_path(lambda x: 1 + x**2, 0.1, shift=0.5, start=1.0, steps=[0, 1000]).round(3)
+    array([1.  , 0.19])
     """
     eta, counts = (
         float(positive("learning_rate", learning_rate)),
@@ -84,6 +91,12 @@ def shift_noise_covariance(
     """C(θ) of the random shift at θ = (x, y): the outer product of s(h'y, h).
 
     Give it to `noise.Anisotropic` to run SGD with this noise on `landscape(½h(x)y²)`.
+
+    >>> import numpy as np
+    >>> covariance = shift_noise_covariance(lambda x: 1 + x**2, shift=0.5)
+    >>> covariance(np.array([1.0, 0.0])).round(4)
+    Array([[0., 0.],
+           [0., 1.]], dtype=float32)
     """
     s = non_negative("shift", shift)
 

@@ -24,6 +24,11 @@ def sharpness_aware_drift(
 
     Raises `ValueError` for other shapes, and where x is unstable. Source: *derived*, after Wen, Ma,
     Li (2023), arXiv:2211.05729.
+
+    >>> import numpy as np
+    >>> H, slope = np.array([[2.0]]), np.array([[1.0]])
+    >>> round(sharpness_aware_drift(H, slope, np.eye(1), learning_rate=0.1, radius=0.1), 5)
+    -0.00295
     """
     h = symmetric("hessian", hessian, definite="positive")
     d = len(h)

@@ -41,6 +41,9 @@ def max_stable_learning_rate(
     (η/S) Σ h_i/(2 − ηh_i − ηh_i/S) = 1 (for equal h: 2/(h[1 + (d+1)/S])).
 
     Yang, Tang, Tu (2023), arXiv:2206.01246, publish that such a bound exists; these are derived.
+
+    >>> max_stable_learning_rate([4.0, 1.0], momentum=0.5)
+    LearningRateBounds(edge_of_stability=0.75, curvature_noise=None, least_squares=None)
     """
     h = np.atleast_1d(positive("curvatures", curvatures))
     beta = float(fraction("momentum", momentum))

@@ -366,6 +366,11 @@ def two_valley_noise(landscape: TwoValleyLandscape, strength: Any) -> Anisotropi
     """Gaussian noise C = 2σH on the two-dimensional landscape, negative eigenvalues of H cut off.
 
     `strength` is σ. On `landscape.frozen(y)` the same noise is `HessianScaled(2σ)`.
+
+    >>> from statsgd.problems import TwoValleyLandscape
+    >>> valleys = TwoValleyLandscape()
+    >>> two_valley_noise(valleys, strength=1.0).covariance(valleys, valleys.start).shape
+    (2, 2)
     """
     sigma = positive("strength", strength)
     return Anisotropic(lambda params: 2 * sigma * landscape.clipped_hessian(params))

@@ -27,6 +27,12 @@ class TwoValleyHopping:
     within 3 % for z² above about 2. Below there are no two states; λ₁ itself stays right.
 
     Source: Yang et al., arXiv:2601.10962, for τ; the commitment and λ₁ are derived.
+
+    >>> from statsgd.problems import TwoValleyLandscape
+    >>> hopping = TwoValleyHopping(TwoValleyLaw(TwoValleyLandscape(), along=5.0, noise_level=1e-3))
+    >>> to_sharp, to_flat = hopping.rates()
+    >>> bool(to_sharp < to_flat)
+    True
     """
 
     def __init__(self, law: TwoValleyLaw):
@@ -111,6 +117,12 @@ def two_valley_chain_law(law: TwoValleyLaw, learning_rate: Any, resolution: int 
     of about 10⁻⁵ in P_flat. Warns with `UnresolvedWarning` where it may be above 10⁻³.
 
     Raises `ImproperLawError` unless η < f₂. Source: derived.
+
+    >>> from statsgd.problems import TwoValleyLandscape
+    >>> law = TwoValleyLaw(TwoValleyLandscape(), along=5.0, noise_level=1e-3)
+    >>> found = two_valley_chain_law(law, learning_rate=0.01)
+    >>> round(float(found.flat_probability), 3), float(law.flat_probability().round(3))
+    (0.923, 0.933)
     """
     eta, n = float(positive("learning_rate", learning_rate)), count("resolution", resolution)
     sharp = float(law.wells.flatness[1])

@@ -90,6 +90,11 @@ class ValleyLaw(Law):
 
     Source: Yang, Tang, Tu (2023), arXiv:2206.01246, for the effective loss; readings, finite step,
     momentum and second order are derived.
+
+    >>> import jax
+    >>> law = ValleyLaw.ring(2.0, 0.5, across_diffusion=0.01, anisotropy=2.0, learning_rate=0.05)
+    >>> law.draw(jax.random.key(0), (3,)).shape  # (x, y)
+    (3, 2)
     """
 
     setting: ClassVar[str] = "SGD in a nearly degenerate valley, anisotropic noise"

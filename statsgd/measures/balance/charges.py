@@ -60,6 +60,18 @@ def charge_identity(
     Arrays have any leading axes. Raises `ValueError` for a generator that does not fit.
 
     Source: derived; the symmetry argument is that of Ziyin et al. (2024), arXiv:2402.07193.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd.measures import rescaling_symmetry
+    >>> from statsgd.problems import landscape
+    >>> problem = landscape(lambda p: (p["u"] * p["w"] - 1.0) ** 2, {"u": 1.0, "w": 1.0})
+    >>> rule = rescaling_symmetry(problem, ["u"], ["w"])
+    >>> params, gradient = np.array([2.0, 1.0]), np.array([2.0, 4.0])
+    >>> found = charge_identity(rule, params, 0 * params, params - 0.1 * gradient, gradient, 0.1)
+    >>> round(float(found.after), 4), round(float(found.predicted), 4)
+    (2.88, 2.88)
     """
     theta, m, later, buffer = (
         np.asarray(finite_array(name, array), dtype=np.float64)
@@ -89,6 +101,15 @@ def check_charge_identity(
 
     Discrepancies above about 1e-12 mean that the loss does not have the symmetry (or that the
     noise, injected from outside, does not share it). Source: derived.
+
+    >>> from statsgd import noise
+    >>> from statsgd.measures import rescaling_symmetry
+    >>> from statsgd.problems import landscape
+    >>> problem = landscape(lambda p: (p["u"] * p["w"] - 1.0) ** 2, {"u": 2.0, "w": 1.0})
+    >>> rule, sgd = rescaling_symmetry(problem, ["u"], ["w"]), SGD(0.1, noise.Isotropic(0.0))
+    >>> found = check_charge_identity(problem, sgd, rule, {"u": 2.0, "w": 1.0})
+    >>> float(abs(found.discrepancy).max()) < 1e-12
+    True
     """
     number = count("steps", steps)
     theta = np.asarray(problem.flatten(params), dtype=np.float64)
@@ -135,6 +156,14 @@ def charge_decay_rate(
     change sign: they do not decay exponentially.
 
     Source: Ziyin, Li, Ueda (2023), arXiv:2308.06671.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> times = np.arange(5.0)
+    >>> charges = np.array([[1.0], [2.0]]) * np.exp(-0.5 * times)
+    >>> round(float(charge_decay_rate(charges, times).value), 4)
+    0.5
     """
     q = np.asarray(finite_array("charges", charges, ndim=2), dtype=np.float64)
     t = np.asarray(finite_array("times", times, ndim=1), dtype=np.float64)
@@ -163,6 +192,15 @@ def predicted_charge_change(
     Raises `ValueError` for noise that is correlated in time.
 
     Source: Ziyin, Li, Ueda (2023), arXiv:2308.06671; the discrete form is derived.
+
+    >>> import numpy as np
+    >>> from statsgd import noise
+    >>> from statsgd.measures import rescaling_symmetry
+    >>> from statsgd.problems import landscape
+    >>> problem = landscape(lambda p: (p["u"] * p["w"] - 1.0) ** 2, {"u": 1.0, "w": 1.0})
+    >>> rule, sgd = rescaling_symmetry(problem, ["u"], ["w"]), SGD(0.1, noise.Isotropic(0.0))
+    >>> predicted_charge_change(problem, sgd, rule, np.array([[2.0, 1.0]])).round(4)
+    array([-0.12])
     """
     theta = _points(params)
     sgd.require_heavy_ball()
@@ -186,6 +224,21 @@ def charge_change(
     Without momentum the gap has mean zero exactly, stationary or not. Its error is over replicas,
     or over stretches of a few runs. Raises as `predicted_charge_change`, and for fewer than two
     steps.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd import noise
+    >>> from statsgd.measures import rescaling_symmetry
+    >>> from statsgd.problems import landscape
+    >>> problem = landscape(lambda p: (p["u"] * p["w"] - 1.0) ** 2, {"u": 1.0, "w": 1.0})
+    >>> here = np.random.default_rng(0).normal(size=(8, 1, 2))  # (u, w) of eight replicas
+    >>> slope = 2 * (here[..., :1] * here[..., 1:] - 1.0) * here[..., ::-1]
+    >>> run = np.concatenate([here, here - 0.1 * slope], axis=1)
+    >>> rule, sgd = rescaling_symmetry(problem, ["u"], ["w"]), SGD(0.1, noise.Isotropic(0.0))
+    >>> found = charge_change(problem, sgd, rule, run)
+    >>> abs(float(found.gap.value)) < 1e-9
+    True
     """
     theta = np.asarray(finite_array("params", params, ndim=3), dtype=np.float64)
     if theta.shape[1] < 2:
@@ -253,6 +306,18 @@ def noise_equilibrium_residual(
     Raises `ValueError` as `noise_sides`, and where both sides are without noise.
 
     Source: Ziyin et al. (2024), arXiv:2402.07193.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd import noise
+    >>> from statsgd.measures import rescaling_symmetry
+    >>> from statsgd.problems import landscape
+    >>> problem = landscape(lambda p: (p["u"] * p["w"] - 1.0) ** 2, {"u": 1.0, "w": 1.0})
+    >>> rule, sgd = rescaling_symmetry(problem, ["u"], ["w"]), SGD(0.1, noise.HessianScaled(1.0))
+    >>> residual = noise_equilibrium_residual(problem, sgd, rule, np.ones((8, 2)))
+    >>> round(float(residual.value), 6)  # u and w are balanced
+    0.0
     """
     theta = _points(params)
     up, down = noise_sides(problem, sgd.noise, symmetry, theta)

@@ -77,19 +77,44 @@ def rescaling_symmetry(
     `symmetry_violation`.
 
     Raises `ValueError` for names and indices that do not exist, and for parts that overlap.
+
+    Numbers are float64.
+
+    >>> from statsgd.problems import landscape
+    >>> problem = landscape(lambda p: (p["u"] * p["w"] - 1.0) ** 2, {"u": 1.0, "w": 1.0})
+    >>> symmetry = rescaling_symmetry(problem, ["u"], ["w"])
+    >>> symmetry.name, symmetry.generator.tolist()
+    ('u / w', [1.0, -1.0])
     """
     return _rescaling(_shapes(problem), incoming, outgoing, name)
 
 
 @kinds_checked
 def scale_symmetry(problem: Problem, parts: Sequence[Part], name: str | None = None) -> Symmetry:
-    """The symmetry u → ρu with charge |u|², of weights before a normalisation; parts as above."""
+    """The symmetry u → ρu with charge |u|², of weights before a normalisation; parts as above.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import landscape
+    >>> problem = landscape(lambda p: p["u"][0] ** 2 / (p["u"] @ p["u"]), {"u": np.ones(2)})
+    >>> symmetry_violation(problem, scale_symmetry(problem, ["u"])) < 1e-9
+    True
+    """
     return _scale(_shapes(problem), parts, name)
 
 
 @kinds_checked
 def exponential_symmetry(problem: Problem, generator: Any, name: str = "generator") -> Symmetry:
-    """The symmetry θ → exp(sA)θ of any symmetric `generator` A `(d, d)`, flattened coordinates."""
+    """The symmetry θ → exp(sA)θ of any symmetric `generator` A `(d, d)`, flattened coordinates.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quadratic
+    >>> exponential_symmetry(quadratic(np.eye(2)), np.diag([1.0, -1.0])).generator.shape
+    (2, 2)
+    """
     return Symmetry(name, symmetric("generator", generator, dimension=problem.dimension))
 
 
@@ -103,6 +128,13 @@ def candidate_symmetries(problem: Problem, *, mixing: bool = False) -> list[Symm
     - vectors of one shape, which may be multiplied: rescaling of each pair of entries;
     - factors of each subnetwork of a `diagonal_linear_network`;
     - each leaf, each row and each column of a matrix alone: scale invariance.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import landscape
+    >>> start = {"u": np.ones(2), "w": np.ones(2)}
+    >>> problem = landscape(lambda p: (p["u"] @ p["w"] - 1.0) ** 2, start)
+    >>> [one.name for one in candidate_symmetries(problem)]
+    ['u[0] / w[0]', 'u[1] / w[1]', 'scale of u', 'scale of w']
     """
     shapes = _shapes(problem)
     if isinstance(problem, DiagonalLinearNetwork):
@@ -150,6 +182,13 @@ def find_symmetries(
     depends on at any of the points (a unit that is never active) is not found.
 
     Raises `ValueError` for a tolerance or number of points that is not positive.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import landscape
+    >>> start = {"u": np.ones(2), "w": np.ones(2)}
+    >>> problem = landscape(lambda p: (p["u"] @ p["w"] - 1.0) ** 2, start)
+    >>> [one.name for one in find_symmetries(problem)]
+    ['u[0] / w[0]', 'u[1] / w[1]']
     """
     positive("tolerance", tolerance)
     places = _random_points(problem, count("points", points), seed)

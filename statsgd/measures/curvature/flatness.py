@@ -61,6 +61,12 @@ def flatness_width(
     the widths are NaN.
 
     Source: Feng, Tu (2021), arXiv:2001.01678.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import landscape
+    >>> bowl = landscape(lambda x: 1.0 + 0.5 * x @ np.diag([4.0, 1.0]) @ x, np.zeros(2))
+    >>> flatness_width(bowl, np.zeros(2), np.eye(2)).width.round(2)
+    array([1.85, 3.71])
     """
     if not callable(directions):
         directions = np.asarray(finite_array("directions", directions, ndim=2), dtype=np.float64)
@@ -115,6 +121,14 @@ def basin_volume(
     small. Infinite where a direction never rises.
 
     Raises `ValueError` unless `rise` is positive and there are at least 4 directions.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quadratic
+    >>> volume = basin_volume(quadratic(np.eye(2)), np.zeros(2), 0.5)  # a disc of radius 1
+    >>> round(float(np.exp(volume.value)), 3)
+    3.142
     """
     height = positive("rise", rise)
     pairs = count("directions", directions, at_least=4) // 2
@@ -177,6 +191,14 @@ def tube_mean(
     Raises `ValueError` unless exactly one of `normals` and `codimension` is given, for d above
     `problems.DENSE_LIMIT` with `codimension`, and where the loss falls along a normal: θ is no
     minimum then (traced: NaN).
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quadratic
+    >>> bowl = quadratic(np.diag([4.0, 4.0]))
+    >>> round(float(tube_mean(bowl, np.zeros(2), 0.5, 0.1, normals=np.eye(2)).value), 4)  # h^(−α)
+    0.5
     """
     alpha = real("exponent", exponent, allowed="finite", valid=np.isfinite)
     delta = float(non_negative("distance", distance))

@@ -115,6 +115,17 @@ def local_learning_coefficient(
 
     Source: Lau, Furman, Wang, Murfet, Wei (2023), arXiv:2308.12108; Watanabe (2013), for β = 1/log
     n. Step halving and the standard errors are derived.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quadratic
+    >>> found = local_learning_coefficient(
+    ...     quadratic(np.eye(2)), np.zeros(2), step_size=0.001, steps=2000, burn_in=500,
+    ...     inverse_temperature=100.0, seed=0,
+    ... )
+    >>> round(float(found.value), 1)  # d/2
+    1.0
     """
     h = positive("step_size", step_size)
     gamma = non_negative("localization", localization)

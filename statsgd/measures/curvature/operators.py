@@ -49,7 +49,13 @@ type OperatorAt = Callable[[Problem, PyTree], Operator]
 
 @kinds_checked
 def hessian_operator(problem: Problem, params: PyTree) -> Operator:
-    """∇²L at `params`: a product costs about two gradients."""
+    """∇²L at `params`: a product costs about two gradients.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quadratic
+    >>> hessian_operator(quadratic(np.diag([3.0, 2.0])), np.zeros(2)).product(np.ones(2))
+    Array([3., 2.], dtype=float32)
+    """
     flat = jnp.asarray(problem.flatten(params))
 
     def gradient(vector: Vector) -> Vector:
@@ -65,6 +71,12 @@ def fisher_operator(problem: Problem, params: PyTree) -> Operator:
     It is the second moment of the gradients: Σ₁ + ∇L∇Lᵀ, the noise covariance of single examples
     where ∇L = 0. It is not the Fisher matrix of the model, which averages over the model's own
     labels; that is `gauss_newton_operator` of a negative log-likelihood.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import linear_regression
+    >>> problem = linear_regression(np.eye(2), np.array([1.0, 3.0]))
+    >>> fisher_operator(problem, np.zeros(2)).product(np.ones(2)).tolist()
+    [0.5, 4.5]
     """
     return _gradient_moment(problem, params, centred=False, factor=1.0)
 
@@ -79,6 +91,13 @@ def gauss_newton_operator(output: Output, output_loss: OutputLoss) -> OperatorAt
     is the Fisher matrix of the model.
 
     Source: Martens (2020), arXiv:1412.1193.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import linear_regression
+    >>> problem = linear_regression(np.eye(2), np.array([1.0, 3.0]))
+    >>> G = gauss_newton_operator(lambda p, one: one[0] @ p, lambda f, one: (f - one[1]) ** 2 / 2)
+    >>> G(problem, np.zeros(2)).product(np.ones(2)).tolist()
+    [0.5, 0.5]
     """
     return _GaussNewton(output, output_loss)
 
@@ -126,6 +145,13 @@ def noise_operator(noise: GradientNoise) -> OperatorAt:
     of each of their draws), for isotropic noise nothing. Any other noise forms its matrix, up to
     d = `problems.DENSE_LIMIT`; above that `ValueError` is raised, and for noise without a finite
     variance.
+
+    >>> import numpy as np
+    >>> from statsgd import noise
+    >>> from statsgd.problems import quadratic
+    >>> curvature_matrix(quadratic(np.eye(2)), np.zeros(2), noise_operator(noise.Isotropic(2.0)))
+    array([[2., 0.],
+           [0., 2.]])
     """
     noise.require_variance()
     return _Covariance(noise)
@@ -155,7 +181,14 @@ class _Covariance(eqx.Module):
 
 
 def block_operator(operator: OperatorAt, name: str) -> OperatorAt:
-    """The diagonal block of a matrix that belongs to the params leaf `name`."""
+    """The diagonal block of a matrix that belongs to the params leaf `name`.
+
+    >>> from statsgd.problems import landscape
+    >>> problem = landscape(lambda p: p["u"] ** 2 + 3 * p["w"] ** 2, {"u": 0.0, "w": 0.0})
+    >>> block = block_operator(hessian_operator, "w")
+    >>> curvature_matrix(problem, {"u": 0.0, "w": 0.0}, block).tolist()
+    [[6.0]]
+    """
     return _Block(operator, name)
 
 
@@ -268,6 +301,16 @@ def gauss_newton(
 
     A matrix or products as in `curvature_matrix`. Raises `ValueError` for a problem without
     examples, and where the declared loss is not the problem's at `params`.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import linear_regression
+    >>> problem = linear_regression(np.eye(2), np.array([1.0, 3.0]))
+    >>> def output(params, example):
+    ...     return example[0] @ params
+    >>> gauss_newton(problem, np.zeros(2), output, lambda f, one: (f - one[1]) ** 2 / 2).tolist()
+    [[0.5, 0.0], [0.0, 0.5]]
     """
     stated, true = in_double_precision(
         _both_losses, _sampled(problem), floating(problem.parameters(params)), output, output_loss

@@ -115,6 +115,12 @@ def spectral_density(
     quadrature from random vectors. **Arguments:** `grid`, `(m,)`, and `width` in units of A.
 
     Source: Ghorbani, Krishnan, Xiao (2019), arXiv:1901.10159.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quadratic
+    >>> bowl = quadratic(np.diag([3.0, 2.0]))
+    >>> spectral_density(bowl, np.zeros(2), grid=[2.0, 2.5, 3.0], width=0.1).value.round(3)
+    array([1.995, 0.   , 1.995])
     """
     x = np.atleast_1d(finite_array("grid", grid))
     w = float(positive("width", width))

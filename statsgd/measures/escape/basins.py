@@ -108,6 +108,12 @@ def gradient_flow(
     given up as not converged; so is one whose loss falls for ever.
 
     Raises `ValueError` for a tolerance or a number of steps that is not positive.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quartic_wells
+    >>> end = gradient_flow(quartic_wells(), np.array([[-0.5], [0.5]]))
+    >>> end.params.round(3).tolist(), end.converged.tolist()
+    ([[-1.0], [1.0]], [True, True])
     """
     points = np.asarray(finite_array("params", params, ndim=2), dtype=np.float64)
     enough, most = float(positive("tolerance", tolerance)), count("steps", steps)

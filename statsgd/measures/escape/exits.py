@@ -103,6 +103,19 @@ def exit_times(tree: xr.DataTree, inside: str, *, start: bool = True) -> ExitTim
     the latest when they did.
 
     Raises `ValueError` as `first_exit`, and without such an observable.
+
+    Numbers are float64.
+
+    >>> import statsgd
+    >>> from statsgd.problems import quadratic
+    >>> sgd = statsgd.SGD(0.1, statsgd.noise.Isotropic(1.0))
+    >>> inside = {"inside": lambda params: abs(params[0]) < 0.05}
+    >>> tree = statsgd.simulate(
+    ...     quadratic(np.eye(1)), sgd, steps=20, replicas=3, seed=0, progress=False,
+    ...     observe=inside, observe_at=1,
+    ... )
+    >>> exit_times(tree, "inside").left.tolist()
+    [True, True, True]
     """
     record = observed(tree, inside)
     held, steps = record.values > 0, record["step"].values.astype(np.float64)
@@ -175,6 +188,15 @@ def escape_rate_interval(
     and for none at all. Raises as `escape_rate`.
 
     Source: Garwood (1936).
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd.measures import first_exit
+    >>> exits = first_exit(np.ones((2, 11), bool), np.arange(11.0))  # nobody has left in ten steps
+    >>> low, high = escape_rate_interval(exits)
+    >>> float(low), round(float(high), 3)
+    (0.0, 0.184)
     """
     number, at_risk = _at_risk(exits, after)
     error = tail(confidence)

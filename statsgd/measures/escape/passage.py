@@ -45,6 +45,19 @@ def first_passage(
     The others as in `simulate`, but that `start` is no ensemble.
 
     Raises `ValueError` for a region that does not give one boolean, and for starts outside.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd import SGD, noise
+    >>> from statsgd.problems import quadratic
+    >>> sgd = SGD(0.1, noise.Isotropic(1.0))
+    >>> exits = first_passage(
+    ...     quadratic(np.eye(1)), sgd, lambda params: abs(params[0]) < 0.1,
+    ...     steps=1000, replicas=4, seed=0,
+    ... )
+    >>> exits.left.tolist()
+    [True, True, True, True]
     """
     total, number = count("steps", steps), count("replicas", replicas)
     size = count("block_size", block_size)

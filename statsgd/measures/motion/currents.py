@@ -22,6 +22,14 @@ def area_rate(
     Raises `ValueError` for fewer than two steps and runs too short for an error.
 
     Source: Adhikari et al. (2023), arXiv:2306.03521.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> angles = 2 * np.pi * np.arange(10) / 10 + np.arange(8)[:, None]  # anticlockwise
+    >>> turning = np.stack([np.cos(angles), np.sin(angles)], axis=-1)  # eight runs of ten steps
+    >>> area_rate(turning).value.round(4).tolist()
+    [[0.0, 0.2939], [-0.2939, 0.0]]
     """
     theta = _along(_steps("params", params, 2), directions)
     theta = theta - theta.mean(axis=(0, 1))
@@ -42,6 +50,12 @@ def phase_plane_area_rate(
     those columns. The prediction is `laws.minimum.phase_plane_area`. Raises as `area_rate`.
 
     Source: Kunin et al. (2021), arXiv:2107.09133.
+
+    >>> import numpy as np
+    >>> angles = 2 * np.pi * np.arange(10) / 10 + np.arange(8)[:, None]  # eight runs of ten steps
+    >>> x, v = np.cos(angles)[..., None], -np.sin(angles)[..., None]  # clockwise
+    >>> phase_plane_area_rate(x, -v).value.round(4)
+    array([-0.2939])
     """
     x = _along(_steps("params", params, 2), directions)
     v = -_along(_steps("momentum_buffer", momentum_buffer, 2), directions)
@@ -79,6 +93,14 @@ def entropy_production(
     error, and unless C is positive definite: without noise in a direction the rate is infinite.
 
     Source: Adhikari et al. (2023), arXiv:2306.03521, for the question; the estimator is derived.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> runs = np.random.default_rng(0).normal(size=(50, 40, 2))  # white: no direction of time
+    >>> rate = entropy_production(runs, runs, learning_rate=1.0)
+    >>> bool(abs(rate.deviation(0.0)) < 4)
+    True
     """
     theta, grad = _steps("params", params, 3), _steps("gradients", gradients, 3)
     if grad.shape != theta.shape:

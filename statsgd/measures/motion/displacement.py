@@ -60,6 +60,14 @@ def anomalous_exponent(
     Raises as `squared_displacement`, and for fewer than two lags.
 
     Source: Kunin et al. (2021), arXiv:2107.09133.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> steps = np.random.default_rng(0).normal(size=(400, 9, 2))
+    >>> walks = np.cumsum(steps, axis=1)
+    >>> round(float(anomalous_exponent(walks, lags=[1, 2, 4, 8]).value), 1)  # diffusion
+    1.0
     """
     window = np.asarray(lags, dtype=np.float64)
     curves = _curves(params, lags, average)

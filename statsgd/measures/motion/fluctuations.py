@@ -61,6 +61,16 @@ def first_fluctuation_relation(
     Raises `ValueError` for shapes that do not fit and runs too short for an error.
 
     Source: Yaida (2018), arXiv:1810.00004, with momentum; the centring is derived.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)  # θ' = θ − m with m = θ + noise: white in time
+    >>> noise = rng.normal(size=(50, 41, 1))
+    >>> params, buffer = -noise[:, 1:], -noise[:, :-1] + noise[:, 1:]
+    >>> found = first_fluctuation_relation(params, params, buffer, learning_rate=1.0)
+    >>> bool(abs(found.gap.deviation(0.0)) < 4)
+    True
     """
     theta, grad, buffer = _same_shape(params, gradients, momentum_buffer)
     factor = _factor(learning_rate, momentum)
@@ -95,6 +105,16 @@ def second_fluctuation_relation(
     Errors as in `first_fluctuation_relation`, without its centring. Raises as there.
 
     Source: Yaida (2018), arXiv:1810.00004, without momentum; with it derived.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)  # θ' = θ − m with m = θ + noise, H = 1
+    >>> noise = rng.normal(size=(50, 41, 1))
+    >>> params, buffer = -noise[:, 1:], -noise[:, :-1] + noise[:, 1:]
+    >>> found = second_fluctuation_relation(params, (buffer**2).sum(-1), learning_rate=1.0)
+    >>> bool(abs(found.gap.deviation(0.0)) < 4)
+    True
     """
     grad = np.asarray(finite_array("gradients", gradients, ndim=3), dtype=np.float64)
     bent = np.asarray(
@@ -113,7 +133,14 @@ def second_fluctuation_relation(
 def stochastic_gradients(
     momentum_buffer: Float[Any, "replica step d"], momentum: Any = 0.0
 ) -> Float[Any, "replica earlier d"]:
-    """ĝ + λθ at all but the last of consecutive steps, m_{k+1} − βm_k, at θ_k."""
+    """ĝ + λθ at all but the last of consecutive steps, m_{k+1} − βm_k, at θ_k.
+
+    >>> import numpy as np
+    >>> buffer = np.array([[[1.0], [1.5], [1.75]]])  # one run of three steps
+    >>> stochastic_gradients(buffer, momentum=0.5)
+    array([[[1.],
+            [1.]]])
+    """
     buffer = np.asarray(finite_array("momentum_buffer", momentum_buffer, ndim=3), dtype=np.float64)
     return buffer[:, 1:] - float(fraction("momentum", momentum)) * buffer[:, :-1]
 
@@ -122,7 +149,13 @@ def stochastic_gradients(
 def full_gradients(
     problem: Problem, params: Float[Any, "replica step d"], weight_decay: Any = 0.0
 ) -> Float[Any, "replica step d"]:
-    """∇L + λθ at every point, in float64."""
+    """∇L + λθ at every point, in float64.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quadratic
+    >>> full_gradients(quadratic(np.diag([3.0, 2.0])), np.ones((1, 1, 2)), weight_decay=0.5)
+    array([[[3.5, 2.5]]])
+    """
     points = np.asarray(finite_array("params", params, ndim=3), dtype=np.float64)
     decay = float(non_negative("weight_decay", weight_decay))
     found = in_double_precision(_gradients, problem, points.reshape(-1, points.shape[2]))
@@ -174,6 +207,17 @@ def fluctuation_dissipation(
 
     Raises `ValueError` without momentum buffers, or without such steps, as the relations, and as
     `trajectories`.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd import noise, simulate
+    >>> from statsgd.problems import quadratic
+    >>> bowl, sgd = quadratic(np.eye(1)), SGD(0.1, noise.Isotropic(1.0))
+    >>> tree = simulate(bowl, sgd, steps=200, replicas=400, seed=0, progress=False)
+    >>> found = fluctuation_dissipation(bowl, sgd, tree)
+    >>> {name: bool(abs(one.gap.deviation(0.0)) < 4) for name, one in found.items()}
+    {'first': True, 'second': True}
     """
     if not (isinstance(sgd, SGD) and sgd.is_heavy_ball):
         if not snapshots:

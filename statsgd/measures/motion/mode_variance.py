@@ -27,6 +27,12 @@ def equipartition(
     `curvatures` h, weight decay included. Raises `ValueError` for shapes that differ.
 
     Source: Yaida (2018), arXiv:1810.00004; mode by mode derived.
+
+    >>> import numpy as np
+    >>> rng, h = np.random.default_rng(0), np.array([1.0, 4.0])
+    >>> x, m = (rng.normal(size=(4000, 2)) for _ in range(2))
+    >>> equipartition(x * np.sqrt(0.1 / 2 / h), m, h, learning_rate=0.1).value.round(1)
+    array([1., 1.])
     """
     x, m = _centred("params", params), _centred("momentum_buffer", momentum_buffer)
     _require_same("momentum_buffer", m, x)
@@ -48,6 +54,11 @@ def paired_variance_ratio(
     replica: what both have in common drops out of the error, which is the jackknife's over pairs
     and far below that of either variance where the twin is near. Raises `ValueError` for shapes
     that differ.
+
+    >>> import numpy as np
+    >>> twins = np.random.default_rng(0).normal(size=(100, 2))
+    >>> paired_variance_ratio(1.1 * twins, twins).value.round(2)
+    array([1.21, 1.21])
     """
     real, linear = _centred("params", params), _centred("twin", twin)
     _require_same("twin", linear, real)

@@ -61,6 +61,11 @@ def window_variances(
     Raises `ValueError` for windows of fewer than two records and fewer than two windows in all.
 
     Source: Feng, Tu (2021), arXiv:2001.01678.
+
+    >>> import numpy as np
+    >>> run = np.array([[[0.0], [2.0], [5.0], [7.0]]])  # one run of four steps
+    >>> window_variances(run, window=2).value
+    array([1.])
     """
     return mean_over_clusters(_windows(params, window, directions))
 
@@ -152,6 +157,14 @@ def variance_exponent(
     Raises `ValueError` as `power_law_fit`.
 
     Source: Feng, Tu (2021), arXiv:2001.01678, for the relation.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> h = np.array([1.0, 2.0, 4.0, 8.0])
+    >>> ends = np.random.default_rng(0).normal(size=(1000, 4)) * h  # σ² ∝ h²
+    >>> round(float(variance_exponent(ends, None, against=h).value), 1)
+    2.0
     """
     x = np.asarray(positive("against", against), dtype=np.float64)
     x_error = np.broadcast_to(non_negative("against_error", against_error), x.shape)

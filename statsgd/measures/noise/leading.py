@@ -60,6 +60,16 @@ def low_rank_noise(
 
     Raises `ValueError` for more pairs than rows, and for other noise above
     d = `problems.DENSE_LIMIT`.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd import noise
+    >>> from statsgd.problems import linear_regression
+    >>> problem = linear_regression(np.eye(2), np.array([1.0, 3.0]))
+    >>> found = low_rank_noise(problem, np.zeros(2), noise.Minibatch(1), 1)
+    >>> round(float(found.values[0]), 4), round(float(found.captured), 4)
+    (2.5, 1.0)
     """
     k = count("number", number)
     noise.check(problem)
@@ -223,6 +233,16 @@ def leading_alignment(
     `depth` is an argument; the traces as in `noise_alignment`. Raises as those.
 
     Source: Zhu et al. (2019), arXiv:1803.00195; the bound in this form is derived.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd import noise
+    >>> from statsgd.problems import quadratic
+    >>> bowl = quadratic(np.diag([3.0, 1.0]))
+    >>> found = leading_alignment(bowl, np.zeros(2), noise.HessianScaled(1.0))
+    >>> round(float(found.coefficient), 4), round(float(found.ratio_bound), 4)
+    (1.0, 1.125)
     """
     noise.check(problem)
     noise.require_variance()

@@ -71,6 +71,10 @@ def mean_square_growth(
     """Growth of E ζζᵀ per step: the spectral radius of P ↦ P − η(GP + PG) + η²𝒟(P).
 
     Below 1 iff η < `mean_square_threshold`. Arguments, errors and source as there.
+
+    >>> import numpy as np
+    >>> round(mean_square_growth(np.ones((2, 1)), 1, learning_rate=0.5), 6)  # (1 − η)²
+    0.25
     """
     a, h, b = _setting(gradients, batch_size, sampling)
     eta = float(positive("learning_rate", learning_rate))
@@ -91,6 +95,11 @@ def momentum_mean_square_growth(
     features of rank r: for small problems. In every case computed momentum lowers the threshold,
     although it raises that of full batches. Arguments, errors and source as
     `mean_square_threshold`.
+
+    >>> import numpy as np
+    >>> growth = momentum_mean_square_growth(np.ones((2, 1)), 1, learning_rate=0.5, momentum=0.25)
+    >>> round(growth, 6)
+    0.25
     """
     a, h, b = _setting(gradients, batch_size, sampling)
     eta = float(positive("learning_rate", learning_rate))
@@ -119,6 +128,10 @@ def stability_bounds(
     and errors as `mean_square_threshold`.
 
     Source: Wu, Wang, Su (2022), arXiv:2207.02628; Wu, Su (2023), arXiv:2305.17490.
+
+    >>> import numpy as np
+    >>> round(stability_bounds(np.array([[1.0, 0.0], [0.0, 1.0]]), 1).trace, 6)  # 2/Tr G
+    2.0
     """
     a, h, b = _setting(gradients, batch_size, sampling)
     fourth = np.mean(np.sum(a**2, axis=1) ** 2)
@@ -137,6 +150,9 @@ def fresh_mean_square_threshold(covariance_eigenvalues: Any, batch_size: int) ->
 
     Stable iff ηω(1 + 1/S) < 2 for every ω and Σ ηω/(2 − ηω(1 + 1/S)) < S; 2S/(S + d + 1) for
     ω = 1. Infinite without any inputs, ω = 0. Source: derived.
+
+    >>> round(fresh_mean_square_threshold([1.0, 1.0], 1), 6)  # 2S/(S + d + 1)
+    0.5
     """
     omega = np.atleast_1d(non_negative("covariance_eigenvalues", covariance_eigenvalues))
     moving = omega[omega > 0]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import count, finite_array, kinds_checked, random_seed
+from statsgd.arguments import count, finite_array, kinds_checked, means, random_seed
 from statsgd.dynamics.noise import GradientNoise, Minibatch
 from statsgd.dynamics.sgd import SGD
 from statsgd.estimate import Estimate
@@ -74,6 +74,16 @@ def noise_spectrum(
 
     Raises `ValueError` as `laws.ModeLaw.from_checkpoint`, and for fewer than two starts.
     Source: *derived*; Golub, Meurant (2010) for the quadrature.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd import noise
+    >>> from statsgd.problems import linear_regression
+    >>> problem = linear_regression(np.eye(2), np.array([1.0, 3.0]))
+    >>> found = noise_spectrum(problem, np.zeros(2), SGD(0.1, noise.Minibatch(1)))
+    >>> round(found.noise_trace, 4), round(float(found.weights.sum(1).mean()), 4)
+    (2.5, 2.5)
     """
     epoch, params = checked(problem, sgd), floating(problem.parameters(params))
     loss, gradient = loss_and_gradient(problem, params)
@@ -101,6 +111,9 @@ def noise_spectrum(
     return NoiseSpectrum(nodes, weights, trace, *quadrature(pull), epoch)
 
 
+means("spectrum", NoiseSpectrum, "what noise_spectrum returns")
+
+
 @kinds_checked
 def predicted_displacement(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) -> Estimate:
     """E|θ_K − θ₀|² (params²) after each of `steps` K, of replicas that leave θ₀ together.
@@ -110,6 +123,14 @@ def predicted_displacement(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[in
     noise. Errors are those of random starts, and shared by all K.
 
     Source: *derived*.
+
+    >>> import numpy as np
+    >>> from statsgd import noise
+    >>> from statsgd.problems import quadratic
+    >>> sgd = SGD(0.1, noise.Isotropic(1.0))
+    >>> found = noise_spectrum(quadratic(np.eye(2)), np.zeros(2), sgd)
+    >>> predicted_displacement(found, sgd, [1, 1000]).value.round(4)  # η²d; ηd/(2 − η)
+    array([0.02  , 0.1053])
     """
     return _over_starts(_curves(spectrum, sgd, steps))
 
@@ -122,6 +143,14 @@ def predicted_rise(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) -> E
     on its way: for a linear force and constant noise, along all parameters. Errors as there.
 
     Source: *derived*; Zhu et al. (2019), arXiv:1803.00195, for ½η² Tr HC of the first step.
+
+    >>> import numpy as np
+    >>> from statsgd import noise
+    >>> from statsgd.problems import quadratic
+    >>> sgd = SGD(0.1, noise.Isotropic(1.0))
+    >>> found = noise_spectrum(quadratic(np.eye(2)), np.zeros(2), sgd)
+    >>> predicted_rise(found, sgd, [1]).value.round(4)  # ½η² Tr HC
+    array([0.01])
     """
 
     def rise(spread: Any, moved: Any) -> tuple[Any, Any]:
@@ -136,6 +165,16 @@ def predicted_exponent(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) 
     """Slope of ln E|θ_K − θ₀|² on ln K over `steps`, as `predicted_displacement` has it.
 
     The error is the jackknife's over random starts. Measured: `anomalous_exponent`.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd import noise
+    >>> from statsgd.problems import quadratic
+    >>> sgd = SGD(0.001, noise.Isotropic(1.0))
+    >>> found = noise_spectrum(quadratic(np.eye(2)), np.zeros(2), sgd)
+    >>> round(float(predicted_exponent(found, sgd, [1, 2, 4, 8]).value), 2)  # diffusion
+    1.0
     """
     window = np.asarray(steps, dtype=np.float64)
     curves = _curves(spectrum, sgd, steps)

@@ -36,6 +36,15 @@ def square_loss_alignment(
     Raises `ValueError` where the loss is zero (traced: not finite).
 
     Source: Wu, Wang, Su (2022), arXiv:2207.02628.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import linear_regression
+    >>> problem = linear_regression(np.eye(2), np.array([1.0, 1.0]))
+    >>> found = square_loss_alignment(problem, np.zeros(2), lambda p, one: one[0] @ p - one[1])
+    >>> round(float(found.factor), 4)
+    0.5
     """
 
     found, loss = in_double_precision(
@@ -98,6 +107,15 @@ def square_loss_stability(
     finite, and the exact threshold is NaN where its power iteration has not settled.
 
     Source: Wu, Wang, Su (2022), arXiv:2207.02628; the exact threshold is derived.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import linear_regression
+    >>> problem = linear_regression(np.ones((2, 1)), np.array([1.0, 3.0]))
+    >>> found = square_loss_stability(problem, np.zeros(1), lambda p, one: one[0] @ p - one[1], 1)
+    >>> round(float(found.threshold), 4)
+    2.0
     """
     b = repeat_factor(problem.num_examples, count("batch_size", batch_size), sampling)
 

@@ -48,6 +48,12 @@ def over_replicas(
     **Returns** what the measure returns, with a leading axis of replicas, as NumPy arrays. Raises
     `ValueError` unless `params` has the leaves of the problem's params with one common leading
     axis.
+
+    >>> import numpy as np
+    >>> from statsgd.measures import trace
+    >>> from statsgd.problems import quartic_wells
+    >>> over_replicas(trace, quartic_wells(), np.array([[-1.0], [0.0], [1.0]])).value
+    array([ 2., -1.,  2.])
     """
     at_once = count("replicas_at_once", replicas_at_once)
     indices = np.arange(_replicas(problem, params), dtype=np.uint32)

@@ -45,6 +45,15 @@ def batch_gaussianity(noise: Mapping[int, Any]) -> BatchGaussianity:
     independent of one another. To see an excess of γ₂/S takes n of about 160 S²/γ₂².
 
     Raises `ValueError` for draws that are not finite, too few, or all equal. Source: derived.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> laplace = {size: rng.laplace(size=(4000, size)).mean(1) for size in (1, 4)}
+    >>> found = batch_gaussianity(laplace)
+    >>> found.batch_sizes.tolist(), (found.p_value < 0.01).tolist()
+    ([1, 4], [True, True])
     """
     if len(noise) < 2:
         raise ValueError(f"noise must have draws of two batch sizes or more, got {len(noise)}")
@@ -77,6 +86,12 @@ def noise_excess_kurtosis(
     `"without_replacement"`. NaN for coordinates without noise.
 
     Raises `ValueError` for S of N or more without replacement. Source: derived.
+
+    Numbers are float64.
+
+    >>> import numpy as np
+    >>> noise_excess_kurtosis(np.array([-1.0, 1.0]), batch_size=2)  # −2/S
+    np.float64(-1.0)
     """
     g = np.asarray(finite_array("gradients", gradients), dtype=np.float64)
     if g.ndim not in (1, 2) or len(g) < 2:
