@@ -166,14 +166,6 @@ def test_bounds_restrict_the_law():
     assert site["fn"].support.base_constraint.upper_bound == 9.0
 
 
-@pytest.mark.parametrize("law", Gibbs.improper_examples())
-def test_improper_laws_refuse(law):
-    with pytest.raises(ImproperLawError):
-        law.log_density(np.zeros(law.dimension))
-    with pytest.raises(ImproperLawError):
-        law.model()
-
-
 def test_flat_directions_are_listed():
     with pytest.raises(ImproperLawError, match=r"flat directions \[0\].*need weight_decay > 0"):
         Gibbs.quadratic(np.diag([1.0, 0.0]), 0.1).covariance()

@@ -81,6 +81,7 @@ def test_momentum_turns_relaxation_into_oscillation():
     assert np.exp(-law.relaxation_rate()) == pytest.approx(0.948683, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_correlated_noise_in_two_dimensions(examples):
     # H = diag(1, 2), η = 0.1: V_ij = ηC_ij/(h_i + h_j − ηh_ih_j).
     law = examples[2]
@@ -417,6 +418,7 @@ def test_frozen_valleys(level, rate, power, expected):
     assert (4 * fine - coarse) / 3 == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_ring_valley_at_a_large_learning_rate():
     # h = 2e^(0.5cos x), D_y = 0.02, κ = 4, η = 0.2: simulated E[−cos x] = 0.5234 ± 0.0031. For any
     # such chain E[h y²(1 − ηh/2)] = D_y exactly.

@@ -546,6 +546,7 @@ def test_valley_marginal_with_equal_noise_is_gibbs():
     assert law.expectation(lambda x: jnp.cos(x[0])) == pytest.approx(-0.232133, abs=2e-4)
 
 
+@pytest.mark.slow
 def test_noise_that_grows_like_the_root_of_the_loss():
     # C = σ√(1+L)I, L = (x² + 4y²)/2, ε = 0.8: p ∝ (1+L)^(−1/2) exp(−5√(1+L)), E L = 0.48.
     def loss(x):

@@ -7,6 +7,7 @@ from statsgd import SGD, ImproperLawError, noise
 from statsgd.laws import InterpolationLaw
 from statsgd.laws.networks import absorption_probability
 from statsgd.problems import diagonal_linear_network
+from tests.laws.examples import examples
 
 
 def test_law_with_decay():
@@ -20,8 +21,10 @@ def test_law_with_decay():
     np.testing.assert_allclose(law.table.log_normalizer, law.exact_log_normalizer(), atol=1e-10)
 
 
-@pytest.mark.parametrize("law", InterpolationLaw.examples(), ids=("weak", "strong"))
-def test_density_and_draws(law):
+@pytest.mark.parametrize("index", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_density_and_draws(index):
+    law = examples("InterpolationLaw")[index]
+
     def density(f):
         return float(np.exp(law.log_density(np.array([f]))))
 
