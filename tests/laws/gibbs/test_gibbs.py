@@ -183,6 +183,7 @@ def test_frozen_noise_is_the_mean_variance_there():
     assert_allclose(law.temperature, 0.05 * (0.5 + 0.5))  # ησ(L + c₀)/2 at that point
 
 
+@pytest.mark.slow
 def test_sgd_in_two_wells_prefers_the_flat_one_as_the_chain_formula_says():
     # Exact chain at η = 0.04, τ = 0.02: 0.7525 (SDE 0.7339), after 5 relaxation times of 2688
     # steps. 6000 runs: standard error 0.0056, so the SDE value fails.

@@ -156,6 +156,7 @@ def test_regression_tail_index_refuses_a_diverging_chain():
         regression_tail_index(20.0)
 
 
+@pytest.mark.slow
 def test_bulk_of_real_regression_follows_the_law():
     def draw(key):
         return jax.random.normal(key, (2,))
