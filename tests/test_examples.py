@@ -12,6 +12,8 @@ ROOMS = ["", ".problems", ".dynamics", ".noise", ".laws", ".kernels", ".measures
          ".reports", ".sweeps", ".estimate"]  # fmt: skip
 #: What takes too long for its docstring; pages show how it is called, and are run.
 LONG = {"diagnose"}
+#: Examples that take seconds, of what other tests run too.
+SLOW = {"laws.overview.applicable", "kernels.wells.find_wells"}
 
 
 def public():
@@ -33,7 +35,10 @@ def examples():
             module = importlib.import_module(value.__module__)
             for found in finder.find(value, name, module, globs=vars(module).copy()):
                 if found.examples:
-                    yield pytest.param(found, id=found.name.removeprefix("statsgd."))
+                    name = found.name.removeprefix("statsgd.")
+                    yield pytest.param(
+                        found, id=name, marks=[pytest.mark.slow] if name in SLOW else []
+                    )
 
 
 @pytest.mark.parametrize("example", list(examples()))
