@@ -1,6 +1,7 @@
-"""The examples that every law lists itself, solved once in a process and only where a test asks."""
+"""The examples that laws list themselves, each solved once in a process and where it is used."""
 
 import functools
+import itertools
 
 from statsgd.laws import LAWS
 
@@ -15,6 +16,19 @@ OF_EACH_BASE = {
 
 
 @functools.cache
+def _begun(name):
+    return iter(LAWS[name].examples()), []
+
+
+def example(name, index=0):
+    """An example of the law `name`; None beyond the last."""
+    others, solved = _begun(name)
+    solved.extend(itertools.islice(others, max(index + 1 - len(solved), 0)))
+    return solved[index] if index < len(solved) else None
+
+
 def examples(name):
-    """The examples of the law `name`."""
-    return LAWS[name].examples()
+    """All examples of the law `name`."""
+    others, solved = _begun(name)
+    solved.extend(others)
+    return tuple(solved)

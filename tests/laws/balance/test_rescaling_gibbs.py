@@ -7,6 +7,7 @@ from statsgd.laws import RescalingGibbs
 from statsgd.laws.balance import langevin_charge_growth
 from statsgd.laws.law import UnresolvedWarning
 from statsgd.problems import landscape
+from tests.laws.examples import example
 
 
 def test_moments():
@@ -19,8 +20,9 @@ def test_moments():
     )
 
 
-@pytest.mark.parametrize("law", RescalingGibbs.examples(), ids=("branches", "origin"))
-def test_against_quadrature_in_the_plane(law):
+@pytest.mark.parametrize("index", [0, 1], ids=("branches", "origin"))
+def test_against_quadrature_in_the_plane(index):
+    law = example("RescalingGibbs", index)
     axis = np.linspace(-6, 6, 1201)
     u, w = np.meshgrid(axis, axis, indexing="ij")
     density = np.exp(law.log_density(np.stack([u, w], -1))) * 1e-4

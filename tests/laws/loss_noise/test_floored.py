@@ -20,6 +20,7 @@ from statsgd.laws.loss_noise import (
 from statsgd.laws.loss_noise.loss_potential import unequal_wells
 from statsgd.precision import in_double_precision
 from statsgd.problems import landscape, population_risk
+from tests.laws.examples import example
 
 
 def test_one_dimension():
@@ -43,7 +44,7 @@ def test_two_dimensions():
 
 @pytest.mark.slow
 def test_draws_follow_covariance_and_loss():
-    law = FlooredLossScaledLaw.examples()[2]
+    law = example("FlooredLossScaledLaw", 2)
     n = 30_000
     draws = np.asarray(law.draw(jax.random.key(0), (n,)), dtype=np.float64) - law.location
     sample = draws.T @ draws / n

@@ -12,6 +12,7 @@ from statsgd.laws.loss_noise.loss_potential import unequal_wells
 from statsgd.laws.loss_noise.torus import cosine_loss
 from statsgd.precision import in_double_precision
 from statsgd.problems import landscape
+from tests.laws.examples import example
 
 
 def density_integral(law, low, high, weight=lambda x: 1.0):
@@ -235,7 +236,7 @@ def test_scalar_noise_judges_properness_from_its_profile():
 
 
 def test_scalar_noise_works_inside_jit():
-    law = ScalarNoiseLaw.examples()[1]
+    law = example("ScalarNoiseLaw", 1)
     value = jax.jit(lambda v: law.log_density(v))(jnp.ones(2))
     assert float(value) == pytest.approx(float(law.log_density(jnp.ones(2))), rel=1e-5)
 

@@ -9,7 +9,7 @@ from statsgd import ImproperLawError, simulate
 from statsgd.laws import QuadraticMeanField
 from statsgd.laws.mean_field import entropy_sandwich, particle_sgd, shared_minibatch_variance
 from statsgd.problems import landscape
-from tests.laws.examples import examples
+from tests.laws.examples import example
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_limit_is_the_gibbs_law_of_the_particles():
 
 @pytest.mark.parametrize("index", [0, 1], ids=("limit", "chain"))
 def test_density_and_draws(index):
-    law = examples("QuadraticMeanField")[index]
+    law = example("QuadraticMeanField", index)
     exact = stats.multivariate_normal(law.mean(), law.covariance())
     x = law.mean() + 0.3 * np.arange(law.dimension)
     np.testing.assert_allclose(law.log_density(x), exact.logpdf(x), rtol=1e-9)

@@ -11,7 +11,7 @@ from statsgd.laws import DiagonalNetworkLaw, InfiniteDepthNetworkLaw, LinearRegr
 from statsgd.laws.networks import DataMoments
 from statsgd.precision import in_double_precision
 from statsgd.problems import diagonal_linear_network, linear_regression
-from tests.laws.examples import examples
+from tests.laws.examples import example
 
 GAUSSIAN = DataMoments.teacher(1, 2, 1, 1)  # x ~ N(0, 1), κ = σ = 1
 UNIT_LABELS = DataMoments(1, 1, 0, 0, 1)
@@ -240,7 +240,7 @@ def test_one_layer_variance_becomes_infinite():
 @pytest.mark.slow
 @pytest.mark.parametrize("index", range(6))
 def test_density_integrates_to_one(index):
-    law = examples("DiagonalNetworkLaw")[index]
+    law = example("DiagonalNetworkLaw", index)
     s = float(law.table.center) + np.linspace(-100, 60, 160_001)
     f = in_double_precision(law.slope_at, s)
     log_jacobian = in_double_precision(law.log_jacobian, s)
@@ -252,7 +252,7 @@ def test_density_integrates_to_one(index):
 @pytest.mark.slow
 @pytest.mark.parametrize("index", range(6))
 def test_draws_follow_the_law(index):
-    law = examples("DiagonalNetworkLaw")[index]
+    law = example("DiagonalNetworkLaw", index)
     # Kolmogorov–Smirnov at 1e-4 level of 4000 draws: a scale factor 1.1 would be seen.
     draws = np.asarray(law.draw(jax.random.key(3), (4000,)))[:, 0]
     assert stats.kstest(draws, lambda f: law.cdf(f[:, None])[:, 0]).pvalue > 1e-4

@@ -7,7 +7,7 @@ from statsgd import SGD, ImproperLawError, noise
 from statsgd.laws import InterpolationLaw
 from statsgd.laws.networks import absorption_probability
 from statsgd.problems import diagonal_linear_network
-from tests.laws.examples import examples
+from tests.laws.examples import example
 
 
 def test_law_with_decay():
@@ -23,7 +23,7 @@ def test_law_with_decay():
 
 @pytest.mark.parametrize("index", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_density_and_draws(index):
-    law = examples("InterpolationLaw")[index]
+    law = example("InterpolationLaw", index)
 
     def density(f):
         return float(np.exp(law.log_density(np.array([f]))))

@@ -20,7 +20,7 @@ from statsgd.laws.valleys import (
 )
 from statsgd.laws.valleys.coordinate import LineCurvature, RingCurvature
 from statsgd.problems import landscape
-from tests.laws.examples import examples
+from tests.laws.examples import example
 
 CURVATURE = RingCurvature(np.float64(2.0), np.float64(0.5))
 
@@ -181,7 +181,7 @@ def test_effective_loss_is_what_boltzmann_lacks():
     gap = law.log_marginal(x) - (np.log(flatness) - loss / 0.05)
     np.testing.assert_allclose(gap, gap[0], atol=1e-9)
     with pytest.raises(ValueError, match="constant and equal"):
-        examples("ValleyLaw")[2].effective_loss(0.0)
+        example("ValleyLaw", 2).effective_loss(0.0)
 
 
 def test_slide_time():
@@ -282,7 +282,7 @@ def test_draws_match_the_moments_and_the_distribution_function():
 
 
 def test_density_under_jit_and_batches():
-    law = examples("ValleyLaw")[1]
+    law = example("ValleyLaw", 1)
     points = np.array([[0.2, 0.1], [-0.4, 0.3]])
     concrete = law.log_density(points)
     assert concrete.dtype == np.float64
