@@ -134,6 +134,7 @@ def test_line():
     )
 
 
+@pytest.mark.slow
 def test_line_with_a_finite_step():
     law = ValleyLaw.line(1.0, 1.0, 0.01, 9.0, learning_rate=0.05)
     assert law.expectation_along(lambda x: x**2) == pytest.approx(0.15648, abs=6e-6)
@@ -157,7 +158,14 @@ def test_edge_of_stability_is_refused():
         ValleyLaw.ring(2.0, 0.5, 0.02, 4.0, learning_rate=0.7).log_marginal(0.0)
 
 
-@pytest.mark.parametrize(("diffusion", "mode"), [(0.4, 0.0), (1.0, 1.0), (2.0, np.sqrt(3.0))])
+@pytest.mark.parametrize(
+    ("diffusion", "mode"),
+    [
+        (0.4, 0.0),
+        pytest.param(1.0, 1.0, marks=pytest.mark.slow),
+        pytest.param(2.0, np.sqrt(3.0), marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.filterwarnings("ignore::statsgd.laws.valleys.AdiabaticWarning")
 def test_pitchfork(diffusion, mode):
     # L₀ = αx²/2, F = F₀(1+x²/l²)^r: the mode leaves 0 at D_y = αl²/(2r); then x*² = 2rD_y/α − l²
@@ -268,6 +276,7 @@ def test_places_without_mass_do_not_count():
     assert np.isfinite(law.covariance()).all()
 
 
+@pytest.mark.slow
 def test_draws_match_the_moments_and_the_distribution_function():
     law = ValleyLaw.ring(2.0, 0.5, 0.02, 4.0, 0.002, learning_rate=0.05)
     n = 50_000
