@@ -96,6 +96,7 @@ def test_heavy_tails_are_tabulated_and_too_heavy_ones_refused():
         Gibbs(problem, 1.25).log_density(np.array([0.0]))
 
 
+@pytest.mark.slow
 def test_draws_follow_the_law():
     # 40 000 draws: 1 % standard error of a variance, 0.25 % of a probability.
     law = Gibbs(smooth_wells(), 0.05)

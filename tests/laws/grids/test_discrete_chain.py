@@ -586,6 +586,7 @@ def test_refusals():
         law.relaxation_rate()
 
 
+@pytest.mark.slow
 def test_draws_follow_the_masses():
     law = example("DiscreteChainLaw")
     number = 40000

@@ -754,6 +754,7 @@ def test_numpy_functions_give_the_same_law():
     assert traced.expectation(lambda x: jnp.cos(x[0])) == pytest.approx(i1e(4) / i0e(4), rel=2e-3)
 
 
+@pytest.mark.slow
 def test_draws_follow_the_cells():
     law = example("FokkerPlanckLaw", 1)
     number = 40000

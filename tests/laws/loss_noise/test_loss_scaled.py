@@ -29,6 +29,7 @@ def test_torus_mean_loss(q, epsilon, mean):
 
 
 # The share of low loss, known to 5·10⁻⁴ from importance sampling.
+@pytest.mark.slow
 @pytest.mark.parametrize(("q", "epsilon", "low"), [(3, 8, 0.2780), (5, 2, 0.0626)])
 def test_torus_draws_have_the_mean_loss_and_the_low_loss_share(q, epsilon, low):
     law = LossScaledLaw.torus(q, epsilon)
@@ -42,6 +43,7 @@ def test_torus_draws_have_the_mean_loss_and_the_low_loss_share(q, epsilon, low):
     assert np.all(np.abs(draws) <= np.pi)
 
 
+@pytest.mark.slow
 def test_torus_density_is_normalised():
     # q = 3 near 𝓜 by its power, elsewhere on a grid: p = L^(−α)/Z; the radius-0.5 ball in closed
     # form up to the relative 1/60 by which cosine departs from the quadratic there.

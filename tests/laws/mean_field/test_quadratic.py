@@ -61,6 +61,7 @@ def test_limit_is_the_gibbs_law_of_the_particles():
     np.testing.assert_allclose(gaps, gaps[0], atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", [0, 1], ids=("limit", "chain"))
 def test_density_and_draws(index):
     law = example("QuadraticMeanField", index)

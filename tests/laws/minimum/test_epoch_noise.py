@@ -195,6 +195,7 @@ def test_random_phase_is_a_mixture():
     np.testing.assert_allclose(law.cdf(np.array([0.3])), 0.5 + tail, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", [0, 1, 2], ids=("end", "inside", "random"))
 def test_model_conditions_and_traces(index):
     law = example("EpochNoiseGaussian", index)

@@ -310,6 +310,7 @@ def test_traces_and_maps_over_its_parameters():
     np.testing.assert_allclose(gradient, numeric, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_conditions_on_endpoints():
     law = DiagonalNetworkLaw(2, 1, GAUSSIAN, 0.1)
     obs = np.array([[0.5], [1.0]])

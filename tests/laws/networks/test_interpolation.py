@@ -21,7 +21,8 @@ def test_law_with_decay():
     np.testing.assert_allclose(law.table.log_normalizer, law.exact_log_normalizer(), atol=1e-10)
 
 
-@pytest.mark.parametrize("index", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("index", [0, 1])
 def test_density_and_draws(index):
     law = example("InterpolationLaw", index)
 
