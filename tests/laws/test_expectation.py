@@ -40,8 +40,20 @@ def wave(params):
 FUNCTIONS = {"jump": below, "kink": bent, "smooth": wave}
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.parametrize("law", ["Gibbs", "TwoValleyLaw", "MeanFieldLimit", "ValleyEntropyLaw"])
+LINES = ("Gibbs", "TwoValleyLaw", "MeanFieldLimit", "ValleyEntropyLaw")
+
+
+@pytest.mark.parametrize(
+    ("law", "name"),
+    [
+        # All functions of one law, and those that jump of all.
+        pytest.param(
+            law, name, marks=[] if law == "Gibbs" or name == "jump" else [pytest.mark.slow]
+        )
+        for law in LINES
+        for name in FUNCTIONS
+    ],
+)
 def test_on_the_line_they_are_those_of_an_independent_rule(law, name):
     law, function = example(law, 1) or example(law), FUNCTIONS[name]
     low, high = (-np.pi, np.pi) if isinstance(law, ValleyEntropyLaw) else (-8.0, 8.0)

@@ -251,6 +251,7 @@ print(json.dumps([t.describe(one) for pair in t.PAIRS.values() for one in pair])
 """
 
 
+@pytest.mark.slow
 def test_other_processes_say_the_same():
     found = subprocess.run(
         [sys.executable, "-c", CODE], cwd=Path(__file__).parents[2], capture_output=True,
