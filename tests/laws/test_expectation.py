@@ -166,7 +166,7 @@ def test_a_point_mass_is_exact():
     assert found.standard_error == 0
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0])
+@pytest.mark.parametrize("temperature", [pytest.param(0.5, marks=pytest.mark.slow), 1.0])
 def test_smooth_functions_of_the_plane(temperature):
     # E ∂ᵢ(w) = 1 = E wᵢ∂ᵢL/τ: by parts, as L has no jump.
     law = TwoBasinGibbs(temperature)

@@ -98,6 +98,7 @@ def test_exact_chain_moments():
         floor_second_moments([1.0], 1.0, 0.5, 2.5)
 
 
+@pytest.mark.slow
 def test_chain_moments_hold_for_sgd_with_momentum_and_weight_decay():
     problem = landscape(lambda v: 0.5 * (v[0] ** 2 + 4 * v[1] ** 2), np.zeros(2))
     dynamics = SGD(0.05, noise.LossScaled(4.0, floor=0.5), momentum=0.5, weight_decay=0.3)

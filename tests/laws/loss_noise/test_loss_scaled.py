@@ -212,7 +212,14 @@ def test_scalar_noise_of_any_profile():
 
 
 @pytest.mark.parametrize(
-    ("reading", "power"), [("ito", 2.5), ("stratonovich", 2), ("anti_ito", 1.5)]
+    ("reading", "power"),
+    [
+        ("ito", 2.5),
+        *(
+            pytest.param(*one, marks=pytest.mark.slow)
+            for one in (("stratonovich", 2), ("anti_ito", 1.5))
+        ),
+    ],
 )
 def test_scalar_noise_proportional_to_the_loss_is_the_power_law(reading, power):
     # exponent α = a + 2/ε with ε = 4/3

@@ -348,6 +348,7 @@ def test_two_layer_sgd_has_the_gamma_law(momentum, eta):
     assert abs(slopes.mean() - wrong.mean()[0]) > 4 * error
 
 
+@pytest.mark.slow
 def test_three_layer_sgd():
     # x = ±1, y = ±(1 ± 1): b1 = b2 = a3 = 1; T = η = .01, where the discrete factor is 2.4 %.
     # 8000 runs: standard error 1.6 % of the variance.
