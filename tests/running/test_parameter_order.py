@@ -121,6 +121,7 @@ def test_measures(ensemble):
         assert abs(relation.gap.value) < 4 * relation.gap.standard_error
 
 
+@pytest.mark.slow
 def test_fits(ensemble):
     def family(temperature):
         return Gibbs.quadratic(np.diag(CURVATURE), temperature)
@@ -135,6 +136,7 @@ def test_fits(ensemble):
     assert abs(float(found.mean()) - expected) < 4 * float(found.std()) / np.sqrt(100)
 
 
+@pytest.mark.slow
 def test_grids(tmp_path):
     swept = simulate(
         tmp_path / "store", statsgd.grid(DYNAMICS, {"noise.variance": [1.0, 2.0]}), replicas=2000

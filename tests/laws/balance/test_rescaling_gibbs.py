@@ -33,6 +33,7 @@ def test_against_quadrature_in_the_plane(index):
     np.testing.assert_allclose(charge, law.charge_variance(), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_charge_grows_without_decay():
     # τ = .05 from (1, 1), y = 1, t = 2: E q² = q₀² + 8τ∫E(u² + w²)dt; 4000 runs, η = .005.
     eta, tau = 0.005, 0.05

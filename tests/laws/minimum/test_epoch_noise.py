@@ -244,7 +244,7 @@ def test_reshuffled_sgd(beta, phase):
 
 
 @RESHUFFLE
-@pytest.mark.parametrize("phase", [0, "random"])
+@pytest.mark.parametrize("phase", [pytest.param(0, marks=pytest.mark.slow), "random"])
 def test_a_single_batch_an_epoch_does_not_fluctuate(phase):
     problem = linear_regression(XQ, YQ)
     sgd = SGD(0.1, noise.Minibatch(len(XQ), "reshuffle"), momentum=0.5)
