@@ -1,7 +1,7 @@
 """The Gibbs-like law of SGD whose isotropic gradient noise varies with the parameters."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -157,7 +157,7 @@ class EffectivePotentialGibbs(ObjectiveLaw):
         )
 
     @classmethod
-    def examples(cls) -> Iterator[Self]:
+    def examples(cls) -> Iterable[Self]:
         """A Student law, wells with noise that breaks their tie, and noise set by the loss."""
         bowl = quadratic(np.diag([1.0, 2.0]))
         yield cls(quadratic([[1.0]]), _one_plus_square, 0.1)

@@ -1,6 +1,6 @@
 """The Gibbs law of SGD with constant isotropic gradient noise."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import jax
@@ -182,7 +182,7 @@ class Gibbs(ObjectiveLaw):
         )
 
     @classmethod
-    def examples(cls) -> Iterator[Self]:
+    def examples(cls) -> Iterable[Self]:
         """A normal law, two wells on the line, a valley, and a joint law with momentum."""
         yield cls.quadratic([[2.0, 0.3], [0.3, 0.5]], 0.2, 0.1, [0.5, -1.0])
         yield cls(smooth_wells(), 0.05)

@@ -1,6 +1,6 @@
 """The Gibbs law on two parabolas cut where they meet: a mixture that can be sampled exactly."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ class KinkedWellsGibbs(Law):
         self.loss = kinked_loss(flat, sharp, height)
 
     @classmethod
-    def examples(cls) -> Iterator[Self]:
+    def examples(cls) -> Iterable[Self]:
         """Equal heights, and a raised flat well."""
         yield cls(0.2)
         yield cls(0.1, 1.0, 9.0, 0.05)

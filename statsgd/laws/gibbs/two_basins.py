@@ -1,6 +1,6 @@
 """Gibbs law on a sharp and a flat basin in the plane, and how soon noise leaves the sharp one."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Self
 
 import jax
@@ -60,7 +60,7 @@ class TwoBasinGibbs(PotentialLaw):
         self.log_z, self.error_estimate = np.log(total[0]), error[0] / total[0]
 
     @classmethod
-    def examples(cls) -> Iterator[Self]:
+    def examples(cls) -> Iterable[Self]:
         """The temperature of the published experiment, and twice it."""
         yield cls(0.5)
         yield cls(1.0)

@@ -1,6 +1,6 @@
 """The stationary law of heavy-ball SGD on a quadratic under stable gradient noise."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -195,7 +195,7 @@ class StableLaw(Law):
         )
 
     @classmethod
-    def examples(cls) -> Iterator[Self]:
+    def examples(cls) -> Iterable[Self]:
         """One parameter, two with isotropic noise, independent ones, the continuous law."""
         skew = [[1.6, 0.6], [0.6, 0.9]]
         yield cls([[1.0]], 1.5, 0.3, 0.4, location=[0.5])

@@ -1,6 +1,6 @@
 """Loss-scaled noise with a floor: Student-t on a quadratic, a shifted power for any loss."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
@@ -126,7 +126,7 @@ class FlooredLossScaledLaw(StudentTLaw):
         return cls([[1.0]], eta * 4 / count("batch_size", batch_size), s2 / 4)
 
     @classmethod
-    def examples(cls) -> Iterator[Self]:
+    def examples(cls) -> Iterable[Self]:
         """One dimension, two curvatures, and three dimensions with a shifted minimum."""
         skew = [[2.0, 0.5, 0.0], [0.5, 1.0, 0.2], [0.0, 0.2, 3.0]]
         yield cls([[1.0]], 0.8, 0.5)
@@ -202,7 +202,7 @@ class FlooredPowerOfLossLaw(LossPotentialLaw):
         self._complete()
 
     @classmethod
-    def examples(cls) -> Iterator[Self]:
+    def examples(cls) -> Iterable[Self]:
         """Two wells of different curvature, and a quadratic in two dimensions."""
         yield cls(unequal_wells, 1, 0.5, 0.05, growth=8.0)
         yield cls(half_square, 2, 0.5, 0.5)

@@ -1,6 +1,6 @@
 """Pure loss-scaled noise: the stationary law is a power of the loss."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -119,7 +119,7 @@ class LossScaledLaw(LossPotentialLaw):
         return TorusPowerOfLossLaw(codimension, noise_ratio, reading)
 
     @classmethod
-    def examples(cls) -> Iterator[Self]:
+    def examples(cls) -> Iterable[Self]:
         """Wells without zero loss in one dimension, and a point of zero loss on the 3-torus."""
         yield cls(unequal_wells, 1, 0.5, codimension=None)
         yield cls(cosine_loss, 3, 8.0, codimension=3, periodic=True)

@@ -1,6 +1,6 @@
 """Laws of SGD whose noise is isotropic and depends on the loss alone, C = σ φ(L) I."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -138,7 +138,7 @@ class ScalarNoiseLaw(LossPotentialLaw):
         )
 
     @classmethod
-    def examples(cls) -> Iterator[Self]:
+    def examples(cls) -> Iterable[Self]:
         """Noise that grows as the root of the loss, in one and two dimensions."""
         yield cls(half_square, 1, root_profile, 0.8, codimension=1)
         yield cls(half_square, 2, root_profile, 0.8, codimension=2)

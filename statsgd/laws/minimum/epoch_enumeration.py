@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -92,7 +92,7 @@ class ReshuffledRegressionGaussian(MinimumGaussian):
         )
 
     @classmethod
-    def examples(cls) -> Iterator[Self]:
+    def examples(cls) -> Iterable[Self]:
         """Six examples in two dimensions, at epoch ends and at a random step."""
         sgd = SGD(0.1, Minibatch(2, "reshuffle"), momentum=0.5, weight_decay=0.1)
         yield cls.from_sgd(_six_examples(), sgd)

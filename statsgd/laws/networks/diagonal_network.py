@@ -1,6 +1,6 @@
 """Stationary law of the slope of a diagonal linear network, for any depth and width."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -144,7 +144,7 @@ class DiagonalNetworkLaw(SlopeLaw):
         return found
 
     @classmethod
-    def examples(cls) -> Iterator[Self]:
+    def examples(cls) -> Iterable[Self]:
         """Depths one to four, with and without noise in the inputs."""
         gaussian = DataMoments.teacher(1, 2, 1, 1)
         labels = DataMoments.teacher(1, 0, 0.05, 1)

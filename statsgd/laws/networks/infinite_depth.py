@@ -1,6 +1,6 @@
 """Stationary law of the slope of an infinitely deep diagonal linear network."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
@@ -91,7 +91,7 @@ class InfiniteDepthNetworkLaw(SlopeLaw):
         )
 
     @classmethod
-    def examples(cls) -> Iterator[Self]:
+    def examples(cls) -> Iterable[Self]:
         """Standard normal inputs at two noise scales."""
         moments = DataMoments.teacher(1, 2, 1, 1)
         yield cls(moments, 0.5, 0.1)

@@ -1,6 +1,6 @@
 """The two-layer network on noiseless targets: two absorbing points, or a law between them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
@@ -117,7 +117,7 @@ class InterpolationLaw(SlopeLaw):
         return (SmallNumber("ηA(κ)b₁", step, 0.02 if self.correction is None else 0.04),)
 
     @classmethod
-    def examples(cls) -> Iterator[Self]:
+    def examples(cls) -> Iterable[Self]:
         """Standard normal inputs at weak noise, and closer to collapse."""
         yield cls(1, 2, 1, 0.2, 0.1)
         yield cls(1, 2, 1.5, 0.08, 0.3)

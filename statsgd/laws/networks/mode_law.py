@@ -1,6 +1,6 @@
 """The law of SGD in the leading modes around a checkpoint of a network of any size."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -218,7 +218,7 @@ class ModeLaw(NormalLaw):
         )
 
     @classmethod
-    def examples(cls) -> Iterator[Self]:
+    def examples(cls) -> Iterable[Self]:
         """From rest over a saddle, stationary, growing noise from a buffer, inside epochs."""
         skew = [[1.0, 0.6], [0.6, 0.8]]
         yield cls([2.0, -0.1], skew, 0.1, 0.9, 20, gradient=[0.3, 0.1])

@@ -1,6 +1,6 @@
 """Laws on a curve of minimisers: what isotropic noise and label-like noise settle to there."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -162,7 +162,7 @@ class ValleySharpnessLaw(ValleyCurveLaw):
         self._tabulate()
 
     @classmethod
-    def examples(cls) -> Iterator[Self]:
+    def examples(cls) -> Iterable[Self]:
         """The von Mises law, its discrete correction, and two normal directions on a line."""
         valley = CosineCurvature(2.0, 1.5)
         yield cls(valley, 1.0, 1.0)

@@ -1,6 +1,6 @@
 """Two valleys at a fixed place along them: how SGD divides itself between flat and sharp."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -197,7 +197,7 @@ class TwoValleyLaw(Law):
         )
 
     @classmethod
-    def examples(cls) -> Iterator[Self]:
+    def examples(cls) -> Iterable[Self]:
         """Curvature-scaled noise at two places, and isotropic noise."""
         landscape = TwoValleyLandscape()
         yield cls(landscape, 5.0, 1e-3)

@@ -1,7 +1,7 @@
 """A valley of (nearly) equal minima: noise across it makes the flat stretches likelier."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import jax
@@ -227,7 +227,7 @@ class ValleyLaw(Law):
         )
 
     @classmethod
-    def examples(cls) -> Iterator[Self]:
+    def examples(cls) -> Iterable[Self]:
         """A ring, a line with a step, and a ring whose diffusion follows its curvature.
 
         Rings are flat at zero, so that few draws lie where the angle jumps.
