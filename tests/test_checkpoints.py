@@ -129,7 +129,10 @@ def test_a_problem_picks_its_parameters_out():
         statsgd.ensemble({"w": W[:, :1]}, problem=problem)
 
 
-@pytest.mark.parametrize(("momentum", "variables"), [(0.0, 1), (0.5, 2), (None, 2)])
+@pytest.mark.parametrize(
+    ("momentum", "variables"),
+    [(0.5, 2), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((0.0, 1), (None, 2)))],
+)
 def test_comparisons_read_it_like_one_of_simulate(momentum, variables):
     # Draws of the law itself: spread and location agree.
     law = laws.HeavyBallGaussian([[2.0]], [[1.0]], learning_rate=0.1, momentum=0.5)

@@ -42,13 +42,7 @@ def test_values_and_units_are_said(value, said):
     assert repr(value) == said
 
 
-def test_every_law_and_noise_speaks_in_one_line():
-    for kind in [*laws.LAWS.values()]:
-        for example in kind.examples()[:1]:
-            words = repr(example)
-            assert words.startswith(kind.__name__)
-            assert "\n" not in words
-            assert "f64[" not in words
+def test_laws_say_their_numbers_where_they_have_any():
     assert "learning_rate=0.1 time/step" in repr(LAW)
     assert jax.jit(lambda law: len(repr(law)))(LAW) > 0  # traced values have no number
 

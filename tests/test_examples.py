@@ -19,6 +19,8 @@ WITHOUT = {
     "sweeps.distributed.Distributed": "needs a scheduler; shown with `sweep`",
     "sweeps.serial.Serial": "what `sweep` takes by itself",
 }
+#: Examples that take seconds, of what other tests run too.
+SLOW = {"laws.overview.applicable", "kernels.wells.find_wells"}
 
 
 def public():
@@ -40,7 +42,10 @@ def examples():
             module = importlib.import_module(value.__module__)
             for found in finder.find(value, name, module, globs=vars(module).copy()):
                 if found.examples:
-                    yield pytest.param(found, id=found.name.removeprefix("statsgd."))
+                    name = found.name.removeprefix("statsgd.")
+                    yield pytest.param(
+                        found, id=name, marks=[pytest.mark.slow] if name in SLOW else []
+                    )
 
 
 @pytest.mark.parametrize("example", list(examples()))

@@ -38,6 +38,7 @@ statsgd.sample(law, statsgd.kernels.MALA(), draws=8, warmup=8, chains=2, seed=0,
 """
 
 
+@pytest.mark.slow
 def test_it_does_not_matter_that_arviz_came_first():
     command = [sys.executable, "-c", AFTER_ARVIZ]
     run = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -54,6 +54,7 @@ def test_example_runs_as_printed_and_shows_what_is_said(capsys):
     assert "against HeavyBallGaussian: differs by more than 10 %" in printed
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_as_shown():
     # After the lines of the first example that it needs, with fewer replicas.
     first = code_of("example").split("for law in")[0]
@@ -92,7 +93,10 @@ def executed(code, names, folder, monkeypatch):
     exec(compile(code, "page", "exec"), names)
 
 
-@pytest.mark.parametrize("name", ["noise", "kernel", "measure", "study"])
+@pytest.mark.parametrize(
+    "name",
+    ["noise", "measure", *(pytest.param(n, marks=pytest.mark.slow) for n in ("kernel", "study"))],
+)
 def test_what_the_reader_writes_passes_its_own_check(name, tmp_path, monkeypatch):
     executed(code_of(f"{name} example", OWN), {"__name__": "page"}, tmp_path, monkeypatch)
 

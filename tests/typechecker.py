@@ -7,4 +7,20 @@ from typing import Any, Self
 
 from beartype import BeartypeConf, FrozenDict, beartype
 
-check = beartype(conf=BeartypeConf(is_pep484_tower=True, hint_overrides=FrozenDict({Self: Any})))
+_check = beartype(conf=BeartypeConf(is_pep484_tower=True, hint_overrides=FrozenDict({Self: Any})))
+
+
+def check(function):
+    """`function` with its types checked; the checks are made at its first call.
+
+    They take longer to make than all else of the import, and no process calls every function.
+    """
+    checked = None
+
+    def called(*arguments, **keywords):
+        nonlocal checked
+        if checked is None:
+            checked = _check(function)
+        return checked(*arguments, **keywords)
+
+    return called

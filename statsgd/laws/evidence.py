@@ -10,7 +10,7 @@ from jaxtyping import Float
 from statsgd.arguments import count, random_seed
 from statsgd.laws.law import ImproperLawError, IntractableError, Law
 
-_POINTS = 12  # draws at which densities are looked at
+_POINTS = 8  # draws at which densities are looked at: one of `precision.BATCHES`
 
 
 class DoesNotApply(Exception):
@@ -26,12 +26,17 @@ class Evidence:
         self.seed = random_seed(seed)
 
     @functools.cached_property
-    def variables(self) -> dict[str, Float[np.ndarray, "n d"]]:
-        """Exact draws of every variable, in float64."""
+    def drawn(self) -> dict[str, Float[np.ndarray, "..."]]:
+        """Exact draws of every variable, of shape (1, n, d) if all is well, in float64."""
         if not self.law.exact_draws:
             raise DoesNotApply("the law has no exact draws")
-        drawn = self.law.draw_variables(jax.random.key(self.seed), (self.number,))
+        drawn = self.law.draw_variables(jax.random.key(self.seed), (1, self.number))
         return {name: np.asarray(values, dtype=np.float64) for name, values in drawn.items()}
+
+    @functools.cached_property
+    def variables(self) -> dict[str, Float[np.ndarray, "n d"]]:
+        """The draws as a list."""
+        return {name: values.reshape(self.number, -1) for name, values in self.drawn.items()}
 
     @functools.cached_property
     def scale(self) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:

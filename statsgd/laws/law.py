@@ -29,7 +29,7 @@ import abc
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn, Self
 
 import equinox as eqx
@@ -216,11 +216,11 @@ class Law(eqx.Module):
         return _run_forward(self._evaluated(), jax.random.split(key, number))
 
     @classmethod
-    def examples(cls) -> Sequence[Self]:
+    def examples(cls) -> Iterable[Self]:
         """Instances at ordinary parameters, in dimensions that quadrature reaches where possible.
 
         The test battery, the catalogue and the documentation run over them: a new law gets all
-        three by listing a few.
+        three by listing a few, or by yielding them where they take long to solve.
         """
         return ()
 

@@ -29,7 +29,7 @@ def targets() -> dict[str, Law]:
     curvatures = np.geomspace(1.0, 10.0, 8)
     return {
         "Gibbs, d=8": Gibbs(quadratic(np.diag(curvatures)), 1.0),
-        "FlooredLossScaledLaw": FlooredLossScaledLaw.examples()[0],
+        "FlooredLossScaledLaw": next(iter(FlooredLossScaledLaw.examples())),
     }
 
 

@@ -75,7 +75,9 @@ def test_agreement_names_what_was_looked_at():
         assert part.excess < 0
 
 
-@pytest.mark.parametrize("nu", [0.8, 1.5, 2.5])
+@pytest.mark.parametrize(
+    "nu", [0.8, *(pytest.param(nu, marks=pytest.mark.slow) for nu in (1.5, 2.5))]
+)
 def test_heavy_tails_are_compared_by_quantiles(nu):
     law = student_law(nu)
     points = np.asarray(law.draw(jax.random.key(7), (2000,)))
@@ -122,7 +124,13 @@ def test_a_law_without_any_noise_is_a_point(where, word):
     assert list(found.parts) == ["location"]
 
 
-@pytest.mark.parametrize("turn", [np.eye(2), np.array([[1.0, 1.0], [1.0, -1.0]]) / np.sqrt(2)])
+@pytest.mark.parametrize(
+    "turn",
+    [
+        pytest.param(np.eye(2), marks=pytest.mark.slow),
+        np.array([[1.0, 1.0], [1.0, -1.0]]) / np.sqrt(2),
+    ],
+)
 def test_directions_without_noise(turn):
     law = GaussianLaw(np.zeros(2), turn @ np.diag([1.0, 0.0]) @ turn.T)
     points = normal(8000) * [1.0, 0.0]

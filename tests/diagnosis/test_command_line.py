@@ -36,6 +36,7 @@ def file(tmp_path):
     sys.path.remove(str(tmp_path)) if str(tmp_path) in sys.path else None
 
 
+@pytest.mark.slow
 def test_a_report_from_a_file_of_the_users(file, tmp_path, capsys):
     options = ["--modes", "2", "--replicas", "8", "--steps", "20", "--quiet"]
     options += ["--output", str(tmp_path / "page.html")]

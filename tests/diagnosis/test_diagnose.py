@@ -158,7 +158,7 @@ def test_a_store_goes_on_where_it_was_cut_off(tree, problem, checkpoint, tmp_pat
     from statsgd.diagnosis import flatness, modes
 
     options = {"modes": 5, "replicas": 64, "steps": STEPS, "seed": 1, "progress": False}
-    options |= {"store": tmp_path / "store", "identity": "test 1"}
+    options |= {"store": tmp_path / "store", "identity": "test 1", "learning_coefficient": False}
 
     def cut_off(request):
         raise KeyboardInterrupt
@@ -169,7 +169,8 @@ def test_a_store_goes_on_where_it_was_cut_off(tree, problem, checkpoint, tmp_pat
             diagnose(problem, checkpoint, SETTING, **options)
     monkeypatch.setattr(modes, "law_at", cut_off)  # it must not be measured again
     again = diagnose(problem, checkpoint, SETTING, **options)
-    for name in tree.children:
+    assert set(tree.children) - {*again.children} == {"learning_coefficient"}
+    for name in again.children:
         assert again[name].attrs["finding"] == tree[name].attrs["finding"]
     with pytest.raises(ValueError, match="seed is 1 there and 2 here"):
         diagnose(problem, checkpoint, SETTING, **options | {"seed": 2})
@@ -183,6 +184,7 @@ def test_checkpoints_of_ones_own_run_take_the_place_of_replicas(problem, checkpo
     kept = run["snapshots"].to_dataset()
     points = {name: kept[name].values[0] for name in ("hidden", "out")}
     options = {"modes": 3, "steps": 40, "seed": 1, "progress": False}
+    options["learning_coefficient"] = False
     found = diagnose(problem, checkpoint, SETTING, checkpoints=points, **options)
     seen = found["own_run"].to_dataset()
     assert np.isfinite(seen["variance"][0])

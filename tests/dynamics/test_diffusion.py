@@ -69,9 +69,9 @@ def test_the_scheme_has_the_exact_law_of_the_chain_it_is(increments):
     [
         (0.7, 0.7 * np.eye(2)),
         ([0.7, 1.4], np.diag([0.7, 1.4])),
-        (NOISE, NOISE),
+        pytest.param(NOISE, NOISE, marks=pytest.mark.slow),
         (lambda x: jnp.asarray(NOISE, x.dtype), NOISE),
-        (lambda x: jnp.asarray(0.7), 0.7 * np.eye(2)),
+        pytest.param(lambda x: jnp.asarray(0.7), 0.7 * np.eye(2), marks=pytest.mark.slow),
     ],
 )
 def test_every_form_of_covariance(covariance, matrix):

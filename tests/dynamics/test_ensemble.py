@@ -52,14 +52,16 @@ def test_groups_dims_and_coordinates(reference):
     assert np.all(reference["observables"].norm[:, 0] == 0)
 
 
-@pytest.mark.parametrize("block_size", [16, 32])
+@pytest.mark.parametrize("block_size", [16, pytest.param(32, marks=pytest.mark.slow)])
 def test_blocks_of_whole_vectors_do_not_change_a_bit(block_size):
     options = OPTIONS | {"replicas": 64}
     one = statsgd.simulate(PROBLEM, SGD, **options)
     assert statsgd.simulate(PROBLEM, SGD, block_size=block_size, **options).identical(one)
 
 
-@pytest.mark.parametrize("block_size", [1, 2, 5])
+@pytest.mark.parametrize(
+    "block_size", [5, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))]
+)
 def test_other_blocks_may_round_differently_but_no_more(reference, block_size):
     other = statsgd.simulate(PROBLEM, SGD, block_size=block_size, **OPTIONS)
     np.testing.assert_allclose(other["endpoints"].params, reference["endpoints"].params, rtol=1e-5)
@@ -82,8 +84,14 @@ def growing(params):
     return -0.25 * jnp.sum(params**4)
 
 
-@pytest.mark.parametrize("block_size", [1, 4])
-@pytest.mark.parametrize("phases", [1, 10])
+@pytest.mark.parametrize(
+    ("phases", "block_size"),
+    [
+        (1, 1),
+        (10, 4),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in ((1, 4), (10, 1))),
+    ],
+)
 def test_divergence_is_frozen_at_the_last_finite_state(block_size, phases):
     problem = landscape(growing, np.zeros(1))
     start = np.array([[0.0], [1.0], [2.0], [0.0], [0.5], [0.01]], dtype=np.float32)

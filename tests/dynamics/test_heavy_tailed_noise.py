@@ -27,7 +27,9 @@ def draws(noise, number=NUMBER, problem=BOWL):
 
 
 @pytest.mark.parametrize("form", ["isotropic", "independent"])
-@pytest.mark.parametrize("alpha", [0.7, 1.0, 1.5, 2.0])
+@pytest.mark.parametrize(
+    "alpha", [0.7, 1.5, *(pytest.param(a, marks=pytest.mark.slow) for a in (1.0, 2.0))]
+)
 def test_stable_draws_have_their_characteristic_function(alpha, form):
     x = draws(Stable(alpha, 0.5, form))
     for u in ([1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.8, -1.1, 0.5]):

@@ -120,8 +120,11 @@ CASES = {
         (TraceMatched(Anisotropic(SKEW), "top", trace=0.4), SURFACE, AT),
     ],
 }
+#: Every noise and every way to sample minibatches by default, other forms with the slow tests.
 FLAT_CASES = [
-    pytest.param(*case, id=f"{name}-{i}")
+    pytest.param(
+        *case, id=f"{name}-{i}", marks=[pytest.mark.slow] if i and name != "Minibatch" else []
+    )
     for name, cases in CASES.items()
     for i, case in enumerate(cases)
 ]

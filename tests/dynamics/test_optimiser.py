@@ -1,8 +1,5 @@
 """Optimisers of optax against our own SGD and against their formulas."""
 
-import subprocess
-import sys
-
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -91,12 +88,6 @@ def test_wrong_arguments_are_named():
         statsgd.OptaxDynamics(lambda: 3, NoNoise()).check(BOWL)
     with pytest.raises(ValueError, match="noise other than Minibatch on a landscape"):
         statsgd.OptaxDynamics(optax.sgd(0.1), Minibatch(2)).check(BOWL)
-
-
-def test_importing_statsgd_loads_neither_optax_nor_zarr():
-    code = "import sys, statsgd; print([m for m in ('optax', 'zarr') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_schedules_go_on_where_a_run_goes_on():

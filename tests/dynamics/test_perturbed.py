@@ -49,9 +49,15 @@ def test_stability_of_sharpness_aware_minimisation():
 @pytest.mark.parametrize(
     ("dynamics", "expected"),
     [
-        (SharpnessAware(0.1, LOUD, 0.25, normalised=False), 0.04411765),
+        pytest.param(
+            SharpnessAware(0.1, LOUD, 0.25, normalised=False), 0.04411765, marks=pytest.mark.slow
+        ),
         (SharpnessAware(0.1, LOUD, 0.25, normalised=False, ascent="fresh"), 0.02450980),
-        (SharpnessAware(0.1, LOUD, 0.25, normalised=False, ascent="full"), 0.01960784),
+        pytest.param(
+            SharpnessAware(0.1, LOUD, 0.25, normalised=False, ascent="full"),
+            0.01960784,
+            marks=pytest.mark.slow,
+        ),
         # ηc/(h(2 − ηh)) with c = 1 + σ²h².
         (WeightNoise(0.1, LOUD, 0.5), 0.1 * 2.0 / (2 * 1.8)),
     ],

@@ -8,12 +8,13 @@ from numpyro.infer import MCMC
 
 from statsgd import sample
 from statsgd.kernels import MeanFieldFunctional, MeanFieldLangevin
-from statsgd.laws import Gibbs, ImproperLawError, MeanFieldLaw, QuadraticMeanField
+from statsgd.laws import ImproperLawError, MeanFieldLaw, QuadraticMeanField
 from statsgd.laws.mean_field import (
     shared_minibatch_variance,
     two_layer_mean_field,
     variance_reduced_variance,
 )
+from tests.laws.examples import example
 from tests.statistical import assert_mean_within, assert_variance_within
 
 QUIET = {"progress": False, "diagnose": False}
@@ -206,4 +207,4 @@ def test_bad_settings_are_named():
         with pytest.raises(ValueError, match=message):
             MeanFieldLangevin(**settings)
     with pytest.raises(ValueError, match="law must be a MeanFieldLaw or a QuadraticMeanField"):
-        MeanFieldFunctional.of(Gibbs.examples()[0])
+        MeanFieldFunctional.of(example("Gibbs"))

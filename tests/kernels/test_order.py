@@ -101,8 +101,8 @@ def orders(build, step_size):
     ("kernel", "options", "step_size", "order"),
     [
         (ULA, {}, 0.1, 1),
-        (SGLD, {}, 0.1, 1),
-        (MeanFieldLangevin, {}, 0.1, 1),
+        pytest.param(SGLD, {}, 0.1, 1, marks=pytest.mark.slow),
+        pytest.param(MeanFieldLangevin, {}, 0.1, 1, marks=pytest.mark.slow),
         (StateDependentLangevin, {"diffusion": diffusion}, 0.02, 1),
         (BAOAB, {"friction": 1.5}, 0.5, 2),
         # With the exact gradient positions are those of the BBK integrator.

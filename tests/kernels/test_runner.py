@@ -6,10 +6,11 @@ import pytest
 
 from statsgd import sample
 from statsgd.kernels import MALA
-from statsgd.laws import LAWS, HeavyBallGaussian, ImproperLawError, KinkedWellsGibbs
+from statsgd.laws import HeavyBallGaussian, ImproperLawError, KinkedWellsGibbs
 from tests.kernels.test_battery import assert_mean
+from tests.laws.examples import example
 
-LAW = HeavyBallGaussian.examples()[1]
+LAW = example("HeavyBallGaussian", 1)
 
 
 def test_exact_draws_come_without_a_kernel():
@@ -26,7 +27,7 @@ def test_exact_draws_come_without_a_kernel():
 )
 def test_mala_draws_from_laws_of_every_make(name):
     # Generative models, a Student-t, and a law known by its potential on an interval.
-    law = LAWS[name].examples()[0]
+    law = example(name)
     tree = sample(law, MALA(), seed=1, warmup=1000, draws=4000, chains=4, progress=False)
     draws = tree["posterior"]["params"].values
     mean, covariance = np.asarray(law.mean()), np.asarray(law.covariance())

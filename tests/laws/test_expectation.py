@@ -8,23 +8,18 @@ from scipy.integrate import quad
 from scipy.stats import multivariate_normal, norm
 
 from statsgd.laws import (
-    DiagonalNetworkLaw,
     DiscreteChainLaw,
     FokkerPlanckLaw,
     Gibbs,
     IntractableError,
-    MeanFieldLimit,
-    NoiseEquilibrium,
-    RescalingGibbs,
     TwoBasinGibbs,
-    TwoValleyLaw,
     ValleyEntropyLaw,
-    ValleyLaw,
 )
 from statsgd.laws.grids.grid import Grid
 from statsgd.laws.law import UnresolvedWarning
 from statsgd.problems import landscapes
 from tests.laws.bases.random_wells import integrals
+from tests.laws.examples import example
 
 #: No knot or edge of a cell of anything.
 EDGE = 0.12345
@@ -45,10 +40,22 @@ def wave(params):
 FUNCTIONS = {"jump": below, "kink": bent, "smooth": wave}
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.parametrize("law", [Gibbs, TwoValleyLaw, MeanFieldLimit, ValleyEntropyLaw])
+LINES = ("Gibbs", "TwoValleyLaw", "MeanFieldLimit", "ValleyEntropyLaw")
+
+
+@pytest.mark.parametrize(
+    ("law", "name"),
+    [
+        # All functions of one law, and those that jump of all.
+        pytest.param(
+            law, name, marks=[] if law == "Gibbs" or name == "jump" else [pytest.mark.slow]
+        )
+        for law in LINES
+        for name in FUNCTIONS
+    ],
+)
 def test_on_the_line_they_are_those_of_an_independent_rule(law, name):
-    law, function = law.examples()[:2][-1], FUNCTIONS[name]
+    law, function = example(law, 1) or example(law), FUNCTIONS[name]
     low, high = (-np.pi, np.pi) if isinstance(law, ValleyEntropyLaw) else (-8.0, 8.0)
     breaks = np.union1d(np.linspace(low, high, 100), [0.0, EDGE])
 
@@ -67,14 +74,14 @@ def test_on_the_line_they_are_those_of_an_independent_rule(law, name):
 
 
 def test_a_network_is_seen_through_its_slope():
-    law = DiagonalNetworkLaw.examples()[0]
+    law = example("DiagonalNetworkLaw")
     edge = float(law.quantile(0.37)[0])
     found = law.expectation_estimate(lambda f: f[0] < edge)
     assert abs(found.value - law.cdf(np.array([edge]))[0]) < found.standard_error + 1e-9
 
 
 def test_jumps_across_a_valley_are_followed():
-    law = ValleyLaw.examples()[0]
+    law = example("ValleyLaw")
 
     def corner(x):
         across = np.sqrt(law.conditional_variance(np.array(x))[0])
@@ -139,7 +146,7 @@ def test_draws_have_a_standard_error(normal):
     found = normal.expectation_estimate(below, jax.random.key(0), 20_000)
     assert abs(found.value - p) < 4 * found.standard_error
     np.testing.assert_allclose(found.standard_error, np.sqrt(p * (1 - p) / 20_000), rtol=0.02)
-    plane = RescalingGibbs.examples()[0]
+    plane = example("RescalingGibbs")
     with pytest.raises(IntractableError, match="knows no expectations"):
         plane.expectation_estimate(below)
     with pytest.raises(ValueError, match="draws"):
@@ -153,13 +160,13 @@ def test_shapes_are_those_of_the_function(normal):
 
 
 def test_a_point_mass_is_exact():
-    law = NoiseEquilibrium.examples()[0]
+    law = example("NoiseEquilibrium")
     found = law.expectation_estimate(lambda w: w @ w)
     np.testing.assert_allclose(found.value, law.mean() @ law.mean(), rtol=1e-12)
     assert found.standard_error == 0
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0])
+@pytest.mark.parametrize("temperature", [pytest.param(0.5, marks=pytest.mark.slow), 1.0])
 def test_smooth_functions_of_the_plane(temperature):
     # E ∂ᵢ(w) = 1 = E wᵢ∂ᵢL/τ: by parts, as L has no jump.
     law = TwoBasinGibbs(temperature)

@@ -152,7 +152,17 @@ CALLS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CALLS)
+#: One of each family of programs by default, the others with the slow tests.
+DEFAULT = {
+    "hessian", "minimise", "noise_covariance", "trace, sampled", "top_eigenpairs, Lanczos",
+    "noise_alignment", "over_replicas", "gradient_flow", "find_symmetries", "first_passage",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n in DEFAULT else [pytest.mark.slow]) for n in CALLS],
+)
 def test_second_calls_compile_nothing(name):
     call = CALLS[name]
     call(network(1.0), FIRST, 1.0, 0)

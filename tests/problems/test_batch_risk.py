@@ -167,6 +167,7 @@ class EquinoxNormalised(eqx.Module):
     out: eqx.nn.Linear
 
 
+@pytest.mark.slow
 def test_batch_normalisation_of_equinox_runs_under_sgd():
     def make(key):
         return EquinoxNormalised(

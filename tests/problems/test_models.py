@@ -121,7 +121,7 @@ def test_a_flat_vector_becomes_a_model_that_runs(which, request):
     np.testing.assert_allclose(problem.model(problem.parameters(model))(inputs), model(inputs))
 
 
-@pytest.mark.parametrize("which", ["gated", "net"])
+@pytest.mark.parametrize("which", ["gated", pytest.param("net", marks=pytest.mark.slow)])
 def test_a_trained_model_goes_wherever_parameters_do(which, request):
     model = request.getfixturevalue(which)
     problem = empirical_risk(error, DATA, model)

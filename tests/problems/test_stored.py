@@ -93,7 +93,7 @@ def test_numbers_are_those_of_arrays_in_memory(source, tmp_path, monkeypatch):
         )
 
 
-@pytest.mark.parametrize("source", ["mapped", "zarr"])
+@pytest.mark.parametrize("source", ["mapped", pytest.param("zarr", marks=pytest.mark.slow)])
 def test_sgd_on_disk_is_sgd_in_memory(source, tmp_path):
     stored = empirical_risk(loss, SOURCES[source](tmp_path), AT)
     sgd = statsgd.SGD(0.1, Minibatch(5, "reshuffle", drop_last=False), momentum=0.5)

@@ -41,7 +41,13 @@ RESULTS = {
 }
 
 
-@pytest.mark.parametrize("name", RESULTS)
+#: All of them come on one page below; alone a few by default, the others with the slow tests.
+ALONE = {"comparison", "claim", "measure", "ensemble", "law", "nested"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in ALONE else [pytest.mark.slow]) for n in RESULTS]
+)
 def test_each_is_reported_and_shown(name, tmp_path):
     page = report(RESULTS[name], tmp_path / "r.html").read_text()
     assert "<h2" in page

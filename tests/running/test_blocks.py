@@ -58,7 +58,7 @@ def test_a_function_of_every_block(at_once):
     np.testing.assert_array_equal(blocks.join(found), [0, 2, 4, 10, 8, 18])
 
 
-@pytest.mark.parametrize("phases", [1, 10])
+@pytest.mark.parametrize("phases", [pytest.param(1, marks=pytest.mark.slow), 10])
 def test_replicas_are_the_same_one_by_one_and_at_once(request, phases):
     # Some diverge, in one of the blocks at a time: θ ← θ + ηθ³ overflows from θ > 0.
     problem = landscape(lambda params: -0.25 * jnp.sum(params**4), np.zeros(1))

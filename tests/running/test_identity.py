@@ -122,7 +122,18 @@ PAIRS = {
 }
 
 
-@pytest.mark.parametrize("name", PAIRS)
+def test_problems_that_differ_in_a_number_are_told_apart():
+    for name, (one, other) in PAIRS.items():
+        assert undescribed([describe(one), describe(other)]) is None, name
+        assert first_difference(describe(one), describe(other)) is not None, name
+
+
+STORED = {"module", "closure", "jitted object"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in STORED else [pytest.mark.slow]) for n in PAIRS]
+)
 def test_a_store_never_returns_the_result_of_another_problem(tmp_path, name):
     one, other = PAIRS[name]
 
@@ -240,6 +251,7 @@ print(json.dumps([t.describe(one) for pair in t.PAIRS.values() for one in pair])
 """
 
 
+@pytest.mark.slow
 def test_other_processes_say_the_same():
     found = subprocess.run(
         [sys.executable, "-c", CODE], cwd=Path(__file__).parents[2], capture_output=True,

@@ -110,7 +110,7 @@ def test_replicas_of_every_dynamics(name):
     assert_independent(ends(dynamics, problem, 0), ends(dynamics, problem, 1))
 
 
-@every(DYNAMICS, "SGD Minibatch 1", "Diffusion", "optax noisy_sgd")
+@every(DYNAMICS, "SGD Minibatch 1", "optax noisy_sgd")
 def test_replicas_that_go_on_of_every_dynamics(name):
     # All from one state, so that what they share with the first run could only be its noise.
     dynamics, problem = DYNAMICS[name]

@@ -30,7 +30,12 @@ def simulate(problem, **changes):
     return statsgd.simulate(problem, SGD(0.01, noise.Isotropic(1.0)), **options)
 
 
-@pytest.mark.parametrize("stored", [False, True], ids=["memory", "store"])
+in_memory_and_stored = pytest.mark.parametrize(
+    "stored", [pytest.param(False, marks=pytest.mark.slow), True], ids=["memory", "store"]
+)
+
+
+@in_memory_and_stored
 def test_every_name_comes_back(tmp_path, stored):
     store = tmp_path / "store" if stored else None
     observe = {name: lambda params: params["plain"].sum() for name in AWKWARD}
@@ -59,7 +64,7 @@ def test_the_rule_is_reversible_and_leaves_plain_names_alone():
     assert variable_name("replica") == "%72eplica"
 
 
-@pytest.mark.parametrize("stored", [False, True], ids=["memory", "store"])
+@in_memory_and_stored
 def test_draws_of_scoped_models(tmp_path, stored):
     def model():
         with handlers.scope(prefix="net"):

@@ -51,7 +51,16 @@ def simulate(store=None, dynamics=DYNAMICS, **changes):
     return statsgd.simulate(PROBLEM, dynamics, store=store, progress=False, **options)
 
 
-@pytest.fixture(scope="module", params=["memory", "store", "resumed", "sweep", "shuffled"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("memory", marks=pytest.mark.slow),
+        pytest.param("store", marks=pytest.mark.slow),
+        "resumed",
+        "sweep",
+        "shuffled",
+    ],
+)
 def ensemble(request, tmp_path_factory):
     store = tmp_path_factory.mktemp("order") / "store"
     if request.param == "memory":
@@ -90,12 +99,16 @@ def test_readers(ensemble):
     np.testing.assert_array_equal(trajectories(ensemble, PROBLEM.names).params, kept.params)
 
 
-def test_comparisons(ensemble):
+@pytest.fixture(scope="module")
+def comparison(ensemble):
     # Curvatures are a factor of two apart: any other order is far outside of this margin.
-    found = statsgd.compare(ensemble, LAW, seed=0, modes=np.eye(6), margin=0.15)
-    ratios = found.effects("variance ratio")["effect"]
+    return statsgd.compare(ensemble, LAW, seed=0, modes=np.eye(6), margin=0.15)
+
+
+def test_comparisons(comparison):
+    ratios = comparison.effects("variance ratio")["effect"]
     assert ratios.between(1 - 4 * np.sqrt(2 / REPLICAS), 1 + 4 * np.sqrt(2 / REPLICAS)).all()
-    assert found.verdict == "agrees within 15 %"
+    assert comparison.verdict == "agrees within 15 %"
 
 
 def test_measures(ensemble):
@@ -108,6 +121,7 @@ def test_measures(ensemble):
         assert abs(relation.gap.value) < 4 * relation.gap.standard_error
 
 
+@pytest.mark.slow
 def test_fits(ensemble):
     def family(temperature):
         return Gibbs.quadratic(np.diag(CURVATURE), temperature)
@@ -122,6 +136,7 @@ def test_fits(ensemble):
     assert abs(float(found.mean()) - expected) < 4 * float(found.std()) / np.sqrt(100)
 
 
+@pytest.mark.slow
 def test_grids(tmp_path):
     swept = simulate(
         tmp_path / "store", statsgd.grid(DYNAMICS, {"noise.variance": [1.0, 2.0]}), replicas=2000
@@ -168,10 +183,8 @@ def test_decomposition_of_the_gap(tmp_path):
     assert float(found["p_value"].sel(part="Monte Carlo")) > 1e-4
 
 
-def test_reports(ensemble, tmp_path):
-    # Curvatures are a factor of two apart: any other order is far outside of this margin.
-    found = statsgd.compare(ensemble, LAW, seed=0, modes=np.eye(6), margin=0.15)
-    tree = xr.DataTree.from_dict({"comparison": found.to_datatree()})
+def test_reports(comparison, tmp_path):
+    tree = xr.DataTree.from_dict({"comparison": comparison.to_datatree()})
     tree.attrs = {"title": "t", "question": "q", "finding": "f"}
     page = statsgd.report(tree, tmp_path / "report.html").read_text()
     assert "agrees within 15 %" in page

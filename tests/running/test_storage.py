@@ -53,7 +53,13 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize(
-    ("after", "error"), [(0, KeyboardInterrupt), (1, Stop), (3, KeyboardInterrupt), (7, Stop)]
+    ("after", "error"),
+    [
+        pytest.param(0, KeyboardInterrupt, marks=pytest.mark.slow),
+        (1, Stop),
+        (3, KeyboardInterrupt),
+        pytest.param(7, Stop, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("where", ["_flush", "_save"])
 def test_a_run_cut_off_inside_a_checkpoint_ends_the_same(

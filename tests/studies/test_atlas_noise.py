@@ -48,7 +48,7 @@ def test_laws_exact_for_the_sde_are_off_by_the_step(law):
 @pytest.mark.parametrize(
     # Mean loss and P(L < 0.1) of the chain in three dimensions at ησ = 8 and L_sat = 1.
     ("step", "loss", "small"),
-    [(0.01, 3.1061, 0.2025), (0.0025, 3.0260, 0.2177)],
+    [(0.01, 3.1061, 0.2025), pytest.param(0.0025, 3.0260, 0.2177, marks=pytest.mark.slow)],
 )
 def test_the_chain_of_distances_has_its_known_moments(step, loss, small):
     compared = cell("SaturatingLossScaledLaw", step, 8.0)
@@ -60,7 +60,9 @@ def test_the_chain_of_distances_has_its_known_moments(step, loss, small):
     np.testing.assert_allclose((mean**2 + variance) / 2, 3.0, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kurtosis", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize(
+    "kurtosis", [2.0, *(pytest.param(k, marks=pytest.mark.slow) for k in (1.0, 3.0))]
+)
 def test_real_sgd_and_the_outlier_law_differ_by_known_variances(kurtosis):
     found = errors("OutlierPowerLaw", 0.1, kurtosis)
     # η/(2 − η) of the law against η/(2 − ηκ) of the chain.
@@ -85,7 +87,7 @@ def test_the_well_behind_weaker_noise_wins():
     assert compared.sde_to_law < 1e-3
 
 
-@pytest.mark.parametrize("inverse", [0.01, 0.0025])
+@pytest.mark.parametrize("inverse", [0.01, pytest.param(0.0025, marks=pytest.mark.slow)])
 def test_a_walk_is_normal_up_to_its_skewness(inverse):
     found = errors("LogMultiplicativeWalk", inverse, 0.9)
     logs = np.log(np.abs(1 - 0.9 * (2 * np.arange(64) - 63) / 64))

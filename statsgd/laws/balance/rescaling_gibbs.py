@@ -1,7 +1,7 @@
 """The Gibbs law of a pair of factors: what isotropic noise does along a rescaling orbit."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -52,9 +52,10 @@ class RescalingGibbs(PotentialLaw):
         self.log_partition = log_partition
 
     @classmethod
-    def examples(cls) -> Sequence[Self]:
+    def examples(cls) -> Iterable[Self]:
         """A valley with two branches, and one without."""
-        return cls(1.0, 0.05, 0.2), cls(0.0, 0.5, 1.0)
+        yield cls(1.0, 0.05, 0.2)
+        yield cls(0.0, 0.5, 1.0)
 
     @classmethod
     def improper_examples(cls) -> Sequence[Self]:

@@ -1,7 +1,7 @@
 """The Gibbs-like law of SGD whose isotropic gradient noise varies with the parameters."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -164,14 +164,12 @@ class EffectivePotentialGibbs(ObjectiveLaw):
         )
 
     @classmethod
-    def examples(cls) -> Sequence[Self]:
+    def examples(cls) -> Iterable[Self]:
         """A Student law, wells with noise that breaks their tie, and noise set by the loss."""
         bowl = quadratic(np.diag([1.0, 2.0]))
-        return (
-            cls(quadratic([[1.0]]), _one_plus_square, 0.1),
-            cls(smooth_wells(), _step_up, 0.04),
-            cls(bowl, OneMoreThanLoss(bowl), 0.2),
-        )
+        yield cls(quadratic([[1.0]]), _one_plus_square, 0.1)
+        yield cls(smooth_wells(), _step_up, 0.04)
+        yield cls(bowl, OneMoreThanLoss(bowl), 0.2)
 
     @classmethod
     def improper_examples(cls) -> Sequence[Self]:

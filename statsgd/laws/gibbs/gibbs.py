@@ -1,6 +1,6 @@
 """The Gibbs law of SGD with constant isotropic gradient noise."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import jax
@@ -182,15 +182,13 @@ class Gibbs(ObjectiveLaw):
         )
 
     @classmethod
-    def examples(cls) -> Sequence[Self]:
+    def examples(cls) -> Iterable[Self]:
         """A normal law, two wells on the line, a valley, and a joint law with momentum."""
-        return (
-            cls.quadratic([[2.0, 0.3], [0.3, 0.5]], 0.2, 0.1, [0.5, -1.0]),
-            cls(smooth_wells(), 0.05),
-            cls.from_noise(smooth_wells(), 0.02, 1, discrete_correction=True, bounds=(-0.5, 1.15)),
-            cls(landscapes.valley_wells(), 0.2),
-            cls.phase_space(landscapes.quadratic([[2.0]]), 0.1, 0.5, 0.9),
-        )
+        yield cls.quadratic([[2.0, 0.3], [0.3, 0.5]], 0.2, 0.1, [0.5, -1.0])
+        yield cls(smooth_wells(), 0.05)
+        yield cls.from_noise(smooth_wells(), 0.02, 1, discrete_correction=True, bounds=(-0.5, 1.15))
+        yield cls(landscapes.valley_wells(), 0.2)
+        yield cls.phase_space(landscapes.quadratic([[2.0]]), 0.1, 0.5, 0.9)
 
     @classmethod
     def improper_examples(cls) -> Sequence[Self]:

@@ -1,6 +1,6 @@
 """The Gibbs law on two parabolas cut where they meet: a mixture that can be sampled exactly."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
@@ -53,9 +53,10 @@ class KinkedWellsGibbs(Law):
         self.loss = kinked_loss(flat, sharp, height)
 
     @classmethod
-    def examples(cls) -> Sequence[Self]:
+    def examples(cls) -> Iterable[Self]:
         """Equal heights, and a raised flat well."""
-        return cls(0.2), cls(0.1, 1.0, 9.0, 0.05)
+        yield cls(0.2)
+        yield cls(0.1, 1.0, 9.0, 0.05)
 
     @property
     def dimension(self) -> int:

@@ -1,6 +1,6 @@
 """Gibbs law on a sharp and a flat basin in the plane, and how soon noise leaves the sharp one."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Self
 
 import jax
@@ -65,9 +65,10 @@ class TwoBasinGibbs(PotentialLaw):
         self.log_z, self.error_estimate = np.log(total[0]), error[0] / total[0]
 
     @classmethod
-    def examples(cls) -> Sequence[Self]:
+    def examples(cls) -> Iterable[Self]:
         """The temperature of the published experiment, and twice it."""
-        return cls(0.5), cls(1.0)
+        yield cls(0.5)
+        yield cls(1.0)
 
     @property
     def dimension(self) -> int:

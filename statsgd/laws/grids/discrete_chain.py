@@ -3,7 +3,7 @@
 import itertools
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 import equinox as eqx
@@ -174,17 +174,15 @@ class DiscreteChainLaw(GridLaw):
         )
 
     @classmethod
-    def examples(cls) -> Sequence[Self]:
+    def examples(cls) -> Iterable[Self]:
         """A double well, with momentum, and a 2-D quadratic with correlated noise."""
-        return (
-            cls(double_well_drift, [[2.0]], 0.1, Grid(-2.6, 2.6, 200)),
-            cls(_quadratic_drift, [[0.25]], 0.1, Grid(-1.2, 1.2, 96), momentum=0.5),
-            cls(
-                anisotropic_drift,
-                [[1.0, 0.5], [0.5, 1.0]],
-                0.1,
-                Grid([-1.6, -1.2], [1.6, 1.2], [64, 48]),
-            ),
+        yield cls(double_well_drift, [[2.0]], 0.1, Grid(-2.6, 2.6, 200))
+        yield cls(_quadratic_drift, [[0.25]], 0.1, Grid(-1.2, 1.2, 96), momentum=0.5)
+        yield cls(
+            anisotropic_drift,
+            [[1.0, 0.5], [0.5, 1.0]],
+            0.1,
+            Grid([-1.6, -1.2], [1.6, 1.2], [64, 48]),
         )
 
     @classmethod

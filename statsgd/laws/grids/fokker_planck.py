@@ -1,7 +1,7 @@
 """The stationary Fokker–Planck equation solved on a grid: any drift, any noise covariance."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -136,16 +136,14 @@ class FokkerPlanckLaw(GridLaw):
         return cls(drift, covariance, sgd.learning_rate, grid)
 
     @classmethod
-    def examples(cls) -> Sequence[Self]:
+    def examples(cls) -> Iterable[Self]:
         """A double well, and a 2-D quadratic whose noise breaks detailed balance."""
-        return (
-            cls(double_well_drift, [[0.4]], 0.5, Grid(-2.4, 2.4, 1600)),
-            cls(
-                anisotropic_drift,
-                [[1.0, 0.5], [0.5, 1.0]],
-                0.1,
-                Grid([-1.5, -1.2], [1.5, 1.2], 160),
-            ),
+        yield cls(double_well_drift, [[0.4]], 0.5, Grid(-2.4, 2.4, 1600))
+        yield cls(
+            anisotropic_drift,
+            [[1.0, 0.5], [0.5, 1.0]],
+            0.1,
+            Grid([-1.5, -1.2], [1.5, 1.2], 160),
         )
 
     @classmethod

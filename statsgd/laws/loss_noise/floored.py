@@ -1,6 +1,6 @@
 """Loss-scaled noise with a floor: Student-t on a quadratic, a shifted power for any loss."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
@@ -126,14 +126,12 @@ class FlooredLossScaledLaw(StudentTLaw):
         return cls([[1.0]], eta * 4 / count("batch_size", batch_size), s2 / 4)
 
     @classmethod
-    def examples(cls) -> Sequence[Self]:
+    def examples(cls) -> Iterable[Self]:
         """One dimension, two curvatures, and three dimensions with a shifted minimum."""
         skew = [[2.0, 0.5, 0.0], [0.5, 1.0, 0.2], [0.0, 0.2, 3.0]]
-        return (
-            cls([[1.0]], 0.8, 0.5),
-            cls(np.diag([1.0, 4.0]), 0.4, 0.5),
-            cls(skew, 0.3, 0.2, location=[0.5, -1.0, 2.0]),
-        )
+        yield cls([[1.0]], 0.8, 0.5)
+        yield cls(np.diag([1.0, 4.0]), 0.4, 0.5)
+        yield cls(skew, 0.3, 0.2, location=[0.5, -1.0, 2.0])
 
     @classmethod
     def improper_examples(cls) -> Sequence[Self]:
@@ -209,12 +207,10 @@ class FlooredPowerOfLossLaw(LossPotentialLaw):
         self._complete()
 
     @classmethod
-    def examples(cls) -> Sequence[Self]:
+    def examples(cls) -> Iterable[Self]:
         """Two wells of different curvature, and a quadratic in two dimensions."""
-        return (
-            cls(unequal_wells, 1, 0.5, 0.05, growth=8.0),
-            cls(half_square, 2, 0.5, 0.5),
-        )
+        yield cls(unequal_wells, 1, 0.5, 0.05, growth=8.0)
+        yield cls(half_square, 2, 0.5, 0.5)
 
     @classmethod
     def improper_examples(cls) -> Sequence[Self]:

@@ -1,6 +1,6 @@
 """Pure loss-scaled noise: the stationary law is a power of the loss."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -119,12 +119,10 @@ class LossScaledLaw(LossPotentialLaw):
         return TorusPowerOfLossLaw(codimension, noise_ratio, reading)
 
     @classmethod
-    def examples(cls) -> Sequence[Self]:
+    def examples(cls) -> Iterable[Self]:
         """Wells without zero loss in one dimension, and a point of zero loss on the 3-torus."""
-        return (
-            cls(unequal_wells, 1, 0.5, codimension=None),
-            cls(cosine_loss, 3, 8.0, codimension=3, periodic=True),
-        )
+        yield cls(unequal_wells, 1, 0.5, codimension=None)
+        yield cls(cosine_loss, 3, 8.0, codimension=3, periodic=True)
 
     @classmethod
     def improper_examples(cls) -> Sequence[Self]:

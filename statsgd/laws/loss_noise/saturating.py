@@ -1,6 +1,6 @@
 """Loss-scaled noise that saturates at large loss: proper without a floor, with exact draws."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
@@ -240,12 +240,10 @@ class SaturatedPowerOfLossLaw(LossPotentialLaw):
         self._complete()
 
     @classmethod
-    def examples(cls) -> Sequence[Self]:
+    def examples(cls) -> Iterable[Self]:
         """A loss without a zero in one dimension, and a point of zero loss in three."""
-        return (
-            cls(raised_half_square, 1, 1.0, 1.0, codimension=None),
-            cls(half_square, 3, 8.0, 1.0, codimension=3),
-        )
+        yield cls(raised_half_square, 1, 1.0, 1.0, codimension=None)
+        yield cls(half_square, 3, 8.0, 1.0, codimension=3)
 
     @classmethod
     def improper_examples(cls) -> Sequence[Self]:

@@ -1,6 +1,6 @@
 """Laws of SGD whose noise is isotropic and depends on the loss alone, C = σ φ(L) I."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -138,12 +138,10 @@ class ScalarNoiseLaw(LossPotentialLaw):
         )
 
     @classmethod
-    def examples(cls) -> Sequence[Self]:
+    def examples(cls) -> Iterable[Self]:
         """Noise that grows as the root of the loss, in one and two dimensions."""
-        return (
-            cls(half_square, 1, root_profile, 0.8, codimension=1),
-            cls(half_square, 2, root_profile, 0.8, codimension=2),
-        )
+        yield cls(half_square, 1, root_profile, 0.8, codimension=1)
+        yield cls(half_square, 2, root_profile, 0.8, codimension=2)
 
     @classmethod
     def improper_examples(cls) -> Sequence[Self]:

@@ -1,7 +1,7 @@
 """The fixed point of mean-field Langevin dynamics: one particle among infinitely many."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -155,9 +155,10 @@ class MeanFieldLimit(Law):
             self.error_estimate = np.max(np.abs(np.array(shares) - 1))
 
     @classmethod
-    def examples(cls) -> Sequence[Self]:
+    def examples(cls) -> Iterable[Self]:
         """One tanh neuron on one example."""
-        return cls(tanh_features([1.0]), 0.8, 1.0, 0.1), cls(tanh_features([1.0]), 0.5, 0.5, 0.2)
+        yield cls(tanh_features([1.0]), 0.8, 1.0, 0.1)
+        yield cls(tanh_features([1.0]), 0.5, 0.5, 0.2)
 
     @classmethod
     def improper_examples(cls) -> Sequence[Self]:

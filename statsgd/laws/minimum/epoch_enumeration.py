@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -92,10 +92,11 @@ class ReshuffledRegressionGaussian(MinimumGaussian):
         )
 
     @classmethod
-    def examples(cls) -> Sequence[Self]:
+    def examples(cls) -> Iterable[Self]:
         """Six examples in two dimensions, at epoch ends and at a random step."""
         sgd = SGD(0.1, Minibatch(2, "reshuffle"), momentum=0.5, weight_decay=0.1)
-        return cls.from_sgd(_six_examples(), sgd), cls.from_sgd(_six_examples(), sgd, "random")
+        yield cls.from_sgd(_six_examples(), sgd)
+        yield cls.from_sgd(_six_examples(), sgd, "random")
 
     @classmethod
     def improper_examples(cls) -> Sequence[Self]:

@@ -1,6 +1,6 @@
 """Stationary law of the slope of a diagonal linear network, for any depth and width."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -144,18 +144,16 @@ class DiagonalNetworkLaw(SlopeLaw):
         return found
 
     @classmethod
-    def examples(cls) -> Sequence[Self]:
+    def examples(cls) -> Iterable[Self]:
         """Depths one to four, with and without noise in the inputs."""
         gaussian = DataMoments.teacher(1, 2, 1, 1)
         labels = DataMoments.teacher(1, 0, 0.05, 1)
-        return (
-            cls(1, 1, gaussian, 0.1),
-            cls(1, 1, gaussian, 0.05, 0.5),
-            cls(2, 1, gaussian, 0.1),
-            cls(2, 2, labels, 0.01, ratios=[1.0, 2.0]),
-            cls(3, 2, DataMoments.teacher(1, 2, 0.8, 0.6), 0.1),
-            cls(4, 1, DataMoments.teacher(1, 0, 1, 1), 0.1),
-        )
+        yield cls(1, 1, gaussian, 0.1)
+        yield cls(1, 1, gaussian, 0.05, 0.5)
+        yield cls(2, 1, gaussian, 0.1)
+        yield cls(2, 2, labels, 0.01, ratios=[1.0, 2.0])
+        yield cls(3, 2, DataMoments.teacher(1, 2, 0.8, 0.6), 0.1)
+        yield cls(4, 1, DataMoments.teacher(1, 0, 1, 1), 0.1)
 
     @classmethod
     def improper_examples(cls) -> Sequence[Self]:

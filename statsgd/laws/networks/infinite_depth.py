@@ -1,6 +1,6 @@
 """Stationary law of the slope of an infinitely deep diagonal linear network."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
@@ -97,10 +97,11 @@ class InfiniteDepthNetworkLaw(SlopeLaw):
         )
 
     @classmethod
-    def examples(cls) -> Sequence[Self]:
+    def examples(cls) -> Iterable[Self]:
         """Standard normal inputs at two noise scales."""
         moments = DataMoments.teacher(1, 2, 1, 1)
-        return cls(moments, 0.5, 0.1), cls(moments, 1.0, 2.0)
+        yield cls(moments, 0.5, 0.1)
+        yield cls(moments, 1.0, 2.0)
 
     @classmethod
     def improper_examples(cls) -> Sequence[Self]:

@@ -1,6 +1,6 @@
 """The two-layer network on noiseless targets: two absorbing points, or a law between them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
@@ -117,9 +117,10 @@ class InterpolationLaw(SlopeLaw):
         return (SmallNumber("ηA(κ)b₁", step, 0.02 if self.correction is None else 0.04),)
 
     @classmethod
-    def examples(cls) -> Sequence[Self]:
+    def examples(cls) -> Iterable[Self]:
         """Standard normal inputs at weak noise, and closer to collapse."""
-        return cls(1, 2, 1, 0.2, 0.1), cls(1, 2, 1.5, 0.08, 0.3)
+        yield cls(1, 2, 1, 0.2, 0.1)
+        yield cls(1, 2, 1.5, 0.08, 0.3)
 
     @classmethod
     def improper_examples(cls) -> Sequence[Self]:

@@ -1,6 +1,6 @@
 """The law of SGD in the leading modes around a checkpoint of a network of any size."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -218,25 +218,23 @@ class ModeLaw(NormalLaw):
         )
 
     @classmethod
-    def examples(cls) -> Sequence[Self]:
+    def examples(cls) -> Iterable[Self]:
         """From rest over a saddle, stationary, growing noise from a buffer, inside epochs."""
         skew = [[1.0, 0.6], [0.6, 0.8]]
-        return (
-            cls([2.0, -0.1], skew, 0.1, 0.9, 20, gradient=[0.3, 0.1]),
-            cls([2.0, 0.5], skew, 0.3, 0.5, gradient=[0.2, 0.0]),
-            cls(
-                [2.0, 0.0],
-                np.eye(2),
-                0.1,
-                0.5,
-                9,
-                momentum_buffer=[1.0, 0.5],
-                noise_at_end=2 * np.eye(2),
-            ),
-            cls([2.0, 0.5], skew, 0.1, 0.9, 13, num_batches=5),
-            cls([2.0, 0.5], skew, 0.1, 0.9, num_batches=5, phase=2),
-            cls([2.0, 0.5], skew, 0.1, 0.9, 13, num_batches=Epoch(5, 4.6, 0.6, repeated=True)),
+        yield cls([2.0, -0.1], skew, 0.1, 0.9, 20, gradient=[0.3, 0.1])
+        yield cls([2.0, 0.5], skew, 0.3, 0.5, gradient=[0.2, 0.0])
+        yield cls(
+            [2.0, 0.0],
+            np.eye(2),
+            0.1,
+            0.5,
+            9,
+            momentum_buffer=[1.0, 0.5],
+            noise_at_end=2 * np.eye(2),
         )
+        yield cls([2.0, 0.5], skew, 0.1, 0.9, 13, num_batches=5)
+        yield cls([2.0, 0.5], skew, 0.1, 0.9, num_batches=5, phase=2)
+        yield cls([2.0, 0.5], skew, 0.1, 0.9, 13, num_batches=Epoch(5, 4.6, 0.6, repeated=True))
 
     @classmethod
     def improper_examples(cls) -> Sequence[Self]:

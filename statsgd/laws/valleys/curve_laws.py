@@ -1,6 +1,6 @@
 """Laws on a curve of minimisers: what isotropic noise and label-like noise settle to there."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -178,14 +178,12 @@ class ValleySharpnessLaw(ValleyCurveLaw):
         self._tabulate()
 
     @classmethod
-    def examples(cls) -> Sequence[Self]:
+    def examples(cls) -> Iterable[Self]:
         """The von Mises law, its discrete correction, and two normal directions on a line."""
         valley = CosineCurvature(2.0, 1.5)
-        return (
-            cls(valley, 1.0, 1.0),
-            cls(valley, 1.0, 1.0, learning_rate=0.1),
-            cls(_widening, 1.0, 0.5, bounds=None),
-        )
+        yield cls(valley, 1.0, 1.0)
+        yield cls(valley, 1.0, 1.0, learning_rate=0.1)
+        yield cls(_widening, 1.0, 0.5, bounds=None)
 
     @classmethod
     def improper_examples(cls) -> Sequence[Self]:

@@ -1,6 +1,6 @@
 """Two valleys at a fixed place along them: how SGD divides itself between flat and sharp."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -197,14 +197,12 @@ class TwoValleyLaw(Law):
         )
 
     @classmethod
-    def examples(cls) -> Sequence[Self]:
+    def examples(cls) -> Iterable[Self]:
         """Curvature-scaled noise at two places, and isotropic noise."""
         landscape = TwoValleyLandscape()
-        return (
-            cls(landscape, 5.0, 1e-3),
-            cls(landscape, 5.0, 4e-3, learning_rate=1e-3),
-            cls(landscape, 5.0, 0.04 / 6, 0.0),
-        )
+        yield cls(landscape, 5.0, 1e-3)
+        yield cls(landscape, 5.0, 4e-3, learning_rate=1e-3)
+        yield cls(landscape, 5.0, 0.04 / 6, 0.0)
 
     @classmethod
     def improper_examples(cls) -> Sequence[Self]:

@@ -1,7 +1,7 @@
 """A valley of (nearly) equal minima: noise across it makes the flat stretches likelier."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import jax
@@ -232,17 +232,15 @@ class ValleyLaw(Law):
         )
 
     @classmethod
-    def examples(cls) -> Sequence[Self]:
+    def examples(cls) -> Iterable[Self]:
         """A ring, a line with a step, and a ring whose diffusion follows its curvature.
 
         Rings are flat at zero, so that few draws lie where the angle jumps.
         """
         rings = (RingCurvature(np.float64(base), np.float64(-0.5)) for base in (2.0, 0.02, 0.005))
-        return (
-            cls.ring(2.0, -0.5, 0.02, 4.0, learning_rate=0.05),
-            cls.line(1.0, 1.0, 0.03, 9.0, learning_rate=0.05),
-            cls(*rings),
-        )
+        yield cls.ring(2.0, -0.5, 0.02, 4.0, learning_rate=0.05)
+        yield cls.line(1.0, 1.0, 0.03, 9.0, learning_rate=0.05)
+        yield cls(*rings)
 
     @classmethod
     def improper_examples(cls) -> Sequence[Self]:

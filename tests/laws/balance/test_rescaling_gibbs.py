@@ -7,6 +7,7 @@ from statsgd.laws import RescalingGibbs
 from statsgd.laws.balance import langevin_charge_growth
 from statsgd.laws.law import UnresolvedWarning
 from statsgd.problems import landscape
+from tests.laws.examples import example
 
 
 def test_moments():
@@ -19,8 +20,9 @@ def test_moments():
     )
 
 
-@pytest.mark.parametrize("law", RescalingGibbs.examples(), ids=("branches", "origin"))
-def test_against_quadrature_in_the_plane(law):
+@pytest.mark.parametrize("index", [0, 1], ids=("branches", "origin"))
+def test_against_quadrature_in_the_plane(index):
+    law = example("RescalingGibbs", index)
     axis = np.linspace(-6, 6, 1201)
     u, w = np.meshgrid(axis, axis, indexing="ij")
     density = np.exp(law.log_density(np.stack([u, w], -1))) * 1e-4
@@ -31,6 +33,7 @@ def test_against_quadrature_in_the_plane(law):
     np.testing.assert_allclose(charge, law.charge_variance(), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_charge_grows_without_decay():
     # τ = .05 from (1, 1), y = 1, t = 2: E q² = q₀² + 8τ∫E(u² + w²)dt; 4000 runs, η = .005.
     eta, tau = 0.005, 0.05

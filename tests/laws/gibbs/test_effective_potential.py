@@ -157,6 +157,7 @@ def test_sgd_with_varying_noise_has_the_student_law_at_small_steps():
     assert_allclose(law.covariance(), [[0.0526316]], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_draws_follow_the_law():
     law = EffectivePotentialGibbs(BOWL, one_plus_square, 0.1)
     draws = law.draw(jax.random.key(0), (40_000,))

@@ -101,7 +101,7 @@ def notched(params):
     return x**2 / 2 - notch + 0.1 * jnp.abs(x - 0.7)
 
 
-@pytest.mark.parametrize("calculus", ["ito", "fick"])
+@pytest.mark.parametrize("calculus", ["ito", pytest.param("fick", marks=pytest.mark.slow)])
 def test_passage_over_a_notch_and_an_unannounced_jump_of_the_diffusion(calculus):
     # A notch of width 4·10⁻⁴ and depth 12 temperatures holds a fifth of the mass.
     def diffusion(x):

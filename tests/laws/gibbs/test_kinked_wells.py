@@ -49,6 +49,7 @@ def test_agrees_with_the_tabulated_gibbs_law():
     assert_allclose(law.mean(), exact.mean(), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_draws_follow_the_law():
     # 40 000 draws: standard error 0.22 % of P(flat), 0.7 % of the variance.
     law = KinkedWellsGibbs(0.3)

@@ -7,6 +7,7 @@ from scipy.stats import norm
 from statsgd import SGD, ImproperLawError, noise, problems, simulate
 from statsgd.laws import DiscreteChainLaw, HeavyBallGaussian, LinearRegressionGaussian
 from statsgd.laws.grids import FiniteNoise, Grid, GridWarning, minibatch_noise
+from tests.laws.examples import example
 
 SADDLE = 0.6585913  # of smooth_wells
 
@@ -35,11 +36,6 @@ def wells_chain(rate, variance, momentum=0.0, fineness=2.0):
 
 def at_most(law, x):
     return float(law.cdf(np.full(law.dimension, x))[0])
-
-
-@pytest.fixture(scope="module")
-def examples():
-    return DiscreteChainLaw.examples()
 
 
 # --- quadratics: exact moments -----------------------------------------------------------------
@@ -81,9 +77,10 @@ def test_momentum_turns_relaxation_into_oscillation():
     assert np.exp(-law.relaxation_rate()) == pytest.approx(0.948683, rel=1e-4)
 
 
-def test_correlated_noise_in_two_dimensions(examples):
+@pytest.mark.slow
+def test_correlated_noise_in_two_dimensions():
     # H = diag(1, 2), η = 0.1: V_ij = ηC_ij/(h_i + h_j − ηh_ih_j).
-    law = examples[2]
+    law = example("DiscreteChainLaw", 2)
     expected = [[0.0526316, 0.0178571], [0.0178571, 0.0277778]]
     np.testing.assert_allclose(law.covariance(), expected, rtol=3e-6)
     assert law.relaxation_rate() == pytest.approx(-np.log(0.9), rel=1e-6)
@@ -341,8 +338,8 @@ def test_regression_with_two_point_inputs_leaves_its_basin(level, expected):
     assert extrapolated(time, 20) == pytest.approx(expected, rel=2e-4)
 
 
-def test_committor_starts_even_in_a_symmetric_well(examples):
-    law = examples[0]
+def test_committor_starts_even_in_a_symmetric_well():
+    law = example("DiscreteChainLaw")
     value = law.committor(lambda x: x[0] > 1, lambda x: x[0] < -1, [0.0])
     assert value == pytest.approx(0.5, abs=1e-9)
 
@@ -417,6 +414,7 @@ def test_frozen_valleys(level, rate, power, expected):
     assert (4 * fine - coarse) / 3 == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_ring_valley_at_a_large_learning_rate():
     # h = 2e^(0.5cos x), D_y = 0.02, κ = 4, η = 0.2: simulated E[−cos x] = 0.5234 ± 0.0031. For any
     # such chain E[h y²(1 − ηh/2)] = D_y exactly.
@@ -563,7 +561,7 @@ def test_warnings():
         DiscreteChainLaw(lambda x: -2 * x, [[0.0025]], 0.1, Grid(-0.7, 0.71, 30))
 
 
-def test_refusals(examples):
+def test_refusals():
     grid, plane = Grid(-1.0, 1.0, 20), Grid([-1.0, -1.0], [1.0, 1.0], 20)
     with pytest.raises(ValueError, match="1 axis, or 2 without momentum"):
         DiscreteChainLaw(lambda x: -x, np.eye(2), 0.1, plane, momentum=0.5)
@@ -574,7 +572,7 @@ def test_refusals(examples):
             lambda x: -x, FiniteNoise(lambda x: jnp.ones((2, 1)), [0.5, 0.6]), 0.1, grid
         )
     with pytest.raises(ValueError, match="momentum must be positive"):
-        examples[0].momentum_buffer_moments()
+        example("DiscreteChainLaw").momentum_buffer_moments()
     space = problems.landscape(lambda x: jnp.sum(x**2), np.zeros(3))
     with pytest.raises(ValueError, match="d = 1 parameter, or 2"):
         DiscreteChainLaw.from_sgd(space, SGD(0.1, noise.Isotropic(1.0)))
@@ -588,8 +586,9 @@ def test_refusals(examples):
         law.relaxation_rate()
 
 
-def test_draws_follow_the_masses(examples):
-    law = examples[0]
+@pytest.mark.slow
+def test_draws_follow_the_masses():
+    law = example("DiscreteChainLaw")
     number = 40000
     draws = np.asarray(law.draw(jax.random.key(3), (number,)))[:, 0]
     variance = law.covariance()[0, 0]

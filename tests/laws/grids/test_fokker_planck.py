@@ -11,6 +11,7 @@ from scipy.special import i0e, i1e
 from statsgd import SGD, ImproperLawError, noise, problems
 from statsgd.laws import FokkerPlanckLaw
 from statsgd.laws.grids import Grid, GridWarning
+from tests.laws.examples import example
 
 SADDLE = 0.6585913  # of smooth_wells
 
@@ -546,6 +547,7 @@ def test_valley_marginal_with_equal_noise_is_gibbs():
     assert law.expectation(lambda x: jnp.cos(x[0])) == pytest.approx(-0.232133, abs=2e-4)
 
 
+@pytest.mark.slow
 def test_noise_that_grows_like_the_root_of_the_loss():
     # C = σ√(1+L)I, L = (x² + 4y²)/2, ε = 0.8: p ∝ (1+L)^(−1/2) exp(−5√(1+L)), E L = 0.48.
     def loss(x):
@@ -752,8 +754,9 @@ def test_numpy_functions_give_the_same_law():
     assert traced.expectation(lambda x: jnp.cos(x[0])) == pytest.approx(i1e(4) / i0e(4), rel=2e-3)
 
 
+@pytest.mark.slow
 def test_draws_follow_the_cells():
-    law = FokkerPlanckLaw.examples()[1]
+    law = example("FokkerPlanckLaw", 1)
     number = 40000
     draws = np.asarray(law.draw(jax.random.key(2), (number,)))
     mean, covariance = law.mean(), law.covariance()
@@ -766,7 +769,7 @@ def test_draws_follow_the_cells():
 
 
 def test_density_distribution_function_and_quantiles_agree():
-    law = FokkerPlanckLaw.examples()[0]
+    law = example("FokkerPlanckLaw")
     x = np.linspace(law.grid.lower[0], law.grid.upper[0], 100001)
     density = np.exp(law.log_density(x[:, None]))
     assert np.trapezoid(density, x) == pytest.approx(1, abs=1e-9)
@@ -782,7 +785,7 @@ def test_density_distribution_function_and_quantiles_agree():
 
 
 def test_passage_arguments_are_checked():
-    law = FokkerPlanckLaw.examples()[0]
+    law = example("FokkerPlanckLaw")
     with pytest.raises(ValueError, match="target must hold"):
         law.mean_first_passage(lambda x: x[0] > 99, [0.0])
     with pytest.raises(ValueError, match="boolean array of shape"):

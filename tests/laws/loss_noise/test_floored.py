@@ -20,6 +20,7 @@ from statsgd.laws.loss_noise import (
 from statsgd.laws.loss_noise.loss_potential import unequal_wells
 from statsgd.precision import in_double_precision
 from statsgd.problems import landscape, population_risk
+from tests.laws.examples import example
 
 
 def test_one_dimension():
@@ -43,7 +44,7 @@ def test_two_dimensions():
 
 @pytest.mark.slow
 def test_draws_follow_covariance_and_loss():
-    law = FlooredLossScaledLaw.examples()[2]
+    law = example("FlooredLossScaledLaw", 2)
     n = 30_000
     draws = np.asarray(law.draw(jax.random.key(0), (n,)), dtype=np.float64) - law.location
     sample = draws.T @ draws / n
@@ -97,6 +98,7 @@ def test_exact_chain_moments():
         floor_second_moments([1.0], 1.0, 0.5, 2.5)
 
 
+@pytest.mark.slow
 def test_chain_moments_hold_for_sgd_with_momentum_and_weight_decay():
     problem = landscape(lambda v: 0.5 * (v[0] ** 2 + 4 * v[1] ** 2), np.zeros(2))
     dynamics = SGD(0.05, noise.LossScaled(4.0, floor=0.5), momentum=0.5, weight_decay=0.3)
@@ -156,6 +158,7 @@ def test_regression_tail_index_refuses_a_diverging_chain():
         regression_tail_index(20.0)
 
 
+@pytest.mark.slow
 def test_bulk_of_real_regression_follows_the_law():
     def draw(key):
         return jax.random.normal(key, (2,))

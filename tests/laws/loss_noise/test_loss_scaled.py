@@ -12,6 +12,7 @@ from statsgd.laws.loss_noise.loss_potential import unequal_wells
 from statsgd.laws.loss_noise.torus import cosine_loss
 from statsgd.precision import in_double_precision
 from statsgd.problems import landscape
+from tests.laws.examples import example
 
 
 def density_integral(law, low, high, weight=lambda x: 1.0):
@@ -28,6 +29,7 @@ def test_torus_mean_loss(q, epsilon, mean):
 
 
 # The share of low loss, known to 5·10⁻⁴ from importance sampling.
+@pytest.mark.slow
 @pytest.mark.parametrize(("q", "epsilon", "low"), [(3, 8, 0.2780), (5, 2, 0.0626)])
 def test_torus_draws_have_the_mean_loss_and_the_low_loss_share(q, epsilon, low):
     law = LossScaledLaw.torus(q, epsilon)
@@ -41,6 +43,7 @@ def test_torus_draws_have_the_mean_loss_and_the_low_loss_share(q, epsilon, low):
     assert np.all(np.abs(draws) <= np.pi)
 
 
+@pytest.mark.slow
 def test_torus_density_is_normalised():
     # q = 3 near 𝓜 by its power, elsewhere on a grid: p = L^(−α)/Z; the radius-0.5 ball in closed
     # form up to the relative 1/60 by which cosine departs from the quadratic there.
@@ -209,7 +212,14 @@ def test_scalar_noise_of_any_profile():
 
 
 @pytest.mark.parametrize(
-    ("reading", "power"), [("ito", 2.5), ("stratonovich", 2), ("anti_ito", 1.5)]
+    ("reading", "power"),
+    [
+        ("ito", 2.5),
+        *(
+            pytest.param(*one, marks=pytest.mark.slow)
+            for one in (("stratonovich", 2), ("anti_ito", 1.5))
+        ),
+    ],
 )
 def test_scalar_noise_proportional_to_the_loss_is_the_power_law(reading, power):
     # exponent α = a + 2/ε with ε = 4/3
@@ -235,7 +245,7 @@ def test_scalar_noise_judges_properness_from_its_profile():
 
 
 def test_scalar_noise_works_inside_jit():
-    law = ScalarNoiseLaw.examples()[1]
+    law = example("ScalarNoiseLaw", 1)
     value = jax.jit(lambda v: law.log_density(v))(jnp.ones(2))
     assert float(value) == pytest.approx(float(law.log_density(jnp.ones(2))), rel=1e-5)
 

@@ -50,11 +50,11 @@ def test_moments_that_do_not_exist():
 
 
 @pytest.mark.parametrize(
-    "law",
+    "build",
     [
         # |x|^(−1.1) far out; |x|^(−1.28) of a loss that overflows; |x|^(−0.8) at zero loss.
-        LossScaledLaw(root_of_square, 1, 20.0, codimension=None, growth=1.0),
-        ScalarNoiseLaw(
+        lambda: LossScaledLaw(root_of_square, 1, 20.0, codimension=None, growth=1.0),
+        lambda: ScalarNoiseLaw(
             lambda v: (1 + v[0] ** 2) ** 8,
             1,
             lambda s: s,
@@ -63,10 +63,12 @@ def test_moments_that_do_not_exist():
             growth=16.0,
             reading="anti_ito",
         ),
-        ScalarNoiseLaw(half_square, 1, lambda s: s**0.4, 1.0, codimension=1),
+        lambda: ScalarNoiseLaw(half_square, 1, lambda s: s**0.4, 1.0, codimension=1),
     ],
+    ids=["tail", "overflow", "zero loss"],
 )
-def test_what_quadrature_cannot_resolve_is_refused(law):
+def test_what_quadrature_cannot_resolve_is_refused(build):
+    law = build()
     law.require_proper()
     assert not law.exact_draws
     assert law.starting_points(jax.random.key(0), 3) is None

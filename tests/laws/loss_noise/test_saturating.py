@@ -178,6 +178,7 @@ def test_strata_density_is_normalised():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epsilon", "saturation"), [(4.2, 1.0), (8.0, 1.0), (8.0, 0.02)])
 def test_strata_draws(epsilon, saturation):
     # Shares by quadrature over the loss; distribution of z and of |y| by quadrature of the density.

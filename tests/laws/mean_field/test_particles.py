@@ -13,6 +13,7 @@ from statsgd.laws.mean_field import (
     tanh_features,
     two_layer_mean_field,
 )
+from tests.laws.examples import example
 
 
 def shown(value, expected, digits):
@@ -131,7 +132,7 @@ def test_rejection_sampler_is_exact():
 
 @pytest.mark.slow
 def test_draws_of_the_limit():
-    law = MeanFieldLimit.examples()[0]
+    law = example("MeanFieldLimit")
     draws = np.asarray(law.draw(jax.random.key(0), (5000,)))[:, 0]
     assert stats.kstest(draws, lambda x: law.cdf(x[:, None])[:, 0]).pvalue > 1e-4
     plane = two_layer_mean_field([[1.0, 0.5]], 0.5, 1.0, 0.2, 1).limit
@@ -145,7 +146,7 @@ def test_draws_of_the_limit():
 def test_two_dimensions_reduce_to_one():
     # A second coordinate that the features do not see is N(0, τ/λ).
     plane = two_layer_mean_field([[1.0, 0.0]], 0.8, 1.0, 0.1, 1).limit
-    line = MeanFieldLimit.examples()[0]
+    line = example("MeanFieldLimit")
     np.testing.assert_allclose(plane.feature_mean(), line.feature_mean(), rtol=1e-8)
     np.testing.assert_allclose(plane.covariance()[1, 1], 0.1, rtol=1e-8)
 
@@ -173,7 +174,7 @@ def test_particle_sgd(eta, expected):
 
 
 def test_log_sobolev_bound():
-    law = MeanFieldLimit.examples()[0]
+    law = example("MeanFieldLimit")
     # osc of (M* − y) tanh x over the line is 2|M* − y|.
     expected = 10 * np.exp(-2 * abs(0.34028472 - 0.8) / 0.1)
     np.testing.assert_allclose(law.log_sobolev_bound(), expected, rtol=1e-3)
@@ -190,4 +191,4 @@ def test_refusals():
     with pytest.raises(ValueError, match="weight_decay must be positive"):
         MeanFieldLimit(tanh_features([1.0]), 0.8, 0, 0.1)
     with pytest.raises(ValueError, match="cannot be inferred"):
-        MeanFieldLaw.examples()[0].model(obs=np.zeros((1, 2)))
+        example("MeanFieldLaw").model(obs=np.zeros((1, 2)))

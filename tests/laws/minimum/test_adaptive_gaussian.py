@@ -226,9 +226,9 @@ def test_the_mean_is_found_where_the_loss_is_no_quadratic():
     [
         # Gaussian noise: ×1 − 3(1−β₂)/8 where ε is small and 1−β₂ ≪ 1−β₁ or β₁ = 0.
         (optax.adam(0.1, b2=0.999), 1.0),
-        (optax.rmsprop(0.1, decay=0.99), 1 - 0.375 * 0.01),
-        (optax.adamw(0.1, b2=0.999, weight_decay=0.5), 1.0),
-        (optax.sign_sgd(0.1), 1.0),
+        pytest.param(optax.rmsprop(0.1, decay=0.99), 1 - 0.375 * 0.01, marks=pytest.mark.slow),
+        pytest.param(optax.adamw(0.1, b2=0.999, weight_decay=0.5), 1.0, marks=pytest.mark.slow),
+        pytest.param(optax.sign_sgd(0.1), 1.0, marks=pytest.mark.slow),
     ],
 )
 def test_simulation(transformation, correction):

@@ -55,7 +55,10 @@ def test_limits_are_the_linear_law_and_sign_descent():
     np.testing.assert_allclose(law.covariance(), signs.covariance(), rtol=1e-3)
 
 
-@pytest.mark.parametrize(("bound", "rate", "beta"), [(0.7, 0.1, 0.0), (1.0, 0.05, 0.9)])
+@pytest.mark.parametrize(
+    ("bound", "rate", "beta"),
+    [pytest.param(0.7, 0.1, 0.0, marks=pytest.mark.slow), (1.0, 0.05, 0.9)],
+)
 def test_simulation(bound, rate, beta):
     # 4 standard errors of a variance over 2·10⁴ runs: .04.
     dynamics = clipped(optax.clip(bound), optax.sgd(rate, beta))

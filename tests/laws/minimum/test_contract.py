@@ -7,22 +7,13 @@ from scipy.stats import norm
 
 from statsgd.laws import LAWS, EpochNoiseGaussian, HeavyBallGaussian
 from studies.compilations import compilations
+from tests.laws.examples import examples
 
 FAMILY = {
     name: law
     for name, law in LAWS.items()
     if law.__module__.startswith(("statsgd.laws.minimum.", "statsgd.laws.bases.gaussian"))
 }
-EXAMPLES = [
-    pytest.param(law, id=f"{name}-{i}")
-    for name, kind in FAMILY.items()
-    for i, law in enumerate(kind.examples())
-]
-IMPROPER = [
-    pytest.param(law, id=f"{name}-{i}")
-    for name, kind in FAMILY.items()
-    for i, law in enumerate(kind.improper_examples())
-]
 
 
 def near(law, *lead):
@@ -31,19 +22,27 @@ def near(law, *lead):
     return law.mean() + width * noise
 
 
-@pytest.mark.parametrize("law", [law for law in EXAMPLES if len(law.values[0].variables) == 2])
-def test_pairs_with_the_buffer_are_batches_too(law):
-    buffer = 0.1 * near(law, 2, 3)
-    values = law.log_density(near(law, 2, 3), buffer)
-    assert values.shape == (2, 3)
-    one = law.log_density(near(law, 2, 3)[1, 2], buffer[1, 2])
-    np.testing.assert_allclose(one, values[1, 2], rtol=1e-12)
+@pytest.mark.parametrize("name", FAMILY)
+def test_pairs_with_the_buffer_are_batches_too(name):
+    pairs = [law for law in examples(name) if len(law.variables) == 2]
+    if not pairs:
+        pytest.skip("no example of the law is one of the pair")
+    for law in pairs:
+        buffer = 0.1 * near(law, 2, 3)
+        values = law.log_density(near(law, 2, 3), buffer)
+        assert values.shape == (2, 3)
+        one = law.log_density(near(law, 2, 3)[1, 2], buffer[1, 2])
+        np.testing.assert_allclose(one, values[1, 2], rtol=1e-12)
 
 
-@pytest.mark.parametrize("law", IMPROPER)
-def test_improper_laws_hold_nan(law):
-    computed = law.joint if hasattr(law, "joint") else law.scale @ np.ones(law.dimension)
-    assert np.all(np.isnan(computed))
+@pytest.mark.parametrize("name", FAMILY)
+def test_improper_laws_hold_nan(name):
+    improper = FAMILY[name].improper_examples()
+    if not improper:
+        pytest.skip("every instance of the law is proper")
+    for law in improper:
+        computed = law.joint if hasattr(law, "joint") else law.scale @ np.ones(law.dimension)
+        assert np.all(np.isnan(computed))
 
 
 def test_a_random_phase_mixes_the_phases():

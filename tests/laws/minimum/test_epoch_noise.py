@@ -9,6 +9,7 @@ from statsgd import SGD, ImproperLawError, noise, simulate
 from statsgd.laws import EpochNoiseGaussian, HeavyBallGaussian
 from statsgd.laws.minimum import crossover_curvature
 from statsgd.problems import linear_regression
+from tests.laws.examples import example
 
 RESHUFFLE = pytest.mark.skipif(
     "reshuffle" not in noise.Minibatch.SAMPLING, reason="no reshuffled minibatches to read"
@@ -194,8 +195,10 @@ def test_random_phase_is_a_mixture():
     np.testing.assert_allclose(law.cdf(np.array([0.3])), 0.5 + tail, rtol=1e-6)
 
 
-@pytest.mark.parametrize("law", EpochNoiseGaussian.examples(), ids=("end", "inside", "random"))
-def test_model_conditions_and_traces(law):
+@pytest.mark.slow
+@pytest.mark.parametrize("index", [0, 1, 2], ids=("end", "inside", "random"))
+def test_model_conditions_and_traces(index):
+    law = example("EpochNoiseGaussian", index)
     obs = np.asarray(law.location) + 0.1 * np.ones((3, law.dimension))
     log_joint, _ = numpyro.infer.util.log_density(law.model, (obs,), {}, {})
     np.testing.assert_allclose(log_joint, 3 * law.log_density(obs[0]), rtol=1e-4)
@@ -241,7 +244,7 @@ def test_reshuffled_sgd(beta, phase):
 
 
 @RESHUFFLE
-@pytest.mark.parametrize("phase", [0, "random"])
+@pytest.mark.parametrize("phase", [pytest.param(0, marks=pytest.mark.slow), "random"])
 def test_a_single_batch_an_epoch_does_not_fluctuate(phase):
     problem = linear_regression(XQ, YQ)
     sgd = SGD(0.1, noise.Minibatch(len(XQ), "reshuffle"), momentum=0.5)

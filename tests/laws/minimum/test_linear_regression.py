@@ -258,7 +258,9 @@ def test_fresh_inputs_without_label_noise():
         LinearRegressionGaussian.gaussian_inputs([[1.0]], 0.0, 1, 0.67).covariance()
 
 
-@pytest.mark.parametrize("scheme", ["with_replacement", "without_replacement"])
+@pytest.mark.parametrize(
+    "scheme", ["with_replacement", pytest.param("without_replacement", marks=pytest.mark.slow)]
+)
 def test_simulated_moments(scheme):
     # 20 000 endpoints see a factor of 1.05; freezing the noise at the minimum is off by more.
     problem = six_examples()
@@ -279,6 +281,7 @@ def test_simulated_moments(scheme):
         assert_variance_within(ends, frozen, mean=law.mean(), resolve=1.05)
 
 
+@pytest.mark.slow
 def test_fresh_gaussian_inputs_simulated():
     import jax
     import jax.numpy as jnp

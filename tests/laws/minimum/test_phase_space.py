@@ -211,6 +211,7 @@ def test_simulated_chain_has_the_exact_law_and_not_the_continuous_one():
         assert_variance_within(ends, diagonal(continuous, "params"), mean=0)
 
 
+@pytest.mark.slow
 def test_constant_noise_law_fails_when_noise_grows_with_the_loss():
     # C = σ(L + c₀)I: the law frozen at the minimum is too small by 1/(1 − Q), here 1.5.
     problem = problems.landscape(lambda x: 0.5 * x @ x, np.zeros(2))

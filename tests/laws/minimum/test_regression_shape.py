@@ -98,6 +98,7 @@ def test_large_batches_drawn_with_replacement_are_nearly_gaussian():
     assert np.abs(shape.excess_kurtosis[0]) < 1e-3
 
 
+@pytest.mark.slow
 def test_kurtosis_of_real_runs():
     # 40 000 endpoints: √(96/n) = 5 % if they were normal, against a kurtosis of order one.
     problem = problems.linear_regression(INPUTS, TARGETS)

@@ -12,6 +12,7 @@ from statsgd.ensembles import endpoint_trajectories
 from statsgd.laws import EpochNoiseGaussian, HeavyBallGaussian, ImproperLawError, ModeLaw, check
 from statsgd.laws.minimum.mode_chain import Epoch
 from statsgd.measures import top_eigenpairs
+from tests.laws.examples import example
 from tests.measures.problem_cases import PARAMS, network
 from tests.statistical import assert_mean_within, assert_printed, assert_variance_within
 
@@ -221,9 +222,9 @@ def test_a_pilot_measures_how_noise_and_curvature_change():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("example", range(5))
-def test_examples_pass_the_check(example):
-    assert check(ModeLaw.examples()[example]).passed
+@pytest.mark.parametrize("index", range(5))
+def test_examples_pass_the_check(index):
+    assert check(example("ModeLaw", index)).passed
 
 
 def test_flat_directions_are_modes_too():

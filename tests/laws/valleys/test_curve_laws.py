@@ -8,6 +8,7 @@ from statsgd import ImproperLawError
 from statsgd.laws.gibbs.gibbs import Gibbs
 from statsgd.laws.valleys.curve_laws import CosineCurvature, ValleyEntropyLaw, ValleySharpnessLaw
 from statsgd.problems import landscape
+from tests.laws.examples import example
 
 VALLEY = CosineCurvature(2.0, 1.5)
 
@@ -77,7 +78,7 @@ def test_sgd_follows_the_corrected_law():
 
 
 def test_endless_curves_need_walls():
-    widening = ValleySharpnessLaw.examples()[-1]
+    widening = example("ValleySharpnessLaw", 2)
     # (c/(2w)) Tr H = x² + 3: a normal law of variance ½
     assert_allclose(widening.covariance(), [[0.5]], rtol=1e-8)
     # p ∝ (1+x²)^(−4): Student with ν = 7, variance 1/(ν−2)

@@ -20,6 +20,7 @@ from statsgd.laws.valleys import (
 )
 from statsgd.laws.valleys.coordinate import LineCurvature, RingCurvature
 from statsgd.problems import landscape
+from tests.laws.examples import example
 
 CURVATURE = RingCurvature(np.float64(2.0), np.float64(0.5))
 
@@ -84,7 +85,7 @@ def test_two_transverse_directions():
     [
         ("ito", 0.0, 0.59613),
         pytest.param("stratonovich", 0.0, 0.52800, marks=pytest.mark.slow),
-        ("anti_ito", 0.0, 0.44639),
+        pytest.param("anti_ito", 0.0, 0.44639, marks=pytest.mark.slow),
         pytest.param("ito", 0.02, 0.60079, marks=pytest.mark.slow),
     ],
 )
@@ -99,6 +100,7 @@ def test_readings_of_state_dependent_diffusion(reading, eta, value):
     assert flat_side(law) == pytest.approx(value, abs=6e-6)
 
 
+@pytest.mark.slow
 def test_floor_with_state_dependent_diffusion():
     # the exponent is −(κ/D₀)∫L₀'/g dx, not −κL₀/(D₀g): numerically
     def floor(x):
@@ -132,6 +134,7 @@ def test_line():
     )
 
 
+@pytest.mark.slow
 def test_line_with_a_finite_step():
     law = ValleyLaw.line(1.0, 1.0, 0.01, 9.0, learning_rate=0.05)
     assert law.expectation_along(lambda x: x**2) == pytest.approx(0.15648, abs=6e-6)
@@ -155,7 +158,14 @@ def test_edge_of_stability_is_refused():
         ValleyLaw.ring(2.0, 0.5, 0.02, 4.0, learning_rate=0.7).log_marginal(0.0)
 
 
-@pytest.mark.parametrize(("diffusion", "mode"), [(0.4, 0.0), (1.0, 1.0), (2.0, np.sqrt(3.0))])
+@pytest.mark.parametrize(
+    ("diffusion", "mode"),
+    [
+        (0.4, 0.0),
+        pytest.param(1.0, 1.0, marks=pytest.mark.slow),
+        pytest.param(2.0, np.sqrt(3.0), marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.filterwarnings("ignore::statsgd.laws.valleys.AdiabaticWarning")
 def test_pitchfork(diffusion, mode):
     # L₀ = αx²/2, F = F₀(1+x²/l²)^r: the mode leaves 0 at D_y = αl²/(2r); then x*² = 2rD_y/α − l²
@@ -179,7 +189,7 @@ def test_effective_loss_is_what_boltzmann_lacks():
     gap = law.log_marginal(x) - (np.log(flatness) - loss / 0.05)
     np.testing.assert_allclose(gap, gap[0], atol=1e-9)
     with pytest.raises(ValueError, match="constant and equal"):
-        ValleyLaw.examples()[2].effective_loss(0.0)
+        example("ValleyLaw", 2).effective_loss(0.0)
 
 
 def test_slide_time():
@@ -266,6 +276,7 @@ def test_places_without_mass_do_not_count():
     assert np.isfinite(law.covariance()).all()
 
 
+@pytest.mark.slow
 def test_draws_match_the_moments_and_the_distribution_function():
     law = ValleyLaw.ring(2.0, 0.5, 0.02, 4.0, 0.002, learning_rate=0.05)
     n = 50_000
@@ -280,7 +291,7 @@ def test_draws_match_the_moments_and_the_distribution_function():
 
 
 def test_density_under_jit_and_batches():
-    law = ValleyLaw.examples()[1]
+    law = example("ValleyLaw", 1)
     points = np.array([[0.2, 0.1], [-0.4, 0.3]])
     concrete = law.log_density(points)
     assert concrete.dtype == np.float64
