@@ -76,6 +76,13 @@ def adam():
             lambda: measures.predicted_rise(PROBLEM, SGD_, [1]),
             "spectrum must be what noise_spectrum returns, got Landscape",
         ),
+        (lambda: laws.networks.learning_regime(1.0, 0.1), "moments must be DataMoments.*got 1.0"),
+        (lambda: laws.mean_field.MeanFieldLimit(3, 1.0, 1.0, 1.0), "features must be a function"),
+        (lambda: laws.valleys.ValleyEntropyLaw(2.0), "normal_hessian must be a function.*got 2.0"),
+        (
+            lambda: measures.rescaling_symmetry(PROBLEM, "params", ["params"]),
+            "parts must be a list of leaves or their parts, got the text 'params'",
+        ),
     ],
 )
 def test_wrong_kinds_are_named(call, message):

@@ -203,7 +203,8 @@ def told_curvature(law: ModeLaw, look: xr.Dataset, whole: xr.Dataset, request: R
     trace, error = float(whole["hessian_trace"]), float(whole["hessian_trace_error"])
     noise = float(look["noise_trace"])
     finding = (
-        f"The loss curves most along {k} directions, its leading modes, out of {d} parameters: "
+        f"The loss curves most along {k} direction{'s' * (k > 1)}, its leading "
+        f"mode{'s' * (k > 1)}, out of {d} parameters: "
         f"curvatures h from {h.max():.4g} down to {h.min():.4g}, weight decay included. All "
         f"curvatures of the loss add up to {trace:.4g} ± {error:.2g}, of which the modes hold "
         f"{np.sum(h - request.decay) / trace:.0%}. They hold {c.sum() / noise:.0%} of the noise "
@@ -211,7 +212,7 @@ def told_curvature(law: ModeLaw, look: xr.Dataset, whole: xr.Dataset, request: R
     )
     scale = np.exp(np.mean(np.log(np.maximum(c, 1e-300) / np.maximum(h, 1e-300))))
     span = (c / h) / scale
-    if np.all(h > 0):
+    if k > 1 and np.all(h > 0):
         finding += (
             f" Were the noise proportional to curvature, c/h would be the same in all modes; it is "
             f"{span.min():.2g} to {span.max():.2g} times its (geometric) mean."

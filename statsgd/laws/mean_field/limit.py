@@ -13,7 +13,7 @@ import numpyro.distributions as dist
 from jaxtyping import Float
 from scipy.special import logsumexp
 
-from statsgd.arguments import count, finite_array, is_traced, positive
+from statsgd.arguments import count, finite_array, instance, is_traced, positive
 from statsgd.laws.bases.expectation import on_table
 from statsgd.laws.bases.line import LADDER, LineTable, one_well, tabulate
 from statsgd.laws.bases.potential import density_model
@@ -100,7 +100,7 @@ class MeanFieldLimit(Law):
         particle_dimension: int = 1,
         radius: Any = None,
     ):
-        self.features = features
+        self.features = instance("features", features, Callable, "a function of a particle")
         labels: Any = np.asarray(finite_array("targets", np.atleast_1d(targets), ndim=1), float)
         self.targets = labels
         self.weight_decay = positive("weight_decay", weight_decay)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from statsgd.arguments import finite_array, is_traced, non_negative, positive, real
+from statsgd.arguments import finite_array, is_traced, means, non_negative, positive, real
 from statsgd.dynamics.noise import Minibatch
 from statsgd.dynamics.sgd import SGD
 from statsgd.problems import EmpiricalRisk
@@ -132,6 +132,9 @@ def noise_scale(problem: EmpiricalRisk, sgd: SGD) -> float:
 
 def _number(name: str, value: Any) -> Any:
     return real(name, value, allowed="a finite number", valid=lambda x: x == x)
+
+
+means("moments", DataMoments, "DataMoments, of data say")
 
 
 def log_noise(moments: DataMoments, log_slope: Any) -> Any:

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from statsgd.arguments import non_negative, positive
+from statsgd.arguments import kinds_checked, non_negative, positive
 from statsgd.laws.networks.data_moments import DataMoments
 
 
+@kinds_checked
 def stationary_points(
     moments: DataMoments, noise_scale: Any, weight_decay: Any = 0.0
 ) -> Float[Any, " k"]:
@@ -37,6 +38,7 @@ def stationary_points(
     return np.sort([half / square, constant / half])
 
 
+@kinds_checked
 def learning_regime(moments: DataMoments, noise_scale: Any, weight_decay: Any = 0.0) -> str:
     """One of `"Ia"`, `"Ib"`, `"IIa"`, `"IIb"`, `"III"` for two layers.
 
@@ -60,6 +62,7 @@ def learning_regime(moments: DataMoments, noise_scale: Any, weight_decay: Any = 
     return ("I" if t >= critical else "II") + ("b" if np.any(points > 0) else "a")
 
 
+@kinds_checked
 def bimodal_end(moments: DataMoments) -> float:
     """T*, the published upper end of the regimes b, without decay; NaN where it has no value.
 

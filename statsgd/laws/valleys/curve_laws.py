@@ -10,7 +10,7 @@ import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Float, PRNGKeyArray
 
-from statsgd.arguments import is_traced, positive, real
+from statsgd.arguments import instance, is_traced, positive, real
 from statsgd.laws.bases.tabulated import TabulatedLaw, check_bounds
 from statsgd.laws.law import ImproperLawError, register
 from statsgd.precision import over_points
@@ -105,7 +105,9 @@ class ValleyEntropyLaw(ValleyCurveLaw):
     citation: ClassVar[str] = "derived; Li, Wang, Arora (2022), arXiv:2110.06914"
 
     def __init__(self, normal_hessian: NormalHessian, bounds: Any = CIRCLE):
-        self.normal_hessian = normal_hessian
+        self.normal_hessian = instance(
+            "normal_hessian", normal_hessian, Callable, "a function of the place along the valley"
+        )
         self.bounds = check_bounds(bounds, 1)
         self._tabulate()
 

@@ -280,6 +280,8 @@ def _scale(shapes: Shapes, parts: Sequence[Part], name: str | None = None) -> Sy
 
 
 def _indicator(shapes: Shapes, parts: Sequence[Part]) -> np.ndarray:
+    if isinstance(parts, str):
+        raise ValueError(f"parts must be a list of leaves or their parts, got the text {parts!r}")
     marks = {name: np.zeros(shape) for name, shape in shapes.items()}
     for part in parts:
         name, index = (part, ...) if isinstance(part, str) else part
