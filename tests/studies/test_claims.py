@@ -123,4 +123,4 @@ def test_calibration_is_shown_as_the_table_of_its_cells():
     section = {"title": CELLS_TITLE, "finding": "60 comparisons.", "table": [row]}
     page = calibration_table({"sections": [{"title": "Another", "table": []}, section]})
     assert "60 comparisons." in page
-    assert page.splitlines()[-1] == "| normal | 200 | 1.6667 |  |"
+    assert page.splitlines()[-1] == "| normal | 200 | 1.67 |  |"
