@@ -143,7 +143,7 @@ def _sites(evidence: Evidence) -> str:
 def _draws(evidence: Evidence) -> str:
     law = evidence.law
     one = law.draw(jax.random.key(evidence.seed), ())
-    for shape, values in ((), one), ((1, evidence.number), evidence.drawn["params"]):
+    for shape, values in ((), one), (evidence.rows, evidence.drawn["params"]):
         if np.shape(values) != (*shape, law.dimension):
             wanted = (*shape, law.dimension)
             return f"draw(key, {shape}) has shape {np.shape(values)} instead of {wanted}"

@@ -27,16 +27,22 @@ class Evidence:
 
     @functools.cached_property
     def drawn(self) -> dict[str, Float[np.ndarray, "..."]]:
-        """Exact draws of every variable, of shape (1, n, d) if all is well, in float64."""
+        """Exact draws of every variable in two rows, of shape `(*rows, d)` if all is well."""
         if not self.law.exact_draws:
             raise DoesNotApply("the law has no exact draws")
-        drawn = self.law.draw_variables(jax.random.key(self.seed), (1, self.number))
+        drawn = self.law.draw_variables(jax.random.key(self.seed), self.rows)
         return {name: np.asarray(values, dtype=np.float64) for name, values in drawn.items()}
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """The shape in which draws are asked for."""
+        return 2, -(-self.number // 2)
 
     @functools.cached_property
     def variables(self) -> dict[str, Float[np.ndarray, "n d"]]:
-        """The draws as a list."""
-        return {name: values.reshape(self.number, -1) for name, values in self.drawn.items()}
+        """The draws as a list, in float64."""
+        each = {name: values.reshape(-1, values.shape[-1]) for name, values in self.drawn.items()}
+        return {name: values[: self.number] for name, values in each.items()}
 
     @functools.cached_property
     def scale(self) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
