@@ -15,6 +15,7 @@ import os
 from collections.abc import Sequence
 from typing import Self
 
+import jax
 import xarray as xr
 
 from statsgd.arguments import count, fraction, one_of, positive
@@ -156,6 +157,8 @@ def run(config: Config) -> xr.DataTree:
             trained(NETWORKS[name](data, width, seed, config.batch_size), config, seed)
             for seed in seeds
         ]
+        # Hundreds of programs: with those of all networks a process runs out of memory mappings.
+        jax.clear_caches()
         sizes.append(f"{name}: {found[0].dimension} parameters")
         for title, claim in claims(name, found, config).items():
             parts[f"{name}: {title}"] = claim

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 from scipy.sparse.linalg import LinearOperator
@@ -16,6 +17,8 @@ from statsgd.problems.sums import hessian_product
 
 #: Largest number of parameters for which d × d matrices are formed.
 DENSE_LIMIT = 2048
+#: Columns of a matrix that are computed at once.
+_COLUMNS = 16
 
 
 @kinds_checked
@@ -35,7 +38,7 @@ def hessian(problem: Problem, params: PyTree) -> Float[Any, "d d"] | LinearOpera
     if isinstance(problem, LinearRegression) and problem.dimension <= DENSE_LIMIT:
         return problem.hessian_matrix()
     if problem.dimension <= DENSE_LIMIT:
-        return in_double_precision(_hessian, problem, floating(problem.parameters(params)))
+        return in_double_precision(dense_hessian, problem, floating(problem.parameters(params)))
 
     product = hessian_product(problem, floating(problem.parameters(params)), double=True)
 
@@ -46,8 +49,15 @@ def hessian(problem: Problem, params: PyTree) -> Float[Any, "d d"] | LinearOpera
     return LinearOperator(shape, matvec=matvec, rmatvec=matvec, dtype=np.float64)
 
 
-def _hessian(problem: Problem, params: PyTree) -> Float[Any, "d d"]:
-    matrix = jax.jacfwd(_gradient, argnums=1)(problem, problem.flatten(params))
+def dense_hessian(problem: Problem, params: PyTree) -> Float[Any, "d d"]:
+    """∇²L at `params` in their own precision, in the memory of a few gradients."""
+    flat = problem.flatten(params)
+
+    def column(direction: Float[Any, " d"]) -> Float[Any, " d"]:
+        return jax.jvp(lambda at: _gradient(problem, at), (flat,), (direction,))[1]
+
+    basis = jnp.eye(flat.shape[0], dtype=flat.dtype)
+    matrix = jax.lax.map(column, basis, batch_size=_COLUMNS)
     return (matrix + matrix.T) / 2
 
 

@@ -8,13 +8,14 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 from scipy.optimize import minimize
 
 from statsgd.arguments import kinds_checked, non_negative
 from statsgd.precision import in_double_precision
-from statsgd.problems.curvature import DENSE_LIMIT
+from statsgd.problems.curvature import DENSE_LIMIT, dense_hessian
 from statsgd.problems.problem import Problem
 from statsgd.problems.regression import LinearRegression
 
@@ -181,4 +182,7 @@ def _objective(vector: Float[Any, " d"], problem: Problem, decay: Any) -> Float[
 
 
 _value_and_gradient = jax.value_and_grad(_objective)
-_curvature = jax.hessian(_objective)
+
+
+def _curvature(vector: Float[Any, " d"], problem: Problem, decay: Any) -> Float[Any, "d d"]:
+    return dense_hessian(problem, problem.unflatten(vector)) + decay * jnp.eye(vector.shape[0])

@@ -44,35 +44,19 @@ def convolutional(data: Images, width: int, seed: int, _: int = 0) -> EmpiricalR
         "dense": (((side + 1) // 2) ** 2 * 2 * width, 2 * width),
         "out": (2 * width, _CLASSES),
     }
-
-    def logits(params: PyTree, image: Float[Any, "h w c"]) -> Float[Any, " classes"]:
-        hidden = jax.nn.relu(_layer(params, "squares", image, _SQUARE))
-        hidden = jax.nn.relu(_layer(params, "conv", hidden, 2))
-        hidden = jax.nn.relu(hidden.reshape(-1) @ params["dense"] + params["dense_bias"])
-        return hidden @ params["out"] + params["out_bias"]
-
-    return _problem(data, logits, shapes, seed)
+    return empirical_risk(_convolutional_loss, tuple(data), initial(jax.random.key(seed), shapes))
 
 
 def residual(data: Images, width: int, seed: int, _: int = 0) -> EmpiricalRisk:
     """A residual block with group normalisation: about 90 width² parameters, 10⁵ at width 33."""
-
-    def logits(params: PyTree, image: Float[Any, "h w c"]) -> Float[Any, " classes"]:
-        return _residual(params, image[None], jax.vmap(group_normalised))[0]
-
-    return _problem(data, logits, _residual_shapes(data, width), seed)
+    start = initial(jax.random.key(seed), _residual_shapes(data, width))
+    return empirical_risk(_residual_loss, tuple(data), start)
 
 
 def normalised(data: Images, width: int, seed: int, batch_size: int) -> BatchRisk:
     """The same with batch normalisation: its loss is that of batches."""
-
-    def loss(params: PyTree, batch: tuple[Any, Any]) -> Float[Any, ""]:
-        return jnp.mean(
-            jax.vmap(cross_entropy)(_residual(params, batch[0], batch_normalised), batch[1])
-        )
-
     start = initial(jax.random.key(seed), _residual_shapes(data, width))
-    return batch_risk(loss, tuple(data), start, batch_size=batch_size, loss_batches=64)
+    return batch_risk(_normalised_loss, tuple(data), start, batch_size=batch_size, loss_batches=64)
 
 
 #: Networks by name: functions of the images, a width, the seed of the weights and a batch size.
@@ -81,6 +65,24 @@ NETWORKS: dict[str, Callable[[Images, int, int, int], EmpiricalRisk | BatchRisk]
     "residual": residual,
     "normalised": normalised,
 }
+
+
+# Losses are functions of the module: networks of other weights share their programs.
+def _convolutional_loss(params: PyTree, example: tuple[Any, Any]) -> Float[Any, ""]:
+    hidden = jax.nn.relu(_layer(params, "squares", example[0], _SQUARE))
+    hidden = jax.nn.relu(_layer(params, "conv", hidden, 2))
+    hidden = jax.nn.relu(hidden.reshape(-1) @ params["dense"] + params["dense_bias"])
+    return cross_entropy(hidden @ params["out"] + params["out_bias"], example[1])
+
+
+def _residual_loss(params: PyTree, example: tuple[Any, Any]) -> Float[Any, ""]:
+    logits = _residual(params, example[0][None], jax.vmap(group_normalised))[0]
+    return cross_entropy(logits, example[1])
+
+
+def _normalised_loss(params: PyTree, batch: tuple[Any, Any]) -> Float[Any, ""]:
+    logits = _residual(params, batch[0], batch_normalised)
+    return jnp.mean(jax.vmap(cross_entropy)(logits, batch[1]))
 
 
 def _residual_shapes(data: Images, width: int) -> dict[str, tuple[int, ...]]:
@@ -129,15 +131,6 @@ def initial(key: PRNGKeyArray, shapes: dict[str, tuple[int, ...]]) -> PyTree:
         params[name] = jax.random.normal(own, shape) * np.sqrt(2 / inputs)
         params[f"{name}_bias"] = jnp.zeros(shape[-1])
     return params
-
-
-def _problem(
-    data: Images, logits: Callable, shapes: dict[str, tuple[int, ...]], seed: int
-) -> EmpiricalRisk:
-    def loss(params: PyTree, example: tuple[Any, Any]) -> Float[Any, ""]:
-        return cross_entropy(logits(params, example[0]), example[1])
-
-    return empirical_risk(loss, tuple(data), initial(jax.random.key(seed), shapes))
 
 
 def _layer(params: PyTree, name: str, image: Any, stride: int = 1) -> Any:

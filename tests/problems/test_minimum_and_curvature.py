@@ -10,12 +10,14 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from statsgd import hessian, minimise, noise, noise_covariance
 from statsgd.problems import (
     ConvergenceWarning,
+    batch_risk,
     curvature,
     empirical_risk,
     landscape,
     linear_regression,
 )
 from statsgd.problems import minimum as minimum_module
+from statsgd.problems.curvature import dense_hessian
 
 RNG = np.random.default_rng(0)
 INPUTS, TARGETS = RNG.normal(size=(40, 5)), RNG.normal(size=40)
@@ -70,6 +72,26 @@ def test_many_parameters_come_near_the_minimum_without_hessians(monkeypatch):
     np.testing.assert_allclose(found.params, goal, atol=1e-7)
     assert len(searches) == 2
     assert searches[1].nhev <= 4  # alone it takes 10
+
+
+def test_a_dense_hessian_takes_the_memory_of_a_few_gradients():
+    # All columns at once would take that of 300 gradients.
+    inputs = RNG.normal(size=(64, 8)).astype(np.float32)
+
+    def batch_loss(params, batch):
+        return jnp.mean(jnp.tanh(batch @ params["hidden"]) @ params["out"]) ** 2
+
+    begin = {"hidden": np.ones((8, 33), np.float32), "out": np.ones(33, np.float32)}
+    problem = batch_risk(batch_loss, inputs, begin, batch_size=32, loss_batches=64)
+    params = problem.initial_params(jax.random.key(0))
+
+    def memory(function):
+        lowered = jax.jit(lambda at: function(problem, at)).lower(params)
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    gradient = memory(lambda problem, at: problem.gradient(at))
+    assert gradient > 2**17
+    assert memory(dense_hessian) < 60 * gradient
 
 
 def test_large_problem_uses_gradients_only(monkeypatch):
