@@ -36,3 +36,5 @@ def test_the_site_builds_and_stands_alone(tmp_path):
         assert not FETCHED.search(page.read_text()), page
     for name in ("index", "choose", "own", "network", "pytorch", "conventions", "api/laws"):
         assert (site / f"{name}.html").exists()
+    quoted = [page.name for page in pages if "<blockquote>\n<blockquote>" in page.read_text()]
+    assert not quoted, f"examples shown as quotations: {quoted}"
