@@ -94,7 +94,8 @@ def test_wrong_kinds_are_named(call, message):
 
 def of_problems():
     """Every public function whose first argument is a problem."""
-    rooms = (statsgd, problems, laws, kernels, noise, measures, statsgd.comparison)
+    families = [room for name in dir(laws) if inspect.ismodule(room := getattr(laws, name))]
+    rooms = (statsgd, problems, laws, *families, kernels, noise, measures, statsgd.comparison)
     named = {name: getattr(room, name) for room in rooms for name in dir(room)}
     for name, function in sorted(named.items()):
         if inspect.isfunction(function):

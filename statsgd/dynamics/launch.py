@@ -17,6 +17,7 @@ from statsgd.dynamics.sampling import bounded
 from statsgd.dynamics.stages import state_shape
 from statsgd.problems import Problem
 from statsgd.problems.parameters import as_arrays, listed_numbers, require_real
+from statsgd.problems.start import Start
 from statsgd.running.blocks import Lanes
 from statsgd.running.keys import pack, unpack, with_own_keys
 from statsgd.running.random_stream import stream_key
@@ -105,8 +106,9 @@ def _given_start(problem: Problem, start: PyTree, replicas: int) -> PyTree:
     template, start = problem.template, listed_numbers(start)
     given: Any = jax.tree.structure(start)
     if given != jax.tree.structure(template):
+        model = getattr(problem, "start", None)
         with contextlib.suppress(ValueError):  # it says below what is wrong with the start
-            start = problem.parameters(start)
+            start = model.select(start) if isinstance(model, Start) else start
         given = jax.tree.structure(start)
     if given != jax.tree.structure(template):
         raise ValueError(

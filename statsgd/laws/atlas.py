@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from statsgd.arguments import kinds_checked
 from statsgd.dynamics.noise import Minibatch
 from statsgd.dynamics.noise.injected import LossScaled
 from statsgd.dynamics.sgd import SGD
@@ -115,6 +116,7 @@ def _interpolated(weights: Float[Any, " n"], cells: Sequence[Discrepancy]) -> Di
     return Discrepancy(min(value, upper), error, upper, bool(resolved.all()))
 
 
+@kinds_checked
 def dimensionless_numbers(problem: Problem, sgd: SGD) -> dict[str, float]:
     """The numbers by which the atlas is ordered, as far as the setting has them.
 

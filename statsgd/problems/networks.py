@@ -186,13 +186,19 @@ def perceptron(
     """Output of the network `{"weights": […], "biases": […]}` for one input; biases may be left
     out. The last layer is linear.
 
+    Raises `ValueError` for an input of another width, and for another `activation` than `"relu"`
+    and `"tanh"`.
+
     >>> import numpy as np
     >>> params = {"weights": [np.eye(2), np.ones((1, 2))], "biases": [np.zeros(2), np.zeros(1)]}
     >>> perceptron(params, np.array([1.0, -2.0])).tolist()
     [1.0]
     """
     weights = params["weights"]
-    signal = inputs
+    one_of("activation", activation, ACTIVATIONS)
+    signal = jnp.asarray(inputs)
+    if signal.shape != (width := np.shape(weights[0])[1:]):
+        raise ValueError(f"inputs must be of one example, of shape {width}, got {signal.shape}")
     for layer, weight in enumerate(weights):
         signal = weight @ signal
         if "biases" in params:

@@ -1,6 +1,7 @@
 """What SGD minimises: a loss, with the data it is a mean over where there are data."""
 
 import abc
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -41,14 +42,14 @@ class Problem(eqx.Module):
         """The parameters of a whole model, such as a trained one, or parameters as they are.
 
         Constants of the model are left aside: those of the problem count. So many numbers in
-        another structure stay as they are, for `flatten` to read. Raises `ValueError` for what has
-        other parameters than the problem.
+        another shape get that of the problem; in another structure they stay as they are, for
+        `flatten` to read. Raises `ValueError` for what has other parameters than the problem.
         """
         start = getattr(self, "start", None)
         if not isinstance(start, Start):
             return given
         try:
-            return start.select(given)
+            params = start.select(given)
         except ValueError:
             leaves = jax.tree.leaves(given)
             numbers = all(
@@ -58,6 +59,15 @@ class Problem(eqx.Module):
             if numbers and sum(np.size(leaf) for leaf in leaves) == self.dimension:
                 return given
             raise
+        shapes = [leaf.shape for leaf in jax.tree.leaves(self.template)]
+        leaves, structure = jax.tree.flatten(params)
+        found = [np.shape(leaf) for leaf in leaves]
+        if found == shapes:
+            return params
+        if [math.prod(shape) for shape in found] != [math.prod(shape) for shape in shapes]:
+            raise ValueError(f"params must have the shapes {shapes} of the problem's, got {found}")
+        pairs = zip(leaves, shapes, strict=True)
+        return jax.tree.unflatten(structure, [jnp.reshape(leaf, shape) for leaf, shape in pairs])
 
     def model(self, params: PyTree | Float[Any, " d"]) -> PyTree:
         """The user's model, which runs, with these parameters: the inverse of `parameters`.
@@ -139,7 +149,7 @@ class Landscape(Problem):
 
     def loss(self, params: PyTree) -> Float[Any, ""]:
         """The loss."""
-        return self.function(self.start.complete(params))
+        return self.function(self.start.complete(self.parameters(params)))
 
     def initial_params(self, key: PRNGKeyArray) -> PyTree:
         """Parameters to start from."""

@@ -95,3 +95,14 @@ def test_shifted_quartic_has_the_stated_mean_and_noise():
 def test_bad_arguments_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize(
+    "function", [lambda p, at: p.loss(at), lambda p, at: p.flatten(at), hessian]
+)
+def test_params_of_another_shape_are_named(function):
+    problem = quadratic(np.eye(2))
+    with pytest.raises(ValueError, match=r"must have the shapes \[\(2,\)\] .*, got \[\(3,\)\]"):
+        function(problem, np.zeros(3))
+    one = quartic_wells()
+    assert_allclose(function(one, 0.5), function(one, np.array([0.5])), rtol=1e-12)

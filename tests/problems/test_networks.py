@@ -102,3 +102,13 @@ def test_training_reduces_the_loss():
 def test_wrong_arguments_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_perceptrons_take_one_input_of_their_width():
+    params = {"weights": [np.eye(2)]}
+    for inputs in (np.ones(3), np.ones((4, 2))):
+        with pytest.raises(ValueError, match=r"of one example, of shape \(2,\), got"):
+            perceptron(params, inputs)
+    with pytest.raises(ValueError, match="activation must be one of 'relu', 'tanh', got 'gelu'"):
+        perceptron(params, np.ones(2), "gelu")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import one_of, positive, real
+from statsgd.arguments import kinds_checked, one_of, positive, real
 from statsgd.laws.gibbs.escape import barrier
 from statsgd.problems import Problem
 
@@ -25,6 +25,7 @@ def curvature_noise_scale(learning_rate: Any, noise_strength: Any, batch_size: A
     return float(product / (2 * positive("batch_size", batch_size)))
 
 
+@kinds_checked
 def curvature_noise_escape_time(
     problem: Problem,
     minimum: PyTree,

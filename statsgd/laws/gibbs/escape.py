@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 from scipy.integrate import cumulative_simpson
 
-from statsgd.arguments import fraction, one_of, positive
+from statsgd.arguments import fraction, kinds_checked, one_of, positive
 from statsgd.laws.bases.nested import log_nested_integral
 from statsgd.laws.gibbs.drift_potential import (
     DiffusionOnLine,
@@ -42,6 +42,7 @@ class Barrier(NamedTuple):
     saddle: Float[Any, "d d"]
 
 
+@kinds_checked
 def barrier(problem: Problem, minimum: PyTree, saddle: PyTree) -> Barrier:
     """Height and curvatures of the way from `minimum` over `saddle`, both params pytrees.
 
@@ -77,6 +78,7 @@ def barrier(problem: Problem, minimum: PyTree, saddle: PyTree) -> Barrier:
     )
 
 
+@kinds_checked
 def kramers_escape_time(
     problem: Problem,
     minimum: PyTree,
@@ -113,6 +115,7 @@ def kramers_escape_time(
     return float(time * (1 + positive("learning_rate", learning_rate) / 4 * excess))
 
 
+@kinds_checked
 def langer_escape_time(
     problem: Problem,
     minimum: PyTree,
@@ -146,6 +149,7 @@ def langer_escape_time(
     return float(2 * np.pi / growth * path.prefactor * np.exp(path.height / tau))
 
 
+@kinds_checked
 def mean_first_passage_1d(
     problem: Problem,
     diffusion: Any,
@@ -204,6 +208,7 @@ def mean_first_passage_1d(
     return time.number("mean first passage time", 2 * psi.error)
 
 
+@kinds_checked
 def barrier_exponent_1d(
     problem: Problem, diffusion: DiffusionOnLine, start: float, end: float
 ) -> float:

@@ -12,7 +12,7 @@ from scipy.interpolate import RectBivariateSpline
 from scipy.sparse import coo_matrix
 from scipy.sparse.linalg import spsolve
 
-from statsgd.arguments import count, finite_array, non_negative, positive
+from statsgd.arguments import count, finite_array, kinds_checked, non_negative, positive
 from statsgd.laws.bases.nested import (
     LogIntegral,
     log_integral,
@@ -27,6 +27,7 @@ from statsgd.problems import Problem
 _LOOKED_AT = 8001
 
 
+@kinds_checked
 def mean_exit_time_1d(
     problem: Problem,
     diffusion: Any,
@@ -126,6 +127,7 @@ def mean_exit_time_ball(
     return log_nested_integral(log_outer, log_inner, start, end).number("mean exit time")
 
 
+@kinds_checked
 def mean_exit_time_box(
     problem: Problem,
     diffusion: Callable[[Float[Any, " 2"]], Float[Any, "2 2"]],

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from statsgd.arguments import positive
+from statsgd.arguments import kinds_checked, positive
 from statsgd.laws.bases.line import LADDER, LineTable, Wells, cell_masses, find_wells, tabulate
 from statsgd.laws.bases.slowest_rate import slowest_rate
 from statsgd.laws.bases.tabulated import Support, find_support
@@ -18,6 +18,7 @@ from statsgd.problems import Problem
 _RESOLVED = 1e-6
 
 
+@kinds_checked
 def relaxation_gap_1d(problem: Problem, temperature: Any) -> float:
     """The rate at which dθ = −L'dt + √(2τ)dW forgets its start, one parameter, constant noise.
 

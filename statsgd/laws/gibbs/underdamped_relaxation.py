@@ -8,7 +8,7 @@ from jaxtyping import Float
 from scipy import sparse
 from scipy.sparse.linalg import LinearOperator, eigs, splu
 
-from statsgd.arguments import positive
+from statsgd.arguments import kinds_checked, positive
 from statsgd.laws.bases.tabulated import find_support
 from statsgd.laws.gibbs.escape import derivatives_on_line
 from statsgd.laws.law import UnresolvedWarning
@@ -19,6 +19,7 @@ _SIZES = ((12, 24), (24, 40), (32, 56))  # numbers of functions of velocity and 
 _TOLERANCE = 1e-4
 
 
+@kinds_checked
 def underdamped_gap_1d(problem: Problem, temperature: Any, friction: Any) -> float:
     """The rate at which dθ = z dt, dz = −L'dt − μz dt + √(2μτ)dW forgets its start, one parameter.
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from statsgd.arguments import finite_array
+from statsgd.arguments import finite_array, kinds_checked
 from statsgd.precision import in_double_precision
 from statsgd.problems import Problem
 
@@ -17,6 +17,7 @@ type Diffusion = Callable[[Float[Any, " d"]], Float[Any, "d d"]]
 _TOLERANCE = 1e-6
 
 
+@kinds_checked
 def zero_flux_residual(problem: Problem, diffusion: Diffusion, params: Any) -> Float[Any, "d d"]:
     """∂_j w_i − ∂_i w_j of w = −D⁻¹(∇L + ∇·D) at flat `params`, by automatic differentiation.
 
@@ -37,6 +38,7 @@ def zero_flux_residual(problem: Problem, diffusion: Diffusion, params: Any) -> F
     return _residual(problem, diffusion, params)[0]
 
 
+@kinds_checked
 def require_zero_flux(problem: Problem, diffusion: Diffusion, params: Any) -> None:
     """Raise `ValueError` where `zero_flux_residual` is above 1e-6 of the Jacobian of w.
 

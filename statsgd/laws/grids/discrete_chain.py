@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import sparse
 
-from statsgd.arguments import count, fraction, non_negative, positive
+from statsgd.arguments import count, fraction, kinds_checked, non_negative, positive
 from statsgd.dynamics.noise import Minibatch, NoNoise
 from statsgd.dynamics.noise.injected import GaussianNoise, IsotropicNoise
 from statsgd.dynamics.sgd import SGD
@@ -429,6 +429,7 @@ def _noise_of(problem: Problem, sgd: SGD) -> Any:
     )
 
 
+@kinds_checked
 def minibatch_noise(problem: EmpiricalRisk, noise: Minibatch) -> FiniteNoise:
     """All different minibatches, with their probabilities; at most 2000, else `ValueError`.
 

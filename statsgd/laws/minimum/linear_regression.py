@@ -11,6 +11,7 @@ from statsgd.arguments import (
     count,
     fraction,
     is_traced,
+    kinds_checked,
     location_vector,
     non_negative,
     positive,
@@ -219,6 +220,7 @@ class LinearRegressionGaussian(MinimumGaussian):
             )
 
 
+@kinds_checked
 def critical_learning_rate(problem: Problem, sgd: SGD) -> float:
     """The learning rate at which the variance of `sgd` on `problem` becomes infinite.
 

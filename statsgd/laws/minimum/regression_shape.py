@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from statsgd.arguments import count, positive
+from statsgd.arguments import count, kinds_checked, positive
 from statsgd.dynamics.noise import Minibatch
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.law import ImproperLawError
@@ -28,6 +28,7 @@ class StationaryShape(NamedTuple):
     excess_kurtosis: Float[Any, " d"]
 
 
+@kinds_checked
 def regression_shape(problem: Problem, sgd: SGD) -> StationaryShape:
     """Exact skewness and excess kurtosis of i.i.d. minibatch `sgd` on a `linear_regression`.
 

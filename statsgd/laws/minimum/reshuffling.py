@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import count, fraction, non_negative, positive
+from statsgd.arguments import count, fraction, kinds_checked, non_negative, positive
 from statsgd.laws.minimum.heavy_ball import require_stable_mean
 from statsgd.precision import formula
 from statsgd.problems import EmpiricalRisk, Landscape, hessian, landscape
@@ -68,6 +68,7 @@ def crossover_curvature(learning_rate: Any, num_batches: int, momentum: Any = 0.
     return 3 * (1 - beta) / (eta * (count("num_batches", num_batches, at_least=2) + 1))
 
 
+@kinds_checked
 def reshuffle_effective_loss(
     problem: EmpiricalRisk, learning_rate: Any, batch_size: int, weight_decay: Any = 0.0
 ) -> Landscape:
@@ -102,6 +103,7 @@ def reshuffle_effective_loss(
     return landscape(loss, lambda key: problem.initial_params(key))
 
 
+@kinds_checked
 def reshuffle_mean_shift(
     problem: EmpiricalRisk,
     at: PyTree,

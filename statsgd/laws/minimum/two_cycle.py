@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from statsgd.arguments import finite_array, positive
+from statsgd.arguments import finite_array, kinds_checked, positive
 from statsgd.laws.gibbs.drift_potential import derivatives_on_line
 from statsgd.problems import Problem
 
@@ -44,6 +44,7 @@ def two_cycle_half_width(learning_rate: Any, second: float, third: float, fourth
     return float(np.sqrt((eta * second - 2) / (eta**2 * third**2 / 4 - eta * fourth / 6)))
 
 
+@kinds_checked
 def two_cycle(
     problem: Problem, learning_rate: Any, minimum: Any, *, fourth_step: float = 1e-3
 ) -> TwoCycle:

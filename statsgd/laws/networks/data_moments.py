@@ -7,7 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from statsgd.arguments import finite_array, is_traced, means, non_negative, positive, real
+from statsgd.arguments import (
+    finite_array,
+    is_traced,
+    kinds_checked,
+    means,
+    non_negative,
+    positive,
+    real,
+)
 from statsgd.dynamics.noise import Minibatch
 from statsgd.dynamics.sgd import SGD
 from statsgd.problems import EmpiricalRisk
@@ -104,6 +112,7 @@ class DataMoments(eqx.Module):
         return type(self)(self.b1, -self.b2, self.a1, -self.a2, self.a3)
 
 
+@kinds_checked
 def noise_scale(problem: EmpiricalRisk, sgd: SGD) -> float:
     """T with ηC = T Σ₁, the step size of the diffusion limit times C/Σ₁; unit of η.
 

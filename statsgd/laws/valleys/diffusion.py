@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from statsgd.arguments import count, finite_array, positive, symmetric
+from statsgd.arguments import count, finite_array, kinds_checked, positive, symmetric
 from statsgd.precision import in_double_precision
 from statsgd.problems import Problem
 
@@ -21,6 +21,7 @@ class ValleyMotion(NamedTuple):
     """P_T C P_T; dY has this covariance times ds."""
 
 
+@kinds_checked
 def valley_motion(problem: Problem, params: Any, noise_covariance: Any, rank: int) -> ValleyMotion:
     """Drift and diffusion of SGD along a manifold of minimisers Γ, at a point of it.
 
@@ -86,6 +87,7 @@ def label_noise_strength(label_noise_std: Any, batch_size: Any, *, half: bool = 
     return float(factor * variance / positive("batch_size", batch_size))
 
 
+@kinds_checked
 def sharpness_flow(
     problem: Problem, params: Any, noise_strength: Any, rank: int
 ) -> Float[Any, " d"]:
@@ -110,6 +112,7 @@ def sharpness_flow(
     return -strength / 4 * tangent @ (tangent.T @ slope)
 
 
+@kinds_checked
 def integrate_valley_flow(
     problem: Problem,
     start: Any,
@@ -143,6 +146,7 @@ def integrate_valley_flow(
     return y
 
 
+@kinds_checked
 def return_to_valley(problem: Problem, params: Any, rank: int) -> Float[Any, " d"]:
     """The point of Γ next to `params`, by Newton steps in the `rank` steepest directions.
 
