@@ -143,7 +143,7 @@ def _number(name: str, value: Any) -> Any:
     return real(name, value, allowed="a finite number", valid=lambda x: x == x)
 
 
-means("moments", DataMoments, "DataMoments, of data say")
+means("moments", DataMoments, "DataMoments, such as DataMoments.of_data(inputs, targets)")
 
 
 def log_noise(moments: DataMoments, log_slope: Any) -> Any:
