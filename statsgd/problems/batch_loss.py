@@ -84,7 +84,10 @@ class BatchRisk(Problem):
         return jnp.mean(self.losses(params))
 
     def loss_estimate(self, params: PyTree) -> Estimate:
-        """`loss` with its standard error over batches, zero where they are all."""
+        """`loss` with its standard error over batches, zero where they are all.
+
+        Batches of one epoch share no example: the error is rather too large than too small.
+        """
         losses = self.losses(params)
         return exact(jnp.mean(losses)) if self.exact_loss else sample_mean(losses)
 
@@ -128,9 +131,14 @@ class BatchRisk(Problem):
             return np.repeat(rows, self.loss_batches, axis=0) if self.randomised else rows
         if self.exact_loss:
             return np.array(list(itertools.combinations(range(number), size)))
-        rng = np.random.default_rng(0)
-        drawn = [rng.choice(number, size, replace=False) for _ in range(self.loss_batches)]
-        return np.array(drawn)
+        # Those of whole epochs: every example counts alike, or the loss's minimum would leave out
+        # what was not drawn, and SGD would move on from there.
+        rng, of_epoch = np.random.default_rng(0), number // size
+        epochs = [
+            rng.permutation(number)[: of_epoch * size].reshape(of_epoch, size)
+            for _ in range(-(-self.loss_batches // of_epoch))
+        ]
+        return np.concatenate(epochs)[: self.loss_batches]
 
 
 def batch_risk(
@@ -157,8 +165,9 @@ def batch_risk(
     - `batch_size`: of the loss; `noise.Minibatch` must have the same. None: the loss is that of all
       examples as one batch, and a noise of any batch size may act. Batches with repeats, which
       `Minibatch` draws by default, have an expectation that differs by O(1/N).
-    - `loss_batches`: fixed batches that the loss is a mean over where there are too many to go
-      through all; `loss_estimate` has the error. Its memory is that of so many batches.
+    - `loss_batches`: fixed batches, of shuffled epochs, that the loss is a mean over where there
+      are too many to go through all; `loss_estimate` has the error. With a multiple of N/S of them
+      every example counts alike. Its memory is that of so many batches.
 
     Raises `ValueError` as `empirical_risk`, for a batch size above N, and for a loss that is no
     scalar.

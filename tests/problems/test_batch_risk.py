@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from numpy.testing import assert_allclose
 
 import statsgd
 from statsgd.dynamics.noise import covariance
@@ -57,6 +58,15 @@ def test_the_loss_is_the_expectation_over_all_batches(problem):
     cross = -2 * v.mean()
     expected = np.array([[2 * np.mean(v**2) + 2, cross], [cross, 4.0]])
     np.testing.assert_allclose(hessian(problem, AT), expected, rtol=1e-10)
+
+
+def test_every_example_counts_alike_in_whole_epochs():
+    data = np.random.default_rng(1).normal(size=(40, 3))
+    problem = batch_risk(
+        lambda p, batch: jnp.mean(batch @ p), data, np.ones(3), batch_size=4, loss_batches=20
+    )
+    assert not problem.exact_loss
+    assert_allclose(problem.gradient(np.ones(3)), data.mean(axis=0), rtol=1e-5)
 
 
 def test_many_batches_are_sampled_with_an_error():
