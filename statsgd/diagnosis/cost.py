@@ -8,10 +8,11 @@ import jax
 import numpy as np
 
 from statsgd.diagnosis.gradients import standing
-from statsgd.diagnosis.learning import BURN_IN, CHAINS, STEPS
+from statsgd.diagnosis.learning import BURN_IN, CHAINS, STEPS, look
 from statsgd.diagnosis.modes import PILOTS, TRACE_PRODUCTS
 from statsgd.diagnosis.request import Request
 from statsgd.dynamics.ensemble import simulate
+from statsgd.problems import EmpiricalRisk
 from statsgd.problems.parameters import floating
 from statsgd.problems.sums import hessian_product
 
@@ -64,12 +65,16 @@ def estimated(request: Request, replicas: int) -> Cost:
         more, one = _seconds(lambda: some(1 + _STEPS)), _seconds(lambda: some(1))
         # Where another process slowed the single step down, all steps bound theirs.
         step = (more - one if more > one else more) / (_STEPS * replicas)
-    chains = 3 * CHAINS * (STEPS + BURN_IN) / 50 if request.learning_coefficient else 0
+    # In single precision, where two take the time of one in double.
+    single = replicas / 2
+    if request.learning_coefficient and isinstance(problem, EmpiricalRisk):
+        share = look(problem) / problem.num_examples
+        single += 3 * CHAINS * (STEPS + BURN_IN) * share / 2
     return Cost(
         _second_call(lambda: product(vector)),
         _PRODUCTS_PER_MODE * request.modes + TRACE_PRODUCTS,
         _second_call(lambda: standing(problem, params)),
-        int(replicas + (1 + 3 * PILOTS) * request.modes / 2 + chains + 40),
+        int(single + (1 + 3 * PILOTS) * request.modes / 2 + 40),
         step,
         steps,
     )

@@ -36,11 +36,11 @@ class Standing(NamedTuple):
     """∇L, without weight decay."""
 
 
-def standing(problem: Problem, params: PyTree) -> Standing:
-    """L and ∇L at `params`, in double precision."""
+def standing(problem: Problem, params: PyTree, *, double: bool = True) -> Standing:
+    """L and ∇L at `params`, in double precision; `double=False`: of a data set, in theirs."""
     at = floating(params)
     if isinstance(problem, EmpiricalRisk):
-        loss, gradient = mean_over_chunks(problem, _of_chunk, at, double=True, progress=False)
+        loss, gradient = mean_over_chunks(problem, _of_chunk, at, double=double, progress=False)
     else:
         loss, gradient = in_double_precision(_of_problem, problem, at)
     return Standing(loss, np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(gradient)]))

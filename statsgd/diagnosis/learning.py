@@ -14,10 +14,15 @@ from statsgd.measures.curvature.learning_coefficient import local_learning_coeff
 from statsgd.problems import EmpiricalRisk
 
 #: Chains, their steps, those discarded first, and examples of each look at the loss.
-CHAINS, STEPS, BURN_IN, LOOK = 4, 800, 200, 256
+CHAINS, STEPS, BURN_IN, _LOOK = 4, 800, 200, 256
 #: The step size times the largest curvature of the log density, which must stay below 2, and the
 #: localization over that curvature: how many times slower than the fastest the slowest relaxes.
 _STIFFNESS, _LOCALIZATION = 0.3, 0.02
+
+
+def look(problem: EmpiricalRisk) -> int:
+    """Examples of one look at the loss."""
+    return min(_LOOK, problem.num_examples)
 
 
 def learning_coefficient(request: Request, law: ModeLaw) -> xr.Dataset | None:
@@ -40,11 +45,12 @@ def learning_coefficient(request: Request, law: ModeLaw) -> xr.Dataset | None:
             localization=localization,
             steps=STEPS,
             burn_in=BURN_IN,
-            noise=Minibatch(min(LOOK, n)),
-            loss_examples=min(LOOK, n),
+            noise=Minibatch(look(problem)),
+            loss_examples=look(problem),
             thinning=4,
             chains=CHAINS,
             seed=request.seed,
+            double=False,
         )
     numbers = {
         "coefficient": found.value, "coefficient_error": found.standard_error,

@@ -22,8 +22,8 @@ def stationarity(request: Request, law: ModeLaw, ensemble: xr.DataTree) -> xr.Da
     ends = endpoint_trajectories(ensemble, problem.names, condition_on_survival=True)
     modes = np.asarray(law.modes)
     forces = []
-    for point in ends.params[:, 0]:
-        gradient = standing(problem, problem.unflatten(point)).gradient
+    for point in ends.params[:, 0]:  # of which there are few: digits of double are not needed
+        gradient = standing(problem, problem.unflatten(point), double=False).gradient
         forces.append((gradient + request.decay * point) @ modes)
     assert ends.momentum_buffer is not None
     x, m = (ends.params - request.flat) @ modes, ends.momentum_buffer @ modes

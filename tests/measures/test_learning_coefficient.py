@@ -14,7 +14,8 @@ from statsgd.measures.curvature.learning_coefficient import effective_sample_siz
 CURVATURES = np.array([1.0, 2.0, 4.0])
 
 
-def test_regular_minimum_and_step_size_bias():
+@pytest.mark.parametrize("double", [True, False])
+def test_regular_minimum_and_step_size_bias(double):
     # On a quadratic each coordinate is AR(1) with variance 1/(a(1 − ha/2)), a = nβ λ_i + γ, so that
     # λ̂ = Σ nβ λ_i/(2a(1 − ha/2)) at step size h, and d/2 as h → 0 and nβ → ∞.
     strength, step = 100.0, 1e-3
@@ -32,7 +33,9 @@ def test_regular_minimum_and_step_size_bias():
         thinning=4,
         chains=32,
         inverse_temperature=strength,
+        double=double,
     )
+    assert found.value.dtype == (np.float64 if double else np.float32)
     assert 4 * found.standard_error < 0.05 * expected(step)
     assert abs(found.value - expected(step)) < 4 * found.standard_error
     bias = 2 * (expected(step) - expected(step / 2))

@@ -3,6 +3,7 @@
 import warnings
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +18,7 @@ from statsgd.kernels.preconditioner import as_preconditioner
 from statsgd.kernels.stochastic_gradient import start
 from statsgd.kernels.stochastic_potential import StochasticPotential
 from statsgd.measures.curvature.probes import random_key
-from statsgd.precision import in_double_precision
+from statsgd.precision import as_numpy, in_double_precision
 from statsgd.problems import EmpiricalRisk, Problem
 from statsgd.problems.parameters import floating
 from statsgd.problems.problem import SampledProblem
@@ -81,6 +82,7 @@ def local_learning_coefficient(
     thinning: int = 1,
     chains: int = 8,
     seed: Any = 0,
+    double: bool = True,
 ) -> LearningCoefficient:
     """λ̂ = nβ (E L(w) − L(w*)) over draws w ∝ exp(−nβ L(w) − (γ/2)|w − w*|²) around w* = `params`.
 
@@ -109,6 +111,8 @@ def local_learning_coefficient(
     - `loss_examples`: None evaluates the whole loss at each kept step. A number evaluates that many
       fresh random examples; then L(w*) has an error too, which is in the standard error.
     - `chains`, at least 2.
+    - `double`: False runs chains in the precision of `params`, which for large networks takes half
+      the time; losses are then rounded to about nβ L(w*)·10⁻⁷ of λ̂.
 
     Raises `ValueError` for noise that is not white or not of minibatches, and where a chain would
     leave the finite numbers (traced: NaN). A `MixingWarning` says what the result's `doubts` say.
@@ -149,7 +153,10 @@ def local_learning_coefficient(
             )
     target = _Localized(problem, noise, floating(problem.parameters(params)), strength, gamma)
     ask = (h, np.array([discarded, every]), records, number, loss_examples, random_key(seed))
-    found = in_double_precision(_coefficient, target, *ask)
+    if double or is_traced(target, ask):
+        found = in_double_precision(_coefficient, target, *ask)
+    else:
+        found = jax.tree.map(as_numpy, _in_precision_of_params(target, *ask))
     if not is_traced(found) and not np.isfinite(found.value):
         raise ValueError(f"step_size must keep chains finite, got {step_size} with {found.value}")
     if not is_traced(found):
@@ -250,6 +257,9 @@ def _coefficient(
         2 * strength * (means[0] - means[1]),
         2 * strength * jnp.hypot(errors[0], errors[1]),
     )
+
+
+_in_precision_of_params = eqx.filter_jit(_coefficient)
 
 
 def effective_sample_size(draws: Float[Any, "chains n"]) -> Any:
