@@ -5,7 +5,8 @@ a process of its own: the time is that of a second call, which compiles nothing,
 the peak of the process above what it held before the calls.
 
     python -m studies.cost_by_size              # table, and the figure of the benchmark's page
-    python -m studies.cost_by_size --workers    # sweep over one local dask worker and over two
+    python -m studies.cost_by_size --workers    # sweeps over one local dask worker and over two,
+                                                # an ensemble over one process of JAX and over two
 """
 
 import argparse
@@ -13,6 +14,7 @@ import functools
 import json
 import os
 import resource
+import socket
 import subprocess
 import sys
 import tempfile
@@ -41,6 +43,9 @@ class Size(NamedTuple):
     parameters: int = 8
     steps: int = 1000
 
+
+#: An ensemble that takes seconds on one core, for processes that share it.
+_SHARED = Size(replicas=100_000, steps=2000)
 
 #: What grows, one at a time.
 SIZES = {
@@ -172,6 +177,34 @@ def over_workers(numbers: Sequence[int], cells: int, steps: int) -> dict[int, fl
     return taken
 
 
+def over_processes(numbers: Sequence[int], size: Size) -> dict[int, float]:
+    """Seconds of an ensemble over so many processes under `jax.distributed`, of one core each."""
+    taken = {}
+    for number in numbers:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        command = [sys.executable, "-m", "studies.cost_by_size", "--share", *map(str, size)]
+        processes = [
+            subprocess.Popen([*command, str(rank), str(number), str(port)], stdout=subprocess.PIPE)
+            for rank in range(number)
+        ]
+        outputs = [process.communicate()[0] for process in processes]
+        if any(process.returncode for process in processes):
+            raise RuntimeError(f"a process of {number} under jax.distributed failed")
+        taken[number] = max(float(output) for output in outputs)
+    return taken
+
+
+def share(size: Size, rank: int, number: int, port: int) -> float:
+    """Seconds of a second call, which this process of `number` makes with the others."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank]})
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=number, process_id=rank)
+    return once(size)["seconds"]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table; without options draw the figure of the page too."""
     parser = argparse.ArgumentParser(prog="python -m studies.cost_by_size")
@@ -179,14 +212,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cells", type=int, default=32, help="of the sweep")
     parser.add_argument("--cell-steps", type=int, default=2000, help="steps of each cell")
     parser.add_argument("--once", type=int, nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--share", type=int, nargs=6, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.once:
         jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
         print(json.dumps(once(Size(*given.once))))
+    elif given.share:
+        print(share(Size(*given.share[:3]), *given.share[3:]))
     elif given.workers:
-        taken = over_workers((1, 2), given.cells, given.cell_steps)
-        for number, seconds in taken.items():
-            print(f"{number} worker(s): {seconds:.1f} s, {taken[1] / seconds:.2f} times as fast")
+        sweeps = over_workers((1, 2), given.cells, given.cell_steps)
+        ensembles = over_processes((1, 2), _SHARED)
+        for name, taken in {"worker(s)": sweeps, "process(es)": ensembles}.items():
+            for number, seconds in taken.items():
+                print(f"{number} {name}: {seconds:.1f} s, {taken[1] / seconds:.2f} times as fast")
     else:
         found = measured()
         print(table(found))

@@ -17,7 +17,7 @@ from statsgd.problems.parameters import floating
 from statsgd.problems.sums import hessian_product
 
 #: Products with the Hessian that an eigenpair takes, about.
-_PRODUCTS_PER_MODE = 4
+_PRODUCTS_PER_MODE = 6
 _STEPS = 16
 
 

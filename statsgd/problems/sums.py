@@ -33,8 +33,10 @@ from statsgd.running.chunks import silent
 #: that is being traced is what fits in memory.
 MEMORY_BUDGET = {"cpu": 2**20, "accelerator": 2**29, "traced": 2**28}
 
-#: Fewest examples at once, however large each is: products with matrices need company.
-SMALLEST_CHUNK = 16
+#: Fewest examples at once, however large each is: products with matrices need company. Where
+#: memory is not asked for, so many that they pay for reading all parameters and writing a gradient:
+#: with 16 at once, sums of networks of 10³ to 10⁶ parameters take up to three times as long.
+SMALLEST_CHUNK, COMPANY = 16, 64
 
 _READ = 2**24  # bytes of examples that are read at once
 _AHEAD = 8  # chunks that may wait for a device
@@ -54,14 +56,15 @@ def mean_over_examples(
     progress: bool = True,
     double: bool = False,
     width: int = 0,
+    copies: int = 1,
 ) -> PyTree:
     """(1/N) Σ `function(problem, params, example, *arguments)` over the examples, chunk by chunk.
 
     A pytree of means, in single precision or better. `function` returns a pytree of arrays; it is
     compiled once if it is the same object at every call, and is handed `problem` without its
     examples. `double` computes in float64 and gives NumPy arrays; `width` is the memory of an
-    example, in bytes, besides what its loss computes. May be traced, in `params`, `arguments` and
-    `problem`.
+    example, in bytes, besides what its loss computes, and `copies` how often it holds the latter,
+    as for derivatives along many directions. May be traced, in `params`, `arguments` and `problem`.
 
     >>> import numpy as np
     >>> from statsgd.problems import linear_regression
@@ -73,7 +76,7 @@ def mean_over_examples(
     """
     return mean_over_chunks(
         problem, _OfExamples(function), params, *arguments,
-        progress=progress, double=double, width=width,
+        progress=progress, double=double, width=width, copies=copies,
     )  # fmt: skip
 
 
@@ -96,13 +99,14 @@ def mean_over_chunks(
     progress: bool = True,
     double: bool = False,
     width: int = 0,
+    copies: int = 1,
 ) -> PyTree:
     """As `mean_over_examples`, of sums over whole chunks: one differentiation for all examples.
 
     `of_chunk(problem, params, examples, weights, *arguments)` gives the sum over the examples of a
     chunk, each times its weight `(n,)`, which is 0 for one that another chunk has counted.
     `width` is the memory, in bytes, of an example besides what its loss computes: of its gradient,
-    if every example has one.
+    if every example has one. `copies` is as there.
 
     >>> import numpy as np
     >>> from statsgd.problems import linear_regression
@@ -114,7 +118,7 @@ def mean_over_chunks(
     """
     number, params = problem.num_examples, problem.parameters(params)
     if is_traced(problem, params, arguments, of_chunk):
-        size = chunk_size(problem, params, width)
+        size = chunk_size(problem, params, width, copies)
         weights = jnp.ones(number, jnp.result_type(float))
         sums = _chunk_by_chunk(
             problem.without_examples, of_chunk, params, problem.examples, weights, arguments, size
@@ -122,7 +126,7 @@ def mean_over_chunks(
     else:
         said = {"desc": "examples", "disable": silent(progress), "delay": _PATIENCE, "leave": False}
         with jax.core.eval_context(), _precision(double):
-            size = chunk_size(problem, params, width)
+            size = chunk_size(problem, params, width, copies)
             sums = _added_up(problem, of_chunk, params, arguments, size, double, said)
     return jax.tree.map(lambda leaf: leaf / number, sums)
 
@@ -262,17 +266,13 @@ def gradient_sum(problem: Any, params: PyTree, chunk: PyTree, weights: Any) -> P
     return jax.grad(loss_sum, argnums=1)(problem, params, chunk, weights)
 
 
-def chunk_size(problem: Any, params: PyTree, width: int = 0) -> int:
+def chunk_size(problem: Any, params: PyTree, width: int = 0, copies: int = 1) -> int:
     """Examples in a chunk: as many as the memory budget of `problem` allows.
 
     The memory of an example is what its loss computes on the way, of which a derivative keeps about
     as much, and its `width`, as in `mean_over_chunks`.
     """
-    budget = problem.memory_budget
-    if budget is None and is_traced(problem, params):
-        budget = MEMORY_BUDGET["traced"]
-    elif budget is None:
-        budget = MEMORY_BUDGET["cpu" if jax.default_backend() == "cpu" else "accelerator"]
+    budget, fewest = problem.memory_budget, SMALLEST_CHUNK
     example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(*_one(leaf)), problem.examples)
     program = jax.make_jaxpr(problem.without_examples.example_loss)(
         jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), _dtype(leaf)), params),
@@ -281,7 +281,12 @@ def chunk_size(problem: Any, params: PyTree, width: int = 0) -> int:
     leaves = len(jax.tree.leaves(params))
     depends = [False] * leaves + [True] * (len(program.jaxpr.invars) - leaves)
     computed = _bytes_computed(program.jaxpr, depends)[0] + width
-    most = max(budget // max(computed, 1), SMALLEST_CHUNK)
+    if budget is None and is_traced(problem, params):
+        budget = MEMORY_BUDGET["traced"]
+    elif budget is None:
+        budget = MEMORY_BUDGET["cpu" if jax.default_backend() == "cpu" else "accelerator"]
+        fewest = max(fewest, min(COMPANY, MEMORY_BUDGET["traced"] // max(copies * computed, 1)))
+    most = max(budget // max(computed, 1), fewest)
     number = problem.num_examples
     return -(-number // -(-number // most))
 
