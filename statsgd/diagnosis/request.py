@@ -4,7 +4,6 @@ import dataclasses
 import warnings
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float, PyTree
 
@@ -76,10 +75,6 @@ def checked(
         count("the batch size of sgd", noise.batch_size, at_most=problem.num_examples)
     chain_of(problem, sgd)
     params = problem.parameters(params)
-    wanted = [leaf.shape for leaf in _leaves(problem.template)]
-    shapes = [np.shape(leaf) for leaf in _leaves(params)]
-    if shapes != wanted:
-        raise ValueError(f"params must have leaves of shapes {wanted}, got {shapes}")
     if count("modes", modes) >= problem.dimension:
         raise ValueError(
             f"modes must be fewer than the {problem.dimension} parameters, got {modes}"
@@ -114,7 +109,3 @@ def warn_if_far(gradient_norm: float, noise_norm: float) -> None:
             CheckpointWarning,
             stacklevel=3,
         )
-
-
-def _leaves(tree: PyTree) -> list[Any]:
-    return jax.tree.leaves(tree)

@@ -1,7 +1,6 @@
 """What SGD minimises: a loss, with the data it is a mean over where there are data."""
 
 import abc
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -41,9 +40,9 @@ class Problem(eqx.Module):
     def parameters(self, given: PyTree) -> PyTree:
         """The parameters of a whole model, such as a trained one, or parameters as they are.
 
-        Constants of the model are left aside: those of the problem count. So many numbers in
-        another shape get that of the problem; in another structure they stay as they are, for
-        `flatten` to read. Raises `ValueError` for what has other parameters than the problem.
+        Constants of the model are left aside: those of the problem count. Axes of length one need
+        not be there. So many numbers in another structure stay as they are, for `flatten` to read.
+        Raises `ValueError` for what has other parameters than the problem.
         """
         start = getattr(self, "start", None)
         if not isinstance(start, Start):
@@ -64,8 +63,9 @@ class Problem(eqx.Module):
         found = [np.shape(leaf) for leaf in leaves]
         if found == shapes:
             return params
-        if [math.prod(shape) for shape in found] != [math.prod(shape) for shape in shapes]:
-            raise ValueError(f"params must have the shapes {shapes} of the problem's, got {found}")
+        # A number is an array of one; a matrix is not its transpose.
+        if [_without_ones(shape) for shape in found] != [_without_ones(shape) for shape in shapes]:
+            raise ValueError(f"params must have leaves of shapes {shapes}, got {found}")
         pairs = zip(leaves, shapes, strict=True)
         return jax.tree.unflatten(structure, [jnp.reshape(leaf, shape) for leaf, shape in pairs])
 
@@ -122,6 +122,10 @@ class Problem(eqx.Module):
         parts = jnp.split(jnp.asarray(vector), ends)
         shaped = [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
         return jax.tree.unflatten(structure, shaped)
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(length for length in shape if length != 1)
 
 
 class SampledProblem(Problem):

@@ -112,3 +112,9 @@ def test_perceptrons_take_one_input_of_their_width():
             perceptron(params, inputs)
     with pytest.raises(ValueError, match="activation must be one of 'relu', 'tanh', got 'gelu'"):
         perceptron(params, np.ones(2), "gelu")
+
+
+def test_a_matrix_is_not_its_transpose():
+    problem = multilayer_perceptron(np.ones((4, 3)), np.ones((4, 2)), hidden=[], biases=False)
+    with pytest.raises(ValueError, match=r"of shapes \[\(2, 3\)\], got \[\(3, 2\)\]"):
+        problem.loss({"weights": [np.ones((3, 2))]})

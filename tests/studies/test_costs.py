@@ -87,3 +87,10 @@ def test_costs_are_those_of_a_step_of_a_replica():
     np.testing.assert_allclose(tree["cost"]["y"].values, 1.0)
     assert len(list(sections(tree))) == 1
     assert cost_by_size.table(found).count("| 1 ns | 10 MiB |") == tree["cost"]["y"].size
+
+
+@pytest.mark.slow
+def test_processes_share_an_ensemble():
+    taken = cost_by_size.over_processes((1, 2), cost_by_size.Size(replicas=50, steps=20))
+    assert sorted(taken) == [1, 2]
+    assert all(0 < seconds < 60 for seconds in taken.values())

@@ -120,18 +120,12 @@ def noise_covariance_along_estimate(
 
 @kinds_checked
 def noise_and_curvature_along(
-    problem: EmpiricalRisk | BatchRisk,
-    params: PyTree,
-    noise: Minibatch,
-    directions: Any,
-    *,
-    double: bool = True,
+    problem: EmpiricalRisk | BatchRisk, params: PyTree, noise: Minibatch, directions: Any
 ) -> tuple[Float[Any, "k k"], Float[Any, " k"]]:
     """VᵀC(θ)V and vᵀ∇²L(θ)v of every direction v, columns of V `(d, k)`, in one pass of the data.
 
     By forward differentiation, which a Hessian product for every direction would cost twice over;
-    the noise of random losses and of a `batch_risk` is by Monte Carlo. In double precision, or with
-    `double=False` over a data set in that of `params`, in about half the time. Raises as
+    the noise of random losses and of a `batch_risk` is by Monte Carlo. Double precision. Raises as
     `noise_covariance_along`.
 
     >>> import numpy as np
@@ -149,12 +143,10 @@ def noise_and_curvature_along(
         curvature = in_double_precision(_curvatures, problem, at, columns)
     else:
         mean, square, curvature = mean_over_examples(
-            problem, _curved_moments_of, at, columns, double=double, copies=2 * columns.shape[1]
+            problem, _curved_moments_of, at, columns, double=True, copies=2 * columns.shape[1]
         )
     if noise.knows_examples(problem):
-        square, mean = np.asarray(square, dtype=np.float64), np.asarray(mean, dtype=np.float64)
-        covariance = noise.variance_factor(problem) * (square - np.outer(mean, mean))
-        return covariance, np.asarray(curvature, dtype=np.float64)
+        return noise.variance_factor(problem) * (square - np.outer(mean, mean)), curvature
     return noise.covariance_along(problem, at, columns).value, curvature
 
 

@@ -64,11 +64,8 @@ def pilot_of(
         )
     ends = endpoint_trajectories(ensemble, problem.names).params[:, 0]
     count("pilot", len(ends), at_least=2)
-    # Digits of double precision would drown in what differs between few replicas.
     measured = [
-        noise_and_curvature_along(
-            problem, problem.unflatten(end), sgd.noise, found.modes, double=False
-        )
+        noise_and_curvature_along(problem, problem.unflatten(end), sgd.noise, found.modes)
         for end in ends
     ]
     noises = np.stack([noise for noise, _ in measured])
