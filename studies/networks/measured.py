@@ -1,5 +1,6 @@
 """What the study `real_network` measures of one trained network."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from jaxtyping import Float, PyTree
 import statsgd
 from statsgd.diagnosis.gradients import noise_draws, noise_trace, standing
 from statsgd.ensembles import endpoint_trajectories
-from statsgd.estimate import Estimate
+from statsgd.estimate import Estimate, sample_mean
 from statsgd.laws import ModeLaw
 from statsgd.laws.minimum import displacement_exponent
 from statsgd.measures import (
@@ -65,6 +66,9 @@ class Found(NamedTuple):
     reshuffled: xr.Dataset | None
     """Spread of replicas under reshuffled epochs; None where their noise has no law."""
     dimension: int
+    unseen: tuple[float, Estimate] | None = None
+    """Loss where descent ends, of the batches that it goes by and of others; None where it goes by
+    all that there is."""
 
 
 def trained(problem: EmpiricalRisk | BatchRisk, config: Any, seed: int) -> Found:
@@ -89,7 +93,8 @@ def trained(problem: EmpiricalRisk | BatchRisk, config: Any, seed: int) -> Found
     if isinstance(problem, EmpiricalRisk):
         sharp = sharpness_of_large_batches(problem, config, seed)
         shuffled = reshuffled(problem, params, tree, config, seed)
-    return Found(tree, settings, below, sharp, shuffled, problem.dimension)
+    unseen = unseen_loss(problem, minimum)
+    return Found(tree, settings, below, sharp, shuffled, problem.dimension, unseen)
 
 
 def noise_of(problem: EmpiricalRisk | BatchRisk, batch_size: int) -> Minibatch:
@@ -141,6 +146,17 @@ def near_minimum(problem: EmpiricalRisk | BatchRisk, params: PyTree, config: Any
     return jax.tree.map(
         lambda leaf, like: jnp.asarray(leaf, like.dtype), found.params, problem.template
     )
+
+
+def unseen_loss(
+    problem: EmpiricalRisk | BatchRisk, params: PyTree
+) -> tuple[float, Estimate] | None:
+    """The loss of the fixed batches of `problem`, and of eight times as many others."""
+    if not isinstance(problem, BatchRisk) or problem.exact_loss:
+        return None
+    number = problem.loss_batches
+    losses = dataclasses.replace(problem, loss_batches=9 * number).losses(params)
+    return float(losses[:number].mean()), sample_mean(losses[number:])
 
 
 class _Distance(eqx.Module):

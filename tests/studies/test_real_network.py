@@ -1,12 +1,15 @@
 """The study of real networks: its convolutions, its images, its settings and its claims."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
 
+from statsgd import problems
+from statsgd.problems import batch_risk
 from studies import real_network
-from studies.networks.claims import told_unstable
+from studies.networks.claims import told_unseen, told_unstable
 from studies.networks.convolutions import (
     NETWORKS,
     batch_normalised,
@@ -14,7 +17,7 @@ from studies.networks.convolutions import (
     group_normalised,
 )
 from studies.networks.images import images
-from studies.networks.measured import Found, followed, stable
+from studies.networks.measured import Found, followed, stable, unseen_loss
 
 
 @pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (4, 4)])
@@ -77,6 +80,20 @@ def test_replicas_follow_no_setting_that_is_unstable_where_they_leave():
     said = told_unstable([found, found._replace(settings=[None] * 9)], config)
     assert "9, 0 of the 9 settings" in said
     assert told_unstable([found._replace(settings=[None] * 9)], config) == ""
+
+
+def test_the_loss_of_batches_that_descent_does_not_see_is_told():
+    data = np.random.default_rng(3).normal(size=80)
+    problem = batch_risk(lambda p, batch: jnp.var(p * batch), data, 1.0, batch_size=4)
+    seen, others = unseen_loss(problem, 1.0)
+    assert seen == pytest.approx(float(problem.loss(1.0)), rel=1e-6)
+    # Of batches without repeats the variance, with n − 1 below, has no bias.
+    assert abs(others.value - 0.75 * data.var(ddof=1)) < 4 * others.standard_error
+    assert 4 * others.standard_error < 0.15
+    found = Found(None, [], 1.0, None, None, 1, (0.5, others._replace(value=0.75)))
+    assert "0.5 against 0.75 ± 0.0" in told_unseen([found])
+    assert told_unseen([found._replace(unseen=None)]) == ""
+    assert unseen_loss(problems.quadratic(np.eye(1)), np.zeros(1)) is None
 
 
 def test_images_come_whole_and_at_random():
