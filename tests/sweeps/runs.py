@@ -55,6 +55,9 @@ class Troubled:
             os.kill(os.getpid(), signal.SIGKILL)
         if (Path(self.folder) / "slow").exists():
             time.sleep(4.0)
+        patience = time.monotonic() + 60
+        while (Path(self.folder) / f"hold {cell.index}").exists() and time.monotonic() < patience:
+            time.sleep(0.05)
         return draw(cell)
 
 
