@@ -205,7 +205,8 @@ def over_processes(numbers: Sequence[int], size: Size) -> dict[int, float]:
 def share(size: Size, rank: int, number: int, port: int) -> float:
     """Seconds of a second call, which this process of `number` makes with the others."""
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank]})
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[rank % len(cores)]})
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=number, process_id=rank)
     return once(size)["seconds"]

@@ -270,7 +270,8 @@ def chunk_size(problem: Any, params: PyTree, width: int = 0, copies: int = 1) ->
     """Examples in a chunk: as many as the memory budget of `problem` allows.
 
     The memory of an example is what its loss computes on the way, of which a derivative keeps about
-    as much, and its `width`, as in `mean_over_chunks`.
+    as much, and its `width`, as in `mean_over_chunks`. Without a budget of the user's there are
+    `COMPANY` at least, unless `copies` of that memory would be too much.
     """
     budget, fewest = problem.memory_budget, SMALLEST_CHUNK
     example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(*_one(leaf)), problem.examples)

@@ -14,7 +14,7 @@ from statsgd.problems import (
     quadratic,
     sums,
 )
-from statsgd.problems.sums import SMALLEST_CHUNK, chunk_size
+from statsgd.problems.sums import COMPANY, SMALLEST_CHUNK, chunk_size
 from studies.compilations import compilations
 
 N, D = 101, 6  # a prime number of examples: the last chunk is never full
@@ -66,6 +66,15 @@ def test_chunks_are_small_and_add_up_to_the_whole(data, whole, chunked):
         np.testing.assert_allclose(
             flat(gradient(params)), flat(whole.gradient(params)), rtol=1e-5, atol=1e-7
         )
+
+
+def test_examples_have_company_as_far_as_memory_goes():
+    def large(params, example):
+        return jnp.sum(jnp.tanh(jnp.outer(params * example, jnp.ones(40_000)))) / 40_000
+
+    problem = empirical_risk(large, np.ones((640, 1)), np.ones(1))
+    assert chunk_size(problem, np.ones(1)) == COMPANY
+    assert chunk_size(problem, np.ones(1), copies=10_000) <= SMALLEST_CHUNK
 
 
 def test_hessian_products_are_those_of_the_matrix(whole, chunked):
