@@ -15,8 +15,8 @@ from statsgd.diagnosis.request import Request, checked, warn_if_far
 from statsgd.diagnosis.saved import Saved, saved_in
 from statsgd.dynamics.sgd import SGD
 from statsgd.problems import Problem
+from statsgd.progress import silent
 from statsgd.provenance import provenance
-from statsgd.running.chunks import silent
 
 
 def diagnose(

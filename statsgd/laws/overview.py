@@ -18,7 +18,7 @@ from statsgd.laws.law import LAWS, Law
 from statsgd.laws.minimum.linear_optimiser import LinearOptimiser
 from statsgd.problems import Problem
 from statsgd.problems.minimum import SearchStoppedError, shared_minima
-from statsgd.running.chunks import silent
+from statsgd.progress import silent
 
 
 def catalogue() -> pd.DataFrame:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree
 from tqdm.auto import tqdm
 
-from statsgd.running.chunks import silent
+from statsgd.progress import silent
 
 _READ = 2**24  # bytes that are looked at at once
 _PATIENCE = 5.0  # seconds after which a progress bar appears

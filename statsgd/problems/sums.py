@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from statsgd.arguments import is_traced, kinds_checked
 from statsgd.precision import as_numpy, constants_copied, in_double_precision, widened
 from statsgd.problems.stored import Stored
-from statsgd.running.chunks import silent
+from statsgd.progress import silent
 
 #: Bytes that what is computed on the way to the losses of a chunk may take. On a CPU that is what
 #: stays in its cache: 50 to 100 examples of a small network at once are fastest. Loops of programs

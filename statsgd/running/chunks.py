@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 from tqdm.auto import tqdm
 
+from statsgd.progress import silent
 from statsgd.running.processes import agreed, is_first
 
 _SECONDS_PER_CHUNK = 0.5  # how often progress shows, stores are written and Ctrl-C is heard
@@ -29,11 +30,6 @@ class Stretch(NamedTuple):
         """Steps of a chunk that begins after `done` steps and should have about `length`."""
         most = self.end - done if self.longest is None else min(self.longest, self.end - done)
         return min(max(1, int(length) // self.unit) * self.unit, most)
-
-
-def silent(progress: bool) -> bool | None:
-    """The `disable` of a bar: None leaves it to tqdm, which is silent where nobody watches."""
-    return None if progress else True
 
 
 def in_chunks[S, R](

@@ -12,8 +12,8 @@ from tqdm.auto import tqdm
 
 from statsgd.arguments import count, random_seed
 from statsgd.description import describe
+from statsgd.progress import silent
 from statsgd.provenance import provenance
-from statsgd.running.chunks import silent
 from statsgd.sweeps.cells import Cell, Table, lay_out
 from statsgd.sweeps.executors import executor_for
 from statsgd.sweeps.records import Failure, Record

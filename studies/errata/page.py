@@ -6,7 +6,7 @@ from typing import Any
 import xarray as xr
 from tqdm.auto import tqdm
 
-from statsgd.running.chunks import silent
+from statsgd.progress import silent
 from studies.atlas_families.family import Effort
 from studies.errata.erratum import ERRATA
 from studies.findings import findings
