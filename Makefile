@@ -25,8 +25,9 @@ study: $(INSTALLED)
 test: $(INSTALLED)
 	$(TEST) -m "not slow"
 
+# Types of calls are checked in the tests above; these are long runs of what those have checked.
 test-slow: $(INSTALLED)
-	$(TEST) -m slow
+	JAXTYPING_DISABLE=1 $(TEST) -m slow
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -70,19 +70,16 @@ def over_points(
     array = np.asarray(points, dtype=np.float64)
     flat = array.reshape(-1, array.shape[-1])
     # No point is evaluated as one, for the shape of the result.
-    turns = [_filled(function, flat[i : i + BATCHES[-1]], arguments) for i in _turns(len(flat))]
+    size = next((size for size in BATCHES if len(flat) <= size), BATCHES[-1])
+    starts = range(0, max(len(flat), 1), size)
+    turns = [_filled(function, flat[i : i + size], size, arguments) for i in starts]
     found = jax.tree.map(lambda *leaves: np.concatenate(leaves), *turns)
     lead = array.shape[:-1]
     return jax.tree.map(lambda leaf: leaf[: len(flat)].reshape((*lead, *leaf.shape[1:]))[()], found)
 
 
-def _turns(number: int) -> range:
-    return range(0, max(number, 1), BATCHES[-1])
-
-
-def _filled(function: Any, points: Float[np.ndarray, "n d"], arguments: Any) -> Any:
+def _filled(function: Any, points: Float[np.ndarray, "n d"], size: int, arguments: Any) -> Any:
     number = len(points)
-    size = next(size for size in BATCHES if number <= size)
     if number == 0:
         points, number = np.zeros((1, points.shape[1])), 1
     padded = np.concatenate([points, np.repeat(points[:1], size - number, axis=0)])

@@ -1,5 +1,6 @@
 """Shapes and dtypes of every annotated call are checked while tests run."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import pytest
 
 import tests.typechecker  # the hook looks it up by name, so it must be imported before
 
-jaxtyping.install_import_hook("statsgd", f"{tests.typechecker.__name__}.check")
+# Not installed where it is off: to prepare checks that are not made takes most of their time.
+if not jaxtyping.config.jaxtyping_disable:
+    tests.typechecker.leave_inner_functions()
+    jaxtyping.install_import_hook("statsgd", f"{tests.typechecker.__name__}.check")
 
 
 #: Memory mappings at which compiled programs are let go. A program takes two or three of them, and
@@ -28,9 +32,10 @@ def _few_programs():
 @pytest.fixture
 def unchecked():
     """Run as users do, without the run-time type checker: for tests of the library's own errors."""
+    before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 #: Compiled programs of .1 s and more are kept beside pytest's own cache, for the other worker, for
@@ -42,10 +47,15 @@ KEPT_PROGRAMS = {
 
 
 def pytest_configure(config):
+    # Traced programs are many small objects that live long: looked through as often as Python does
+    # by itself, they cost an eighth of the time of these tests.
+    gc.set_threshold(100_000, 20, 50)
     # Short runs have rarely mixed. By its message: the class would import statsgd too soon.
     config.addinivalue_line("filterwarnings", "ignore:the chains have not mixed")
     # One worker may read what the other has not written whole: the program is compiled then.
     config.addinivalue_line("filterwarnings", "ignore:Error reading persistent compilation cache")
+    if not hasattr(config, "cache"):  # pytest -p no:cacheprovider
+        return
     folder = config.cache.mkdir("programs")
     for name, value in {"jax_compilation_cache_dir": str(folder), **KEPT_PROGRAMS}.items():
         if name.upper() not in os.environ:

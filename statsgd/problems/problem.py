@@ -99,7 +99,11 @@ class Problem(eqx.Module):
     @property
     def template(self) -> PyTree:
         """Shapes and dtypes of the parameters."""
-        return jax.eval_shape(lambda: self.initial_params(jax.random.key(0)))
+        # Kept beside the fields, of which none ever changes; every call of a problem asks for it.
+        known, width = vars(self).setdefault("_templates", {}), bool(jax.config.jax_enable_x64)
+        if width not in known:
+            known[width] = jax.eval_shape(lambda: self.initial_params(jax.random.key(0)))
+        return known[width]
 
     @property
     def dimension(self) -> int:

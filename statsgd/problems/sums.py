@@ -275,13 +275,14 @@ def chunk_size(problem: Any, params: PyTree, width: int = 0, copies: int = 1) ->
     """
     budget, fewest = problem.memory_budget, SMALLEST_CHUNK
     example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(*_one(leaf)), problem.examples)
-    program = jax.make_jaxpr(problem.without_examples.example_loss)(
-        jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), _dtype(leaf)), params),
-        example,
-    )
-    leaves = len(jax.tree.leaves(params))
-    depends = [False] * leaves + [True] * (len(program.jaxpr.invars) - leaves)
-    computed = _bytes_computed(program.jaxpr, depends)[0] + width
+    at = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), _dtype(leaf)), params)
+    arrays, rest = eqx.partition(problem.without_examples, eqx.is_array)
+    leaves, structure = jax.tree.flatten(rest)
+    # By JAX's own memory of what it has traced: tracing takes longer than a small product.
+    program = _loss_of_one.trace((tuple(leaves), structure), arrays, at, example).jaxpr.jaxpr
+    inputs = [jax.tree.leaves(part) for part in (arrays, at, example)]
+    depends = [False] * len(inputs[0] + inputs[1]) + [True] * len(inputs[2])
+    computed = _bytes_computed(program, depends)[0] + width
     if budget is None and is_traced(problem, params):
         budget = MEMORY_BUDGET["traced"]
     elif budget is None:
@@ -290,6 +291,13 @@ def chunk_size(problem: Any, params: PyTree, width: int = 0, copies: int = 1) ->
     most = max(budget // max(computed, 1), fewest)
     number = problem.num_examples
     return -(-number // -(-number // most))
+
+
+@functools.partial(jax.jit, static_argnums=0, keep_unused=True)
+def _loss_of_one(fixed: Any, arrays: PyTree, params: PyTree, example: PyTree) -> Float[Any, ""]:
+    leaves, structure = fixed
+    problem: Any = eqx.combine(arrays, jax.tree.unflatten(structure, leaves))
+    return problem.example_loss(params, example)
 
 
 def _bytes_computed(program: Any, depends: list[bool]) -> tuple[int, list[bool]]:

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from statsgd.laws import LAWS, ImproperLawError, IntractableError
+from statsgd.laws import LAWS, Gibbs, ImproperLawError, IntractableError
+from statsgd.problems import landscape
 from studies.compilations import compilations
 from tests.laws.examples import OF_EACH_BASE
 
@@ -45,3 +46,17 @@ def test_second_calls_compile_nothing(name):
     with compilations() as count:
         use(next(iter(LAWS[name].examples())))
     assert count() == 0
+
+
+def test_a_new_density_on_the_line_is_compiled_for_two_numbers_of_points():
+    # What finds its wells and tabulates it is compiled for all densities.
+    traced = []
+
+    def loss(params):
+        traced.append(0)
+        return jax.numpy.sum(params**4 - params**2)
+
+    problem = landscape(loss, np.ones(1))
+    traced.clear()
+    Gibbs(problem, 0.5)
+    assert len(traced) == 2

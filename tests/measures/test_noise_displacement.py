@@ -15,18 +15,18 @@ from statsgd.measures import (
 from statsgd.problems.weighted import example_square, weighted_gradient
 from tests.measures.problem_cases import INPUTS, PARAMS, TARGETS, network
 
-ALL_SIGNS = np.array(list(itertools.product([-1.0, 1.0], repeat=8)))
+ALL_SIGNS = np.array(list(itertools.product([-1.0, 1.0], repeat=6)))
 
 
 def small():
-    """The network on eight of its examples."""
+    """The network on six of its examples, where curvature is least negative."""
     whole = network()
-    return problems.empirical_risk(whole.per_example, (INPUTS[:8], TARGETS[:8]), PARAMS)
+    return problems.empirical_risk(whole.per_example, (INPUTS[6:], TARGETS[6:]), PARAMS)
 
 
 @pytest.mark.parametrize("sampling", ["with_replacement", "reshuffle"])
 def test_all_signs_and_steps_give_the_dense_sum(sampling):
-    # tr(C f_K(H + λI)) and the mean, from the whole matrices: ten parameters, eight examples.
+    # tr(C f_K(H + λI)) and the mean, from the whole matrices: ten parameters, six examples.
     problem, eta, beta, decay = small(), 0.1, 0.6, 0.02
     sgd = SGD(eta, noise.Minibatch(2, sampling), beta, decay)
     found = noise_spectrum(problem, PARAMS, sgd, depth=10, signs=ALL_SIGNS)
@@ -44,9 +44,9 @@ def test_all_signs_and_steps_give_the_dense_sum(sampling):
     g = np.concatenate([-eta * eye, eye])
     for number in steps:
         kicks = [np.linalg.matrix_power(f, number - 1 - n) @ g for n in range(number)]
-        epoch = np.arange(number) // 4
+        epoch = np.arange(number) // 3
         together = (epoch[:, None] == epoch) & (sampling == "reshuffle")
-        shared = np.where(together, -1 / 3, 0.0)
+        shared = np.where(together, -1 / 2, 0.0)
         np.fill_diagonal(shared, 1.0)
         spread = sum(
             shared[n, k] * kicks[n][:10] @ covariance @ kicks[k][:10].T
@@ -67,7 +67,7 @@ def test_random_starts_scatter_as_they_say():
     exact = noise_spectrum(problem, PARAMS, sgd, depth=10, signs=ALL_SIGNS)
     rough = noise_spectrum(problem, PARAMS, sgd, starts=12, depth=6, seed=3)
     assert rough.weights.sum(axis=1).mean() == pytest.approx(exact.noise_trace, rel=1e-9)
-    steps = [5, 20, 80]
+    steps = [3, 10, 30]
     for of in (predicted_displacement, predicted_exponent):
         one, other = of(rough, sgd, steps), of(exact, sgd, steps)
         assert np.all(np.abs(one.value - other.value) < 4 * one.standard_error)

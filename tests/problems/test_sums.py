@@ -77,6 +77,20 @@ def test_examples_have_company_as_far_as_memory_goes():
     assert chunk_size(problem, np.ones(1), copies=10_000) <= SMALLEST_CHUNK
 
 
+def test_second_products_do_not_trace_the_loss(data, start):
+    traced = []
+
+    def counted(params, example):
+        traced.append(0)
+        return loss(params, example)
+
+    product = hessian_product(empirical_risk(counted, data, start, memory_budget=2**30), start)
+    product(np.ones(3 * 4 + 3 + 1))
+    before = len(traced)
+    product(np.ones(3 * 4 + 3 + 1))
+    assert len(traced) == before
+
+
 def test_hessian_products_are_those_of_the_matrix(whole, chunked):
     params = chunked.initial_params(jax.random.key(0))
     matrix, vector = hessian(whole, params), np.linspace(-1, 1, chunked.dimension)

@@ -19,6 +19,8 @@ LADDER = (8193, 65537)
 _RESOLVED = 1e-6
 _WELLS = 8
 _LOOKED_AT = 32
+_ZOOMED = 16  # points; times the wells looked at, one of the numbers of `precision.BATCHES`
+_ZOOMS = 10
 _RISE = 45.0
 
 
@@ -98,14 +100,16 @@ def nowhere() -> LineTable:
     return LineTable(wells, nothing, nothing, nothing, nothing, number, number)
 
 
-def resolved(tabulated: Callable[..., Any], *arguments: Any, table: Callable[[Any], Any]) -> Any:
-    """`tabulated(*arguments, number)` with as many knots as it takes, in double precision.
+def resolved(
+    tabulated: Callable[[int], Any], table: Callable[[Any], Any] = lambda found: found
+) -> Any:
+    """`tabulated(number)` with as many knots as it takes.
 
     `table` finds the table in what it returns. Warns with `UnresolvedWarning` where an error above
     10⁻³ is left. Traced, the first number of knots has to do.
     """
     for number in LADDER:
-        found = in_double_precision(tabulated, *arguments, number)
+        found = tabulated(number)
         error = table(found).error_estimate
         if is_traced(error) or not error > _RESOLVED:
             return found
@@ -136,10 +140,19 @@ def tabulate(
     high: Any,
     number: int = LADDER[0],
 ) -> LineTable:
-    """The table of exp(log_mass) from `low` to `high` on `number` knots, in JAX."""
-    points, knots = _grid(wells, jnp.asarray(low, float), jnp.asarray(high, float), number)
+    """The table of exp(log_mass) from `low` to `high` on `number` knots.
+
+    In JAX where something is traced. Else `log_mass` takes a NumPy array and gives one, and what is
+    compiled here serves every density.
+    """
+    points, knots = in_double_precision(_grid, wells, low, high, number)
+    return in_double_precision(_tabled, wells, points, knots, log_mass(points))
+
+
+def _tabled(wells: Wells, points: Any, knots: Any, log_masses: Any) -> LineTable:
+    number = len(knots)
     step = (knots[-1] - knots[0]) / (number - 1)
-    log_density = log_mass(points) - jnp.log(wells.slope(points))
+    log_density = log_masses - jnp.log(wells.slope(points))
     top = jnp.max(log_density)
     density = jnp.exp(log_density - top)
     total = jnp.sum(density * jnp.asarray(_simpson(number), density.dtype)) * step
@@ -191,14 +204,41 @@ def find_wells(
     low: Any,
     high: Any,
 ) -> Wells:
-    """The highest maxima of a log density, at most eight, and how far off it falls by one, in JAX.
+    """The highest maxima of a log density, at most eight, and how far off it falls by one.
 
     They are looked for on the grid of one well at `center`. Maxima less than one apart in height,
-    with no dip of one between them, count as one.
+    with no dip of one between them, count as one. In JAX where something is traced, as `tabulate`.
     """
-    low, high = jnp.asarray(low, float), jnp.asarray(high, float)
-    grid = _grid(one_well(center, width), low, high, LADDER[0])[0]
-    heights = jnp.nan_to_num(log_density(grid), nan=-jnp.inf, posinf=-jnp.inf)
+    grid = in_double_precision(_about, center, width, low, high)
+    inside, exists = in_double_precision(_peaks, grid, log_density(grid))
+
+    def zoom(inside: Any, _: Any = None) -> tuple[Any, None]:
+        values = log_density(inside.ravel()).reshape(inside.shape)
+        return in_double_precision(_zoomed, inside, values), None
+
+    if is_traced(inside):
+        inside, _ = jax.lax.scan(zoom, inside, length=_ZOOMS)
+    else:
+        for _ in range(_ZOOMS):
+            inside, _ = zoom(inside)
+    centers = (inside[0] + inside[-1]) / 2
+    # Narrow wells show their height only now.
+    centers, exists, top, widths, around = in_double_precision(
+        _highest, centers, exists, log_density(centers), low, high
+    )
+    # Both sides at once: every call is one more copy of a traced density to compile.
+    heights = log_density(around.ravel()).reshape(around.shape)
+    return in_double_precision(_measured, centers, exists, top, widths, heights)
+
+
+def _about(center: Any, width: Any, low: Any, high: Any) -> Any:
+    return _grid(one_well(center, width), low, high, LADDER[0])[0]
+
+
+def _peaks(grid: Any, heights: Any) -> tuple[Any, Any]:
+    """Points between the neighbours of the highest maxima, and which of these exist."""
+    # A grid that is not traced beside heights that are: NumPy takes no traced index.
+    grid, heights = jnp.asarray(grid), jnp.nan_to_num(heights, nan=-jnp.inf, posinf=-jnp.inf)
     padded = jnp.pad(heights, 1, constant_values=-jnp.inf)
     peak = (heights >= padded[:-2]) & (heights > padded[2:])
 
@@ -208,30 +248,34 @@ def find_wells(
         return left & (dips != dips[best]), (best, left[best])
 
     _, (best, exists) = jax.lax.scan(take, peak, length=_LOOKED_AT)
-    begin, end = grid[jnp.maximum(best - 1, 0)], grid[jnp.minimum(best + 1, len(grid) - 1)]
+    ends = grid[jnp.maximum(best - 1, 0)], grid[jnp.minimum(best + 1, len(grid) - 1)]
+    return jnp.linspace(*ends, _ZOOMED), exists
 
-    def zoom(ends: Any, _: Any) -> tuple[Any, None]:
-        inside = jnp.linspace(ends[0], ends[1], 17)
-        values = log_density(inside.ravel()).reshape(inside.shape)
-        there = jnp.nanargmax(values, axis=0)
-        columns = jnp.arange(_LOOKED_AT)
-        near = (jnp.clip(there + by, 0, 16) for by in (-1, 1))
-        return tuple(inside[row, columns] for row in near), None
 
-    (begin, end), _ = jax.lax.scan(zoom, (begin, end), length=10)
-    centers = (begin + end) / 2
-    # Narrow wells show their height only now.
-    reached = jnp.where(exists, log_density(centers), -jnp.inf)
+def _zoomed(inside: Any, values: Any) -> Any:
+    """Points between the neighbours of the highest of those `inside`, well by well."""
+    inside, there = jnp.asarray(inside), jnp.nanargmax(values, axis=0)
+    wells = jnp.arange(_LOOKED_AT)
+    below, above = (inside[jnp.clip(there + by, 0, _ZOOMED - 1), wells] for by in (-1, 1))
+    return jnp.linspace(below, above, _ZOOMED)
+
+
+def _highest(centers: Any, exists: Any, heights: Any, low: Any, high: Any) -> tuple[Any, ...]:
+    """The highest wells, their heights, widths to try, and the points these reach."""
+    low, high = jnp.asarray(low, float), jnp.asarray(high, float)
+    reached = jnp.where(exists, heights, -jnp.inf)
     top, chosen = jax.lax.top_k(jnp.nan_to_num(reached, nan=-jnp.inf), _WELLS)
     centers, exists = centers[chosen], (top > top[0] - _RISE).at[0].set(True)
     # Tails that fall as a low power reach out to e³⁰⁰ widths.
     widths = (high - low) * 2.0 ** -jnp.arange(500)
-
-    # Both sides at once: every call is one more copy of the density to compile.
     sides = jnp.array([-1.0, 1.0])[:, None, None]
-    there = jnp.clip(centers + sides * widths[:, None], low, high)
-    least = jnp.max(top - log_density(there.ravel()).reshape(there.shape), axis=0)
-    narrow = jnp.cumprod((least <= 1)[::-1], axis=0)
+    around = jnp.clip(centers + sides * widths[:, None], low, high)
+    return centers, exists, top, widths, around
+
+
+def _measured(centers: Any, exists: Any, top: Any, widths: Any, heights: Any) -> Wells:
+    """Wells with the least width at which one side is one below the top."""
+    narrow = jnp.cumprod((jnp.max(top - heights, axis=0) <= 1)[::-1], axis=0)
     found = widths[jnp.clip(len(widths) - jnp.sum(narrow, axis=0), 0, len(widths) - 1)]
     safe = jnp.where(
         exists, jnp.stack([centers, found]), jnp.stack([centers[0], found[0]])[:, None]
@@ -242,6 +286,7 @@ def find_wells(
 
 def _grid(wells: Wells, low: Any, high: Any, number: int) -> tuple[Any, Any]:
     """Points from `low` to `high` whose coordinate is uniform, and the coordinate."""
+    low, high = jnp.asarray(low, float), jnp.asarray(high, float)
     first, last = wells.coordinate(low), wells.coordinate(high)
     knots = jnp.linspace(first, last, number)
     if wells.centers.shape == (1,):

@@ -1,6 +1,7 @@
 """Laws of one number, the slope of a network, tabulated once and read exactly."""
 
 import abc
+from functools import partial
 from typing import Any, Self
 
 import equinox as eqx
@@ -148,7 +149,7 @@ class SlopeLaw(Law):
             self.ensure_proper()
         except ImproperLawError:
             return nowhere()
-        return resolved(_table, self, table=lambda found: found)
+        return resolved(partial(in_double_precision, _table, self))
 
 
 def _slopes(coordinate: Float[Any, " 1"], law: SlopeLaw) -> Float[Any, " 1"]:

@@ -1,6 +1,7 @@
 """Potential laws that quadrature knows completely when they have one parameter."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar, NamedTuple, Self
 
 import equinox as eqx
@@ -124,7 +125,18 @@ class TabulatedLaw(PotentialLaw):
         self.support, self.table = support, self._tabulated(support)
 
     def _tabulated(self, support: Support) -> LineTable:
-        return resolved(table_of, self._bare(), support, table=lambda found: found)
+        return resolved(partial(self._bare()._table, support))
+
+    def _table(self, support: Support, number: int) -> LineTable:
+        """exp(−U) on its support."""
+        low, high, mode, width = support
+        wells = find_wells(self._log_mass, mode, width, low, high)
+        return tabulate(self._log_mass, wells, low, high, number)
+
+    def _log_mass(self, x: Float[Any, " n"]) -> Float[Any, " n"]:
+        if is_traced(self, x):
+            return -in_turns(self.potential, x[:, None], min(len(x), _AT_ONCE))
+        return -self._on_line(x)
 
     def _bare(self) -> Self:
         """The law without what is derived: the same to the compiler whenever it is asked."""
@@ -195,16 +207,6 @@ class TabulatedLaw(PotentialLaw):
 
 def _potential_at(params: Float[Any, " d"], law: PotentialLaw) -> Float[Any, ""]:
     return law.potential(params)
-
-
-def table_of(law: PotentialLaw, support: Support, number: int) -> LineTable:
-    """exp(−U) tabulated on its support."""
-
-    def log_mass(x: Float[Any, " n"]) -> Float[Any, " n"]:
-        return -in_turns(law.potential, x[:, None], min(len(x), _AT_ONCE))
-
-    low, high, mode, width = support
-    return tabulate(log_mass, find_wells(log_mass, mode, width, low, high), low, high, number)
 
 
 def check_bounds(bounds: Any, dimension: int) -> Any:

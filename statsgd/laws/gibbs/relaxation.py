@@ -2,14 +2,13 @@
 
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
 from statsgd.arguments import kinds_checked, positive
-from statsgd.laws.bases.line import LADDER, LineTable, Wells, cell_masses, find_wells, tabulate
+from statsgd.laws.bases.line import LADDER, Wells, cell_masses, find_wells, tabulate
 from statsgd.laws.bases.slowest_rate import slowest_rate
-from statsgd.laws.bases.tabulated import Support, find_support
+from statsgd.laws.bases.tabulated import find_support
 from statsgd.laws.gibbs.drift_potential import derivatives_on_line
 from statsgd.laws.law import require_accurate
 from statsgd.precision import in_double_precision
@@ -42,9 +41,14 @@ def relaxation_gap_1d(problem: Problem, temperature: Any) -> float:
     if problem.dimension != 1:
         raise ValueError(f"problem must have one parameter, got d = {problem.dimension}")
     tau = float(positive("temperature", temperature))
-    support = find_support(lambda x: derivatives_on_line(problem, x)[0] / tau)
+
+    def log_mass(x: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        return -derivatives_on_line(problem, x)[0] / tau
+
+    support = find_support(lambda x: -log_mass(x))
+    wells = find_wells(log_mass, support.mode, support.width, support.low, support.high)
     for number in LADDER:
-        table = in_double_precision(_table, problem, tau, support, number)
+        table = tabulate(log_mass, wells, support.low, support.high, number)
         step = (table.knots[-1] - table.knots[0]) / (number - 1)
         masses = in_double_precision(cell_masses, table.density, step)
         below = np.concatenate([[0.0], np.cumsum(masses)])
@@ -57,12 +61,3 @@ def relaxation_gap_1d(problem: Problem, temperature: Any) -> float:
             break
     require_accurate("relaxation gap", error)
     return gap
-
-
-def _table(problem: Problem, temperature: Any, support: Support, number: int) -> LineTable:
-    def log_mass(x: Float[Any, " n"]) -> Float[Any, " n"]:
-        losses = jax.vmap(lambda place: problem.loss(problem.unflatten(place[None])))(x)
-        return -losses / temperature
-
-    low, high, mode, width = support
-    return tabulate(log_mass, find_wells(log_mass, mode, width, low, high), low, high, number)

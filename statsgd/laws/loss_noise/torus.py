@@ -1,6 +1,7 @@
 """The pure power law of a cosine loss on the torus: a mixture with exact draws."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -79,9 +80,8 @@ class TorusPowerOfLossLaw(PotentialLaw):
         self.reading = one_of("reading", reading, READINGS)
         try:
             self.require_proper()
-            found = resolved(
-                _tabulated, self.loss_exponent, self.codimension, table=lambda found: found
-            )
+            settings = self.loss_exponent, self.codimension
+            found = resolved(partial(in_double_precision, _tabulated, *settings))
         except ImproperLawError:
             found = nowhere()
         self.table = found

@@ -15,7 +15,7 @@ from statsgd.arguments import is_traced
 from statsgd.laws.bases.line import LineTable, find_wells, in_turns, one_well, tabulate
 from statsgd.laws.loss_noise.setting import READINGS
 from statsgd.laws.valleys.coordinate import Constant, ValleyCoordinate
-from statsgd.precision import over_points
+from statsgd.precision import in_double_precision, over_points
 
 _GAUSS = np.polynomial.legendre.leggauss(6)
 #: Cells that are halved where the rate has a kink, and how often.
@@ -203,11 +203,15 @@ class AveragedValley(eqx.Module):
             return jax.vmap(self.log_shape)(x) + stretch
         return self.integral(v) - jax.vmap(self.log_prefactor)(x) + stretch
 
+    def log_masses(self, v: Float[Any, " n"]) -> Float[Any, " n"]:
+        """`log_mass`, in float64 where nothing is traced."""
+        return self.log_mass(v) if is_traced(self, v) else over_points(_log_mass, v[:, None], self)
+
     def table(self, number: int) -> LineTable:
         """The density of v on `number` knots. Its normaliser is that of exp(log_shape)."""
         reach = self.coordinate.reach
-        wells = find_wells(self.log_mass, 0.0, reach, -reach, reach)
-        return tabulate(self.log_mass, wells, -reach, reach, number)
+        wells = find_wells(self.log_masses, 0.0, reach, -reach, reach)
+        return tabulate(self.log_masses, wells, -reach, reach, number)
 
     def limits(self, x: Float[Any, " n"]) -> Float[Any, "3"]:
         """max ηh/s over `x`, where it is, and the power with which p falls at the ends of a line.
@@ -274,26 +278,43 @@ def tabulated(
     """The table along the valley on `number` knots, its `limits`, and the `sums` where needed."""
     if not valley.integrates:
         table = valley.table(number)
-        limits = valley.limits(valley.coordinate.place(table.points))
-        return _with_error(table, _beyond(valley, table, limits)), limits, None
-    sums, errors, inside = valley.summed(number - 1)
+        limits, beyond = in_double_precision(_at_the_ends, valley, table)
+        return _with_error(table, beyond), limits, None
+    sums, errors, inside = in_double_precision(AveragedValley.summed, valley, number - 1)
     valley = valley.with_sums(sums)
     table = valley.table(number)
+    logs = valley.log_masses(table.points)
+    limits, beyond = in_double_precision(_at_the_ends, valley, table)
+    error = in_double_precision(_from_sums, valley, table, logs, errors, inside)
+    return _with_error(table, error + beyond), limits, sums
+
+
+def _log_mass(v: Float[Any, " 1"], valley: AveragedValley) -> Float[Any, ""]:
+    return valley.log_mass(v)[0]
+
+
+def _at_the_ends(valley: AveragedValley, table: LineTable) -> tuple[Any, Any]:
+    limits = valley.limits(valley.coordinate.place(table.points))
+    return limits, _beyond(valley, table, limits)
+
+
+def _from_sums(
+    valley: AveragedValley, table: LineTable, logs: Any, errors: Any, inside: Any
+) -> Float[Any, ""]:
+    """What errors of the sums, at the ends of cells and `inside` of them, do to the mass."""
+    sums, number = jnp.asarray(valley.sums), len(table.knots)
     even = jnp.linspace(-1, 1, number) * valley.coordinate.reach
     cell = jnp.clip(jnp.searchsorted(even, table.points) - 1, 0, number - 2)
     off = jnp.interp(table.points, even, errors) + inside[cell]
     # What the density is off by where it is; and at the tops of wells where it might be, since an
     # error of the rate may lose a well.
     step = (table.knots[-1] - table.knots[0]) / (number - 1)
-    logs = valley.log_mass(table.points) - jnp.log(table.wells.slope(table.points) / step)
+    logs = logs - jnp.log(table.wells.slope(table.points) / step)
     share = jnp.exp(logs - table.log_normalizer)
     risen = jnp.exp(logs - table.log_normalizer + off) - share
     top = jnp.pad((sums[1:-1] > sums[:-2]) & (sums[1:-1] >= sums[2:]), 1)
     at_top = top[cell] | top[cell + 1]
-    changes = jnp.where(at_top, risen, jnp.where(share > 0, share * off, 0))
-    limits = valley.limits(valley.coordinate.place(table.points))
-    error = jnp.sum(changes) + _beyond(valley, table, limits)
-    return _with_error(table, error), limits, valley.sums
+    return jnp.sum(jnp.where(at_top, risen, jnp.where(share > 0, share * off, 0)))
 
 
 def _with_error(table: LineTable, more: Float[Any, ""]) -> LineTable:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import jax
@@ -142,7 +143,9 @@ class ValleyLaw(Law):
                 "second_order needs constant diffusion, one transverse direction and "
                 "learning_rate = 0: add the finite-step shift to its expectations"
             )
-        self.table, self.limits, sums = resolved(tabulated, valley, table=lambda found: found[0])
+        self.table, self.limits, sums = resolved(
+            partial(tabulated, valley), table=lambda found: found[0]
+        )
         self.valley = valley.with_sums(sums)
         self.adiabaticity = in_double_precision(_largest_adiabaticity, self.valley, self.table)
 
@@ -431,7 +434,8 @@ class ValleyLaw(Law):
                 break
         require_accurate("marginal across the valley", off + float(self.error_estimate))
         tables = [
-            resolved(across_table, width, shares, table=lambda found: found) for width in widths.T
+            resolved(partial(in_double_precision, across_table, width, shares))
+            for width in widths.T
         ]
         return [require_resolved(table) for table in tables]
 
