@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -110,6 +111,16 @@ def _from_sgd() -> Callable[[], Any]:
     return lambda: laws.HeavyBallGaussian.from_sgd(problem, sgd).covariance()
 
 
+def _line() -> Callable[[], Any]:
+    return lambda: laws.Gibbs(problems.quartic_wells(), 0.1)
+
+
+def _another_line() -> Callable[[], Any]:
+    laws.Gibbs(problems.quartic_wells(), 0.1)
+    problem = problems.landscape(lambda params: jnp.sum(jnp.cosh(params)), np.ones(1))
+    return lambda: laws.Gibbs(problem, 0.1)
+
+
 def _sample() -> Callable[[], Any]:
     law = laws.Gibbs(problems.quadratic(np.diag(np.linspace(1.0, 4.0, 10))), 0.1)
     options: Any = {"warmup": 200, "draws": 200, "chains": 4, "seed": 0, "progress": False}
@@ -173,6 +184,8 @@ CALLS: dict[str, Callable[[], Callable[[], Any]]] = {
     "simulate": _simulate,
     "simulate, a network": _simulate_network,
     "from_sgd": _from_sgd,
+    "Gibbs, one parameter": _line,
+    "Gibbs, after one of another loss": _another_line,
     "sample": _sample,
     "compare": _compare,
     "applicable": _applicable,

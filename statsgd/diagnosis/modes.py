@@ -77,11 +77,16 @@ def kept_law(law: ModeLaw) -> xr.Dataset:
         },
         coords={"mode": np.arange(1, len(law.curvatures) + 1)},
     )
+    if law.independent_noise is not None:
+        kept = kept.assign(independent_noise=(("mode", "other_mode"), law.independent_noise))
     if law.noise_error is not None:
         kept = kept.assign(noise_covariance_error=(("mode", "other_mode"), law.noise_error))
     if law.pilot is None:
         return kept
     pilot = law.pilot
+    if pilot.independent_noise is not None:
+        own = ("mode", "other_mode"), pilot.independent_noise
+        kept = kept.assign(pilot_independent_noise=own)
     return kept.assign(
         noise_growth=("mode", pilot.noise_growth.value),
         noise_growth_error=("mode", pilot.noise_growth.standard_error),
@@ -102,12 +107,12 @@ def law_from(kept: xr.Dataset, request: Request) -> ModeLaw:
         )
         pilot = Pilot(
             kept["pilot_noise_covariance"].values,
+            _known(kept, "pilot_independent_noise"),
             kept["pilot_curvature"].values,
             noise_growth,
             curvature_growth,
             request.steps,
         )
-    uncertain = "noise_covariance_error" in kept
     return ModeLaw(
         kept["curvature"].values,
         kept["noise_covariance"].values,
@@ -119,9 +124,14 @@ def law_from(kept: xr.Dataset, request: Request) -> ModeLaw:
         modes=kept["direction"].values,
         checkpoint=request.flat,
         residuals=kept["residual"].values,
-        noise_error=kept["noise_covariance_error"].values if uncertain else None,
+        independent_noise=_known(kept, "independent_noise"),
+        noise_error=_known(kept, "noise_covariance_error"),
         pilot=pilot,
     )
+
+
+def _known(kept: xr.Dataset, name: str) -> Any:
+    return kept[name].values if name in kept else None
 
 
 def traces(request: Request, law: ModeLaw) -> xr.Dataset:

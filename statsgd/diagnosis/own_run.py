@@ -12,7 +12,6 @@ from jaxtyping import Float, PyTree
 from statsgd.diagnosis.part import Part
 from statsgd.diagnosis.request import Request
 from statsgd.diagnosis.spread import AGREEMENT
-from statsgd.laws.minimum.mode_chain import stationary_response
 from statsgd.laws.networks.mode_law import ModeLaw
 from statsgd.measures.runs.averages import cut, jackknife, stretch_count
 from statsgd.problems import Problem
@@ -100,15 +99,24 @@ def _stationary(request: Request, law: ModeLaw) -> Float[Any, " k"]:
     Under epochs, the mean over the phases at which points are saved, the ends among them.
     """
     eta, beta = float(request.sgd.learning_rate), float(request.sgd.momentum)
-    h, c = law.curvatures, np.diagonal(law.noise_covariance)
+    h = law.curvatures
     stable = (h > 0) & (eta * h < 2 * (1 + beta))
     predicted, batches = np.full(len(h), np.inf), law.num_batches or 1
     phases = range(0, batches, math.gcd(batches, request.steps))
-    responses = [
-        stationary_response(h[stable], eta, beta, law.epoch, phase)[..., 0, 0].diagonal()
+    kept, own = np.ix_(stable, stable), law.independent_noise
+    variances = [
+        ModeLaw(
+            h[stable],
+            law.noise_covariance[kept],
+            eta,
+            beta,
+            num_batches=law.epoch,
+            phase=phase,
+            independent_noise=None if own is None else own[kept],
+        ).covariance()
         for phase in phases
     ]
-    predicted[stable] = c[stable] * np.mean(responses, axis=0)
+    predicted[stable] = np.mean([one.diagonal() for one in variances], axis=0)
     return predicted
 
 

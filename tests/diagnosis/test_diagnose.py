@@ -266,7 +266,7 @@ def dropped(params, example, key):
 @pytest.mark.slow
 @pytest.mark.parametrize("which", ["normalised", "dropped"])
 def test_noise_that_is_known_from_draws_alone(which, problem, checkpoint):
-    sampling = "without_replacement" if which == "normalised" else "with_replacement"
+    sampling = "without_replacement" if which == "normalised" else "reshuffle"
     sgd = SGD(0.02, Minibatch(SIZE, sampling), 0.5, DECAY)
     own: Any = (
         batch_risk(normalised, problem.examples, checkpoint, batch_size=SIZE)
@@ -285,6 +285,7 @@ def test_noise_that_is_known_from_draws_alone(which, problem, checkpoint):
     last = found["spread"].to_dataset().isel(step=-1)
     ratio = float((last["variance"] / last["corrected_variance"]).mean())
     assert abs(ratio - 1) < 4 * np.sqrt(2 / 127 / 4) + 0.1
+    assert ("independent_noise" in seen) == (which == "dropped")
 
 
 def test_a_checkpoint_far_from_any_minimum_is_named(problem, checkpoint, monkeypatch):

@@ -10,7 +10,12 @@ from flax import nnx
 import statsgd
 from statsgd.dynamics.noise import covariance
 from statsgd.laws import ModeLaw
-from statsgd.measures import noise_and_curvature_along, noise_covariance_along_estimate
+from statsgd.measures import (
+    noise_and_curvature_along,
+    noise_covariance_along_estimate,
+    noise_spectrum,
+    predicted_displacement,
+)
 from statsgd.noise import LabelNoise, Minibatch, noise_covariance
 from statsgd.problems import empirical_risk, hessian, population_risk
 from statsgd.running import stream_key
@@ -189,3 +194,32 @@ def test_the_law_in_modes_knows_the_noise_of_keys(problem):
     for mode in range(2):  # steps are so small that noise hardly changes
         assert_variance_within(moved[:, mode], known[mode, mode])
     np.testing.assert_allclose(law.pilot.noise_growth.value, 1, atol=0.2)
+
+
+def test_under_epochs_keys_are_new_in_every_batch(problem, monkeypatch):
+    # After a whole epoch of four batches the choice of examples leaves little; keys leave all.
+    _, _, between, within = exact_moments()
+    sgd = statsgd.SGD(0.001, Minibatch(S, "reshuffle"), 0.5, 0.1)
+    chosen = sgd.noise.variance_factor(problem) * between
+    law = ModeLaw.from_checkpoint(problem, sgd, AT, 2, 8, pilot=2)
+
+    def known(chosen, own):
+        chosen, own = (law.modes.T @ part @ law.modes for part in (chosen, own))
+        ask = {"num_batches": 4, "independent_noise": own}
+        return ModeLaw(law.curvatures, chosen + own, 0.001, 0.5, 8, **ask).covariance().diagonal()
+
+    expected, without = known(chosen, within / S), known(chosen + within / S, 0 * within)
+    assert np.all(without < 0.7 * expected)
+    runs = statsgd.simulate(problem, sgd, steps=8, replicas=5000, seed=0, start=AT, progress=False)
+    moved = law.project(runs)["endpoints"]["params"].values
+    for mode in range(2):
+        assert_variance_within(moved[:, mode], expected[mode])
+    for found in (law, law.corrected):
+        error = 4 * law.noise_error.diagonal() / law.noise_covariance.diagonal() + 0.1
+        assert np.all(np.abs(found.covariance().diagonal() / expected - 1) < error)
+    draws = 4000
+    monkeypatch.setattr("statsgd.measures.noise.noise_quadrature.DRAWS", draws)
+    spectrum = noise_spectrum(problem, AT, sgd, starts=40)
+    drift = np.sum(law.mean() ** 2)
+    spread = predicted_displacement(spectrum, sgd, [8]).value[0] - drift
+    assert abs(spread / expected.sum() - 1) < 4 * 3 * np.sqrt(2 / draws)

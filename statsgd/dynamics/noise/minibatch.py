@@ -231,6 +231,13 @@ class Minibatch(GradientNoise):
         ask = (self.variance_factor(problem), 1 / self.batch_size, directions)
         return covariance_of_draws(problem, floating(params), *ask, double=True)
 
+    def key_covariance_along(
+        self, problem: Any, params: PyTree, directions: Float[Any, "d k"]
+    ) -> Estimate:
+        """What of `covariance_along` the keys of random losses add, on the same draws."""
+        ask = (0.0, 1 / self.batch_size, directions)
+        return covariance_of_draws(problem, floating(problem.parameters(params)), *ask, double=True)
+
     def covariance_product(
         self, problem: Any, params: PyTree, vector: Float[Any, " d"]
     ) -> Float[Any, " d"]:

@@ -104,6 +104,28 @@ def response(
     return _into_epoch(left, right, entry, boundary, rest, epoch)
 
 
+def independent_response(
+    left: Transitions, right: Transitions, learning_rate: Any, steps: int, epoch: Epoch
+) -> Float[Any, "... 2 2"]:
+    """R after `steps` from a point, of noise that every batch of an `epoch` has for itself.
+
+    That of dropout, say: white, but that a last batch of another size has 1/t_M times as much.
+    """
+    entry = _entry(learning_rate)
+    white = gathered(left, right, np.outer(entry, entry), steps)
+    return white + _of_last_batches(left, right, entry, *divmod(steps, epoch.num_batches), epoch)
+
+
+def stationary_independent_response(
+    curvatures: Float[Any, " k"], learning_rate: Any, momentum: Any, epoch: Epoch, phase: int = 0
+) -> Float[Any, "k k 2 2"]:
+    """`independent_response` for ever after, `phase` steps into an epoch; for stable modes."""
+    white = stationary_response(curvatures, learning_rate, momentum)
+    of_one, entry = transitions(curvatures, learning_rate, momentum), _entry(learning_rate)
+    ask = (entry, 2**_FOREVER, phase, epoch)
+    return white + _of_last_batches(of_one[:, None], of_one[None], *ask)
+
+
 def stationary_response(
     curvatures: Float[Any, " k"],
     learning_rate: Any,
@@ -268,6 +290,19 @@ def _turns(of: Any, entry: Any, epochs: int, num_batches: int) -> tuple[Any, Any
     nothing = np.broadcast_to(np.eye(2), of.shape), np.zeros(of.shape[:-1])
     _, total = by_doubling(epochs, double, add_one, nothing)
     return total, start + _apply(whole, total)
+
+
+def _of_last_batches(
+    left: Any, right: Any, entry: Any, epochs: int, steps: int, epoch: Epoch
+) -> Any:
+    """What the last batches of so many `epochs` have above the others, `steps` later."""
+    excess = 1 / epoch.last - 1
+    if not excess:
+        return 0.0
+    power, number = np.linalg.matrix_power, epoch.num_batches
+    kick = excess * np.outer(entry, entry)
+    last = gathered(power(left, number), power(right, number), kick, epochs)
+    return power(left, steps) @ last @ _transposed(power(right, steps))
 
 
 def _boundary(left: Any, right: Any, entry: Any, epoch: Epoch, epochs: int) -> Any:

@@ -30,6 +30,8 @@ class Checkpoint(NamedTuple):
     """Standard error of the noise covariance; None where that is exact."""
     epoch: Epoch | None
     """Of shuffled batches; None for white noise."""
+    independent_noise: Float[Any, "k k"] | None
+    """Of the noise under epochs what is no choice of examples; None where nothing is."""
     modes: Float[Any, "d k"]
     checkpoint: Float[Any, " d"]
     residuals: Float[Any, " k"]
@@ -75,6 +77,7 @@ def at_checkpoint(
         gradient=(gradient + decay * flat) @ columns,
         momentum_buffer=buffer,
         epoch=epoch,
+        independent_noise=independent_noise(problem, params, sgd.noise, epoch, columns),
         modes=columns,
         checkpoint=flat,
         residuals=np.asarray(pairs.relative_residuals),
@@ -90,18 +93,25 @@ def checked(problem: Problem, sgd: SGD) -> Epoch | None:
     noise.check(problem)
     if noise.white:
         return None
-    if not (isinstance(noise, Minibatch) and noise.knows_examples(problem)):
+    if not (isinstance(noise, Minibatch) and isinstance(problem, EmpiricalRisk)):
         raise ValueError(
-            "shuffled batches must be those of a Minibatch on losses of single examples that are "
-            f"not random, for this law, got {type(noise).__name__} on {type(problem).__name__}: "
-            "the noises of two batches of an epoch have no known covariance; "
-            "sampling='without_replacement' has a law"
+            "shuffled batches must be those of a Minibatch on losses of single examples, for this "
+            f"law, got {type(noise).__name__} on {type(problem).__name__}: the noises of two "
+            "batches of an epoch have no known covariance; sampling='without_replacement' has a law"
         )
-    assert isinstance(problem, EmpiricalRisk)
     number, size = problem.num_examples, noise.batch_size
     batches = noise.batches_per_epoch(number)
     last = (number - (batches - 1) * size) / size if batches * size > number else 1.0
     return Epoch(batches, number / size, last, noise.sampling == "single_shuffle")
+
+
+def independent_noise(
+    problem: Problem, params: PyTree, noise: Any, epoch: Epoch | None, directions: Any
+) -> Float[Any, "k k"] | None:
+    """VᵀCV of what the keys of random losses add to one batch of an epoch; None where nothing."""
+    if epoch is None or noise.knows_examples(problem):
+        return None
+    return noise.key_covariance_along(problem, params, directions).value
 
 
 def loss_and_gradient(problem: Problem, params: PyTree) -> tuple[Any, Any]:

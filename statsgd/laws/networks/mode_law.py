@@ -27,9 +27,11 @@ from statsgd.laws.minimum.heavy_ball import HeavyBallGaussian, require_stable_me
 from statsgd.laws.minimum.mode_chain import (
     Epoch,
     block_covariance,
+    independent_response,
     mean_state,
     ramped_covariance,
     response,
+    stationary_independent_response,
     stationary_response,
     transitions,
 )
@@ -66,10 +68,12 @@ class ModeLaw(NormalLaw):
     `(k, k)`; η, β as in `SGD`; `steps` K; `gradient` g and `momentum_buffer` m₀ `(k,)`, zero by
     default; `num_batches` M of a reshuffled epoch, which a run begins with, or an `Epoch` where
     batches differ in size, examples are left out or one order is repeated, and for the stationary
-    law the `phase` in it; `noise_at_end` VᵀC̄V `(k, k)`, which under epochs and in the stationary
-    law is the noise of all steps, and the `noise_steps` it takes to get there, by default `steps`;
-    `modes` V `(d, k)` and `checkpoint` θ₀ `(d,)`, which `project` needs; `residuals`, `noise_error`
-    and `pilot`, what `from_checkpoint` found.
+    law the `phase` in it; `independent_noise` `(k, k)`, what of the noise every batch of an epoch
+    has for itself, as that of dropout, zero by default; `noise_at_end` VᵀC̄V `(k, k)`, which under
+    epochs and in the stationary law is the noise of all steps (`independent_noise` is part of it
+    then), and the `noise_steps` it takes to get there, by default `steps`; `modes` V `(d, k)` and
+    `checkpoint` θ₀ `(d,)`, which `project` needs; `residuals`, `noise_error` and `pilot`, what
+    `from_checkpoint` found.
 
     Raises `ValueError` for other shapes. Source: *derived*; Liu, Ziyin, Ueda (2021),
     arXiv:2012.03636, for the stationary chain.
@@ -96,6 +100,8 @@ class ModeLaw(NormalLaw):
     momentum_buffer: Float[Any, " k"]
     epoch: Epoch | None = eqx.field(static=True)
     phase: int = eqx.field(static=True)
+    independent_noise: Float[Any, "k k"] | None
+    """What of VᵀCV is no choice of examples, under epochs."""
     noise_at_end: Float[Any, "k k"] | None
     noise_steps: int | None = eqx.field(static=True)
     buffer_location: Float[Any, " k"]
@@ -123,6 +129,7 @@ class ModeLaw(NormalLaw):
         momentum_buffer: Any = None,
         num_batches: int | Epoch | None = None,
         phase: int = 0,
+        independent_noise: Any = None,
         noise_at_end: Any = None,
         noise_steps: int | None = None,
         modes: Any = None,
@@ -147,6 +154,11 @@ class ModeLaw(NormalLaw):
         self.phase = count("phase", phase, at_least=0)
         if self.phase:
             epoch_phase(self.phase, self.num_batches or 1)
+        self.independent_noise = None
+        if independent_noise is not None:
+            if self.epoch is None:
+                raise ValueError("independent_noise must go with num_batches: all white noise is")
+            self.independent_noise = symmetric("independent_noise", independent_noise, dimension=k)
         self.noise_at_end = None
         if noise_at_end is not None:
             self.noise_at_end = symmetric(
@@ -197,8 +209,8 @@ class ModeLaw(NormalLaw):
         ensemble of `simulate` that left the checkpoint, whose endpoints are taken.
 
         Raises `ValueError` for SGD that is not heavy-ball SGD, for noise that does not fit the
-        problem, for shuffled batches of losses that are random or of a `batch_risk`, for more modes
-        than parameters, and where the loss is not finite at `params`.
+        problem, for shuffled batches of a `batch_risk`, for more modes than parameters, and where
+        the loss is not finite at `params`.
         """
         if steps is not None:
             step_count("steps", steps, at_least=0)
@@ -234,7 +246,10 @@ class ModeLaw(NormalLaw):
         )
         yield cls([2.0, 0.5], skew, 0.1, 0.9, 13, num_batches=5)
         yield cls([2.0, 0.5], skew, 0.1, 0.9, num_batches=5, phase=2)
-        yield cls([2.0, 0.5], skew, 0.1, 0.9, 13, num_batches=Epoch(5, 4.6, 0.6, repeated=True))
+        epoch = Epoch(5, 4.6, 0.6, repeated=True)
+        yield cls(
+            [2.0, 0.5], skew, 0.1, 0.9, 13, num_batches=epoch, independent_noise=0.2 * np.eye(2)
+        )
 
     @classmethod
     def improper_examples(cls) -> Sequence[Self]:
@@ -291,6 +306,7 @@ class ModeLaw(NormalLaw):
             raise ValueError("pilot must be given to from_checkpoint for a corrected law")
         return self._with(
             curvatures=self.pilot.curvatures,
+            independent_noise=self.pilot.independent_noise,
             noise_at_end=self.pilot.noise_covariance,
             noise_steps=self.pilot.steps,
         )
@@ -334,8 +350,8 @@ class ModeLaw(NormalLaw):
         """This law with other arguments."""
         names = (
             "curvatures", "noise_covariance", "learning_rate", "momentum", "steps", "gradient",
-            "momentum_buffer", "phase", "noise_at_end", "noise_steps", "modes", "checkpoint",
-            "residuals", "noise_error", "pilot",
+            "momentum_buffer", "phase", "independent_noise", "noise_at_end", "noise_steps", "modes",
+            "checkpoint", "residuals", "noise_error", "pilot",
         )  # fmt: skip
         same = {name: getattr(self, name) for name in names} | {"num_batches": self.epoch}
         return type(self)(**(same | changes))
@@ -351,8 +367,12 @@ class ModeLaw(NormalLaw):
                 noises = self.noise_covariance, self.noise_at_end
                 ask = (eta, self.momentum, noises, steps, self.noise_steps or steps)
                 return mean, ramped_covariance(self.curvatures, *ask)
-            pairs = response(of_one[:, None], of_one[None], eta, steps, self.epoch)
-            return mean, block_covariance(pairs, self._settled_noise())
+            sides = of_one[:, None], of_one[None]
+            pairs = response(*sides, eta, steps, self.epoch)
+            apart = None
+            if self.epoch is not None:
+                apart = independent_response(*sides, eta, steps, self.epoch)
+            return mean, self._of_responses(pairs, apart)
 
     def _stationary(self) -> tuple[Any, Any]:
         """Mean `(k, 2)` and covariance `(2k, 2k)` for ever, or NaN."""
@@ -361,9 +381,20 @@ class ModeLaw(NormalLaw):
             self.require_proper()
         except ImproperLawError:
             return np.full((k, 2), np.nan), np.full((2 * k, 2 * k), np.nan)
-        pairs = stationary_response(self.curvatures, self.learning_rate, self.momentum, *rest)
+        chain = self.curvatures, self.learning_rate, self.momentum
+        pairs, apart = stationary_response(*chain, *rest), None
+        if self.epoch is not None:
+            apart = stationary_independent_response(*chain, self.epoch, self.phase)
         mean = np.stack([-self.gradient / self.curvatures, np.zeros(k)], axis=1)
-        return mean, block_covariance(pairs, self._settled_noise())
+        return mean, self._of_responses(pairs, apart)
+
+    def _of_responses(self, pairs: Any, apart: Any) -> Any:
+        """`(2k, 2k)`, from responses to the noise, and to what of it every batch has for itself."""
+        noise = self._settled_noise()
+        if self.independent_noise is None:
+            return block_covariance(pairs, noise)
+        own = self.independent_noise
+        return block_covariance(pairs, noise - own) + block_covariance(apart, own)
 
     def _settled_noise(self) -> Float[Any, "k k"]:
         return self.noise_covariance if self.noise_at_end is None else self.noise_at_end

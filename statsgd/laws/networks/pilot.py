@@ -13,7 +13,7 @@ from statsgd.dynamics.noise import Minibatch, noise_and_curvature_along
 from statsgd.dynamics.sgd import SGD
 from statsgd.ensembles import endpoint_trajectories
 from statsgd.estimate import Estimate
-from statsgd.laws.networks.checkpoint import Checkpoint
+from statsgd.laws.networks.checkpoint import Checkpoint, independent_noise
 from statsgd.problems import BatchRisk, EmpiricalRisk, Problem
 
 _KEPT = 0.02  # of the start, in the slowest mode, where a stationary law is asked for
@@ -25,6 +25,8 @@ class Pilot(NamedTuple):
 
     noise_covariance: Float[Any, "k k"]
     """VᵀC̄V, the mean over endpoints."""
+    independent_noise: Float[Any, "k k"] | None
+    """What of it is no choice of examples, under epochs."""
     curvatures: Float[Any, " k"]
     """h̄ = λ + the mean of vᵀHv."""
     noise_growth: Estimate
@@ -68,10 +70,15 @@ def pilot_of(
         noise_and_curvature_along(problem, problem.unflatten(end), sgd.noise, found.modes)
         for end in ends
     ]
+    keys = [
+        independent_noise(problem, problem.unflatten(end), sgd.noise, found.epoch, found.modes)
+        for end in ends
+    ]
     noises = np.stack([noise for noise, _ in measured])
     curvatures = np.stack([curvature for _, curvature in measured]) + float(sgd.weight_decay)
     return Pilot(
         noises.mean(0),
+        np.mean(known, axis=0) if (known := [one for one in keys if one is not None]) else None,
         curvatures.mean(0),
         _ratio(noises.diagonal(axis1=1, axis2=2), found.noise_covariance.diagonal()),
         _ratio(curvatures, found.curvatures),

@@ -11,10 +11,16 @@ from statsgd.dynamics.noise import GradientNoise, Minibatch
 from statsgd.dynamics.sgd import SGD
 from statsgd.estimate import Estimate
 from statsgd.laws.minimum import displacement_exponent
-from statsgd.laws.minimum.mode_chain import Epoch, mean_state, response, transitions
+from statsgd.laws.minimum.mode_chain import (
+    Epoch,
+    independent_response,
+    mean_state,
+    response,
+    transitions,
+)
 from statsgd.laws.networks.checkpoint import checked, loss_and_gradient
 from statsgd.measures.runs.averages import jackknife
-from statsgd.measures.tails.recorded import gradient_noise
+from statsgd.measures.tails.recorded import gradient_noise, key_noise
 from statsgd.precision import in_double_precision
 from statsgd.problems import EmpiricalRisk, Problem
 from statsgd.problems.eigenpairs import lanczos_quadrature
@@ -42,6 +48,10 @@ class NoiseSpectrum(NamedTuple):
     """Its square at each; they add up to |∇L + λθ₀|²."""
     epoch: Epoch | None
     """Of shuffled batches, None for white noise."""
+    independent_curvatures: Float[Any, "n k"] | None = None
+    """Nodes for what of the noise under epochs is no choice of examples, as that of dropout."""
+    independent_weights: Float[Any, "n k"] | None = None
+    """Its variance at each."""
 
     def noise_integral(self, function: Callable[[Any], Any]) -> Estimate:
         """tr(C f(H + λI)) for `function` f of arrays of curvatures, with the error over starts."""
@@ -66,7 +76,8 @@ def noise_spectrum(
     weights with E uᵀf(H)u = tr(Σ₁ f(H)): no eigenvectors, and no assumption on how C and H are
     related. tr C itself is exact, from the gradients of all examples, and the weights are rescaled
     to it. A start costs a gradient, a step a Hessian product. The noise of random losses and of a
-    `batch_risk` is that of `DRAWS` stochastic gradients, kept in memory, with a sign for each.
+    `batch_risk` is that of `DRAWS` stochastic gradients, kept in memory, with a sign for each;
+    under epochs what keys add is told apart by as many pairs of equal batches.
 
     **Arguments:** `starts` of random signs of `seed`, `depth` steps of each; `signs` `(n, N)` to
     take instead: all 2^N of them leave no sampling error. Noise other than `Minibatch` starts from
@@ -104,11 +115,22 @@ def noise_spectrum(
         nodes, weights = lanczos_quadrature(product, vector, steps)
         return nodes + decay, weights
 
-    nodes, weights = map(np.stack, zip(*(quadrature(start(one)) for one in signs), strict=True))
+    def of_starts(start: Callable[[Any], Any]) -> tuple[Any, Any]:
+        found = (quadrature(start(one)) for one in signs)
+        nodes, weights = map(np.stack, zip(*found, strict=True))
+        return nodes, weights
+
+    nodes, weights = of_starts(start)
     total = weights.sum() / len(weights)
     weights = weights * (trace / total if total > 0 else 0.0)
     pull = gradient + decay * np.asarray(problem.flatten(params), dtype=np.float64)
-    return NoiseSpectrum(nodes, weights, trace, *quadrature(pull), epoch)
+    spectrum = NoiseSpectrum(nodes, weights, trace, *quadrature(pull), epoch)
+    minibatch = sgd.noise
+    if epoch is None or not isinstance(minibatch, Minibatch) or minibatch.knows_examples(problem):
+        return spectrum
+    rows = key_noise(problem, params, minibatch, draws=DRAWS, seed=seed) / DRAWS**0.5
+    nodes, weights = of_starts(lambda signs: signs @ rows)
+    return spectrum._replace(independent_curvatures=nodes, independent_weights=weights)
 
 
 means("spectrum", NoiseSpectrum, "what noise_spectrum returns")
@@ -153,9 +175,9 @@ def predicted_rise(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) -> E
     array([0.01])
     """
 
-    def rise(spread: Any, moved: Any) -> tuple[Any, Any]:
+    def rise(nodes: Any, spread: Any, moved: Any) -> tuple[Any, Any]:
         h = spectrum.gradient_curvatures
-        return spectrum.curvatures * spread / 2, moved + h * moved**2 / 2
+        return nodes * spread / 2, moved + h * moved**2 / 2
 
     return _over_starts(_integrals(spectrum, sgd, steps, rise))
 
@@ -183,7 +205,7 @@ def predicted_exponent(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) 
 
 def _curves(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) -> Float[Any, "n steps"]:
     """E|θ_K − θ₀|² of each start."""
-    return _integrals(spectrum, sgd, steps, lambda spread, moved: (spread, moved**2))
+    return _integrals(spectrum, sgd, steps, lambda _, spread, moved: (spread, moved**2))
 
 
 def _integrals(
@@ -191,19 +213,29 @@ def _integrals(
 ) -> Float[Any, "n steps"]:
     """Of each start, the integral over noise, and that over the mean force, which all share.
 
-    Of what `function` makes of the variance of unit noise and the displacement under unit force.
+    Of what `function` makes of curvatures, the variance of unit noise there, and the displacement
+    under unit force.
     """
     eta, beta = sgd.learning_rate, sgd.momentum
     of_noise = transitions(spectrum.curvatures, eta, beta)
     of_mean = transitions(spectrum.gradient_curvatures, eta, beta)
+    own = spectrum.independent_curvatures
+    of_own = None if own is None else transitions(own, eta, beta)
     ones, rest = np.ones(len(of_mean)), np.zeros((len(of_mean), 2))
     columns = []
     for number in (count("steps", step) for step in steps):
         spread = response(of_noise, of_noise, eta, number, spectrum.epoch)[..., 0, 0]
         moved = mean_state(of_mean, eta, ones, rest, number)[:, 0]
-        noisy, drifting = function(spread, moved)
+        noisy, drifting = function(spectrum.curvatures, spread, moved)
         drift = spectrum.gradient_weights @ drifting
-        columns.append(np.sum(spectrum.weights * noisy, axis=1) + drift)
+        found = np.sum(spectrum.weights * noisy, axis=1) + drift
+        if of_own is not None and spectrum.epoch is not None:
+            # White in place of what an epoch would make of it.
+            ask = of_own, of_own, eta, number, spectrum.epoch
+            excess = independent_response(*ask)[..., 0, 0] - response(*ask)[..., 0, 0]
+            noisy, _ = function(own, excess, moved)
+            found += np.sum(spectrum.independent_weights * noisy, axis=1)
+        columns.append(found)
     return np.stack(columns, axis=1)
 
 

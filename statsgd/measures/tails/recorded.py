@@ -3,10 +3,12 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float, Key, PRNGKeyArray, PyTree
 
 from statsgd.arguments import count, kinds_checked, random_seed
-from statsgd.dynamics.noise import GradientNoise
+from statsgd.dynamics.noise import GradientNoise, Minibatch
 from statsgd.dynamics.noise.minibatch import centred_example_gradients
 from statsgd.precision import in_double_precision
 from statsgd.problems import Problem
@@ -50,6 +52,33 @@ def gradient_noise(
     noise.check(problem)
     number, root = count("draws", draws), stream_key(random_seed(seed))
     return in_double_precision(_deviations, noise, problem, at, jax.random.split(root, number))
+
+
+def key_noise(
+    problem: Problem, params: PyTree, noise: Minibatch, *, draws: int, seed: int = 0
+) -> Float[Any, "n d"]:
+    """What the keys of random losses add to `draws` stochastic gradients, in float64.
+
+    Differences of two gradients of one batch with keys of their own, over √2.
+    """
+    at, root = floating(problem.parameters(params)), stream_key(random_seed(seed))
+    return in_double_precision(_of_keys, noise, problem, at, jax.random.split(root, draws))
+
+
+def _of_keys(
+    noise: Minibatch, problem: Any, params: PyTree, keys: Key[Any, " n"]
+) -> Float[Any, "n d"]:
+    start = jnp.zeros((), jnp.int32)
+
+    def one(key: PRNGKeyArray) -> Float[Any, " d"]:
+        indices = noise.indices(key, start, problem.num_examples)
+        pair = [
+            problem.flatten(problem.stochastic_gradient(own, params, indices))
+            for own in jax.random.split(key)
+        ]
+        return (pair[0] - pair[1]) / np.sqrt(2)
+
+    return jax.lax.map(one, keys, batch_size=_AT_ONCE)
 
 
 def _deviations(

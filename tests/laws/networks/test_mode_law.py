@@ -118,6 +118,30 @@ def test_transients_are_those_of_all_runs_there_are(sampling, size, drop_last, s
     np.testing.assert_allclose(state.mean(0)[3:], law.mean("momentum_buffer"), rtol=1e-6)
 
 
+@pytest.mark.parametrize("repeated", [False, True])
+def test_noise_that_every_batch_has_for_itself(repeated):
+    # Beside the choice of examples: P ← FPFᵀ + G W Gᵀ, 1/t times as much for the last batch.
+    h, eta, beta, epoch = np.array([2.0, 0.7]), 0.1, 0.8, Epoch(4, 3.6, 0.6, repeated)
+    chosen, own = np.array([[1.0, 0.3], [0.3, 0.5]]), np.array([[0.4, -0.1], [-0.1, 0.2]])
+    f = np.block([[np.eye(2) - eta * np.diag(h), -eta * beta * np.eye(2)],
+                  [np.diag(h), beta * np.eye(2)]])  # fmt: skip
+    g = np.concatenate([-eta * np.eye(2), np.eye(2)])
+    with_own = {"num_batches": epoch, "independent_noise": own}
+    expected, stationary = np.zeros((4, 4)), {}
+    for step in range(1, 4001):
+        size = epoch.last if step % 4 == 0 else 1.0
+        expected = f @ expected @ f.T + g @ own @ g.T / size
+        stationary[step % 4] = expected
+        if step in (1, 4, 6, 11):
+            alone = ModeLaw(h, chosen, eta, beta, step, num_batches=epoch).joint
+            law = ModeLaw(h, chosen + own, eta, beta, step, **with_own)
+            np.testing.assert_allclose(law.joint, alone + expected, rtol=1e-10, atol=1e-14)
+    for phase, left in stationary.items():
+        alone = ModeLaw(h, chosen, eta, beta, num_batches=epoch, phase=phase).joint
+        law = ModeLaw(h, chosen + own, eta, beta, phase=phase, **with_own)
+        np.testing.assert_allclose(law.joint, alone + left, rtol=1e-10, atol=1e-14)
+
+
 def test_noise_that_grows_with_the_loss():
     # Step by step: P ← FPFᵀ + C_n GGᵀ, C_n = C + (C̄ − C) q_n, in matrices of all modes at once.
     h, eta, beta, steps = np.array([2.0, 0.3, -0.1]), 0.1, 0.8, 12
@@ -255,9 +279,11 @@ def test_what_is_wrong_is_named():
     ):
         with pytest.raises(ValueError, match=error):
             ModeLaw.from_checkpoint(problem, other, PARAMS, 2, 5)
-    random = problems.empirical_risk(lambda x, pull, key: pull @ x, PULLS, np.zeros(3))
-    with pytest.raises(ValueError, match="not random, for this law, got Minibatch on Empirical"):
-        ModeLaw.from_checkpoint(random, SGD(0.1, noise.Minibatch(2, "reshuffle")), np.zeros(3), 1)
+    batches = problems.batch_risk(lambda x, pulls: jnp.mean(pulls @ x), PULLS, np.zeros(3))
+    with pytest.raises(ValueError, match="losses of single examples, for this law, got Minibatch"):
+        ModeLaw.from_checkpoint(batches, SGD(0.1, noise.Minibatch(2, "reshuffle")), np.zeros(3), 1)
+    with pytest.raises(ValueError, match="independent_noise must go with num_batches"):
+        ModeLaw([2.0], [[1.0]], 0.1, independent_noise=[[0.5]])
     with pytest.raises(ValueError, match="modes must be at most 10, got 32"):
         ModeLaw.from_checkpoint(problem, sgd, PARAMS, steps=5)
     broken = {**PARAMS, "bias": np.full(2, np.nan)}
