@@ -111,18 +111,27 @@ def _restarted(
     )
 
 
+class Quadrature(NamedTuple):
+    """Nodes and weights of a quadrature, and those by one step of the iteration less."""
+
+    nodes: Float[Any, " depth"]
+    weights: Float[Any, " depth"]
+    fewer_nodes: Float[Any, " depth"]
+    fewer_weights: Float[Any, " depth"]
+
+
 def lanczos_quadrature(
     product: Callable[[Float[Any, " d"]], Float[Any, " d"]], start: Float[Any, " d"], depth: int
-) -> tuple[Float[Any, " depth"], Float[Any, " depth"]]:
+) -> Quadrature:
     """Nodes r and weights w with Σ w f(r) ≈ uᵀf(A)u, exact for polynomials up to 2·`depth` − 1.
 
     Weights add up to |u|². By Lanczos iteration with full reorthogonalisation; where the Krylov
-    space ends early the rest are nodes of weight zero.
+    space ends early the rest are nodes of weight zero. It is exact then, and both quadratures are
+    the same; else what the last step changes says how far it is from its end.
     """
     norm = float(np.linalg.norm(start))
-    nodes, weights = np.zeros(depth), np.zeros(depth)
     if norm == 0:
-        return nodes, weights
+        return Quadrature(*[np.zeros(depth)] * 4)
     basis = [start / norm]
     diagonal: list[float] = []
     beside: list[float] = []
@@ -139,9 +148,13 @@ def lanczos_quadrature(
             break
         beside.append(length)
         basis.append(image / length)
-    values, vectors = eigh_tridiagonal(diagonal, beside[: len(diagonal) - 1])
-    nodes[: len(values)], weights[: len(values)] = values, norm**2 * vectors[0] ** 2
-    return nodes, weights
+    ended = len(diagonal) < depth or depth in (1, len(start))
+    found = []
+    for steps in (len(diagonal), len(diagonal) - (not ended)):
+        values, vectors = eigh_tridiagonal(diagonal[:steps], beside[: steps - 1])
+        rest = (0, depth - steps)
+        found += [np.pad(values, rest), np.pad(norm**2 * vectors[0] ** 2, rest)]
+    return Quadrature(*found)
 
 
 def _in_order(values: Float[Any, " n"], order: str) -> Any:

@@ -67,10 +67,18 @@ def test_random_starts_scatter_as_they_say():
     exact = noise_spectrum(problem, PARAMS, sgd, depth=10, signs=ALL_SIGNS)
     rough = noise_spectrum(problem, PARAMS, sgd, starts=12, depth=6, seed=3)
     assert rough.weights.sum(axis=1).mean() == pytest.approx(exact.noise_trace, rel=1e-9)
-    steps = [3, 10, 30]
+    steps = [5, 20, 80]  # at 80 the depth is what the error is made of
     for of in (predicted_displacement, predicted_exponent):
         one, other = of(rough, sgd, steps), of(exact, sgd, steps)
         assert np.all(np.abs(one.value - other.value) < 4 * one.standard_error)
+    # Four steps do not find the curvature that outgrows all others: the error is as large as the
+    # value, which is far too small.
+    shallow = predicted_displacement(
+        noise_spectrum(problem, PARAMS, sgd, starts=12, depth=4, seed=3), sgd, [5, 80]
+    )
+    early, late = shallow.standard_error / shallow.value
+    assert early < 0.1
+    assert late > 0.5
     slope = np.polyfit(np.log(steps), np.log(predicted_displacement(exact, sgd, steps).value), 1)[0]
     assert predicted_exponent(exact, sgd, steps).value == pytest.approx(slope, abs=1e-3)
 

@@ -269,11 +269,15 @@ def test_quadrature_of_a_start_is_exact_for_polynomials():
     rng = np.random.default_rng(6)
     matrix = rng.normal(size=(12, 12))
     matrix, start = matrix + matrix.T, rng.normal(size=12)
-    nodes, weights = lanczos_quadrature(lambda v: matrix @ v, start, 5)
+    nodes, weights, *fewer = lanczos_quadrature(lambda v: matrix @ v, start, 5)
     for power in range(10):
         exact = start @ np.linalg.matrix_power(matrix, power) @ start
         assert weights @ nodes**power == pytest.approx(exact, rel=1e-9)
-    nodes, weights = lanczos_quadrature(lambda v: 2 * v, start, 4)  # the space ends after one
+    four = lanczos_quadrature(lambda v: matrix @ v, start, 4)
+    np.testing.assert_allclose([part[:4] for part in fewer], four[:2], rtol=1e-9)
+    # The space ends after one.
+    nodes, weights, *fewer = lanczos_quadrature(lambda v: 2 * v, start, 4)
+    np.testing.assert_array_equal(fewer, [nodes, weights])
     np.testing.assert_allclose(weights, [start @ start, 0, 0, 0])
     assert nodes[0] == pytest.approx(2)
-    assert lanczos_quadrature(lambda v: 2 * v, 0 * start, 4)[1].sum() == 0
+    assert lanczos_quadrature(lambda v: 2 * v, 0 * start, 4).weights.sum() == 0

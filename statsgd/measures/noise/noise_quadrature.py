@@ -23,7 +23,7 @@ from statsgd.measures.runs.averages import jackknife
 from statsgd.measures.tails.recorded import gradient_noise, key_noise
 from statsgd.precision import in_double_precision
 from statsgd.problems import EmpiricalRisk, Problem
-from statsgd.problems.eigenpairs import lanczos_quadrature
+from statsgd.problems.eigenpairs import Quadrature, lanczos_quadrature
 from statsgd.problems.parameters import floating
 from statsgd.problems.sums import hessian_product
 from statsgd.problems.weighted import example_square, weighted_gradient
@@ -52,11 +52,18 @@ class NoiseSpectrum(NamedTuple):
     """Nodes for what of the noise under epochs is no choice of examples, as that of dropout."""
     independent_weights: Float[Any, "n k"] | None = None
     """Its variance at each."""
+    fewer: "NoiseSpectrum | None" = None
+    """The same by one step of each iteration less, which says what is left to find."""
 
     def noise_integral(self, function: Callable[[Any], Any]) -> Estimate:
-        """tr(C f(H + λI)) for `function` f of arrays of curvatures, with the error over starts."""
-        values = np.sum(self.weights * function(self.curvatures), axis=1)
-        return _over_starts(values)
+        """tr(C f(H + λI)) for `function` f of arrays of curvatures.
+
+        Its error is that over starts and what the last step of the iterations changed.
+        """
+        return _settled(
+            self,
+            lambda one: _over_starts(np.sum(one.weights * function(one.curvatures), axis=1)),
+        )
 
 
 @kinds_checked
@@ -111,26 +118,34 @@ def noise_spectrum(
         raise ValueError(f"signs must have shape (n ≥ 2, {columns}), got {signs.shape}")
     product = hessian_product(problem, params, double=True)
 
-    def quadrature(vector: Any) -> tuple[Any, Any]:
-        nodes, weights = lanczos_quadrature(product, vector, steps)
-        return nodes + decay, weights
+    def of_starts(start: Callable[[Any], Any]) -> Quadrature:
+        found = (lanczos_quadrature(product, start(one), steps) for one in signs)
+        return Quadrature(*map(np.stack, zip(*found, strict=True)))
 
-    def of_starts(start: Callable[[Any], Any]) -> tuple[Any, Any]:
-        found = (quadrature(start(one)) for one in signs)
-        nodes, weights = map(np.stack, zip(*found, strict=True))
-        return nodes, weights
-
-    nodes, weights = of_starts(start)
-    total = weights.sum() / len(weights)
-    weights = weights * (trace / total if total > 0 else 0.0)
+    noisy = of_starts(start)
+    total = noisy.weights.sum() / len(signs)
+    scale = trace / total if total > 0 else 0.0
     pull = gradient + decay * np.asarray(problem.flatten(params), dtype=np.float64)
-    spectrum = NoiseSpectrum(nodes, weights, trace, *quadrature(pull), epoch)
-    minibatch = sgd.noise
-    if epoch is None or not isinstance(minibatch, Minibatch) or minibatch.knows_examples(problem):
-        return spectrum
-    rows = key_noise(problem, params, minibatch, draws=DRAWS, seed=seed) / DRAWS**0.5
-    nodes, weights = of_starts(lambda signs: signs @ rows)
-    return spectrum._replace(independent_curvatures=nodes, independent_weights=weights)
+    drift = lanczos_quadrature(product, pull, steps)
+    own, minibatch = None, sgd.noise
+    if epoch and isinstance(minibatch, Minibatch) and not minibatch.knows_examples(problem):
+        rows = key_noise(problem, params, minibatch, draws=DRAWS, seed=seed) / DRAWS**0.5
+        own = of_starts(lambda signs: signs @ rows)
+
+    def spectrum(at: int, fewer: NoiseSpectrum | None) -> NoiseSpectrum:
+        return NoiseSpectrum(
+            noisy[at] + decay,
+            noisy[at + 1] * scale,
+            trace,
+            drift[at] + decay,
+            drift[at + 1],
+            epoch,
+            None if own is None else own[at] + decay,
+            None if own is None else own[at + 1],
+            fewer,
+        )
+
+    return spectrum(0, spectrum(2, None))
 
 
 means("spectrum", NoiseSpectrum, "what noise_spectrum returns")
@@ -142,7 +157,8 @@ def predicted_displacement(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[in
 
     tr(C f_K(H + λI)) for the variance f_K of a mode after K steps of unit noise, plus the square
     of the mean's displacement, all parameters and not a few modes: for a linear force and constant
-    noise. Errors are those of random starts, and shared by all K.
+    noise. Errors are those of random starts, shared by all K, and what the last step of the
+    iterations changed: much where K is so long that a rare curvature outgrows all others.
 
     Source: *derived*.
 
@@ -154,7 +170,7 @@ def predicted_displacement(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[in
     >>> predicted_displacement(found, sgd, [1, 1000]).value.round(4)  # η²d; ηd/(2 − η)
     array([0.02  , 0.1053])
     """
-    return _over_starts(_curves(spectrum, sgd, steps))
+    return _settled(spectrum, lambda one: _over_starts(_curves(one, sgd, steps)))
 
 
 @kinds_checked
@@ -175,18 +191,21 @@ def predicted_rise(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) -> E
     array([0.01])
     """
 
-    def rise(nodes: Any, spread: Any, moved: Any) -> tuple[Any, Any]:
-        h = spectrum.gradient_curvatures
-        return nodes * spread / 2, moved + h * moved**2 / 2
+    def of(one: NoiseSpectrum) -> Estimate:
+        def rise(nodes: Any, spread: Any, moved: Any) -> tuple[Any, Any]:
+            return nodes * spread / 2, moved + one.gradient_curvatures * moved**2 / 2
 
-    return _over_starts(_integrals(spectrum, sgd, steps, rise))
+        return _over_starts(_integrals(one, sgd, steps, rise))
+
+    return _settled(spectrum, of)
 
 
 @kinds_checked
 def predicted_exponent(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) -> Estimate:
     """Slope of ln E|θ_K − θ₀|² on ln K over `steps`, as `predicted_displacement` has it.
 
-    The error is the jackknife's over random starts. Measured: `anomalous_exponent`.
+    The error is the jackknife's over random starts, and what the last step of the iterations
+    changed. Measured: `anomalous_exponent`.
 
     Numbers are float64.
 
@@ -199,8 +218,11 @@ def predicted_exponent(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) 
     1.0
     """
     window = np.asarray(steps, dtype=np.float64)
-    curves = _curves(spectrum, sgd, steps)
-    return jackknife(lambda mean: displacement_exponent(window, mean), curves)
+
+    def of(one: NoiseSpectrum) -> Estimate:
+        return jackknife(lambda mean: displacement_exponent(window, mean), _curves(one, sgd, steps))
+
+    return _settled(spectrum, of)
 
 
 def _curves(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) -> Float[Any, "n steps"]:
@@ -237,6 +259,15 @@ def _integrals(
             found += np.sum(spectrum.independent_weights * noisy, axis=1)
         columns.append(found)
     return np.stack(columns, axis=1)
+
+
+def _settled(spectrum: NoiseSpectrum, of: Callable[[NoiseSpectrum], Estimate]) -> Estimate:
+    """What `of` finds, with what the last step of the iterations changed as part of its error."""
+    found = of(spectrum)
+    if spectrum.fewer is None:
+        return found
+    change = np.abs(found.value - of(spectrum.fewer).value)
+    return found._replace(standard_error=np.hypot(found.standard_error, change))
 
 
 def _over_starts(values: Float[Any, "n *rest"]) -> Estimate:
