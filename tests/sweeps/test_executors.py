@@ -102,10 +102,13 @@ def test_an_address_without_a_scheduler_is_said(tmp_path, monkeypatch):
 
 
 SWEPT = """
+import signal
 import sys
 import statsgd
 from tests.sweeps.runs import AXES, Troubled
 if __name__ == "__main__":
+    # A shell that runs these tests in its background has had Ctrl-C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     executor = statsgd.sweeps.Processes(workers=2)
     statsgd.sweep(
         Troubled(sys.argv[1]), AXES, store=sys.argv[1] + "/store", seed=5, executor=executor
