@@ -9,7 +9,6 @@ from statsgd.diagnosis.gradients import DRAWS, noise_draws, noise_trace, standin
 from statsgd.diagnosis.part import Part
 from statsgd.diagnosis.request import Request
 from statsgd.dynamics.noise import Minibatch
-from statsgd.estimate import Estimate
 from statsgd.laws.networks.checkpoint import checked
 from statsgd.laws.networks.mode_law import ModeLaw
 from statsgd.laws.networks.pilot import Pilot
@@ -21,7 +20,7 @@ from statsgd.reports.charts import Chart, Series
 #: Random vectors for the trace of the Hessian.
 TRACE_PROBES = 16
 #: Replicas, other than those that are measured, at whose endpoints noise and curvature are read.
-PILOTS = 4
+PILOTS = 8
 #: Products that all traces take.
 TRACE_PRODUCTS = TRACE_PROBES + DRAWS
 
@@ -84,16 +83,16 @@ def kept_law(law: ModeLaw) -> xr.Dataset:
     if law.pilot is None:
         return kept
     pilot = law.pilot
-    if pilot.independent_noise is not None:
-        own = ("mode", "other_mode"), pilot.independent_noise
-        kept = kept.assign(pilot_independent_noise=own)
+    of_each = "pilot", "mode", "other_mode"
+    if pilot.key_noises is not None:
+        kept = kept.assign(pilot_key_noise=(of_each, pilot.key_noises))
     return kept.assign(
         noise_growth=("mode", pilot.noise_growth.value),
         noise_growth_error=("mode", pilot.noise_growth.standard_error),
         curvature_growth=("mode", pilot.curvature_growth.value),
         curvature_growth_error=("mode", pilot.curvature_growth.standard_error),
-        pilot_curvature=("mode", pilot.curvatures),
-        pilot_noise_covariance=(("mode", "other_mode"), pilot.noise_covariance),
+        pilot_curvature=(("pilot", "mode"), pilot.bends),
+        pilot_noise_covariance=(of_each, pilot.noises),
     )
 
 
@@ -101,16 +100,12 @@ def law_from(kept: xr.Dataset, request: Request) -> ModeLaw:
     """The law that `kept_law` kept."""
     pilot = None
     if "pilot_curvature" in kept:
-        noise_growth, curvature_growth = (
-            Estimate(kept[f"{of}_growth"].values, kept[f"{of}_growth_error"].values, PILOTS)
-            for of in ("noise", "curvature")
-        )
         pilot = Pilot(
             kept["pilot_noise_covariance"].values,
-            _known(kept, "pilot_independent_noise"),
+            _known(kept, "pilot_key_noise"),
             kept["pilot_curvature"].values,
-            noise_growth,
-            curvature_growth,
+            kept["noise"].values,
+            kept["curvature"].values,
             request.steps,
         )
     return ModeLaw(

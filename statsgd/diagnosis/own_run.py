@@ -11,7 +11,7 @@ from jaxtyping import Float, PyTree
 
 from statsgd.diagnosis.part import Part
 from statsgd.diagnosis.request import Request
-from statsgd.diagnosis.spread import AGREEMENT
+from statsgd.diagnosis.spread import agreement
 from statsgd.laws.networks.mode_law import ModeLaw
 from statsgd.measures.runs.averages import cut, jackknife, stretch_count
 from statsgd.problems import Problem
@@ -140,6 +140,6 @@ def told(numbers: xr.Dataset, request: Request) -> Part:
         f" Its variance along them over that of the stationary law, with curvature and noise of "
         f"the checkpoint, is {mean:.2f} ± {width:.2f} on average."
     )
-    word = "predicted" if abs(mean - 1) <= AGREEMENT + 2 * width else "off"
-    verdict = f"{word}: variance along the modes is {mean:.2f} ± {width:.2f} times the law's"
+    words = f"variance along the modes is {mean:.2f} ± {width:.2f} times the law's"
+    verdict = f"{agreement(mean, width)}: {words}"
     return Part(title, finding, "", verdict, source)

@@ -97,11 +97,33 @@ def spread(request: Request, law: ModeLaw, ensemble: xr.DataTree) -> xr.Dataset:
         return found
     corrected = law.corrected
     around = np.stack([_variance(corrected.after(int(step)), k)[0] for step in steps])
+    others = [_variance(one, k)[0] for one in law.corrected_without_each()]
     return found.assign(
         corrected_variance=(over_modes, around),
+        corrected_variance_without=(("pilot", "mode"), np.stack(others)),
         noise_growth=("mode", law.pilot.noise_growth.value),
         curvature_growth=("mode", law.pilot.curvature_growth.value),
     )
+
+
+def agreement(ratio: float, error: float) -> str:
+    """ "off" where a ratio is resolved from one, else "predicted" where its error is small."""
+    if abs(ratio - 1) > AGREEMENT + 2 * error:
+        return "off"
+    return "predicted" if error <= AGREEMENT else "undecided"
+
+
+def over_corrected(last: xr.Dataset, part: slice = slice(None)) -> tuple[float, float]:
+    """Mean over modes of the last variance over that of the corrected law, and its error.
+
+    Of the replicas, whose variances are those of normal laws, and of the pilot's, by jackknife.
+    """
+    variance = last["variance"].values[part]
+    ratio = variance / last["corrected_variance"].values[part]
+    others = np.mean(variance / last["corrected_variance_without"].values[:, part], axis=1)
+    of_pilot = np.sqrt((len(others) - 1) * others.var())
+    of_replicas = np.sqrt(2 / (int(last["replicas"]) - 1) * np.mean(ratio**2) / ratio.size)
+    return float(ratio.mean()), float(np.hypot(of_pilot, of_replicas))
 
 
 def _variance(law: ModeLaw, k: int) -> tuple[Any, Any]:
@@ -148,25 +170,25 @@ def told(numbers: xr.Dataset, look: xr.Dataset, request: Request) -> Part:
         finding += f" {int(numbers['diverged'])} replicas diverged and are left out."
     words = f"variance along the modes is {mean:.2f} ± {error:.2f} times the law's"
     if "corrected_variance" in numbers:
-        again = (last["variance"] / last["corrected_variance"]).values
+        mean, error = over_corrected(last)
         growth = {of: float(numbers[f"{of}_growth"].mean()) for of in ("noise", "curvature")}
         finding += (
             f" A few other replicas met {growth['noise']:.2f} times the noise and "
             f"{growth['curvature']:.2f} times the curvature of the checkpoint where they ended: "
-            f"with these the ratio is {again.mean():.2f}."
+            f"with these the ratio is {mean:.2f} ± {error:.2f}, the error of those few included."
         )
-        words += f", {again.mean():.2f} times with noise and curvature where replicas end"
-        mean, error = again.mean(), one * again.mean() / np.sqrt(k)
-    near = abs(mean - 1) <= AGREEMENT + 2 * error
-    advice = (
-        "The spread along sharp directions can be computed from one checkpoint; replicas are not "
-        "needed for it."
-        if near
-        else "Where the momentum buffer's ratio is off by the same factor, noise changes as "
+        words += f", {mean:.2f} ± {error:.2f} times with noise and curvature where replicas end"
+    word = agreement(mean, error)
+    advice = {
+        "predicted": "The spread along sharp directions can be computed from one checkpoint; "
+        "replicas are not needed for it.",
+        "undecided": f"Noise and curvature change as replicas leave, and too few were looked at to "
+        f"know by how much within {AGREEMENT:.0%}. A smaller learning rate makes it matter less.",
+        "off": "Where the momentum buffer's ratio is off by the same factor, noise changes as "
         "replicas leave: read the law with the noise measured where they end. Where only the "
-        "variance is off, curvature does; a smaller learning rate brings both closer to the law."
-    )
-    verdict = f"{'predicted' if near else 'off'}: {words}"
+        "variance is off, curvature does; a smaller learning rate brings both closer to the law.",
+    }[word]
+    verdict = f"{word}: {words}"
     return Part(
         "The law of the next steps", finding, advice, verdict,
         "exact transient of the linear chain, derived; Liu, Ziyin, Ueda (2021), arXiv:2012.03636",

@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 from scipy.linalg import eigh, solve_discrete_lyapunov
 
 import statsgd
 from statsgd import SGD, diagnose, hessian, noise_covariance, simulate
 from statsgd.diagnosis import CheckpointWarning
 from statsgd.diagnosis.gradients import noise_draws, noise_trace, standing
+from statsgd.diagnosis.spread import agreement, over_corrected
 from statsgd.noise import Minibatch
 from statsgd.problems import batch_risk, empirical_risk
 
@@ -286,6 +288,27 @@ def test_noise_that_is_known_from_draws_alone(which, problem, checkpoint):
     ratio = float((last["variance"] / last["corrected_variance"]).mean())
     assert abs(ratio - 1) < 4 * np.sqrt(2 / 127 / 4) + 0.1
     assert ("independent_noise" in seen) == (which == "dropped")
+
+
+def test_the_error_of_a_corrected_law_counts_its_pilot():
+    # Endpoints whose noise scatters by a fifth, all modes of one alike: the mean of eight is off by
+    # 7 %, far more than the variances of 10 000 replicas.
+    factors = 1 + 0.2 * np.random.default_rng(0).normal(size=8)
+    rest = [np.delete(factors, index).mean() for index in range(8)]
+    last = xr.Dataset(
+        {
+            "variance": ("mode", np.full(5, 3.0)),
+            "corrected_variance": ("mode", np.full(5, factors.mean())),
+            "corrected_variance_without": (("pilot", "mode"), np.tile(rest, (5, 1)).T),
+            "replicas": 10_000,
+        }
+    )
+    ratio, error = over_corrected(last, slice(1, 4))
+    assert ratio == pytest.approx(3 / factors.mean())
+    share = factors.std(ddof=1) / np.sqrt(8) / factors.mean()
+    assert error == pytest.approx(ratio * share, rel=0.1)
+    told = [agreement(*pair) for pair in ((1.1, 0.02), (1.2, 0.02), (1.2, 0.3), (2.0, 0.3))]
+    assert told == ["predicted", "off", "undecided", "off"]
 
 
 def test_a_checkpoint_far_from_any_minimum_is_named(problem, checkpoint, monkeypatch):

@@ -21,20 +21,55 @@ _MOST_STEPS = 1000  # of such a pilot
 
 
 class Pilot(NamedTuple):
-    """Noise and curvature along fixed modes at the endpoints of replicas, against θ₀."""
+    """Noise and curvature along fixed modes at the endpoints of n replicas, and at θ₀."""
 
-    noise_covariance: Float[Any, "k k"]
-    """VᵀC̄V, the mean over endpoints."""
-    independent_noise: Float[Any, "k k"] | None
-    """What of it is no choice of examples, under epochs."""
-    curvatures: Float[Any, " k"]
-    """h̄ = λ + the mean of vᵀHv."""
-    noise_growth: Estimate
-    """C̄/C₀ of every mode `(k,)`, with the error over replicas."""
-    curvature_growth: Estimate
-    """h̄/h₀ of every mode `(k,)`, with the error over replicas."""
+    noises: Float[Any, "n k k"]
+    """VᵀCV at each endpoint."""
+    key_noises: Float[Any, "n k k"] | None
+    """What of these is no choice of examples, under epochs."""
+    bends: Float[Any, "n k"]
+    """λ + vᵀHv there."""
+    noise_at_start: Float[Any, " k"]
+    """vᵀCv at θ₀."""
+    curvature_at_start: Float[Any, " k"]
+    """λ + vᵀHv there."""
     steps: int
     """After which the endpoints were taken."""
+
+    @property
+    def noise_covariance(self) -> Float[Any, "k k"]:
+        """VᵀC̄V, the mean over endpoints."""
+        return np.mean(self.noises, axis=0)
+
+    @property
+    def independent_noise(self) -> Float[Any, "k k"] | None:
+        """What of it is no choice of examples, under epochs."""
+        return None if self.key_noises is None else np.mean(self.key_noises, axis=0)
+
+    @property
+    def curvatures(self) -> Float[Any, " k"]:
+        """h̄, the mean over endpoints."""
+        return np.mean(self.bends, axis=0)
+
+    @property
+    def noise_growth(self) -> Estimate:
+        """C̄/C₀ of every mode `(k,)`, with the error over replicas."""
+        return _ratio(np.diagonal(self.noises, axis1=1, axis2=2), self.noise_at_start)
+
+    @property
+    def curvature_growth(self) -> Estimate:
+        """h̄/h₀ of every mode `(k,)`, with the error over replicas."""
+        return _ratio(self.bends, self.curvature_at_start)
+
+    def without(self, index: int) -> "Pilot":
+        """All replicas but one, for the jackknife."""
+
+        def rest(values: Any) -> Any:
+            return None if values is None else np.delete(values, index, axis=0)
+
+        return self._replace(
+            noises=rest(self.noises), key_noises=rest(self.key_noises), bends=rest(self.bends)
+        )
 
 
 def pilot_of(
@@ -74,14 +109,12 @@ def pilot_of(
         independent_noise(problem, problem.unflatten(end), sgd.noise, found.epoch, found.modes)
         for end in ends
     ]
-    noises = np.stack([noise for noise, _ in measured])
-    curvatures = np.stack([curvature for _, curvature in measured]) + float(sgd.weight_decay)
     return Pilot(
-        noises.mean(0),
-        np.mean(known, axis=0) if (known := [one for one in keys if one is not None]) else None,
-        curvatures.mean(0),
-        _ratio(noises.diagonal(axis1=1, axis2=2), found.noise_covariance.diagonal()),
-        _ratio(curvatures, found.curvatures),
+        np.stack([noise for noise, _ in measured]),
+        np.stack(known) if (known := [one for one in keys if one is not None]) else None,
+        np.stack([curvature for _, curvature in measured]) + float(sgd.weight_decay),
+        found.noise_covariance.diagonal(),
+        np.asarray(found.curvatures),
         taken,
     )
 

@@ -238,9 +238,15 @@ def test_a_pilot_measures_how_noise_and_curvature_change():
     np.testing.assert_array_equal(corrected.curvatures, law.pilot.curvatures)
     np.testing.assert_array_equal(corrected.noise_at_end, law.pilot.noise_covariance)
     assert not np.allclose(corrected.covariance(), law.covariance(), rtol=0.01)
+    others = law.corrected_without_each()
+    for index, other in enumerate(others):
+        kept = np.delete(c, index, axis=0).mean(0)
+        np.testing.assert_allclose(other.noise_at_end, kept, rtol=1e-6, atol=1e-9)
     plain = ModeLaw([2.0], [[1.0]], 0.1)
     with pytest.raises(ValueError, match="pilot must be given"):
         _ = plain.corrected
+    with pytest.raises(ValueError, match="pilot must be given"):
+        plain.corrected_without_each()
     with pytest.raises(ValueError, match="pilot must be at least 2, got 1"):
         ModeLaw.from_checkpoint(problem, sgd, PARAMS, 3, 9, pilot=1)
 
