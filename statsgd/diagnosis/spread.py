@@ -146,7 +146,7 @@ def told(numbers: xr.Dataset, look: xr.Dataset, request: Request) -> Part:
     ratio = (last["variance"] / last["predicted_variance"]).values
     n, k = int(numbers["replicas"]), len(ratio)
     one = np.sqrt(2 / (n - 1))
-    mean, error = ratio.mean(), one * ratio.mean() / np.sqrt(k)
+    mean, error = float(ratio.mean()), float(one * ratio.mean() / np.sqrt(k))
     by_group = [
         f"modes {name}: {ratio[part].mean():.2f} ± "
         f"{one * ratio[part].mean() / np.sqrt(ratio[part].size):.2f}"
