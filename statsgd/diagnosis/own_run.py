@@ -9,9 +9,9 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, PyTree
 
-from statsgd.diagnosis.part import Part
+from statsgd.diagnosis.part import Part, judged
 from statsgd.diagnosis.request import Request
-from statsgd.diagnosis.spread import agreement
+from statsgd.diagnosis.spread import AGREEMENT
 from statsgd.laws.networks.mode_law import ModeLaw
 from statsgd.measures.runs.averages import cut, jackknife, stretch_count
 from statsgd.problems import Problem
@@ -141,5 +141,5 @@ def told(numbers: xr.Dataset, request: Request) -> Part:
         f"the checkpoint, is {mean:.2f} ± {width:.2f} on average."
     )
     words = f"variance along the modes is {mean:.2f} ± {width:.2f} times the law's"
-    verdict = f"{agreement(mean, width)}: {words}"
+    verdict = f"{judged(mean - 1, width, AGREEMENT, 'predicted', 'off')}: {words}"
     return Part(title, finding, "", verdict, source)

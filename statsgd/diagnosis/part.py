@@ -29,3 +29,13 @@ class Part:
         for index, chart in enumerate(self.charts):
             tree[f"chart_{index}"] = chart.to_datatree()
         return tree
+
+
+def judged(gap: float, error: float, margin: float, near: str, far: str) -> str:
+    """`far` where a gap is above `margin` by two errors, else `near`.
+
+    "undecided" where it might be more than twice the margin and nobody would see it.
+    """
+    if abs(gap) > margin + 2 * error:
+        return far
+    return near if error <= margin else "undecided"

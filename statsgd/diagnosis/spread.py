@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, PyTree
 
-from statsgd.diagnosis.part import Part
+from statsgd.diagnosis.part import Part, judged
 from statsgd.diagnosis.request import Request
 from statsgd.dynamics.ensemble import simulate
 from statsgd.ensembles import endpoint_trajectories
@@ -106,13 +106,6 @@ def spread(request: Request, law: ModeLaw, ensemble: xr.DataTree) -> xr.Dataset:
     )
 
 
-def agreement(ratio: float, error: float) -> str:
-    """ "off" where a ratio is resolved from one, else "predicted" where its error is small."""
-    if abs(ratio - 1) > AGREEMENT + 2 * error:
-        return "off"
-    return "predicted" if error <= AGREEMENT else "undecided"
-
-
 def over_corrected(last: xr.Dataset, part: slice = slice(None)) -> tuple[float, float]:
     """Mean over modes of the last variance over that of the corrected law, and its error.
 
@@ -178,7 +171,7 @@ def told(numbers: xr.Dataset, look: xr.Dataset, request: Request) -> Part:
             f"with these the ratio is {mean:.2f} ± {error:.2f}, the error of those few included."
         )
         words += f", {mean:.2f} ± {error:.2f} times with noise and curvature where replicas end"
-    word = agreement(mean, error)
+    word = judged(mean - 1, error, AGREEMENT, "predicted", "off")
     advice = {
         "predicted": "The spread along sharp directions can be computed from one checkpoint; "
         "replicas are not needed for it.",

@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 from statsgd.diagnosis.gradients import standing
-from statsgd.diagnosis.part import Part
+from statsgd.diagnosis.part import Part, judged
 from statsgd.diagnosis.request import Request
 from statsgd.diagnosis.spread import groups
 from statsgd.ensembles import endpoint_trajectories
@@ -70,16 +70,13 @@ def told(numbers: xr.Dataset, law: ModeLaw, request: Request) -> Part:
         level=0.0,
         names=names,
     )
-    settled = abs(relative) <= GAP + 2 * error
+    word = judged(relative, error, GAP, "settled", "moving")
     advice = (
-        "" if settled else
+        "" if word != "moving" else
         "The modes are still filling up or emptying: give replicas more steps before reading "
         "stationary statements, or read those about the next steps."
     )  # fmt: skip
-    verdict = (
-        f"{'settled' if settled else 'moving'}: pull and push along the modes differ by "
-        f"{relative:+.0%} ± {error:.0%}"
-    )
+    verdict = f"{word}: pull and push along the modes differ by {relative:+.0%} ± {error:.0%}"
     return Part(
         "Stationarity", finding, advice, verdict, "Yaida (2018), arXiv:1810.00004", (chart,)
     )

@@ -13,7 +13,8 @@ import statsgd
 from statsgd import SGD, diagnose, hessian, noise_covariance, simulate
 from statsgd.diagnosis import CheckpointWarning
 from statsgd.diagnosis.gradients import noise_draws, noise_trace, standing
-from statsgd.diagnosis.spread import agreement, over_corrected
+from statsgd.diagnosis.part import judged
+from statsgd.diagnosis.spread import over_corrected
 from statsgd.noise import Minibatch
 from statsgd.problems import batch_risk, empirical_risk
 
@@ -307,7 +308,8 @@ def test_the_error_of_a_corrected_law_counts_its_pilot():
     assert ratio == pytest.approx(3 / factors.mean())
     share = factors.std(ddof=1) / np.sqrt(8) / factors.mean()
     assert error == pytest.approx(ratio * share, rel=0.1)
-    told = [agreement(*pair) for pair in ((1.1, 0.02), (1.2, 0.02), (1.2, 0.3), (2.0, 0.3))]
+    pairs = (0.1, 0.02), (0.2, 0.02), (0.2, 0.3), (1.0, 0.3)
+    told = [judged(*pair, 0.1, "predicted", "off") for pair in pairs]
     assert told == ["predicted", "off", "undecided", "off"]
 
 
