@@ -84,15 +84,15 @@ def kept_law(law: ModeLaw) -> xr.Dataset:
         return kept
     pilot = law.pilot
     of_each = "pilot", "mode", "other_mode"
-    if pilot.key_noises is not None:
-        kept = kept.assign(pilot_key_noise=(of_each, pilot.key_noises))
+    if pilot.endpoint_key_noises is not None:
+        kept = kept.assign(pilot_key_noise=(of_each, pilot.endpoint_key_noises))
     return kept.assign(
         noise_growth=("mode", pilot.noise_growth.value),
         noise_growth_error=("mode", pilot.noise_growth.standard_error),
         curvature_growth=("mode", pilot.curvature_growth.value),
         curvature_growth_error=("mode", pilot.curvature_growth.standard_error),
-        pilot_curvature=(("pilot", "mode"), pilot.bends),
-        pilot_noise_covariance=(of_each, pilot.noises),
+        pilot_curvature=(("pilot", "mode"), pilot.endpoint_curvatures),
+        pilot_noise_covariance=(of_each, pilot.endpoint_noises),
     )
 
 

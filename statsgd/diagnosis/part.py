@@ -34,7 +34,7 @@ class Part:
 def judged(gap: float, error: float, margin: float, near: str, far: str) -> str:
     """`far` where a gap is above `margin` by two errors, else `near`.
 
-    "undecided" where it might be more than twice the margin and nobody would see it.
+    "undecided" in place of `near` where the error itself is above the margin.
     """
     if abs(gap) > margin + 2 * error:
         return far

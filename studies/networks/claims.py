@@ -93,7 +93,7 @@ def variances(name: str, found: Sequence[Found], config: Any) -> Claim:
 
 def with_a_pilot(name: str, found: Sequence[Found], config: Any) -> Claim:
     """The chain with noise and curvature of the places where a few other replicas end."""
-    rows = []
+    rows, pilots = [], last_look(found[0]).sizes["pilot"]
     for index, one in enumerate(found):
         last = last_look(one)
         modes = np.arange(last.sizes["mode"])
@@ -108,7 +108,7 @@ def with_a_pilot(name: str, found: Sequence[Found], config: Any) -> Claim:
         "With noise and curvature measured where a few replicas end, the linear chain has the "
         f"variances of the others ({name}).",
         "derived",
-        [Quantity(*row, 1.0, "=", config.margin) for row in rows],
+        [Quantity(*row, 1.0, "=", config.margin, clusters=pilots) for row in rows],
         f"There noise is {growth[0]} times that of the checkpoint (one number a network), and "
         f"curvature {growth[1]} times. The factors say what the law without a pilot leaves out. "
         "Errors count those of the pilot's few replicas, by jackknife.",

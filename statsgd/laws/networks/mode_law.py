@@ -312,7 +312,9 @@ class ModeLaw(NormalLaw):
         variance over these n laws. Raises `ValueError` for a law without a pilot.
         """
         pilot = self._required_pilot()
-        return [self._corrected_by(pilot.without(index)) for index in range(len(pilot.noises))]
+        return [
+            self._corrected_by(pilot.without(index)) for index in range(len(pilot.endpoint_noises))
+        ]
 
     def _required_pilot(self) -> Pilot:
         if self.pilot is None:
@@ -385,10 +387,10 @@ class ModeLaw(NormalLaw):
                 return mean, ramped_covariance(self.curvatures, *ask)
             sides = of_one[:, None], of_one[None]
             pairs = response(*sides, eta, steps, self.epoch)
-            apart = None
-            if self.epoch is not None:
-                apart = independent_response(*sides, eta, steps, self.epoch)
-            return mean, self._of_responses(pairs, apart)
+            if self.epoch is None or self.independent_noise is None:
+                return mean, block_covariance(pairs, self._settled_noise())
+            apart = independent_response(*sides, eta, steps, self.epoch)
+            return mean, self._in_two_parts(pairs, apart, self.independent_noise)
 
     def _stationary(self) -> tuple[Any, Any]:
         """Mean `(k, 2)` and covariance `(2k, 2k)` for ever, or NaN."""
@@ -398,19 +400,16 @@ class ModeLaw(NormalLaw):
         except ImproperLawError:
             return np.full((k, 2), np.nan), np.full((2 * k, 2 * k), np.nan)
         chain = self.curvatures, self.learning_rate, self.momentum
-        pairs, apart = stationary_response(*chain, *rest), None
-        if self.epoch is not None:
-            apart = stationary_independent_response(*chain, self.epoch, self.phase)
+        pairs = stationary_response(*chain, *rest)
         mean = np.stack([-self.gradient / self.curvatures, np.zeros(k)], axis=1)
-        return mean, self._of_responses(pairs, apart)
+        if self.epoch is None or self.independent_noise is None:
+            return mean, block_covariance(pairs, self._settled_noise())
+        apart = stationary_independent_response(*chain, self.epoch, self.phase)
+        return mean, self._in_two_parts(pairs, apart, self.independent_noise)
 
-    def _of_responses(self, pairs: Any, apart: Any) -> Any:
-        """`(2k, 2k)`, from responses to the noise, and to what of it every batch has for itself."""
-        noise = self._settled_noise()
-        if self.independent_noise is None:
-            return block_covariance(pairs, noise)
-        own = self.independent_noise
-        return block_covariance(pairs, noise - own) + block_covariance(apart, own)
+    def _in_two_parts(self, pairs: Any, apart: Any, own: Any) -> Any:
+        """`(2k, 2k)`, from responses to choices of examples, and to each batch's `own` noise."""
+        return block_covariance(pairs, self._settled_noise() - own) + block_covariance(apart, own)
 
     def _settled_noise(self) -> Float[Any, "k k"]:
         return self.noise_covariance if self.noise_at_end is None else self.noise_at_end

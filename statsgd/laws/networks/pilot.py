@@ -23,11 +23,11 @@ _MOST_STEPS = 1000  # of such a pilot
 class Pilot(NamedTuple):
     """Noise and curvature along fixed modes at the endpoints of n replicas, and at θ₀."""
 
-    noises: Float[Any, "n k k"]
+    endpoint_noises: Float[Any, "n k k"]
     """VᵀCV at each endpoint."""
-    key_noises: Float[Any, "n k k"] | None
+    endpoint_key_noises: Float[Any, "n k k"] | None
     """What of these is no choice of examples, under epochs."""
-    bends: Float[Any, "n k"]
+    endpoint_curvatures: Float[Any, "n k"]
     """λ + vᵀHv there."""
     noise_at_start: Float[Any, " k"]
     """vᵀCv at θ₀."""
@@ -39,27 +39,29 @@ class Pilot(NamedTuple):
     @property
     def noise_covariance(self) -> Float[Any, "k k"]:
         """VᵀC̄V, the mean over endpoints."""
-        return np.mean(self.noises, axis=0)
+        return np.mean(self.endpoint_noises, axis=0)
 
     @property
     def independent_noise(self) -> Float[Any, "k k"] | None:
         """What of it is no choice of examples, under epochs."""
-        return None if self.key_noises is None else np.mean(self.key_noises, axis=0)
+        return (
+            None if self.endpoint_key_noises is None else np.mean(self.endpoint_key_noises, axis=0)
+        )
 
     @property
     def curvatures(self) -> Float[Any, " k"]:
         """h̄, the mean over endpoints."""
-        return np.mean(self.bends, axis=0)
+        return np.mean(self.endpoint_curvatures, axis=0)
 
     @property
     def noise_growth(self) -> Estimate:
         """C̄/C₀ of every mode `(k,)`, with the error over replicas."""
-        return _ratio(np.diagonal(self.noises, axis1=1, axis2=2), self.noise_at_start)
+        return _ratio(np.diagonal(self.endpoint_noises, axis1=1, axis2=2), self.noise_at_start)
 
     @property
     def curvature_growth(self) -> Estimate:
         """h̄/h₀ of every mode `(k,)`, with the error over replicas."""
-        return _ratio(self.bends, self.curvature_at_start)
+        return _ratio(self.endpoint_curvatures, self.curvature_at_start)
 
     def without(self, index: int) -> "Pilot":
         """All replicas but one, for the jackknife."""
@@ -68,7 +70,9 @@ class Pilot(NamedTuple):
             return None if values is None else np.delete(values, index, axis=0)
 
         return self._replace(
-            noises=rest(self.noises), key_noises=rest(self.key_noises), bends=rest(self.bends)
+            endpoint_noises=rest(self.endpoint_noises),
+            endpoint_key_noises=rest(self.endpoint_key_noises),
+            endpoint_curvatures=rest(self.endpoint_curvatures),
         )
 
 
