@@ -214,12 +214,15 @@ def test_under_epochs_keys_are_new_in_every_batch(problem, monkeypatch):
     moved = law.project(runs)["endpoints"]["params"].values
     for mode in range(2):
         assert_variance_within(moved[:, mode], expected[mode])
-    for found in (law, law.corrected):
-        error = 4 * law.noise_error.diagonal() / law.noise_covariance.diagonal() + 0.1
-        assert np.all(np.abs(found.covariance().diagonal() / expected - 1) < error)
+    error = 4 * law.noise_error.diagonal() / law.noise_covariance.diagonal()
+    # Two replicas of a pilot have gone a little way, over which noise changes.
+    for found, change in ((law, 0.0), (law.corrected, 0.05)):
+        off = np.abs(found.covariance().diagonal() / expected - 1)
+        assert np.all(off < error + change)
     draws = 4000
     monkeypatch.setattr("statsgd.measures.noise.noise_quadrature.DRAWS", draws)
     spectrum = noise_spectrum(problem, AT, sgd, starts=40)
     drift = np.sum(law.mean() ** 2)
     spread = predicted_displacement(spectrum, sgd, [8]).value[0] - drift
-    assert abs(spread / expected.sum() - 1) < 4 * 3 * np.sqrt(2 / draws)
+    # The trace of so many draws in two dimensions is known to √(2/draws), 2 %.
+    assert abs(spread / expected.sum() - 1) < 4 * np.sqrt(2 / draws)

@@ -118,24 +118,28 @@ def noise_spectrum(
         raise ValueError(f"signs must have shape (n ≥ 2, {columns}), got {signs.shape}")
     product = hessian_product(problem, params, double=True)
 
-    def of_starts(start: Callable[[Any], Any]) -> Quadrature:
-        found = (lanczos_quadrature(product, start(one), steps) for one in signs)
-        return Quadrature(*map(np.stack, zip(*found, strict=True)))
+    def of_starts(start: Callable[[Any], Any], trace: float) -> Quadrature:
+        """Quadratures of all starts, whose weights add up to `trace` in the mean."""
+        every = (lanczos_quadrature(product, start(one), steps) for one in signs)
+        found = Quadrature(*map(np.stack, zip(*every, strict=True)))
+        total = found.weights.sum() / len(signs)
+        scale = trace / total if total > 0 else 0.0
+        return found._replace(
+            weights=found.weights * scale, fewer_weights=found.fewer_weights * scale
+        )
 
-    noisy = of_starts(start)
-    total = noisy.weights.sum() / len(signs)
-    scale = trace / total if total > 0 else 0.0
+    noisy = of_starts(start, trace)
     pull = gradient + decay * np.asarray(problem.flatten(params), dtype=np.float64)
     drift = lanczos_quadrature(product, pull, steps)
     own, minibatch = None, sgd.noise
     if epoch and isinstance(minibatch, Minibatch) and not minibatch.knows_examples(problem):
         rows = key_noise(problem, params, minibatch, draws=DRAWS, seed=seed) / DRAWS**0.5
-        own = of_starts(lambda signs: signs @ rows)
+        own = of_starts(lambda signs: signs @ rows, float(np.sum(rows**2)))
 
     def spectrum(at: int, fewer: NoiseSpectrum | None) -> NoiseSpectrum:
         return NoiseSpectrum(
             noisy[at] + decay,
-            noisy[at + 1] * scale,
+            noisy[at + 1],
             trace,
             drift[at] + decay,
             drift[at + 1],
