@@ -2,6 +2,7 @@
 
 import itertools
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -121,3 +122,27 @@ def test_what_is_wrong_is_named():
     spectrum = noise_spectrum(problem, PARAMS, sgd, starts=2, depth=1)
     with pytest.raises(ValueError, match="steps"):
         predicted_displacement(spectrum, sgd, [0])
+
+
+def test_the_error_of_a_force_that_is_known_by_draws_is_no_force():
+    # Of the 1820 batches of 4 of 16 a loss knows 4: over orders of the data, which choose them, the
+    # square of the force has its mean, and that of the fixed batches alone has not.
+    rng = np.random.default_rng(5)
+    values, start = rng.normal(size=16), np.array([0.3])
+
+    def loss(params, batch):
+        return (jnp.max(batch) ** 2 - 1.5) * params[0] + 0.5 * params[0] ** 2
+
+    batches = itertools.combinations(values, 4)
+    exact = (np.mean([max(batch) ** 2 for batch in batches]) - 1.2) ** 2
+    sgd = SGD(0.1, noise.Minibatch(4, "without_replacement"))
+    squares, naive = [], []
+    for _ in range(80):
+        problem = problems.batch_risk(
+            loss, rng.permutation(values), start, batch_size=4, loss_batches=4
+        )
+        squares.append(noise_spectrum(problem, start, sgd, starts=2).gradient_weights.sum())
+        naive.append(float(problem.gradient(start)[0]) ** 2)
+    error = np.std(squares, ddof=1) / np.sqrt(80)
+    assert abs(np.mean(squares) - exact) < 4 * error
+    assert np.mean(naive) - exact > 4 * error

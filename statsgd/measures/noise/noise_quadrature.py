@@ -24,6 +24,7 @@ from statsgd.measures.tails.recorded import gradient_noise, key_noise
 from statsgd.precision import in_double_precision
 from statsgd.problems import EmpiricalRisk, Problem
 from statsgd.problems.eigenpairs import Quadrature, lanczos_quadrature
+from statsgd.problems.fixed_draws import with_twice_the_draws
 from statsgd.problems.parameters import floating
 from statsgd.problems.sums import hessian_product
 from statsgd.problems.weighted import example_square, weighted_gradient
@@ -45,7 +46,9 @@ class NoiseSpectrum(NamedTuple):
     gradient_curvatures: Float[Any, " k"]
     """Nodes for the mean force ∇L + λθ₀."""
     gradient_weights: Float[Any, " k"]
-    """Its square at each; they add up to |∇L + λθ₀|²."""
+    """Its square at each; they add up to |∇L + λθ₀|². Where L is known by fixed draws, such as
+    batches, half of the nodes have negative weights: these take away what the error of the
+    gradient adds to its square."""
     epoch: Epoch | None
     """Of shuffled batches, None for white noise."""
     independent_curvatures: Float[Any, "n k"] | None = None
@@ -84,7 +87,8 @@ def noise_spectrum(
     related. tr C itself is exact, from the gradients of all examples, and the weights are rescaled
     to it. A start costs a gradient, a step a Hessian product. The noise of random losses and of a
     `batch_risk` is that of `DRAWS` stochastic gradients, kept in memory, with a sign for each;
-    under epochs what keys add is told apart by as many pairs of equal batches.
+    under epochs what keys add is told apart by as many pairs of equal batches. Their mean force is
+    known by fixed draws, and by as many others: the square of its error does not count as force.
 
     **Arguments:** `starts` of random signs of `seed`, `depth` steps of each; `signs` `(n, N)` to
     take instead: all 2^N of them leave no sampling error. Noise other than `Minibatch` starts from
@@ -129,8 +133,10 @@ def noise_spectrum(
         )
 
     noisy = of_starts(start, trace)
-    pull = gradient + decay * np.asarray(problem.flatten(params), dtype=np.float64)
-    drift = lanczos_quadrature(product, pull, steps)
+    shrink = decay * np.asarray(problem.flatten(params), dtype=np.float64)
+    drift = _force(
+        problem, params, gradient, shrink, lambda v: lanczos_quadrature(product, v, steps)
+    )
     own, minibatch = None, sgd.noise
     if epoch and isinstance(minibatch, Minibatch) and not minibatch.knows_examples(problem):
         rows = key_noise(problem, params, minibatch, draws=DRAWS, seed=seed) / DRAWS**0.5
@@ -227,6 +233,33 @@ def predicted_exponent(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) 
         return jackknife(lambda mean: displacement_exponent(window, mean), _curves(one, sgd, steps))
 
     return _settled(spectrum, of)
+
+
+def _force(
+    problem: Problem,
+    params: PyTree,
+    gradient: Float[Any, " d"],
+    shrink: Float[Any, " d"],
+    quadrature: Callable[[Any], Quadrature],
+) -> Quadrature:
+    """Of fᵀ·f for the mean force f = ∇L + λθ₀, `gradient` + `shrink`, without bias.
+
+    The square of a gradient that is a mean over draws has their noise in it, which K steps carry
+    K times as far as noise that is new in each. With as many other draws, the mean a of both
+    forces and half their difference b, aᵀ·a − bᵀ·b is the product of two independent forces.
+    """
+    more = with_twice_the_draws(problem)
+    if more is None:
+        return quadrature(gradient + shrink)
+    _, both = loss_and_gradient(more, params)
+    parts = quadrature(both + shrink), quadrature(gradient - both)
+    nodes, weights, fewer_nodes, fewer_weights = zip(*parts, strict=True)
+    return Quadrature(
+        np.concatenate(nodes),
+        np.concatenate([weights[0], -weights[1]]),
+        np.concatenate(fewer_nodes),
+        np.concatenate([fewer_weights[0], -fewer_weights[1]]),
+    )
 
 
 def _curves(spectrum: NoiseSpectrum, sgd: SGD, steps: Sequence[int]) -> Float[Any, "n steps"]:
