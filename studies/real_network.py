@@ -74,6 +74,8 @@ class Config:
     """Replicas of each of its settings."""
     descent: int = 100
     """Iterations of L-BFGS to the minimum that they leave from."""
+    annealing: int = 300
+    """Steps at a tenth of the learning rate in its place where the loss is one of batches."""
     margin: float = 0.15
     """Relative difference that counts as agreement."""
     seed: int = 0
@@ -111,6 +113,7 @@ class Config:
         fraction("momenta", self.momenta)
         count("steps", self.steps, at_least=20)
         count("descent", self.descent)
+        count("annealing", self.annealing)
         count("grid_replicas", self.grid_replicas, at_least=2)
         count("seed", self.seed, at_least=0)
 

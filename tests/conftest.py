@@ -18,7 +18,7 @@ if not jaxtyping.config.jaxtyping_disable:
 
 #: Memory mappings at which compiled programs are let go. A program takes two or three of them, and
 #: Linux kills a process that asks for more than 65 530.
-MOST_MAPPINGS = 25_000
+MOST_MAPPINGS = 45_000
 
 
 @pytest.fixture(autouse=True, scope="module")

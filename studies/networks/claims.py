@@ -173,7 +173,7 @@ def displacement(name: str, found: Sequence[Found], config: Any) -> Claim:
         "derived; Kunin et al. (2021), arXiv:2107.09133, for C = σ²H",
         over_settings(found, "displacement", lambda predicted: config.margin, divided=True),
         f"E|θ−θ₀|² after {config.steps} steps from near the minimum, over tr(C f(H)) by "
-        f"quadrature. {left_out(found, 'displacement')}{told_unseen(found)}",
+        f"quadrature. {left_out(found, 'displacement')}",
         "extension",
         "mean squared displacement of the stationary process",
     )
@@ -187,7 +187,7 @@ def exponent(name: str, found: Sequence[Found]) -> Claim:
         "Kunin et al. (2021), arXiv:2107.09133",
         over_settings(found, "exponent", lambda predicted: EXPONENT / abs(predicted)),
         f"Slope of ln E|θ_K−θ₀|² on ln K over the last nine tenths of the steps, to {EXPONENT}. "
-        f"{left_out(found, 'exponent')}{told_unseen(found)}",
+        f"{left_out(found, 'exponent')}",
         "extension",
         "exponents of diffusion that depend on learning rate, batch size and momentum",
     )
@@ -200,7 +200,7 @@ def rise(name: str, found: Sequence[Found], config: Any) -> Claim:
         "Zhu et al. (2019), arXiv:1803.00195",
         over_settings(found, "rise", lambda predicted: config.margin, divided=True),
         f"Rise of the loss with weight decay after {config.steps} steps, over ½ Tr(CHf(H)) and "
-        f"what the mean gains on its way. {left_out(found, 'rise')}{told_unseen(found)}",
+        f"what the mean gains on its way. {left_out(found, 'rise')}",
         "extension",
         "the indicator Tr(HC) of one step, here summed over steps",
     )
@@ -261,7 +261,7 @@ def edge(name: str, found: Sequence[Found], config: Any) -> Claim:
             for i, share in enumerate(shares)
         ],
         "One at the edge. With small batches and weight decay noise keeps SGD in places that are "
-        f"flatter than that. Near the minimum below, where descent leads, it is {below}"
+        f"flatter than that. Nearer to the minimum below it is {below}"
         f"{told_unstable(found, config)}.",
         "extension",
         "abstract, there of full-batch descent",
@@ -337,24 +337,6 @@ def told_unstable(found: Sequence[Found], config: Any) -> str:
     return (
         f": {', '.join(map(str, missing))} of the {whole} settings of the grid (one number a "
         "network) are unstable there, and nothing is said of how far their replicas go"
-    )
-
-
-def told_unseen(found: Sequence[Found]) -> str:
-    """By how much the place that replicas leave from is a minimum of some batches alone."""
-    told = [
-        f"{seen:.3g} against {float(others.value):.3g} ± {float(others.standard_error):.1g} "
-        f"(network {index + 1})"
-        for index, one in enumerate(found)
-        if one.unseen is not None
-        for seen, others in [one.unseen]
-    ]
-    if not told:
-        return ""
-    return (
-        " The place that they leave from is a minimum of the fixed batches that descent goes by: "
-        f"their loss there against that of others is {'; '.join(told)}. Where these differ the "
-        "expected loss has a slope that the prediction does not know."
     )
 
 

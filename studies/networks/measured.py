@@ -14,7 +14,7 @@ from jaxtyping import Float, PyTree
 import statsgd
 from statsgd.diagnosis.gradients import noise_draws, noise_trace, standing
 from statsgd.ensembles import endpoint_trajectories
-from statsgd.estimate import Estimate, sample_mean
+from statsgd.estimate import Estimate
 from statsgd.laws import ModeLaw
 from statsgd.laws.minimum import displacement_exponent
 from statsgd.measures import (
@@ -66,9 +66,6 @@ class Found(NamedTuple):
     reshuffled: xr.Dataset | None
     """Spread of replicas under reshuffled epochs; None where their noise has no law."""
     dimension: int
-    unseen: tuple[float, Estimate] | None = None
-    """Loss where descent ends, of the batches that it goes by and of others; None where it goes by
-    all that there is."""
 
 
 def trained(problem: EmpiricalRisk | BatchRisk, config: Any, seed: int) -> Found:
@@ -86,15 +83,14 @@ def trained(problem: EmpiricalRisk | BatchRisk, config: Any, seed: int) -> Found
         learning_coefficient=False,
         progress=config.progress,
     )
-    minimum = near_minimum(problem, params, config)
+    minimum = near_minimum(problem, params, config, seed)
     below = float(top_eigenpairs(problem, minimum, 1).values[0]) + config.weight_decay
     settings = followed(problem, minimum, below, config, seed)
     sharp = shuffled = None
     if isinstance(problem, EmpiricalRisk):
         sharp = sharpness_of_large_batches(problem, config, seed)
         shuffled = reshuffled(problem, params, tree, config, seed)
-    unseen = unseen_loss(problem, minimum)
-    return Found(tree, settings, below, sharp, shuffled, problem.dimension, unseen)
+    return Found(tree, settings, below, sharp, shuffled, problem.dimension)
 
 
 def noise_of(problem: EmpiricalRisk | BatchRisk, batch_size: int) -> Minibatch:
@@ -109,11 +105,16 @@ def setting(config: Any, noise: Minibatch) -> statsgd.SGD:
 
 
 def end_of_training(
-    problem: EmpiricalRisk | BatchRisk, sgd: statsgd.SGD, config: Any, steps: int, seed: int
+    problem: EmpiricalRisk | BatchRisk,
+    sgd: statsgd.SGD,
+    config: Any,
+    steps: int,
+    seed: int,
+    start: PyTree = None,
 ) -> PyTree:
-    """The last iterate of one run."""
+    """The last iterate of one run, from `start` or from fresh weights."""
     run = statsgd.simulate(
-        problem, sgd, steps=steps, replicas=1, seed=seed, progress=config.progress
+        problem, sgd, steps=steps, replicas=1, seed=seed, start=start, progress=config.progress
     )
     ends = run["endpoints"].to_dataset()
     flat = np.concatenate([ends[name].values[0].ravel() for name in problem.names])
@@ -134,8 +135,18 @@ def sharpness_of_large_batches(
     return sharpness(config.training), sharpness(equal_epochs)
 
 
-def near_minimum(problem: EmpiricalRisk | BatchRisk, params: PyTree, config: Any) -> PyTree:
-    """Where a descent of the whole loss from `params` comes to, in the precision of training."""
+def near_minimum(
+    problem: EmpiricalRisk | BatchRisk, params: PyTree, config: Any, seed: int
+) -> PyTree:
+    """Where a descent of the whole loss from `params` comes to, in the precision of training.
+
+    The whole loss of batches is not at hand, and a descent by fixed ones would fit what they are
+    made of. There the learning rate falls to a tenth instead.
+    """
+    if isinstance(problem, BatchRisk):
+        small = setting(config, noise_of(problem, config.batch_size))
+        annealed = dataclasses.replace(small, learning_rate=config.learning_rate / 10)
+        return end_of_training(problem, annealed, config, config.annealing, seed + 2, params)
     found = minimise(
         problem,
         params,
@@ -146,17 +157,6 @@ def near_minimum(problem: EmpiricalRisk | BatchRisk, params: PyTree, config: Any
     return jax.tree.map(
         lambda leaf, like: jnp.asarray(leaf, like.dtype), found.params, problem.template
     )
-
-
-def unseen_loss(
-    problem: EmpiricalRisk | BatchRisk, params: PyTree
-) -> tuple[float, Estimate] | None:
-    """The loss of the fixed batches of `problem`, and of eight times as many others."""
-    if not isinstance(problem, BatchRisk) or problem.exact_loss:
-        return None
-    number = problem.loss_batches
-    losses = dataclasses.replace(problem, loss_batches=9 * number).losses(params)
-    return float(losses[:number].mean()), sample_mean(losses[number:])
 
 
 class _Distance(eqx.Module):

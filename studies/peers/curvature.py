@@ -10,6 +10,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -142,19 +143,22 @@ def _eigenthings() -> Spectrum:
 
 
 def peak_memory(name: str, what: str) -> float:
-    """Bytes that `what`, "eigenvalues" or "trace", adds to the peak of a process of its own."""
+    """Bytes that `what`, "eigenvalues" or "trace", takes at most, in a process of its own.
+
+    Beyond libraries, weights and images, and with what it takes to compile.
+    """
     script = [sys.executable, "-m", "studies.peers.curvature", name, what]
     return float(subprocess.run(script, capture_output=True, check=True, text=True).stdout)
 
 
-def _kilobytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def _resident() -> int:
+    """Bytes of this process that are in memory now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 if __name__ == "__main__":
     contestant, quantity = sys.argv[1:]
     spectrum = spectra()[contestant]()
-    jax.block_until_ready(spectrum.products(1))  # libraries, data and compiled programs are there
-    before = _kilobytes()
+    before = _resident()
     getattr(spectrum, quantity)()
-    print(1024 * (_kilobytes() - before))
+    print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
