@@ -66,12 +66,17 @@ class Blocks(NamedTuple):
     ) -> "Blocks":
         """Blocks over `devices`, as `share_of` reads them.
 
-        Without a `size` every device gets an equal share, of up to 64 lanes a block.
+        Without a `size` every device gets an equal share, of up to 64 lanes a block. Devices
+        beyond the number of blocks would work on copies, in the way of those that share their
+        cores, and are left out.
         """
         own, processes = share_of(devices)
         if size is None:
             size = min(_LARGEST_SHARE, -(-lanes // (len(own) * processes)))
-        return cls(cells, lanes, min(count("block_size", size), lanes), tuple(own), processes)
+        blocks = cls(cells, lanes, min(count("block_size", size), lanes), tuple(own), processes)
+        if processes == 1:
+            return blocks._replace(devices=blocks.devices[: blocks.number])
+        return blocks
 
     @property
     def mesh(self) -> Mesh:

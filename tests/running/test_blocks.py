@@ -40,6 +40,16 @@ def test_a_block_is_as_large_as_an_equal_share_allows():
     assert (size(5), size(1000), size(5, 64), size(1000, 100)) == (5, 64, 5, 100)
 
 
+def test_devices_that_would_work_on_copies_are_left_out():
+    def devices(cells, lanes, size):
+        three = jax.devices()[:1] * 3
+        return len(Blocks.over(three, cells=cells, lanes=lanes, size=size).devices)
+
+    assert (devices(1, 1, None), devices(1, 8, 4), devices(2, 8, 4), devices(1, 8, None)) == (
+        1, 2, 3, 3,
+    )  # fmt: skip
+
+
 @pytest.fixture
 def at_once(monkeypatch):
     """All blocks are done at once, as on a GPU."""
