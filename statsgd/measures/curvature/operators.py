@@ -211,14 +211,19 @@ class _Block(eqx.Module):
 
 
 def products_of(
-    problem: Problem, params: PyTree, operator: OperatorAt
+    problem: Problem, params: PyTree, operator: OperatorAt, double: bool = True
 ) -> Callable[[Vector], Vector]:
-    """Products of A at `params` in double precision, to be called many times from outside JAX."""
+    """Products of A at `params`, to be called many times from outside JAX.
+
+    In double precision, or else in that of `params`.
+    """
     if operator is hessian_operator:
-        return hessian_product(problem, params, double=True)
+        return hessian_product(problem, params, double=double)
     if isinstance(operator, _Covariance) and isinstance(operator.noise, Minibatch):
         covariance = noise_covariance(problem, params, operator.noise)
         return lambda v: covariance @ v
+    if not double:
+        return lambda v: _compiled_product(problem, params, operator, v)
     return lambda v: in_double_precision(_product, problem, params, operator, v)
 
 
@@ -274,6 +279,9 @@ def _matrix(problem: Problem, params: PyTree, operator: OperatorAt) -> Float[Any
 
 def _product(problem: Problem, params: PyTree, operator: OperatorAt, vector: Vector) -> Vector:
     return operator(problem, params).product(vector)
+
+
+_compiled_product = eqx.filter_jit(_product)
 
 
 @kinds_checked
