@@ -4,7 +4,7 @@ import dataclasses
 
 from statsgd.problems.batch_loss import BatchRisk
 from statsgd.problems.problem import Problem
-from statsgd.problems.risk import PopulationRisk
+from statsgd.problems.risk import EmpiricalRisk, PopulationRisk
 
 
 def with_twice_the_draws(problem: Problem) -> Problem | None:
@@ -17,5 +17,6 @@ def with_twice_the_draws(problem: Problem) -> Problem | None:
         if problem.exact_loss is not None:
             return None
         return dataclasses.replace(problem, loss_examples=2 * problem.loss_examples)
-    draws = getattr(problem, "loss_draws", 0)
-    return dataclasses.replace(problem, loss_draws=2 * draws) if draws else None
+    if isinstance(problem, EmpiricalRisk) and problem.loss_draws:
+        return dataclasses.replace(problem, loss_draws=2 * problem.loss_draws)
+    return None
