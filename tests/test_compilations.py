@@ -45,7 +45,7 @@ CALLS = {
     "check": lambda shift: laws.check(laws.GaussianLaw([shift], [[1.0]]), draws=1000),
 }  # fmt: skip
 
-SLOW = {"from_sgd", "exact draws", "compare", "check"}
+SLOW = {"from_sgd", "exact draws", "compare, every test", "check"}
 
 
 @pytest.mark.parametrize(

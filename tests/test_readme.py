@@ -64,6 +64,7 @@ def test_a_run_goes_on_as_shown():
     assert names["later"]["run"].steps.values.tolist() == [1500] * 64
 
 
+@pytest.mark.slow
 def test_the_law_of_the_reader_passes_what_every_law_must(capsys):
     names = {}
     try:

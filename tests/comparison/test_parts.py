@@ -199,6 +199,7 @@ def test_errors_of_chains_are_those_of_their_effective_number():
     np.testing.assert_allclose(row["standard_error"], np.sqrt(1 / 421 + 1 / 2e5), rtol=0.15)
 
 
+@pytest.mark.slow
 def test_endpoints_that_have_not_settled_do_not_blame_the_law():
     # The slow mode keeps (1 − 0.05·0.01)^1000 = 0.6065 of a start at 3.
     hessian = np.diag([0.01, 1.0])

@@ -40,6 +40,7 @@ def test_even_and_odd_pairs_take_turns():
     np.testing.assert_array_equal(swap_order(key, 0 * certain, jnp.array(0)), np.arange(5))
 
 
+@pytest.mark.slow
 def test_joins_two_wells_that_mala_does_not():
     # L_a, a = 2: minima 0 and 1 of equal height, curvatures 1 and 9, barrier 0.0881587 = 8.8 τ.
     # At τ = 0.01 the law has P(x < saddle) = 0.743155.

@@ -57,7 +57,7 @@ def targets():
     )
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [pytest.param(0, marks=pytest.mark.slow), 1])
 @pytest.mark.parametrize("reduced", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_mean_over_all_minibatches_is_the_full_gradient(which, reduced):
     potential, wrap, batch = targets()[which]

@@ -80,6 +80,7 @@ def test_a_network_is_seen_through_its_slope():
     assert abs(found.value - law.cdf(np.array([edge]))[0]) < found.standard_error + 1e-9
 
 
+@pytest.mark.slow
 def test_jumps_across_a_valley_are_followed():
     law = example("ValleyLaw")
 

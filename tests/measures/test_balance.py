@@ -43,6 +43,7 @@ def product_problem():
     )
 
 
+@pytest.mark.slow
 def test_symmetries_are_found_where_they_are():
     def network(**more):
         return problems.multilayer_perceptron(INPUTS, TARGETS, [3], **more)

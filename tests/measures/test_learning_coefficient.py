@@ -67,9 +67,10 @@ def singular_expectation(power, strength, localization):
     return np.sum(weight * inner / (inner + localization)) / 2 / np.sum(weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("power", "coefficient", "multiplicity", "step"),
-    [pytest.param(2, 0.5, 2, 1e-4, marks=pytest.mark.slow), (4, 0.25, 1, 2e-4)],
+    [(2, 0.5, 2, 1e-4), (4, 0.25, 1, 2e-4)],
 )
 def test_normal_crossings(power, coefficient, multiplicity, step):
     # w₁²w₂²: λ = 1/2 with m = 2;  (w₁w₂²)²: λ = 1/4.

@@ -43,6 +43,7 @@ def test_pairs_on_the_same_batches_know_their_ratio_better():
         paired_variance_ratio(real, twin[:5])
 
 
+@pytest.mark.slow
 def test_runs_move_in_their_modes_as_predicted():
     # Constant noise on a quadratic, whose modes are turned; 3000 replicas, 4 errors.
     turn = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]

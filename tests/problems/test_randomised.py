@@ -70,7 +70,10 @@ def test_the_loss_is_the_expectation_over_keys(problem):
     np.testing.assert_allclose(hessian(problem, AT), expected, atol=4 * 0.02)
 
 
-@pytest.mark.parametrize("sampling", ["with_replacement", "without_replacement"])
+@pytest.mark.parametrize(
+    "sampling",
+    [pytest.param("with_replacement", marks=pytest.mark.slow), "without_replacement"],
+)
 def test_keys_are_gradient_noise(problem, sampling):
     noise = Minibatch(S, sampling)
     _, mean, between, within = exact_moments()
@@ -160,6 +163,7 @@ def test_what_random_losses_cannot_do_is_said(problem):
         empirical_risk(dropped, (X, Y), AT, loss_draws=2)
 
 
+@pytest.mark.slow
 def test_noise_along_directions_and_products_are_of_the_whole_covariance(problem, monkeypatch):
     noise = Minibatch(S, "without_replacement")
     whole = np.asarray(noise_covariance(problem, AT, noise))

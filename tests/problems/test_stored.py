@@ -140,6 +140,7 @@ def test_bad_batches_are_named(examples, message):
         empirical_risk(loss, examples(), AT)
 
 
+@pytest.mark.slow
 def test_all_local_devices_share_the_examples():
     # A process of its own: devices are counted when JAX starts.
     code = """

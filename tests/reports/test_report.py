@@ -110,6 +110,7 @@ def test_figures_of_known_data_have_the_numbers_in_words(results, text):
     assert re.search(rf"The measured variance is {low:.3f} to\s+{high:.3f} times", text)
 
 
+@pytest.mark.slow
 def test_machines_read_what_people_read(results, tmp_path):
     path = report(results, tmp_path / "report.html", files=True)
     summary = json.loads((tmp_path / "summary.json").read_text())

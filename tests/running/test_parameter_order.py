@@ -160,6 +160,7 @@ class Pair(NamedTuple):
     a: float
 
 
+@pytest.mark.slow
 def test_decomposition_of_the_gap(tmp_path):
     hessian = np.diag([1.0, 16.0])
     problem = problems.landscape(

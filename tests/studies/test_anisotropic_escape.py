@@ -24,6 +24,7 @@ def test_exact_probabilities_are_those_of_point_data():
     assert exact["top"] == pytest.approx(1 - (1 - 0.00590291) ** 499, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_amplified_noise_has_the_trace_asked_for_and_the_gradient_as_mean():
     problem, params = problems.two_basins(), jnp.array([0.9, 1.1])
     noise = plane.Amplified(Minibatch(1), np.float64(400.0))

@@ -30,6 +30,7 @@ def distance(one, other):
     return total_variation(one / one.sum(), other / other.sum())
 
 
+@pytest.mark.slow
 def test_two_layers_are_off_in_proportion_to_the_step():
     small, large = (evaluated("DiagonalNetworkLaw", step, 0.3) for step in (0.003, 0.01))
     assert large["total_variation"] < 0.01

@@ -70,6 +70,7 @@ def test_real_sgd_and_the_outlier_law_differ_by_known_variances(kurtosis):
     np.testing.assert_allclose(found.variance.value, expected, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_the_chain_feels_the_kink():
     # η = 0.05 and τ = 0.2: the jump of L' is 6, the barrier 1.125. Exact chain 0.864, law 3/4.
     compared = cell("KinkedWellsGibbs", 36 * 0.05 / (2 * 0.2), 1.125 / 0.2)

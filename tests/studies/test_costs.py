@@ -92,6 +92,7 @@ def test_costs_are_those_of_a_step_of_a_replica():
     assert cost_by_size.table(found).count("| 1 ns | 10 MiB |") == tree["cost"]["y"].size
 
 
+@pytest.mark.slow
 def test_the_diagnosis_that_is_timed_is_that_of_its_settings(monkeypatch):
     asked = []
 

@@ -164,6 +164,7 @@ def test_a_worker_has_the_stated_threads_and_the_numerics_of_the_caller(monkeypa
     assert os.environ["NPROC"] == "3"
 
 
+@pytest.mark.slow
 def test_a_lost_scheduler_is_said_and_the_sweep_goes_on(tmp_path, monkeypatch, reference):
     distributed = pytest.importorskip("distributed")
     monkeypatch.setenv("NPROC", "1")

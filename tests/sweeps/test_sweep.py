@@ -145,7 +145,9 @@ def test_a_lost_chunk_is_a_hole(tmp_path, reference):
     assert starts(tmp_path, 6) == [1, 1, 2, 1, 1, 1]
 
 
-@pytest.mark.parametrize("kind", ["missing", "cut off", "of another sweep"])
+@pytest.mark.parametrize(
+    "kind", ["missing", pytest.param("cut off", marks=pytest.mark.slow), "of another sweep"]
+)
 def test_a_file_that_is_not_that_of_the_sweep_is_mended_or_said(tmp_path, reference, kind):
     store, other = tmp_path / "store", tmp_path / "other"
     sweep(store)

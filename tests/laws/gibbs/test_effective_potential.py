@@ -63,6 +63,7 @@ def test_constant_noise_is_the_gibbs_law():
     assert_allclose(law.log_density(x), gibbs.log_density(x), atol=1e-8)
 
 
+@pytest.mark.slow
 def test_loss_scaled_noise_in_the_plane():
     # c = σ(L + f) in any dimension: U_eff = (1 + 2/(ησ)) log(L + f) + const.
     bowl = quadratic(np.diag([1.0, 2.0]))
@@ -94,6 +95,7 @@ def test_law_of_sgd_in_the_plane_does_not_depend_on_where_the_problem_starts():
     assert_allclose(np.diff(law.log_density(points)), np.diff(expected), rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_noise_may_vanish_at_the_minimum():
     # c = σL: U_eff = (1 + 2/(ησ)) log L, from a place where there is noise.
     problem = landscape(lambda x: 0.5 * jnp.sum(x**2), np.ones(2))
@@ -206,6 +208,7 @@ class QuietRing(eqx.Module):
         return 1 / (1 + self.depth * jnp.exp(-(((loss - 0.5) / self.width) ** 2) / 2))
 
 
+@pytest.mark.slow
 def test_quiet_rings_in_the_plane_take_more_panels_or_are_refused():
     bowl = quadratic(np.diag([1.0, 2.0]))
     law = EffectivePotentialGibbs(bowl, QuietRing(50.0, 1e-2), 0.2)

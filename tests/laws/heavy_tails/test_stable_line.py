@@ -100,6 +100,7 @@ def test_single_precision_and_slopes():
     assert np.all(np.isfinite(slope))
 
 
+@pytest.mark.slow
 def test_the_numpyro_law_has_the_density_and_is_shifted_and_scaled():
     law = SymmetricStable(1.5, 2.0, 3.0)
     value = jnp.array([-4.0, 2.0, 11.0])

@@ -30,7 +30,7 @@ def test_sign_descent_is_its_birth_and_death_chain(rate, printed):
     [
         # 10⁵ chains each.
         pytest.param(0.1, 0.99, 0.051064, 0.000014, marks=pytest.mark.slow),
-        (0.1, 0.9, 0.049716, 0.000016),
+        pytest.param(0.1, 0.9, 0.049716, 0.000016, marks=pytest.mark.slow),
         pytest.param(1.0, 0.999, 0.640032, 0.000056, marks=pytest.mark.slow),
     ],
 )
@@ -58,6 +58,7 @@ def test_optimisers_of_optax_and_decay():
     np.testing.assert_allclose(found.covariance(), ours.covariance(), rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_decoupled_decay_moves_the_mean():
     # θ* = 1, with the frozen mean off by O(1−β₂).
     law = mode(Adam(0.5, 0.0, 0.99, decoupled_weight_decay=0.5), [1.0])

@@ -38,6 +38,7 @@ def test_geometry():
         TwoValleyLandscape(0.5, 0.65)
 
 
+@pytest.mark.slow
 def test_landscape_has_its_minima_and_curvatures():
     y, (g1, g2), (f1, f2) = 5.0, VALLEYS.widths(5.0), VALLEYS.flatness(5.0)
     bottom = float(VALLEYS.descent(y) - VALLEYS.barrier(y))
@@ -262,6 +263,7 @@ def test_freezing_at_the_level_of_the_chain(eta, sigma, flat):
     assert result.error < 5e-3
 
 
+@pytest.mark.slow
 def test_freezing_of_the_chain_knows_its_error():
     fine = freezing_chain(VALLEYS, 0.1, 0.01, 400, resolution=12, refresh=1)
     assert fine.error < 1e-3

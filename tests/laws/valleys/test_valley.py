@@ -457,6 +457,7 @@ def test_diffusion_as_a_function_is_the_same_law():
         assert law.error_estimate < 1e-9
 
 
+@pytest.mark.slow
 def test_second_order_on_a_line_with_a_rising_floor():
     # Drift and diffusion of the second order for h = 1 + x², written out, with q = h'/h.
     across, kappa = 0.01, 4.0
