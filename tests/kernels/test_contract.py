@@ -55,7 +55,8 @@ def test_chains_on_two_devices_give_the_same_draws():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", ["MALA", pytest.param("OBABO", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["MALA", "OBABO"])
 def test_pickled_and_resumed_run_goes_on_bitwise(name):
     mcmc = run(build(name, skewed), num_warmup=20, num_samples=20)
     mcmc.post_warmup_state = mcmc.last_state

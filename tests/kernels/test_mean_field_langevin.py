@@ -142,6 +142,7 @@ def test_tanh_neurons_at_a_finite_step():
         assert abs(samples.mean() - expected) < 4 * error
 
 
+@pytest.mark.slow
 def test_particles_feel_n_times_the_gradient_of_the_loss():
     # v_i = ∇(δF/δμ)(x_i) = (1/n) Σ_j ℓ'_j ∇h_j(x_i) + λ x_i, and U/τ is the law's potential.
     law = two_layer_mean_field([1.0, -2.0], [0.6, 0.3], 0.5, 0.1, 3)

@@ -57,8 +57,9 @@ def targets():
     )
 
 
-@pytest.mark.parametrize("which", [pytest.param(0, marks=pytest.mark.slow), 1])
-@pytest.mark.parametrize("reduced", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("reduced", [False, True])
 def test_mean_over_all_minibatches_is_the_full_gradient(which, reduced):
     potential, wrap, batch = targets()[which]
     assert isinstance(potential, (RiskPotential, PlatePotential)[which])
@@ -169,9 +170,10 @@ def test_chain_methods_pickling_and_resuming(name):
     np.testing.assert_array_equal(mcmc.get_samples()["x"], fresh.get_samples()["x"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["SGHMC", *(pytest.param(n, marks=pytest.mark.slow) for n in NAMES if n != "SGHMC")],
+    NAMES,
 )
 def test_undefined_gradients_freeze_one_chain_alone(name):
     # Chain 0 starts where the loss of every example is NaN, chain 1 walks.

@@ -21,14 +21,10 @@ def anisotropic(rotation):
     return root @ root.T, lambda z: jnp.sum((jnp.asarray(root.T, jnp.float32) @ z["x"]) ** 2) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "shape"),
-    [
-        (MALA, "diagonal"),
-        pytest.param(MALA, "dense", marks=pytest.mark.slow),
-        pytest.param(OBABO, "dense", marks=pytest.mark.slow),
-        pytest.param(OBABO, "diagonal", marks=pytest.mark.slow),
-    ],
+    [(MALA, "diagonal"), (MALA, "dense"), (OBABO, "dense"), (OBABO, "diagonal")],
 )
 def test_adapted_kernel_mixes_at_condition_number_ten_thousand(kind, shape):
     random = np.random.default_rng(0)

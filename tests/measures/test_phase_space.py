@@ -233,7 +233,8 @@ def test_bad_input(unchecked):
 KEPT = [step for end in range(200, 801, 30) for step in (end - 1, end)]
 
 
-@pytest.mark.parametrize("kind", ["adam", pytest.param("nesterov", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["adam", "nesterov"])
 def test_relations_of_displacements_hold_for_any_optimiser(kind):
     kicks = noise.Isotropic(1.0)
     dynamics = {

@@ -138,6 +138,7 @@ def test_bad_input_is_named(build, message):
         build()
 
 
+@pytest.mark.slow
 def test_a_random_network_for_every_replica_works_as_the_module_does():
     inputs, targets = np.linspace(-1, 1, 8).reshape(-1, 1), np.linspace(0, 1, 8)
 

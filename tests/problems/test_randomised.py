@@ -70,9 +70,10 @@ def test_the_loss_is_the_expectation_over_keys(problem):
     np.testing.assert_allclose(hessian(problem, AT), expected, atol=4 * 0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sampling",
-    [pytest.param("with_replacement", marks=pytest.mark.slow), "without_replacement"],
+    ["with_replacement", "without_replacement"],
 )
 def test_keys_are_gradient_noise(problem, sampling):
     noise = Minibatch(S, sampling)

@@ -118,6 +118,7 @@ def test_lanes_that_are_advanced_together_stay_in_a_cache_of_a_quarter_megabyte(
     assert lanes == 1 or lanes * 4 * parameters <= 2**18
 
 
+@pytest.mark.slow
 def test_the_size_of_blocks_changes_a_network_by_rounding_alone():
     # 8008 parameters: blocks of 8 by default.
     def loss(params, example):

@@ -156,6 +156,7 @@ def test_noise_of_an_optimiser_differs_between_cells_with_seeds_of_their_own():
     np.testing.assert_array_equal(one, ends(dynamics, BOWL, 0).astype(np.float32))
 
 
+@pytest.mark.slow
 def test_noise_of_an_optimiser_survives_a_store_and_does_not_depend_on_blocks(tmp_path):
     dynamics = OptaxDynamics(NOISY, noise.NoNoise())
     whole = ends(dynamics, BOWL, 0)

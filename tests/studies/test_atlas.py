@@ -53,6 +53,7 @@ def test_continuous_laws_miss_the_factor_of_the_chain(law, step, momentum):
     assert cell["status"] == "compared"
 
 
+@pytest.mark.slow
 def test_student_law_is_exact_for_the_sde_and_off_by_the_step():
     cell = atlas.evaluate("FlooredLossScaledLaw", 0, Setting({"ηh": 0.1, "ησ": 0.3}))
     # At h = c₀ = 1 the second moment of the chain obeys m = (1 − η)²m + ηε(m/2 + 1), that of the

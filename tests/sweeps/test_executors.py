@@ -74,6 +74,7 @@ def test_two_dask_workers_equal_serial(tmp_path, client, reference):
     assert same(sweep(tmp_path / "store", executor=client), reference)
 
 
+@pytest.mark.slow
 def test_an_address_is_enough_and_errors_come_back(tmp_path, client, reference):
     address = client.scheduler.address
     run = troubled(tmp_path, "raise 3")

@@ -105,6 +105,7 @@ def test_traced_and_concrete_agree(name):
             assert_allclose(table.cdf(quantiles), LEVELS[1], atol=tolerance)
 
 
+@pytest.mark.slow
 def test_derivative_by_a_parameter_of_the_density():
     # d log Z/dσ of exp(−x²/(2σ²)) is 1/σ.
     def log_normalizer(width):

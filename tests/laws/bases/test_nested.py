@@ -14,6 +14,7 @@ from statsgd.laws.law import IntractableError, UnresolvedWarning
 ROUNDING = 1e-11
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 10**6),

@@ -224,6 +224,7 @@ def test_skewed_noise_leaves_the_step_instead_of_its_root():
     assert np.all(corrected < plain / 3)
 
 
+@pytest.mark.slow
 def test_a_corrected_law_is_normalised_and_refuses_what_it_cannot_correct():
     targets = INPUTS + SIGNS
     problem, sgd = diagonal_linear_network(INPUTS, targets), SGD(0.02, noise.Minibatch(1))

@@ -25,6 +25,7 @@ def check_wells(seed, number, log_temperature, kink):
     assert stated < 1e-4
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(**WELLS)
 def test_gibbs_laws_of_random_wells(seed, number, log_temperature, kink):
@@ -54,6 +55,7 @@ def check_floor(log_floor, noise_ratio):
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=4, deadline=None, derandomize=True)
 @given(log_floor=st.floats(-12, 1), noise_ratio=st.floats(0.05, 0.6))
 def test_floors_under_a_cusp(log_floor, noise_ratio):

@@ -145,6 +145,7 @@ def test_joint_law_with_the_momentum_buffer():
         Gibbs(smooth_wells(), 0.1).log_density(np.zeros(1), np.zeros(1))
 
 
+@pytest.mark.slow
 def test_laws_stack_and_trace():
     laws = [Gibbs(smooth_wells(), temperature) for temperature in (0.02, 0.05)]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *laws)

@@ -34,6 +34,7 @@ def test_drift_on_a_hyperbola(covariance, drift, spread):
     assert_allclose(np.trace(motion.covariance), spread, atol=5.1e-7)
 
 
+@pytest.mark.slow
 def test_drift_is_half_the_second_derivative_of_the_gradient_flow_limit():
     # Gradient flow of (uw−1)² keeps u² − w² and ends at uw = 1: Φ in closed form.
     def limit(p):

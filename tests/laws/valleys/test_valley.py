@@ -180,6 +180,7 @@ def test_pitchfork(diffusion, mode):
     assert x[np.argmax(law.log_marginal(x))] == pytest.approx(mode, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_effective_loss_is_what_boltzmann_lacks():
     # p(x, y) ∝ exp{−[L + L_SGD]/D_y}, so p(x) ∝ F exp{−[L₀ + L_SGD]/D_y}
     law = ValleyLaw.ring(2.0, 0.5, 0.05, 4.0, 0.02)
@@ -483,9 +484,8 @@ def test_second_order_on_a_line_with_a_rising_floor():
     assert law.covariance()[0, 0] == pytest.approx(variance, rel=1e-7)
 
 
-@pytest.mark.parametrize(
-    "diffusion", [1e-4, *(pytest.param(d, marks=pytest.mark.slow) for d in (1e-5, 1e-8))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("diffusion", [1e-4, 1e-5, 1e-8])
 @pytest.mark.parametrize("kind", [lambda value: value, varying], ids=["number", "function"])
 def test_little_diffusion_on_a_line(diffusion, kind):
     # p ∝ exp(−x²/(2D)) h^(−1/2), in units of √D.
