@@ -9,6 +9,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from studies.compiled import in_one_piece
+
 FOLDER = Path(__file__).parent
 
 
@@ -43,6 +45,7 @@ def main(names: list[str]) -> int:
     paths = sorted(FOLDER.glob("*.ipynb"))
     if names:
         paths = [path for path in paths if path.stem in names]
+    in_one_piece()
     # Each has a kernel of its own: these threads only wait for it.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         errors = list(pool.map(execute, paths))

@@ -4,18 +4,14 @@ import gc
 import os
 from pathlib import Path
 
-# XLA compiles a program in 32 pieces, however small it is. In one it takes a fifth less of the
-# time of these tests. It reads this once, before it computes anything, here and in child processes.
-if "parallel_codegen" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = (
-        f"--xla_cpu_parallel_codegen_split_count=1 {os.environ.get('XLA_FLAGS', '')}"
-    )
-
 import jax
 import jaxtyping
 import pytest
 
 import tests.typechecker  # the hook looks it up by name, so it must be imported before
+from studies.compiled import in_one_piece
+
+in_one_piece()
 
 # Not installed where it is off: to prepare checks that are not made takes most of their time.
 if not jaxtyping.config.jaxtyping_disable:

@@ -12,7 +12,7 @@ import xarray as xr
 
 from statsgd.reports import sections
 from studies import compiled, cost_by_size, first_calls
-from studies.compiled import FOLDER, keep_compiled
+from studies.compiled import FOLDER, in_one_piece, keep_compiled
 from studies.real_network import Config
 
 #: As JAX has it, while a test puts something in its place.
@@ -72,6 +72,22 @@ def test_settings_of_the_user_count(told, setting, monkeypatch):
             monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     keep_compiled()
     assert not told
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("", "--xla_cpu_parallel_codegen_split_count=1 "),
+        ("--xla_other=2", "--xla_cpu_parallel_codegen_split_count=1 --xla_other=2"),
+        ("--xla_cpu_parallel_codegen_split_count=4", "--xla_cpu_parallel_codegen_split_count=4"),
+    ],
+)
+def test_programs_are_compiled_in_one_piece_unless_the_user_says_otherwise(
+    monkeypatch, given, expected
+):
+    monkeypatch.setenv("XLA_FLAGS", given)
+    in_one_piece()
+    assert os.environ["XLA_FLAGS"] == expected
 
 
 def test_costs_are_those_of_a_step_of_a_replica():
