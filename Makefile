@@ -22,8 +22,9 @@ EXTRAS := studies,test,notebooks,docs,checkpoints
 study: $(INSTALLED)
 	$(BIN)/python -m studies digits_regression
 
+# A file's tests share what is traced and compiled: apart they take a quarter more time.
 test: $(INSTALLED)
-	$(TEST) -m "not slow"
+	$(TEST) --dist loadfile -m "not slow"
 
 # Types of calls are checked in the tests above; these are long runs of what those have checked.
 test-slow: $(INSTALLED)
