@@ -84,6 +84,21 @@ def test_random_starts_scatter_as_they_say():
     assert predicted_exponent(exact, sgd, steps).value == pytest.approx(slope, abs=1e-3)
 
 
+def test_batches_of_another_size_have_the_same_quadrature_and_errors():
+    problem, momentum = small(), 0.6
+    whole = {size: SGD(0.1, noise.Minibatch(size), momentum, 0.02) for size in (1, 3)}
+    one, three = (
+        noise_spectrum(problem, PARAMS, sgd, starts=4, depth=5, seed=3) for sgd in whole.values()
+    )
+    for of in (predicted_displacement, predicted_rise, predicted_exponent):
+        scaled = of(one.with_noise_times(1 / 3), whole[3], [5, 20])
+        expected = of(three, whole[3], [5, 20])
+        np.testing.assert_allclose(scaled.value, expected.value, rtol=1e-9)
+        np.testing.assert_allclose(scaled.standard_error, expected.standard_error, rtol=1e-6)
+    with pytest.raises(ValueError, match="factor must be non-negative"):
+        one.with_noise_times(-1.0)
+
+
 def test_replicas_go_as_far_as_predicted():
     # Constant Gaussian noise on a quadratic: every assumption holds. 4000 replicas, 4 errors.
     hessian = np.diag([3.0, 1.0, 0.1, -0.05])

@@ -6,7 +6,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from statsgd.arguments import count, finite_array, kinds_checked, means, random_seed
+from statsgd.arguments import (
+    count,
+    finite_array,
+    kinds_checked,
+    means,
+    non_negative,
+    random_seed,
+)
 from statsgd.dynamics.noise import GradientNoise, Minibatch
 from statsgd.dynamics.sgd import SGD
 from statsgd.estimate import Estimate
@@ -58,6 +65,20 @@ class NoiseSpectrum(NamedTuple):
     fewer: "NoiseSpectrum | None" = None
     """The same by one step of each iteration less, which says what is left to find."""
 
+    def with_noise_times(self, factor: float) -> "NoiseSpectrum":
+        """That of noise whose covariance is `factor` times as large, as of batches of another size.
+
+        The mean force stays.
+        """
+        factor = float(non_negative("factor", factor))
+        own, fewer = self.independent_weights, self.fewer
+        return self._replace(
+            weights=factor * self.weights,
+            noise_trace=factor * self.noise_trace,
+            independent_weights=None if own is None else factor * own,
+            fewer=None if fewer is None else fewer.with_noise_times(factor),
+        )
+
     def noise_integral(self, function: Callable[[Any], Any]) -> Estimate:
         """tr(C f(H + λI)) for `function` f of arrays of curvatures.
 
@@ -79,6 +100,8 @@ def noise_spectrum(
     depth: int = DEPTH,
     seed: int = 0,
     signs: Any = None,
+    checkpoint: PyTree = None,
+    double: bool = True,
 ) -> NoiseSpectrum:
     """How the gradient noise of `sgd` at `params` is spread over the curvatures of L.
 
@@ -92,7 +115,10 @@ def noise_spectrum(
 
     **Arguments:** `starts` of random signs of `seed`, `depth` steps of each; `signs` `(n, N)` to
     take instead: all 2^N of them leave no sampling error. Noise other than `Minibatch` starts from
-    a root of its covariance, which is formed, and has a sign for each of its columns.
+    a root of its covariance, which is formed, and has a sign for each of its columns. `checkpoint`,
+    the params that replicas left, whose mean force then counts, where `params` are some that they
+    have come to: noise and curvature of there. `double`, False for products in the precision of
+    `params`, as in `top_eigenpairs`.
 
     Raises `ValueError` as `laws.ModeLaw.from_checkpoint`, and for fewer than two starts.
     Source: *derived*; Golub, Meurant (2010) for the quadrature.
@@ -111,6 +137,8 @@ def noise_spectrum(
     loss, gradient = loss_and_gradient(problem, params)
     if not np.isfinite(loss):
         raise ValueError(f"params must have a finite loss, got {loss}")
+    left = params if checkpoint is None else floating(problem.parameters(checkpoint))
+    pull = gradient if checkpoint is None else loss_and_gradient(problem, left)[1]
     steps = min(count("depth", depth), problem.dimension)
     decay = float(sgd.weight_decay)
     start, columns, trace = _noise_starts(problem, params, sgd.noise, gradient, seed)
@@ -120,7 +148,10 @@ def noise_spectrum(
     signs = np.asarray(finite_array("signs", signs, ndim=2), dtype=np.float64)
     if signs.shape[1] != columns or len(signs) < 2:
         raise ValueError(f"signs must have shape (n ≥ 2, {columns}), got {signs.shape}")
-    product = hessian_product(problem, params, double=True)
+    curved = hessian_product(problem, params, double=double)
+
+    def product(vector: Any) -> Any:
+        return np.asarray(curved(vector), dtype=np.float64)
 
     def of_starts(start: Callable[[Any], Any], trace: float) -> Quadrature:
         """Quadratures of all starts, whose weights add up to `trace` in the mean."""
@@ -133,10 +164,8 @@ def noise_spectrum(
         )
 
     noisy = of_starts(start, trace)
-    shrink = decay * np.asarray(problem.flatten(params), dtype=np.float64)
-    drift = _force(
-        problem, params, gradient, shrink, lambda v: lanczos_quadrature(product, v, steps)
-    )
+    shrink = decay * np.asarray(problem.flatten(left), dtype=np.float64)
+    drift = _force(problem, left, pull, shrink, lambda v: lanczos_quadrature(product, v, steps))
     own, minibatch = None, sgd.noise
     if epoch and isinstance(minibatch, Minibatch) and not minibatch.knows_examples(problem):
         rows = key_noise(problem, params, minibatch, draws=DRAWS, seed=seed) / DRAWS**0.5
