@@ -40,20 +40,14 @@ def convolved(
 
 def convolutional(data: Images, width: int, seed: int, _: int = 0) -> EmpiricalRisk:
     """Two convolutions and two dense layers: about 82 width² parameters, 10⁵ at width 35."""
-    side, colours = _sides(data)
-    shapes = {
-        "squares": (_SQUARE, _SQUARE, colours, width),
-        "conv": (3, 3, width, 2 * width),
-        "dense": (((side + 1) // 2) ** 2 * 2 * width, 2 * width),
-        "out": (2 * width, _CLASSES),
-    }
-    return empirical_risk(_convolutional_loss, tuple(data), initial(jax.random.key(seed), shapes))
+    start = initial(jax.random.key(seed), _convolutional_shapes(data, width))
+    return empirical_risk(_convolutional_loss, tuple(data), start)
 
 
 def rectified(data: Images, width: int, seed: int, _: int = 0) -> EmpiricalRisk:
     """The same with units that are linear on either side of a kink."""
-    smooth = convolutional(data, width, seed)
-    return empirical_risk(_rectified_loss, tuple(data), smooth.template)
+    start = initial(jax.random.key(seed), _convolutional_shapes(data, width))
+    return empirical_risk(_rectified_loss, tuple(data), start)
 
 
 def residual(data: Images, width: int, seed: int, _: int = 0) -> EmpiricalRisk:
@@ -107,6 +101,16 @@ def _convolutional(
     hidden = unit(_layer(params, "conv", hidden, 2))
     hidden = unit(hidden.reshape(-1) @ params["dense"] + params["dense_bias"])
     return hidden @ params["out"] + params["out_bias"]
+
+
+def _convolutional_shapes(data: Images, width: int) -> dict[str, tuple[int, ...]]:
+    side, colours = _sides(data)
+    return {
+        "squares": (_SQUARE, _SQUARE, colours, width),
+        "conv": (3, 3, width, 2 * width),
+        "dense": (((side + 1) // 2) ** 2 * 2 * width, 2 * width),
+        "out": (2 * width, _CLASSES),
+    }
 
 
 def _residual_shapes(data: Images, width: int) -> dict[str, tuple[int, ...]]:

@@ -62,6 +62,40 @@ def test_all_signs_and_steps_give_the_dense_sum(sampling):
         np.testing.assert_allclose(of(found, sgd, steps).value, values, rtol=1e-8)
 
 
+def test_a_checkpoint_that_was_left_gives_its_force_and_nothing_else():
+    problem, eta, beta, decay, steps = small(), 0.1, 0.6, 0.02, 7
+    sgd = SGD(eta, noise.Minibatch(2), beta, decay)
+    flat = np.asarray(problem.flatten(PARAMS), dtype=np.float64)
+    away = problem.unflatten(flat + 0.05 * np.arange(10))
+    ask = {"depth": 10, "signs": ALL_SIGNS}
+    found = noise_spectrum(problem, away, sgd, checkpoint=PARAMS, **ask)
+    hessian = np.asarray(problems.hessian(problem, away)) + decay * np.eye(10)
+    pull = np.asarray(problem.flatten(problem.gradient(PARAMS))) + decay * flat
+    state, buffer = np.zeros(10), np.zeros(10)
+    for _ in range(steps):
+        buffer = beta * buffer + pull + hessian @ state
+        state = state - eta * buffer
+    there = noise_spectrum(problem, away, sgd, **ask)
+    for one in (found, there._replace(gradient_weights=0 * there.gradient_weights)):
+        assert one.noise_trace == there.noise_trace
+        np.testing.assert_array_equal(one.weights, there.weights)
+    without = found._replace(gradient_weights=0 * found.gradient_weights)
+    moved, rest = (predicted_displacement(one, sgd, [steps]).value[0] for one in (found, without))
+    assert moved - rest == pytest.approx(state @ state, rel=1e-5)
+
+
+def test_products_in_single_precision_change_the_last_digits():
+    sgd = SGD(0.1, noise.Minibatch(2), 0.6, 0.02)
+    exact, rough = (
+        predicted_displacement(
+            noise_spectrum(small(), PARAMS, sgd, depth=10, signs=ALL_SIGNS, double=double), sgd, [9]
+        ).value[0]
+        for double in (True, False)
+    )
+    assert rough != exact
+    assert rough == pytest.approx(exact, rel=1e-5)
+
+
 def test_random_starts_scatter_as_they_say():
     problem = small()
     sgd = SGD(0.1, noise.Minibatch(2), 0.6, 0.02)
