@@ -413,7 +413,7 @@ def chart_of_exponents(found: Sequence[Found], pilot: bool) -> Chart:
     """Measured exponents over predicted ones, of the mild settings."""
     rows = [row.exponent for one in found for row in one.settings if row.growth < MILD]
     seen = [float(row.measured.value) for row in rows]
-    law = [float((row.piloted if pilot else row.plain).value) for row in rows]
+    law = [float(of.value) for row in rows if (of := row.piloted if pilot else row.plain)]
     errors = [float(row.measured.standard_error) for row in rows]
     ends = [min(law), max(law)]
     series = Series("a setting", law, seen, errors), Series("equal", ends, ends, look="line")

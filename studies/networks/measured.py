@@ -204,9 +204,10 @@ def followed(
     at_start, factor = _noise_trace(problem, params, own, seed), own.variance_factor(problem)
     rows = []
     for rate, size, momentum in grid:
-        sgd = statsgd.SGD(rate, noise_of(problem, size), momentum, config.weight_decay)
+        noise = noise_of(problem, size)
+        sgd = statsgd.SGD(rate, noise, momentum, config.weight_decay)
         # Noise of independent batches is that of examples over their number.
-        scale = sgd.noise.variance_factor(problem) / factor
+        scale = noise.variance_factor(problem) / factor
         squares, steps, ends = _away(problem, params, sgd, config, seed + 1)
         pilots = [problem.unflatten(end) for end in ends[:_PILOTS]]
         growth = float(np.mean([_noise_trace(problem, at, own, seed) for at in pilots])) / at_start
