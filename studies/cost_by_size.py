@@ -14,7 +14,6 @@ import argparse
 import functools
 import json
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -31,6 +30,7 @@ import xarray as xr
 
 import statsgd
 from statsgd.reports import Chart, Series, figure
+from studies.memory import peak_memory
 from studies.networks.convolutions import convolutional
 from studies.networks.images import images
 from studies.networks.measured import end_of_training, noise_of, setting
@@ -87,11 +87,11 @@ def once(size: Size) -> dict[str, float]:
     small = functools.partial(statsgd.simulate, problem, sgd, seed=0, progress=False)
     run = functools.partial(small, steps=size.steps, replicas=size.replicas, devices=jax.devices())
     small(steps=1, replicas=1)
-    before = _peak()
-    run()
-    begin = time.perf_counter()
-    run()
-    return {"seconds": time.perf_counter() - begin, "memory": _peak() - before}
+    with peak_memory() as peak:
+        run()
+        begin = time.perf_counter()
+        run()
+        return {"seconds": time.perf_counter() - begin, "memory": peak() / 2**20}
 
 
 def _setting(parameters: int) -> tuple[Any, Any]:
@@ -100,12 +100,6 @@ def _setting(parameters: int) -> tuple[Any, Any]:
     targets = inputs.sum(axis=1) + rng.normal(size=_EXAMPLES)
     problem = statsgd.problems.linear_regression(inputs, targets)
     return problem, statsgd.SGD(0.5 / parameters / 4, statsgd.noise.Minibatch(_BATCH))
-
-
-def _peak() -> float:
-    """The most memory that this process has held, MiB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def charts(found: xr.DataTree) -> xr.DataTree:
@@ -219,10 +213,12 @@ def diagnosis(config: Config) -> str:
     sgd = setting(config, noise_of(problem, config.batch_size))
     params = end_of_training(problem, sgd, config, config.training, 0)
     asked = {"modes": config.modes, "replicas": config.replicas, "steps": config.steps}
-    begin = time.perf_counter()
-    statsgd.diagnose(problem, params, sgd, **asked, seed=0, progress=False)  # type: ignore[arg-type]
-    taken, words = time.perf_counter() - begin, [f"{n} {name}" for name, n in asked.items()]
-    return f"{problem.dimension} parameters, {', '.join(words)}: {taken:.0f} s, {_peak():.0f} MiB"
+    with peak_memory() as peak:
+        begin = time.perf_counter()
+        statsgd.diagnose(problem, params, sgd, **asked, seed=0, progress=False)  # type: ignore[arg-type]
+        taken, held = time.perf_counter() - begin, peak() / 2**20
+    words = ", ".join(f"{n} {name}" for name, n in asked.items())
+    return f"{problem.dimension} parameters, {words}: {taken:.0f} s, {held:.0f} MiB"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,11 +7,9 @@ eigenvalues are in single precision with them, our traces in double.
 """
 
 import importlib.util
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +18,7 @@ import numpy as np
 
 from statsgd.measures import hessian_operator, top_eigenpairs, trace
 from statsgd.problems import EmpiricalRisk
+from studies import memory
 from studies.peers.perceptron import Layers, classification, in_torch
 from studies.peers.race import Runner
 
@@ -154,14 +153,9 @@ def peak_memory(name: str, what: str) -> float:
     return float(subprocess.run(script, capture_output=True, check=True, text=True).stdout)
 
 
-def _resident() -> int:
-    """Bytes of this process that are in memory now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
 if __name__ == "__main__":
     contestant, quantity = sys.argv[1:]
     spectrum = spectra()[contestant]()
-    before = _resident()
-    getattr(spectrum, quantity)()
-    print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    with memory.peak_memory() as peak:
+        getattr(spectrum, quantity)()
+        print(peak())

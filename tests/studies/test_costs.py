@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import sys
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import xarray as xr
 from statsgd.reports import sections
 from studies import compiled, cost_by_size, first_calls
 from studies.compiled import FOLDER, in_one_piece, keep_compiled
+from studies.memory import peak_memory
 from studies.real_network import Config
 
 #: As JAX has it, while a test puts something in its place.
@@ -31,6 +33,20 @@ def test_a_first_sample_compiles_few_programs():
     found = first_calls.in_a_process("sample", {"JAX_ENABLE_COMPILATION_CACHE": "false"})
     assert 0 < found["programs"][0] <= 10
     assert found["programs"][1] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux sets its mark of memory back")
+def test_memory_is_that_of_what_is_done_and_not_of_what_was():
+    ones(200 * 2**20)
+    with peak_memory() as peak:
+        ones(50 * 2**20)
+        held = peak()
+    assert 45 * 2**20 < held < 100 * 2**20
+
+
+def ones(size):
+    """So many bytes, for a moment."""
+    assert np.ones(size, np.int8).all()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from statsgd.measures.curvature.operators import (
     products_of,
     rows_of,
 )
-from statsgd.measures.curvature.probes import PROBES_AT_ONCE, chunked_map, random_key
+from statsgd.measures.curvature.probes import at_once, chunked_map, random_key
 from statsgd.measures.curvature.traces import is_formed
 from statsgd.precision import in_double_precision
 from statsgd.problems import Problem
@@ -115,7 +115,7 @@ def _eigenpairs(
     true = jnp.any(vectors != 0, axis=1)
     chosen = _ranked(jnp.where(true, values, jnp.nan), order)[:number]
     values, vectors = values[chosen], vectors[chosen]
-    images = chunked_map(of.product, vectors, PROBES_AT_ONCE)
+    images = chunked_map(of.product, vectors, at_once(of.dimension))
     return Eigenpairs(values, vectors, jnp.linalg.norm(images - values[:, None] * vectors, axis=1))
 
 

@@ -17,7 +17,7 @@ from statsgd.measures.curvature.operators import (
     hessian_operator,
     rows_of,
 )
-from statsgd.measures.curvature.probes import PROBES_AT_ONCE, chunked_map, over_probes, random_key
+from statsgd.measures.curvature.probes import at_once, chunked_map, over_probes, random_key
 from statsgd.precision import in_double_precision
 from statsgd.problems import DENSE_LIMIT, Problem
 from statsgd.problems.parameters import floating
@@ -163,7 +163,7 @@ def _trace(
     first, second = jax.random.split(key)
     sketch = over_probes(of.product, like, rank, first)
     basis = jnp.linalg.qr(sketch.T)[0].T
-    within = jnp.sum(basis * chunked_map(of.product, basis, PROBES_AT_ONCE))
+    within = jnp.sum(basis * chunked_map(of.product, basis, at_once(of.dimension)))
 
     def beyond(v: Float[Array, " d"]) -> Float[Array, ""]:
         rest = v - (basis @ v) @ basis
