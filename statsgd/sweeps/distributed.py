@@ -65,9 +65,12 @@ def _outcomes(client: Any, work: Work, tasks: Sequence[Task], retries: int) -> I
         key = f"{name}-{number}-{attempt}"
         return client.submit(_perform, carried, tasks[number].cells, key=key, pure=False)
 
-    attempts = {start(number, 0): (number, 0) for number in range(len(tasks))}
-    stream = as_completed(list(attempts), loop=client.loop)
+    attempts: dict[Any, tuple[int, int]] = {}
     try:
+        # Tasks go to workers that hold what they need: one alone would leave the others idle.
+        client.replicate([carried])
+        attempts |= {start(number, 0): (number, 0) for number in range(len(tasks))}
+        stream = as_completed(list(attempts), loop=client.loop)
         for future in stream:
             number, attempt = attempts.pop(future)
             try:

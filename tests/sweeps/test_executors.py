@@ -9,13 +9,14 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 import statsgd
 from statsgd.sweeps import IncompleteSweepWarning, Processes, read, workers
 from statsgd.sweeps.executors import executor_for
 from statsgd.sweeps.work import Work, numerics
-from tests.sweeps.runs import AXES, Troubled, draw, same, starts
+from tests.sweeps.runs import AXES, Troubled, draw, same, starts, where
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,6 +73,16 @@ def test_what_processes_cannot_import_is_said(tmp_path):
 
 def test_two_dask_workers_equal_serial(tmp_path, client, reference):
     assert same(sweep(tmp_path / "store", executor=client), reference)
+
+
+def test_dask_workers_share_the_cells(tmp_path, client):
+    axes = {"number": list(range(12))}
+    tree = statsgd.sweep(
+        where, axes, store=tmp_path / "store", seed=5, progress=False, executor=client
+    )
+    _, shares = np.unique(tree["results"]["process"], return_counts=True)
+    assert len(shares) == 2
+    assert min(shares) >= 4
 
 
 @pytest.mark.slow
