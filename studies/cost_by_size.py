@@ -155,7 +155,7 @@ def cell(one: Any, steps: int) -> xr.Dataset:
 
 
 def over_workers(numbers: Sequence[int], cells: int, steps: int) -> dict[int, float]:
-    """Seconds that a sweep takes over so many local dask workers, of one thread each."""
+    """Seconds that a sweep takes over so many local dask workers, of one core each."""
     from dask.distributed import Client, LocalCluster
 
     taken = {}
@@ -167,13 +167,32 @@ def over_workers(numbers: Sequence[int], cells: int, steps: int) -> dict[int, fl
         )
         with cluster, Client(cluster) as client, tempfile.TemporaryDirectory() as folder:
             options: Any = {"seed": 0, "executor": client, "progress": False}
+            addresses = list(client.scheduler_info()["workers"])
+            client.run(_on_own_core, addresses)
             # Every worker compiles before the clock starts.
-            first = {"learning_rate": np.linspace(0.001, 0.004, 4 * number).tolist()}
-            statsgd.sweep(run, first, store=f"{folder}/first", **options)
+            client.gather([client.submit(_compiled, run, workers=[at], pure=False)
+                           for at in addresses])  # fmt: skip
             begin = time.perf_counter()
             statsgd.sweep(run, rates, store=f"{folder}/store", **options)
             taken[number] = time.perf_counter() - begin
     return taken
+
+
+def _compiled(run: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = f"{folder}/store"
+        statsgd.sweep(run, {"learning_rate": [0.001]}, store=store, seed=0, progress=False)
+
+
+def _on_own_core(addresses: Sequence[str], dask_worker: Any) -> None:
+    """Keep a worker, and the threads that it starts from now on, to one core of its own."""
+    _keep_to_core(addresses.index(dask_worker.address))
+
+
+def _keep_to_core(rank: int) -> None:
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[rank % len(cores)]})
 
 
 def over_processes(numbers: Sequence[int], size: Size) -> dict[int, float]:
@@ -198,9 +217,7 @@ def over_processes(numbers: Sequence[int], size: Size) -> dict[int, float]:
 
 def share(size: Size, rank: int, number: int, port: int) -> float:
     """Seconds of a second call, which this process of `number` makes with the others."""
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[rank % len(cores)]})
+    _keep_to_core(rank)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=number, process_id=rank)
     return once(size)["seconds"]
@@ -226,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m studies.cost_by_size")
     parser.add_argument("--workers", action="store_true", help="time sweeps over local workers")
     parser.add_argument("--cells", type=int, default=32, help="of the sweep")
-    parser.add_argument("--cell-steps", type=int, default=2000, help="steps of each cell")
+    parser.add_argument("--cell-steps", type=int, default=8000, help="steps of each cell")
     parser.add_argument("--diagnosis", action="store_true", help="time one of a large network")
     parser.add_argument("--width", type=int, default=35, help="of that network")
     parser.add_argument("--once", type=int, nargs=3, help=argparse.SUPPRESS)
