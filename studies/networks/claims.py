@@ -15,8 +15,8 @@ from studies.networks.measured import MILD, Found, Setting, over_groups
 EXPONENT = 0.05
 #: Said where replicas left from elsewhere when the claim was first put.
 FIRST_FORM = (
-    " In its first form units had kinks, replicas left from where a descent ends, and it did not "
-    "hold; the page of claims has its numbers."
+    " In its first form units had kinks and replicas left from where a descent ends; the page of "
+    "claims has what was found then."
 )
 #: Difference of curvatures between two places and on the way that counts as none.
 KINKS = 0.05

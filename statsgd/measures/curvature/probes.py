@@ -44,7 +44,7 @@ def at_once(dimension: int) -> int:
 def chunked_map(function: Callable[..., Any], values: PyTree, most: int) -> Any:
     """`function` at every entry of the leading axis of `values`, at most so many together.
 
-    A remainder would be a second program to compile: an even share near `at_once` is preferred.
+    A remainder would be a second program to compile: an even share near `most` is preferred.
     """
     number = jax.tree.leaves(values)[0].shape[0]
     most = min(most, number)
