@@ -9,13 +9,14 @@ from jax import lax
 from statsgd.estimate import Estimate
 from statsgd.problems import batch_risk, empirical_risk, landscape
 from studies import real_network
-from studies.networks.claims import displacement, exponent, told_unstable
+from studies.networks.claims import told_unstable
 from studies.networks.convolutions import (
     NETWORKS,
     batch_normalised,
     convolved,
     group_normalised,
 )
+from studies.networks.displacements import displacement, exponent
 from studies.networks.images import images
 from studies.networks.measured import (
     Compared,
