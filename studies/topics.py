@@ -169,6 +169,7 @@ TOPICS = (
             "problems.valley_wells",
         ),
         ("Expected sharpness", "measures.expected_sharpness"),
+        ("Curvature in kinks", "measures.secant_curvature"),
         (
             "Alignment scaled by the loss",
             "measures.loss_scaled_alignment measures.alignment_range "

@@ -14,11 +14,16 @@ from statsgd.diagnosis.part import Part, judged
 from statsgd.diagnosis.request import Request
 from statsgd.dynamics.ensemble import simulate
 from statsgd.ensembles import endpoint_trajectories
+from statsgd.estimate import Estimate
 from statsgd.laws.networks.mode_law import ModeLaw
+from statsgd.measures.curvature.secant import secant_curvature
+from statsgd.measures.runs.averages import jackknife
 from statsgd.reports.charts import Chart, Series
 
 #: Looks at the replicas on their way, and relative difference that counts as agreement.
 LOOKS, AGREEMENT = 7, 0.1
+#: Replicas whose ways are searched for kinks, and part of curvature in them that is worth a word.
+WAYS, KINKED = 4, 0.02
 
 
 class Along(eqx.Module):
@@ -93,6 +98,15 @@ def spread(request: Request, law: ModeLaw, ensemble: xr.DataTree) -> xr.Dataset:
         },
         coords={"step": steps, "mode": np.arange(1, k + 1)},
     )
+    ways = [
+        secant_curvature(request.problem, request.params, request.problem.unflatten(end))
+        for end in ends.params[:WAYS, 0]
+        if np.any(end != np.asarray(request.flat, end.dtype))
+    ]
+    found = found.assign(
+        secant_curvature=("way", [way.between for way in ways]),
+        curvature_on_the_way=("way", [way.on_the_way for way in ways]),
+    )
     if law.pilot is None:
         return found
     corrected = law.corrected
@@ -117,6 +131,17 @@ def over_corrected(last: xr.Dataset, part: slice = slice(None)) -> tuple[float, 
     of_pilot = np.sqrt((len(others) - 1) * others.var())
     of_replicas = np.sqrt(2 / (int(last["replicas"]) - 1) * np.mean(ratio**2) / ratio.size)
     return float(ratio.mean()), float(np.hypot(of_pilot, of_replicas))
+
+
+def over_second_derivatives(numbers: xr.Dataset) -> Estimate | None:
+    """Curvature between the ends of replicas' ways over that of the places on them.
+
+    None where fewer than two ways are known, or second derivatives curve downwards on them.
+    """
+    both = np.stack([numbers["secant_curvature"], numbers["curvature_on_the_way"]], axis=1)
+    if len(both) < 2 or not np.all(np.isfinite(both)) or np.any(both[:, 1] <= 0):
+        return None
+    return jackknife(lambda mean: mean[..., 0] / mean[..., 1], both)
 
 
 def _variance(law: ModeLaw, k: int) -> tuple[Any, Any]:
@@ -171,6 +196,7 @@ def told(numbers: xr.Dataset, look: xr.Dataset, request: Request) -> Part:
             f"with these the ratio is {mean:.2f} ± {error:.2f}, the error of those few included."
         )
         words += f", {mean:.2f} ± {error:.2f} times with noise and curvature where replicas end"
+    finding += _told_kinks(numbers)
     word = judged(mean - 1, error, AGREEMENT, "predicted", "off")
     advice = {
         "predicted": "The spread along sharp directions can be computed from one checkpoint; "
@@ -179,7 +205,8 @@ def told(numbers: xr.Dataset, look: xr.Dataset, request: Request) -> Part:
         f"know by how much within {AGREEMENT:.0%}. A smaller learning rate makes it matter less.",
         "off": "Where the momentum buffer's ratio is off by the same factor, noise changes as "
         "replicas leave: read the law with the noise measured where they end. Where only the "
-        "variance is off, curvature does; a smaller learning rate brings both closer to the law.",
+        "variance is off, curvature does; a smaller learning rate brings both closer to the law. "
+        "Where the finding names kinks, smooth units (GELU, softplus) have none.",
     }[word]
     verdict = f"{word}: {words}"
     return Part(
@@ -187,6 +214,23 @@ def told(numbers: xr.Dataset, look: xr.Dataset, request: Request) -> Part:
         "exact transient of the linear chain, derived; Liu, Ziyin, Ueda (2021), arXiv:2012.03636",
         (_by_mode(ratio, one), _by_step(numbers, one)),
     )  # fmt: skip
+
+
+def _told_kinks(numbers: xr.Dataset) -> str:
+    found = over_second_derivatives(numbers)
+    if found is None:
+        return ""
+    ratio, error = float(found.value), float(found.standard_error)
+    told = (
+        f" From the checkpoint to where {found.clusters} of them ended the gradient changes "
+        f"{ratio:.3f} ± {error:.1g} times as much along their way as second derivatives on it say."
+    )
+    if ratio - 1 > KINKED + 2 * error:
+        told += (
+            " The rest lies in kinks of the loss, such as those of ReLU units, which no law made "
+            "of second derivatives knows: replicas stay nearer to the checkpoint than it says."
+        )
+    return told
 
 
 def _by_mode(ratio: Any, one: float) -> Chart:

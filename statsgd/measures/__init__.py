@@ -43,6 +43,7 @@ from statsgd.measures.curvature.operators import (
     noise_operator,
 )
 from statsgd.measures.curvature.quadrature import log_determinant, spectral_density
+from statsgd.measures.curvature.secant import secant_curvature
 from statsgd.measures.curvature.sharpness import expected_sharpness
 from statsgd.measures.curvature.traces import over_blocks, trace, trace_of_square
 from statsgd.measures.escape.basins import assign_basins, gradient_flow
@@ -195,6 +196,7 @@ __all__ = [
     "rescaling_symmetry",
     "restricted_mean",
     "scale_symmetry",
+    "secant_curvature",
     "second_fluctuation_relation",
     "spectral_density",
     "square_loss_alignment",

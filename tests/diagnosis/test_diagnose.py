@@ -14,7 +14,8 @@ from statsgd import SGD, diagnose, hessian, noise_covariance, simulate
 from statsgd.diagnosis import CheckpointWarning
 from statsgd.diagnosis.gradients import noise_draws, noise_trace, standing
 from statsgd.diagnosis.part import judged
-from statsgd.diagnosis.spread import over_corrected
+from statsgd.diagnosis.request import checked
+from statsgd.diagnosis.spread import over_corrected, over_second_derivatives, told
 from statsgd.noise import Minibatch
 from statsgd.problems import batch_risk, empirical_risk
 
@@ -311,6 +312,24 @@ def test_the_error_of_a_corrected_law_counts_its_pilot():
     pairs = (0.1, 0.02), (0.2, 0.02), (0.2, 0.3), (1.0, 0.3)
     told = [judged(*pair, 0.1, "predicted", "off") for pair in pairs]
     assert told == ["predicted", "off", "undecided", "off"]
+
+
+def test_curvature_in_kinks_is_told(tree, checkpoint, problem):
+    seen = tree["spread"].to_dataset()
+    smooth = over_second_derivatives(seen)
+    assert smooth.value == pytest.approx(1.0, abs=0.005)
+    assert "1.00" in tree["spread"].attrs["finding"].split("ended the gradient changes")[1]
+    assert "kinks" not in tree["spread"].attrs["finding"]
+    kinked = seen.assign(secant_curvature=1.1 * seen["secant_curvature"])
+    ask = problem, checkpoint, SETTING
+    sizes = {"modes": 5, "replicas": 64, "steps": STEPS, "seed": 1}
+    request = checked(*ask, **sizes, learning_coefficient=False, progress=False)
+    found = told(kinked, tree["standing"].to_dataset(), request).finding
+    assert "1.10" in found.split("ended the gradient changes")[1]
+    assert "kinks of the loss" in found
+    # Nothing is said where second derivatives curve downwards on a way.
+    downwards = seen.assign(curvature_on_the_way=-seen["curvature_on_the_way"])
+    assert over_second_derivatives(downwards) is None
 
 
 def test_a_checkpoint_far_from_any_minimum_is_named(problem, checkpoint, monkeypatch):
