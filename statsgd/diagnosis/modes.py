@@ -12,7 +12,9 @@ from statsgd.dynamics.noise import Minibatch
 from statsgd.laws.networks.checkpoint import checked
 from statsgd.laws.networks.mode_law import ModeLaw
 from statsgd.laws.networks.pilot import Pilot
-from statsgd.problems import BatchRisk, EmpiricalRisk
+from statsgd.measures.curvature.eigenpairs import top_eigenpairs
+from statsgd.problems import DENSE_LIMIT, BatchRisk, EmpiricalRisk
+from statsgd.problems.eigenpairs import Eigenpairs
 from statsgd.problems.parameters import floating
 from statsgd.problems.sums import hessian_product
 from statsgd.reports.charts import Chart, Series
@@ -50,11 +52,15 @@ def law_at(request: Request) -> ModeLaw:
     batches = isinstance(request.sgd.noise, Minibatch) and isinstance(
         request.problem, EmpiricalRisk | BatchRisk
     )
+    modes: int | Eigenpairs = request.modes
+    if request.problem.dimension > DENSE_LIMIT:
+        # In half of the time; rounding in single precision is nothing beside the errors of noise.
+        modes = top_eigenpairs(request.problem, request.params, request.modes, double=False)
     return ModeLaw.from_checkpoint(
         request.problem,
         request.sgd,
         request.params,
-        request.modes,
+        modes,
         request.steps,
         pilot=PILOTS
         if batches and isinstance(request.problem, EmpiricalRisk | BatchRisk)

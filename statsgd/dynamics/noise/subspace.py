@@ -1,7 +1,9 @@
 """Gradient noise along a few directions of a problem of any size."""
 
+from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,13 +122,19 @@ def noise_covariance_along_estimate(
 
 @kinds_checked
 def noise_and_curvature_along(
-    problem: EmpiricalRisk | BatchRisk, params: PyTree, noise: Minibatch, directions: Any
+    problem: EmpiricalRisk | BatchRisk,
+    params: PyTree,
+    noise: Minibatch,
+    directions: Any,
+    *,
+    double: bool = True,
 ) -> tuple[Float[Any, "k k"], Float[Any, " k"]]:
     """VᵀC(θ)V and vᵀ∇²L(θ)v of every direction v, columns of V `(d, k)`, in one pass of the data.
 
     By forward differentiation, which a Hessian product for every direction would cost twice over;
-    the noise of random losses and of a `batch_risk` is by Monte Carlo. Double precision. Raises as
-    `noise_covariance_along`.
+    the noise of random losses and of a `batch_risk` is by Monte Carlo. `double`, False for
+    derivatives in the precision of `params`, single at least, which take half of the time. Raises
+    as `noise_covariance_along`.
 
     >>> import numpy as np
     >>> from statsgd import noise, problems
@@ -140,14 +148,28 @@ def noise_and_curvature_along(
     noise.check(problem)
     columns, at = _columns(problem, directions), floating(problem.parameters(params))
     if isinstance(problem, BatchRisk):
-        curvature = in_double_precision(_curvatures, problem, at, columns)
+        within = in_double_precision if double else _as_they_are
+        curvature = within(_curvatures, problem, at, columns)
     else:
         mean, square, curvature = mean_over_examples(
-            problem, _curved_moments_of, at, columns, double=True, copies=2 * columns.shape[1]
+            problem, _curved_moments_of, at, columns, double=double, copies=2 * columns.shape[1]
         )
-    if noise.knows_examples(problem):
-        return noise.variance_factor(problem) * (square - np.outer(mean, mean)), curvature
-    return noise.covariance_along(problem, at, columns).value, curvature
+        mean, square, curvature = (np.asarray(of, np.float64) for of in (mean, square, curvature))
+    if not noise.knows_examples(problem):
+        return noise.covariance_along(problem, at, columns).value, curvature
+    covariance = noise.variance_factor(problem) * (square - np.outer(mean, mean))
+    return covariance if double else _without_rounding(covariance), curvature
+
+
+def _without_rounding(covariance: Float[np.ndarray, "k k"]) -> Float[np.ndarray, "k k"]:
+    """The nearest matrix without negative eigenvalues, which only rounding has made."""
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * np.maximum(values, 0)) @ vectors.T
+
+
+@eqx.filter_jit
+def _as_they_are(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
 
 
 def _columns(problem: Problem, directions: Any) -> Float[np.ndarray, "d k"]:

@@ -14,7 +14,7 @@ from statsgd.dynamics.sgd import SGD
 from statsgd.ensembles import endpoint_trajectories
 from statsgd.estimate import Estimate
 from statsgd.laws.networks.checkpoint import Checkpoint, independent_noise
-from statsgd.problems import BatchRisk, EmpiricalRisk, Problem
+from statsgd.problems import DENSE_LIMIT, BatchRisk, EmpiricalRisk, Problem
 
 _KEPT = 0.02  # of the start, in the slowest mode, where a stationary law is asked for
 _MOST_STEPS = 1000  # of such a pilot
@@ -105,8 +105,12 @@ def pilot_of(
         )
     ends = endpoint_trajectories(ensemble, problem.names).params[:, 0]
     count("pilot", len(ends), at_least=2)
+    # Of large networks rounding in single precision is nothing beside what few replicas leave.
+    double = problem.dimension <= DENSE_LIMIT
     measured = [
-        noise_and_curvature_along(problem, problem.unflatten(end), sgd.noise, found.modes)
+        noise_and_curvature_along(
+            problem, problem.unflatten(end), sgd.noise, found.modes, double=double
+        )
         for end in ends
     ]
     keys = [

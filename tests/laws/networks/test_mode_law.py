@@ -11,7 +11,7 @@ from statsgd import SGD, compare, noise, problems, simulate
 from statsgd.ensembles import endpoint_trajectories
 from statsgd.laws import EpochNoiseGaussian, HeavyBallGaussian, ImproperLawError, ModeLaw, check
 from statsgd.laws.minimum.mode_chain import Epoch
-from statsgd.measures import top_eigenpairs
+from statsgd.measures import noise_and_curvature_along, top_eigenpairs
 from tests.laws.examples import example
 from tests.measures.problem_cases import PARAMS, network
 from tests.statistical import assert_mean_within, assert_printed, assert_variance_within
@@ -210,6 +210,26 @@ def test_replicas_follow_the_law_from_a_checkpoint_that_is_no_minimum():
         assert_variance_within(values, expected.covariance().diagonal())
     told = compare(along, law, seed=0, coordinates=False)
     assert not any(str(verdict).startswith("differs") for verdict in told.table["verdict"])
+
+
+def test_a_pilot_of_a_large_network_is_measured_in_the_precision_of_its_params(monkeypatch):
+    problem = network()
+    sgd = SGD(0.1, noise.Minibatch(4, "without_replacement"), 0.5, 0.03)
+    exact = ModeLaw.from_checkpoint(problem, sgd, PARAMS, 3, 9, pilot=2, seed=2).pilot
+    monkeypatch.setattr("statsgd.laws.networks.pilot.DENSE_LIMIT", 1)
+    single = ModeLaw.from_checkpoint(problem, sgd, PARAMS, 3, 9, pilot=2, seed=2).pilot
+    scale = np.max(exact.noise_covariance)
+    np.testing.assert_allclose(single.endpoint_noises, exact.endpoint_noises, atol=1e-5 * scale)
+    np.testing.assert_allclose(single.endpoint_curvatures, exact.endpoint_curvatures, rtol=1e-5)
+    assert np.any(single.endpoint_curvatures != exact.endpoint_curvatures)
+    # Along more directions than noise has, rounding must not leave a variance below zero.
+    twice = np.concatenate([np.eye(problem.dimension)[:, :2]] * 2, axis=1)
+    ask = problem, PARAMS, sgd.noise, twice
+    covariance, _ = noise_and_curvature_along(*ask, double=False)
+    assert np.linalg.eigvalsh(covariance)[0] > -1e-12 * np.max(covariance)
+    np.testing.assert_allclose(
+        covariance, noise_and_curvature_along(*ask)[0], atol=1e-5 * np.max(covariance)
+    )
 
 
 def test_a_pilot_measures_how_noise_and_curvature_change():
