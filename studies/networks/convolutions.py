@@ -57,10 +57,10 @@ def residual(data: Images, width: int, seed: int, _: int = 0) -> EmpiricalRisk:
 
 
 def normalised(data: Images, width: int, seed: int, batch_size: int) -> BatchRisk:
-    """The same with batch normalisation: its loss is that of batches, about 64 of whole epochs."""
+    """The same with batch normalisation: its loss is that of batches, about 48 of whole epochs."""
     start = initial(jax.random.key(seed), _residual_shapes(data, width))
     of_epoch = len(data.images) // batch_size
-    number = of_epoch * max(round(64 / of_epoch), 1)
+    number = of_epoch * max(round(48 / of_epoch), 1)
     return batch_risk(
         _normalised_loss, tuple(data), start, batch_size=batch_size, loss_batches=number
     )

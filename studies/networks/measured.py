@@ -1,6 +1,5 @@
 """What the study `real_network` measures of one trained network."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +16,6 @@ from statsgd.ensembles import endpoint_trajectories
 from statsgd.estimate import Estimate
 from statsgd.laws import ModeLaw
 from statsgd.laws.minimum import displacement_exponent
-from statsgd.laws.networks.checkpoint import loss_and_gradient
 from statsgd.measures import (
     jackknife,
     mean_over_clusters,
@@ -25,17 +23,24 @@ from statsgd.measures import (
     predicted_displacement,
     predicted_exponent,
     predicted_rise,
+    secant_curvature,
     top_eigenpairs,
 )
 from statsgd.measures.noise.noise_quadrature import NoiseSpectrum
 from statsgd.noise import Minibatch
 from statsgd.problems import BatchRisk, EmpiricalRisk
-from statsgd.problems.sums import hessian_product
+from studies.networks.training import (
+    ends_of_training,
+    near_minima,
+    noise_of,
+    setting,
+    sharpness_of_large_batches,
+)
 
 #: Random starts and steps of the quadrature over curvatures.
 _STARTS, _DEPTH = 4, 16
 #: Replicas where noise and curvature are measured once more, and the quadrature there.
-_PILOTS, _PILOT_STARTS, _PILOT_DEPTH = 2, 3, 12
+_PILOTS, _PILOT_STARTS, _PILOT_DEPTH = 2, 2, 10
 _LOOKS = 6
 #: Growth of the noise on the way from which on a law with constant noise is not asked for.
 MILD = 1.5
@@ -86,14 +91,33 @@ class Found(NamedTuple):
     dimension: int
 
 
-def trained(problem: EmpiricalRisk | BatchRisk, config: Any, seed: int) -> Found:
-    """Train one network, diagnose where it ends, and follow replicas from there."""
+def trained(problems: Sequence[EmpiricalRisk | BatchRisk], config: Any) -> list[Found]:
+    """Train networks that differ in their weights alone, and look at each of them."""
+    problem = problems[0]
+    starts = [one.initial_params(jax.random.key(0)) for one in problems]
     small = setting(config, noise_of(problem, config.batch_size))
-    params = end_of_training(problem, small, config, config.training, seed)
+    ends = ends_of_training(problem, small, starts, config, config.training, config.seed)
+    minima = near_minima(problem, ends, config)
+    sharp: Sequence[tuple[float, float] | None] = [None] * len(ends)
+    if isinstance(problem, EmpiricalRisk):
+        sharp = sharpness_of_large_batches(problem, starts, config)
+    every = enumerate(zip(ends, minima, sharp, strict=True))
+    return [looked_at(problem, *one, config, config.seed + index) for index, one in every]
+
+
+def looked_at(
+    problem: EmpiricalRisk | BatchRisk,
+    params: PyTree,
+    minimum: PyTree,
+    sharp: tuple[float, float] | None,
+    config: Any,
+    seed: int,
+) -> Found:
+    """Diagnose a network where its training ends, and follow replicas from the minimum near it."""
     tree = statsgd.diagnose(
         problem,
         params,
-        small,
+        setting(config, noise_of(problem, config.batch_size)),
         modes=config.modes,
         replicas=config.replicas,
         steps=config.steps,
@@ -101,69 +125,12 @@ def trained(problem: EmpiricalRisk | BatchRisk, config: Any, seed: int) -> Found
         learning_coefficient=False,
         progress=config.progress,
     )
-    minimum = near_minimum(problem, params, config, seed)
-    below = float(top_eigenpairs(problem, minimum, 1).values[0]) + config.weight_decay
+    below = config.weight_decay + float(top_eigenpairs(problem, minimum, 1, double=False).values[0])
     settings = followed(problem, minimum, below, config, seed)
-    sharp = shuffled = None
+    shuffled = None
     if isinstance(problem, EmpiricalRisk):
-        sharp = sharpness_of_large_batches(problem, config, seed)
         shuffled = reshuffled(problem, params, tree, config, seed)
     return Found(tree, settings, below, sharp, shuffled, problem.dimension)
-
-
-def noise_of(problem: EmpiricalRisk | BatchRisk, batch_size: int) -> Minibatch:
-    """Independent batches; without repeats, of which there are none in a `batch_risk`."""
-    sampling = "with_replacement" if isinstance(problem, EmpiricalRisk) else "without_replacement"
-    return Minibatch(batch_size, sampling)
-
-
-def setting(config: Any, noise: Minibatch) -> statsgd.SGD:
-    """The SGD of the study with these batches."""
-    return statsgd.SGD(config.learning_rate, noise, config.momentum, config.weight_decay)
-
-
-def end_of_training(
-    problem: EmpiricalRisk | BatchRisk,
-    sgd: statsgd.SGD,
-    config: Any,
-    steps: int,
-    seed: int,
-    start: PyTree = None,
-) -> PyTree:
-    """The last iterate of one run, from `start` or from fresh weights."""
-    run = statsgd.simulate(
-        problem, sgd, steps=steps, replicas=1, seed=seed, start=start, progress=config.progress
-    )
-    ends = run["endpoints"].to_dataset()
-    flat = np.concatenate([ends[name].values[0].ravel() for name in problem.names])
-    return problem.unflatten(jnp.asarray(flat))
-
-
-def sharpness_of_large_batches(
-    problem: EmpiricalRisk, config: Any, seed: int
-) -> tuple[float, float]:
-    """Largest curvatures where large batches end, after equal steps and after equal epochs."""
-    sgd = setting(config, Minibatch(config.large_batch))
-    equal_epochs = max(config.training * config.batch_size // config.large_batch, 1)
-
-    def sharpness(steps: int) -> float:
-        params = end_of_training(problem, sgd, config, steps, seed)
-        return float(top_eigenpairs(problem, params, 1).values[0]) + config.weight_decay
-
-    return sharpness(config.training), sharpness(equal_epochs)
-
-
-def near_minimum(
-    problem: EmpiricalRisk | BatchRisk, params: PyTree, config: Any, seed: int
-) -> PyTree:
-    """Where SGD comes to from `params` at a tenth of its learning rate, with fresh batches.
-
-    A descent goes on into places that are sharper than SGD goes, and one by fixed batches fits what
-    they are made of.
-    """
-    small = setting(config, noise_of(problem, config.batch_size))
-    annealed = dataclasses.replace(small, learning_rate=config.learning_rate / 10)
-    return end_of_training(problem, annealed, config, config.annealing, seed + 2, params)
 
 
 class _Distance(eqx.Module):
@@ -219,6 +186,7 @@ def followed(
             for index, at in enumerate(pilots)
         ]  # fmt: skip
         said = spectrum.with_noise_times(scale), spectra, sgd
+        way = secant_curvature(problem, params, pilots[0])
         rises = _rises(problem, params, ends[_PILOTS:], config.weight_decay)
         rows.append(
             Setting(
@@ -234,7 +202,7 @@ def followed(
                 _compared(_exponent(squares[_PILOTS:], steps), predicted_exponent, *said, steps),
                 _compared(mean_over_clusters(rises), predicted_rise, *said, steps[-1:]),
                 growth,
-                curvature_on_the_way(problem, params, pilots[0]),
+                way.between / way.on_the_way,
             )
         )
     return rows
@@ -288,19 +256,6 @@ def _single(found: Estimate) -> Estimate:
     """An estimate of one number as one of numbers, whatever its shape."""
     value, error = (np.ravel(part)[0] for part in found[:2])
     return found._replace(value=float(value), standard_error=float(error))
-
-
-def curvature_on_the_way(problem: Any, start: PyTree, end: PyTree) -> float:
-    """Change of the gradient along the way from `start` to `end`, over what curvatures there give.
-
-    One where the gradient has no kinks. By Simpson's rule over five places.
-    """
-    first, last = (np.asarray(problem.flatten(at), dtype=np.float64) for at in (start, end))
-    way = last - first
-    change = loss_and_gradient(problem, end)[1] - loss_and_gradient(problem, start)[1]
-    places = (problem.unflatten(jnp.asarray(first + share * way)) for share in np.linspace(0, 1, 5))
-    bent = [float(way @ np.asarray(hessian_product(problem, at)(way))) for at in places]
-    return float(way @ change) / float(np.array([1, 4, 2, 4, 1]) @ bent / 12)
 
 
 def _noise_trace(problem: Any, params: PyTree, noise: Minibatch, seed: int) -> float:

@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 from statsgd.estimate import Estimate
-from statsgd.problems import batch_risk, empirical_risk, landscape
+from statsgd.problems import batch_risk, empirical_risk
 from studies import real_network
 from studies.networks.claims import told_unstable
 from studies.networks.convolutions import (
@@ -22,12 +22,10 @@ from studies.networks.measured import (
     Compared,
     Found,
     Setting,
-    curvature_on_the_way,
     followed,
-    near_minimum,
-    noise_of,
     stable,
 )
+from studies.networks.training import near_minima, noise_of
 
 
 @pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (4, 4)])
@@ -102,21 +100,12 @@ def test_replicas_leave_from_an_annealed_iterate():
     data = np.random.default_rng(3).normal(2.0, 1.0, size=200).astype(np.float32)
     problem = empirical_risk(lambda p, x: 0.5 * (p - x) ** 2, data, jnp.zeros(()))
     config = real_network.Config(examples=200, batch_size=4, annealing=2000, progress=False)
-    found = float(near_minimum(problem, 9.0, config, 0))
+    (found,) = map(float, near_minima(problem, [jnp.asarray(9.0)], config))
     variance = config.learning_rate / 10 * float(data.var()) / 4 / (2 * (1 - config.momentum))
     error = np.sqrt(variance)
     assert abs(found - data.mean() / (1 + config.weight_decay)) < 4 * error
     # A descent would end in the minimum itself.
     assert abs(found - data.mean() / (1 + config.weight_decay)) > error / 100
-
-
-def test_curvature_on_the_way_leaves_out_what_lies_in_kinks():
-    smooth = landscape(lambda p: jnp.sum(p**2) / 2, np.zeros(2))
-    way = np.array([-1.0, 2.0]), np.array([1.0, 2.0])
-    assert curvature_on_the_way(smooth, *way) == pytest.approx(1.0, rel=1e-5)
-    # The slope of |p₀|/2 jumps by one on the way, beside the two of the smooth part.
-    kinked = landscape(lambda p: jnp.sum(p**2) / 2 + jnp.abs(p[0]) / 2, np.zeros(2))
-    assert curvature_on_the_way(kinked, *way) == pytest.approx(1.5, rel=1e-5)
 
 
 def test_predictions_with_a_pilot_are_judged_where_noise_hardly_grows():
@@ -155,7 +144,7 @@ def test_a_loss_of_batches_is_annealed_by_batches_and_not_by_fixed_ones():
         loss_batches=2,
     )  # fmt: skip
     config = real_network.Config(examples=200, batch_size=4, annealing=2000, progress=False)
-    found = float(near_minimum(problem, 9.0, config, 0))
+    (found,) = map(float, near_minima(problem, [jnp.asarray(9.0)], config))
     variance = noise_of(problem, 4).variance_factor(problem) * data.var()
     error = np.sqrt(config.learning_rate / 10 * variance / (2 * (1 - config.momentum)))
     assert abs(found - data.mean() / (1 + config.weight_decay)) < 4 * error
@@ -178,12 +167,12 @@ def test_images_come_whole_and_at_random():
     [
         ({"networks": ()}, "the number of networks must be at least 1"),
         ({"networks": ("transformer",)}, "networks must be one of 'convolutional', 'rectified'"),
-        ({"batch_size": 48}, "batch_size must divide the 2500 examples, got 48"),
+        ({"batch_size": 48}, "batch_size must divide the 2000 examples, got 48"),
         ({"large_batch": 20}, "large_batch must be at least 50, got 20"),
         ({"dataset": "cifar10"}, "data_dir must be the folder .* got '' for 'cifar10'"),
         ({"replicas": 4}, "replicas must be at least 8, got 4"),
         ({"weight_decay": 0.0}, "weight_decay must be positive"),
-        ({"batch_sizes": (50, 6000)}, "batch_sizes must be at most 2500, got 6000"),
+        ({"batch_sizes": (50, 6000)}, "batch_sizes must be at most 2000, got 6000"),
         ({"momenta": ()}, "the number of momenta must be at least 1"),
     ],
 )
