@@ -170,6 +170,7 @@ TOPICS = (
         ),
         ("Expected sharpness", "measures.expected_sharpness"),
         ("Curvature in kinks", "measures.secant_curvature"),
+        ("A ridge of the loss between two places", "measures.loss_barrier"),
         (
             "Alignment scaled by the loss",
             "measures.loss_scaled_alignment measures.alignment_range "

@@ -12,7 +12,8 @@ from statsgd.reports.report import report
 
 _HELP = (
     "a Python file and the name of a function in it, my_file.py:make_problem, which takes no "
-    "arguments and returns (problem, params, sgd)"
+    "arguments and returns (problem, params, sgd), or (problem, params, sgd, checkpoints) with "
+    "parameters saved every --steps steps of your own run"
 )
 
 
@@ -27,16 +28,22 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     parser.add_argument("--replicas", type=int, default=64, help="fresh replicas (default 64)")
     parser.add_argument("--steps", type=int, default=500, help="steps of each (default 500)")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything (default 0)")
+    parser.add_argument(
+        "--no-learning-coefficient",
+        action="store_true",
+        help="leave out the local learning coefficient, often half of the time",
+    )
     parser.add_argument("--store", help="folder to keep parts in, to go on from after a break")
     parser.add_argument("--identity", help="name and version of your code, for the store")
     parser.add_argument("--output", default="diagnosis.html", help="the report to write")
     parser.add_argument("--quiet", action="store_true", help="no progress, no cost estimate")
     asked = parser.parse_args(arguments)
     try:
-        problem, params, sgd = made_by(asked.what)
+        problem, params, sgd, checkpoints = made_by(asked.what)
         tree = diagnose(
             problem, params, sgd, modes=asked.modes, replicas=asked.replicas, steps=asked.steps,
-            seed=asked.seed, store=asked.store, identity=asked.identity, progress=not asked.quiet,
+            seed=asked.seed, store=asked.store, checkpoints=checkpoints, identity=asked.identity,
+            learning_coefficient=not asked.no_learning_coefficient, progress=not asked.quiet,
         )  # fmt: skip
     except ValueError as error:
         parser.error(str(error))
@@ -48,8 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     return path
 
 
-def made_by(what: str) -> tuple[Any, Any, Any]:
-    """What the function `file.py:name` returns. Raises `ValueError` where there is none."""
+def made_by(what: str) -> tuple[Any, Any, Any, Any]:
+    """What the function `file.py:name` returns, checkpoints None where it returns none.
+
+    Raises `ValueError` where there is no such function, or it returns something else.
+    """
     file, _, name = what.rpartition(":")
     path = Path(file)
     if not (file and path.is_file()):
@@ -64,6 +74,9 @@ def made_by(what: str) -> tuple[Any, Any, Any]:
     if not callable(getattr(module, name, None)):
         raise ValueError(f"what must name a function in {file}, got {name!r}")
     made = getattr(module, name)()
-    if not (isinstance(made, tuple) and len(made) == 3):
-        raise ValueError(f"{name}() must return (problem, params, sgd), got {made!r}")
-    return made
+    if not (isinstance(made, tuple) and len(made) in (3, 4)):
+        raise ValueError(
+            f"{name}() must return (problem, params, sgd) or these and checkpoints, got {made!r}"
+        )
+    problem, params, sgd, *checkpoints = made
+    return problem, params, sgd, *(checkpoints or [None])

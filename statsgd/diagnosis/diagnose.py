@@ -134,7 +134,8 @@ def _parts(
             told["spread"] = spread.told(seen, look, request).to_datatree(seen)
             balance = part("stationarity",
                            lambda: stationarity.stationarity(request, law, ensemble))  # fmt: skip
-            told["stationarity"] = stationarity.told(balance, law, request).to_datatree(balance)
+            if balance is not None:
+                told["stationarity"] = stationarity.told(balance, law, request).to_datatree(balance)
         budget = part("stability", lambda: stability.stability(request, law))
         told["stability"] = stability.told(budget, request).to_datatree(budget)
         around = part("flatness", lambda: flatness.flatness(request))

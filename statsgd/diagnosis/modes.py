@@ -11,7 +11,7 @@ from statsgd.diagnosis.request import Request
 from statsgd.dynamics.noise import Minibatch
 from statsgd.laws.networks.checkpoint import checked
 from statsgd.laws.networks.mode_law import ModeLaw
-from statsgd.laws.networks.pilot import Pilot
+from statsgd.laws.networks.pilot import Pilot, PilotDivergedError
 from statsgd.measures.curvature.eigenpairs import top_eigenpairs
 from statsgd.problems import DENSE_LIMIT, BatchRisk, EmpiricalRisk
 from statsgd.problems.eigenpairs import Eigenpairs
@@ -56,17 +56,13 @@ def law_at(request: Request) -> ModeLaw:
     if request.problem.dimension > DENSE_LIMIT:
         # In half of the time; rounding in single precision is nothing beside the errors of noise.
         modes = top_eigenpairs(request.problem, request.params, request.modes, double=False)
-    return ModeLaw.from_checkpoint(
-        request.problem,
-        request.sgd,
-        request.params,
-        modes,
-        request.steps,
-        pilot=PILOTS
-        if batches and isinstance(request.problem, EmpiricalRisk | BatchRisk)
-        else None,
-        seed=(request.seed + 1) % 2**32,
-    )
+    ask = request.problem, request.sgd, request.params, modes, request.steps
+    try:
+        return ModeLaw.from_checkpoint(
+            *ask, pilot=PILOTS if batches else None, seed=(request.seed + 1) % 2**32
+        )
+    except PilotDivergedError:
+        return ModeLaw.from_checkpoint(*ask)
 
 
 def kept_law(law: ModeLaw) -> xr.Dataset:
@@ -180,6 +176,16 @@ def told_standing(look: xr.Dataset, whole: xr.Dataset, request: Request) -> Part
         return Part("Where training stands", finding)
     time = float(request.sgd.learning_rate) / (1 - float(request.sgd.momentum))
     settled = time / 2 * (float(whole["curvature_of_noise"]) + request.decay)
+    if settled <= 0:
+        return Part(
+            "Where training stands",
+            f"{finding} Along its noise the loss curves downwards (Tr HC/Tr C + λ = "
+            f"{2 * settled / time:.3g}): there is no level at which noise keeps the gradient here.",
+            "Train longer before reading statements about the stationary law; those about the next "
+            f"{request.steps} steps hold regardless.",
+            "moving: noise leads downwards here, as at a saddle",
+            "derived from the stationary law of the linear chain",
+        )
     finding += (
         f" Once SGD with these settings has settled, its own wandering makes that about "
         f"{settled:.2g} (η Tr HC/(2(1−β) Tr C)): here it is {ratio / settled:.2g} times as much."
@@ -201,6 +207,27 @@ def told_standing(look: xr.Dataset, whole: xr.Dataset, request: Request) -> Part
         f"moving: the gradient is {np.sqrt(ratio / settled):.2g} times what noise keeps up",
         "derived from the stationary law of the linear chain",
     )
+
+
+def _told_alignment(whole: xr.Dataset, average: float, error: float) -> str:
+    """Curvature along the noise beside that of all directions."""
+    along, off = (float(whole[f"curvature_of_noise{end}"]) for end in ("", "_error"))
+    told = f" Along the noise the loss curves by {along:.3g} ± {off:.1g} on average (Tr HC/Tr C)"
+    if average <= 2 * error:
+        return f"{told}; the average over all directions is not known to be positive."
+    told += f", {along / average:.3g} times the average over all directions: "
+    gap, reach = along - average, 2 * float(np.hypot(off, error))
+    if gap > reach:
+        return told + (
+            "noise and curvature are aligned, so that noise climbs faster than if it were the same "
+            "in all directions."
+        )
+    if gap < -reach:
+        return told + (
+            "noise avoids curvature, and climbs more slowly than if it were the same in all "
+            "directions."
+        )
+    return told + "within the errors noise climbs as if it were the same in all directions."
 
 
 #: Times the settled square gradient from which on a checkpoint counts as moving.
@@ -229,13 +256,7 @@ def told_curvature(law: ModeLaw, look: xr.Dataset, whole: xr.Dataset, request: R
             f"{span.min():.2g} to {span.max():.2g} times its (geometric) mean."
         )
     if "curvature_of_noise" in whole:
-        aligned, off = (float(whole[f"curvature_of_noise{end}"]) for end in ("", "_error"))
-        finding += (
-            f" Along the noise the loss curves by {aligned:.3g} ± {off:.1g} on average "
-            f"(Tr HC/Tr C), {aligned * d / trace:.3g} times the average over all directions: "
-            "noise and curvature are aligned, so that noise climbs faster than if it were the same "
-            "in all directions."
-        )
+        finding += _told_alignment(whole, trace / d, error / d)
     if law.noise_error is not None:
         relative = float(np.mean(np.diagonal(law.noise_error) / np.maximum(c, 1e-300)))
         finding += (

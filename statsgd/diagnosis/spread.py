@@ -11,19 +11,17 @@ import xarray as xr
 from jaxtyping import Float, PyTree
 
 from statsgd.diagnosis.part import Part, judged
-from statsgd.diagnosis.request import Request
+from statsgd.diagnosis.request import LEAST_REPLICAS, Request
+from statsgd.diagnosis.ways import told_ways, ways
 from statsgd.dynamics.ensemble import simulate
 from statsgd.ensembles import endpoint_trajectories
-from statsgd.estimate import Estimate
 from statsgd.laws.networks.mode_law import ModeLaw
-from statsgd.measures.curvature.secant import secant_curvature
-from statsgd.measures.runs.averages import jackknife
 from statsgd.reports.charts import Chart, Series
 
 #: Looks at the replicas on their way, and relative difference that counts as agreement.
 LOOKS, AGREEMENT = 7, 0.1
-#: Replicas whose ways are searched for kinks, and part of curvature in them that is worth a word.
-WAYS, KINKED = 4, 0.02
+
+_TITLE = "The law of the next steps"
 
 
 class Along(eqx.Module):
@@ -34,14 +32,16 @@ class Along(eqx.Module):
 
     def __call__(self, params: PyTree) -> Float[Any, " k_and_one"]:
         """The distances along the modes, and last the square of the whole distance."""
-        away = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)]) - self.origin
+        leaves = [leaf.ravel().astype(self.origin.dtype) for leaf in jax.tree.leaves(params)]
+        away = jnp.concatenate(leaves) - self.origin
         along = jnp.matmul(self.modes, away, precision=jax.lax.Precision.HIGHEST)
         return jnp.append(along, away @ away)
 
 
 def replicas(request: Request, law: ModeLaw, **options: Any) -> xr.DataTree:
     """Fresh replicas from the checkpoint, looked at along the modes."""
-    dtype = jnp.result_type(*jax.tree.leaves(request.params))
+    # Differences from θ₀ are of its rounding where params have 16 bits.
+    dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves(request.params)), jnp.float32)
     along = Along(*(np.asarray(part, dtype) for part in (np.asarray(law.modes).T, request.flat)))
     return simulate(
         request.problem,
@@ -58,15 +58,25 @@ def replicas(request: Request, law: ModeLaw, **options: Any) -> xr.DataTree:
     )
 
 
+def too_few(ensemble: xr.DataTree) -> bool:
+    """Whether fewer replicas survive than say anything."""
+    return int((~ensemble["run"].to_dataset()["diverged"].values).sum()) < LEAST_REPLICAS
+
+
 def look_steps(steps: int) -> list[int]:
     """Steps of the looks, evenly spaced in their logarithm, the last one among them."""
     return np.unique(np.geomspace(max(1, steps / 64), steps, LOOKS).round().astype(int)).tolist()
 
 
 def spread(request: Request, law: ModeLaw, ensemble: xr.DataTree) -> xr.Dataset:
-    """Means and variances of the surviving replicas along the modes, and those of the law."""
+    """Means and variances of the surviving replicas along the modes, and those of the law.
+
+    How many survived, and nothing else, where these are too few.
+    """
     run = ensemble["run"].to_dataset()
     alive = ~run["diverged"].values
+    if too_few(ensemble):
+        return xr.Dataset({"replicas": int(alive.sum()), "diverged": int((~alive).sum())})
     along = ensemble["observables"].to_dataset()["along"]
     seen = np.asarray(along.transpose("replica", "step", ...).values, np.float64)[alive]
     steps = along["step"].values
@@ -98,15 +108,7 @@ def spread(request: Request, law: ModeLaw, ensemble: xr.DataTree) -> xr.Dataset:
         },
         coords={"step": steps, "mode": np.arange(1, k + 1)},
     )
-    ways = [
-        secant_curvature(request.problem, request.params, request.problem.unflatten(end))
-        for end in ends.params[:WAYS, 0]
-        if np.any(end != np.asarray(request.flat, end.dtype))
-    ]
-    found = found.assign(
-        secant_curvature=("way", [way.between for way in ways]),
-        curvature_on_the_way=("way", [way.on_the_way for way in ways]),
-    )
+    found = found.merge(ways(request, ends.params[:, 0]))
     if law.pilot is None:
         return found
     corrected = law.corrected
@@ -133,17 +135,6 @@ def over_corrected(last: xr.Dataset, part: slice = slice(None)) -> tuple[float, 
     return float(ratio.mean()), float(np.hypot(of_pilot, of_replicas))
 
 
-def over_second_derivatives(numbers: xr.Dataset) -> Estimate | None:
-    """Curvature between the ends of replicas' ways over that of the places on them.
-
-    None where fewer than two ways are known, or second derivatives curve downwards on them.
-    """
-    both = np.stack([numbers["secant_curvature"], numbers["curvature_on_the_way"]], axis=1)
-    if len(both) < 2 or not np.all(np.isfinite(both)) or np.any(both[:, 1] <= 0):
-        return None
-    return jackknife(lambda mean: mean[..., 0] / mean[..., 1], both)
-
-
 def _variance(law: ModeLaw, k: int) -> tuple[Any, Any]:
     diagonal = np.diagonal(law.joint)
     return diagonal[:k], diagonal[k:]
@@ -160,6 +151,8 @@ def groups(k: int) -> dict[str, slice]:
 
 def told(numbers: xr.Dataset, look: xr.Dataset, request: Request) -> Part:
     """How well the law predicts the spread, and what it means."""
+    if "variance" not in numbers:
+        return _told_diverged(numbers, request)
     last = numbers.isel(step=-1)
     ratio = (last["variance"] / last["predicted_variance"]).values
     n, k = int(numbers["replicas"]), len(ratio)
@@ -196,7 +189,7 @@ def told(numbers: xr.Dataset, look: xr.Dataset, request: Request) -> Part:
             f"with these the ratio is {mean:.2f} ± {error:.2f}, the error of those few included."
         )
         words += f", {mean:.2f} ± {error:.2f} times with noise and curvature where replicas end"
-    finding += _told_kinks(numbers)
+    finding += told_ways(numbers)
     word = judged(mean - 1, error, AGREEMENT, "predicted", "off")
     advice = {
         "predicted": "The spread along sharp directions can be computed from one checkpoint; "
@@ -210,27 +203,23 @@ def told(numbers: xr.Dataset, look: xr.Dataset, request: Request) -> Part:
     }[word]
     verdict = f"{word}: {words}"
     return Part(
-        "The law of the next steps", finding, advice, verdict,
+        _TITLE, finding, advice, verdict,
         "exact transient of the linear chain, derived; Liu, Ziyin, Ueda (2021), arXiv:2012.03636",
         (_by_mode(ratio, one), _by_step(numbers, one)),
     )  # fmt: skip
 
 
-def _told_kinks(numbers: xr.Dataset) -> str:
-    found = over_second_derivatives(numbers)
-    if found is None:
-        return ""
-    ratio, error = float(found.value), float(found.standard_error)
-    told = (
-        f" From the checkpoint to where {found.clusters} of them ended the gradient changes "
-        f"{ratio:.3f} ± {error:.1g} times as much along their way as second derivatives on it say."
+def _told_diverged(numbers: xr.Dataset, request: Request) -> Part:
+    """Too few replicas stayed finite."""
+    left, lost = int(numbers["replicas"]), int(numbers["diverged"])
+    return Part(
+        _TITLE,
+        f"Of {left + lost} replicas that left the checkpoint {lost} diverged within "
+        f"{request.steps} steps: {left} are too few to say how they spread.",
+        "Lower the learning rate, or raise the batch size: SGD with these settings is unstable "
+        "here, whatever its mean gradient does.",
+        f"off: {lost} of {left + lost} replicas diverged",
     )
-    if ratio - 1 > KINKED + 2 * error:
-        told += (
-            " The rest lies in kinks of the loss, such as those of ReLU units, which no law made "
-            "of second derivatives knows: replicas stay nearer to the checkpoint than it says."
-        )
-    return told
 
 
 def _by_mode(ratio: Any, one: float) -> Chart:

@@ -6,7 +6,7 @@ import xarray as xr
 from statsgd.diagnosis.gradients import standing
 from statsgd.diagnosis.part import Part, judged
 from statsgd.diagnosis.request import Request
-from statsgd.diagnosis.spread import groups
+from statsgd.diagnosis.spread import groups, too_few
 from statsgd.ensembles import endpoint_trajectories
 from statsgd.laws.networks.mode_law import ModeLaw
 from statsgd.measures.motion.fluctuations import first_fluctuation_relation
@@ -16,8 +16,13 @@ from statsgd.reports.charts import Chart, Series
 GAP = 0.2
 
 
-def stationarity(request: Request, law: ModeLaw, ensemble: xr.DataTree) -> xr.Dataset:
-    """Both sides of ⟨x g⟩ = (η/2)(1+β)⟨m²⟩ along every mode, at the replicas' ends."""
+def stationarity(request: Request, law: ModeLaw, ensemble: xr.DataTree) -> xr.Dataset | None:
+    """Both sides of ⟨x g⟩ = (η/2)(1+β)⟨m²⟩ along every mode, at the replicas' ends.
+
+    None where too few of them survive.
+    """
+    if too_few(ensemble):
+        return None
     problem = request.problem
     ends = endpoint_trajectories(ensemble, problem.names, condition_on_survival=True)
     modes = np.asarray(law.modes)

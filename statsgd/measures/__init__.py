@@ -46,6 +46,7 @@ from statsgd.measures.curvature.quadrature import log_determinant, spectral_dens
 from statsgd.measures.curvature.secant import secant_curvature
 from statsgd.measures.curvature.sharpness import expected_sharpness
 from statsgd.measures.curvature.traces import over_blocks, trace, trace_of_square
+from statsgd.measures.escape.barrier import loss_barrier
 from statsgd.measures.escape.basins import assign_basins, gradient_flow
 from statsgd.measures.escape.climb import loss_climb
 from statsgd.measures.escape.exits import (
@@ -164,6 +165,7 @@ __all__ = [
     "leading_alignment",
     "local_learning_coefficient",
     "log_determinant",
+    "loss_barrier",
     "loss_climb",
     "loss_scaled_alignment",
     "low_rank_noise",

@@ -1,5 +1,6 @@
 """The diagnosis from the command line."""
 
+import subprocess
 import sys
 import types
 
@@ -20,6 +21,12 @@ inputs = rng.normal(size=(60, 4)).astype(np.float32)
 def make_problem():
     problem = linear_regression(inputs, (inputs @ np.ones(4) + rng.normal(size=60)).astype("f4"))
     return problem, np.ones(4, np.float32), SGD(0.05, Minibatch(8))
+
+
+def make_run():
+    problem, params, sgd = make_problem()
+    rows = params + 0.01 * rng.normal(size=(40, 4)).astype("f4")
+    return problem, params, sgd, list(rows)
 
 
 def something_else():
@@ -45,12 +52,29 @@ def test_a_report_from_a_file_of_the_users(file, tmp_path, capsys):
     assert "stability budget" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_a_run_of_ones_own_without_the_learning_coefficient(file, tmp_path):
+    options = ["--modes", "2", "--replicas", "8", "--steps", "20", "--quiet"]
+    options += ["--no-learning-coefficient", "--output", str(tmp_path / "page.html")]
+    page = command_line.main([f"{file}:make_run", *options]).read_text()
+    assert "Your own run" in page
+    assert "learning coefficient" not in page
+
+
+@pytest.mark.slow
+def test_the_module_runs_as_a_command(file, tmp_path):
+    command = [sys.executable, "-m", "statsgd.diagnose", f"{file}:make_problem", "--modes", "4"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert run.returncode == 2
+    assert "modes must be fewer than the 4 parameters" in run.stderr
+
+
 @pytest.mark.parametrize(
     ("what", "message"),
     [
         ("nowhere.py:make", "with a file that exists, got 'nowhere.py:make'"),
         ("{}:missing", "must name a function in"),
-        ("{}:something_else", "must return .problem, params, sgd., got 3"),
+        ("{}:something_else", "must return .problem, params, sgd. or these and checkpoints, got 3"),
     ],
 )
 def test_what_cannot_be_diagnosed_is_refused(file, what, message):

@@ -1,5 +1,7 @@
 """A diagnosis against dense truth on a small network, and what it refuses."""
 
+import re
+import types
 from typing import Any
 
 import jax
@@ -13,9 +15,13 @@ import statsgd
 from statsgd import SGD, diagnose, hessian, noise_covariance, simulate
 from statsgd.diagnosis import CheckpointWarning
 from statsgd.diagnosis.gradients import noise_draws, noise_trace, standing
+from statsgd.diagnosis.modes import TRACE_PRODUCTS, told_curvature, told_standing
 from statsgd.diagnosis.part import judged
 from statsgd.diagnosis.request import checked
-from statsgd.diagnosis.spread import over_corrected, over_second_derivatives, told
+from statsgd.diagnosis.spread import over_corrected, replicas, told
+from statsgd.diagnosis.ways import over_second_derivatives
+from statsgd.ensembles import endpoint_trajectories
+from statsgd.laws import ModeLaw
 from statsgd.noise import Minibatch
 from statsgd.problems import batch_risk, empirical_risk
 
@@ -321,15 +327,114 @@ def test_curvature_in_kinks_is_told(tree, checkpoint, problem):
     assert "1.00" in tree["spread"].attrs["finding"].split("ended the gradient changes")[1]
     assert "kinks" not in tree["spread"].attrs["finding"]
     kinked = seen.assign(secant_curvature=1.1 * seen["secant_curvature"])
-    ask = problem, checkpoint, SETTING
-    sizes = {"modes": 5, "replicas": 64, "steps": STEPS, "seed": 1}
-    request = checked(*ask, **sizes, learning_coefficient=False, progress=False)
+    request = asked_of(problem, checkpoint)
     found = told(kinked, tree["standing"].to_dataset(), request).finding
     assert "1.10" in found.split("ended the gradient changes")[1]
     assert "kinks of the loss" in found
     # Nothing is said where second derivatives curve downwards on a way.
     downwards = seen.assign(curvature_on_the_way=-seen["curvature_on_the_way"])
     assert over_second_derivatives(downwards) is None
+
+
+def asked_of(problem, checkpoint, sgd=SETTING):
+    sizes = {"modes": 5, "replicas": 64, "steps": STEPS, "seed": 1}
+    return checked(problem, checkpoint, sgd, **sizes, learning_coefficient=False, progress=False)
+
+
+def test_ridges_on_the_way_are_told(tree, problem, checkpoint):
+    seen, look = (tree[name].to_dataset() for name in ("spread", "standing"))
+    assert "no ridge lies between" in tree["spread"].attrs["finding"]
+    assert float(seen["loss_barrier"].max()) < 0.05 * float(seen["loss"])
+    high = seen.assign(loss_barrier=("way", [0.0, 1.0, 0.0, 0.0]))
+    assert "1 of 4 lead over a ridge" in told(high, look, asked_of(problem, checkpoint)).finding
+
+
+@pytest.mark.filterwarnings("ignore::statsgd.diagnosis.CheckpointWarning")
+def test_sgd_that_diverges_is_diagnosed_and_no_error(problem, checkpoint, tmp_path):
+    wild = SGD(20.0, Minibatch(SIZE), MOMENTUM, DECAY)
+    found = diagnose(
+        problem, checkpoint, wild, modes=2, replicas=8, steps=60, seed=0, progress=False,
+        learning_coefficient=False,
+    )  # fmt: skip
+    seen = found["spread"].to_dataset()
+    assert int(seen["diverged"]) == 8
+    assert found["spread"].attrs["verdict"] == "off: 8 of 8 replicas diverged"
+    assert "stationarity" not in found.children
+    assert found["stability"].attrs["verdict"].startswith("unstable")
+    assert "8 of 8 replicas diverged" in statsgd.report(found, tmp_path / "a.html").read_text()
+
+
+def test_the_cost_is_told_before_the_long_part(problem, checkpoint, capsys, monkeypatch):
+    diagnose(
+        problem, checkpoint, SETTING, modes=2, replicas=8, steps=20, seed=0,
+        learning_coefficient=False,
+    )  # fmt: skip
+    out = capsys.readouterr().out
+    # 6 products a mode and those of the traces; 8 · 20 steps.
+    assert re.search(rf"diagnose: about .*: {12 + TRACE_PRODUCTS} products with the Hessian", out)
+    assert "160 steps of" in out
+
+
+def test_alignment_is_told_as_it_is(unchecked):
+    look = xr.Dataset({"noise_trace": 1.0})
+    request = types.SimpleNamespace(
+        problem=types.SimpleNamespace(dimension=10), decay=0.0, steps=10,
+        sgd=types.SimpleNamespace(learning_rate=0.1, momentum=0.0),
+    )  # fmt: skip
+    law = ModeLaw([2.0, 1.0], np.eye(2), 0.1, 0.0, 10, residuals=np.zeros(2))
+
+    def said(along, error, trace, look_error):
+        whole = xr.Dataset(
+            {
+                "curvature_of_noise": along, "curvature_of_noise_error": error,
+                "hessian_trace": trace, "hessian_trace_error": look_error,
+            }
+        )  # fmt: skip
+        return told_curvature(law, look, whole, request).finding
+
+    assert "noise and curvature are aligned" in said(2.0, 0.1, 5.0, 0.5)
+    assert "noise avoids curvature" in said(0.1, 0.05, 5.0, 0.5)
+    assert "as if it were the same in all directions" in said(0.55, 0.1, 5.0, 0.5)
+    assert "not known to be positive" in said(0.5, 0.1, -5.0, 0.5)
+    # Where noise leads downwards no level of the gradient is kept up.
+    whole = xr.Dataset({"curvature_of_noise": -0.5, "curvature_of_noise_error": 0.1})
+    look = xr.Dataset({"noise_trace": 1.0, "gradient_norm": 0.1, "loss": 1.0})
+    assert told_standing(look, whole, request).verdict.startswith("moving: noise leads downwards")
+
+
+def test_distances_of_networks_of_16_bits_are_in_single_precision(problem, checkpoint):
+    small = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), checkpoint)
+    half = empirical_risk(
+        example_loss,
+        jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), problem.examples),
+        small,
+    )
+    request = asked_of(half, small)
+    modes = np.linalg.qr(np.random.default_rng(0).normal(size=(problem.dimension, 3)))[0]
+    law = ModeLaw(
+        np.ones(3), np.eye(3), RATE, MOMENTUM, STEPS, modes=modes, checkpoint=request.flat
+    )
+    run = replicas(request, law)
+    ends = endpoint_trajectories(run, half.names).params[:, 0]
+    along = run["observables"]["along"].transpose("replica", "step", ...).values[:, -1]
+    away = ends - request.flat
+    np.testing.assert_allclose(along[:, :-1], away @ modes, atol=1e-5)
+    np.testing.assert_allclose(along[:, -1], np.sum(away**2, axis=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("noise", "message"),
+    [
+        (statsgd.noise.StudentT(1.5, 0.1), "noise must have a finite variance"),
+        (statsgd.noise.Anisotropic(np.eye(4)), "the covariance of Anisotropic is formed"),
+    ],
+)
+def test_noise_without_a_law_is_refused_before_anything_long(noise, message, monkeypatch):
+    monkeypatch.setattr("statsgd.dynamics.noise.subspace.DENSE_LIMIT", 3)
+    monkeypatch.setattr("statsgd.diagnosis.modes.first_look", None)
+    bowl = statsgd.problems.quadratic(np.eye(4))
+    with pytest.raises(ValueError, match=message):
+        diagnose(bowl, np.ones(4), SGD(0.1, noise), modes=1, seed=0, progress=False)
 
 
 def test_a_checkpoint_far_from_any_minimum_is_named(problem, checkpoint, monkeypatch):

@@ -109,15 +109,22 @@ def noise_covariance_along_estimate(
         mean, square = _slope_moments(problem, floating(problem.parameters(params)), columns)
         covariance = noise.variance_factor(problem) * (square - np.outer(mean, mean))
         return Estimate(covariance, np.zeros_like(covariance))
-    if problem.dimension > DENSE_LIMIT and not isinstance(noise, IsotropicNoise | NoNoise):
-        raise ValueError(
-            f"the covariance of {type(noise).__name__} is formed as a matrix, which is allowed up "
-            f"to d = {DENSE_LIMIT}, got d = {problem.dimension}"
-        )
+    require_covariance_along(problem, noise)
     root = in_double_precision(noise.root, problem, floating(problem.parameters(params)))
     reach = root * columns.T if np.ndim(root) == 0 else columns.T @ root
     covariance = reach @ reach.T
     return Estimate(covariance, np.zeros_like(covariance))
+
+
+def require_covariance_along(problem: Problem, noise: GradientNoise) -> None:
+    """Raise `ValueError` where VᵀCV would take a whole matrix that is too large to be formed."""
+    if isinstance(noise, Minibatch | IsotropicNoise | NoNoise):
+        return
+    if problem.dimension > DENSE_LIMIT:
+        raise ValueError(
+            f"the covariance of {type(noise).__name__} is formed as a matrix, which is allowed up "
+            f"to d = {DENSE_LIMIT}, got d = {problem.dimension}"
+        )
 
 
 @kinds_checked

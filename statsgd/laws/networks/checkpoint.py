@@ -8,6 +8,7 @@ from jaxtyping import Float, PyTree
 
 from statsgd.arguments import count
 from statsgd.dynamics.noise import Minibatch, noise_covariance_along_estimate
+from statsgd.dynamics.noise.subspace import require_covariance_along
 from statsgd.dynamics.sgd import SGD
 from statsgd.laws.minimum.mode_chain import Epoch
 from statsgd.precision import in_double_precision
@@ -91,6 +92,8 @@ def checked(problem: Problem, sgd: SGD) -> Epoch | None:
     sgd.require_heavy_ball()
     noise = sgd.noise
     noise.check(problem)
+    noise.require_variance()
+    require_covariance_along(problem, noise)
     if noise.white:
         return None
     if not (isinstance(noise, Minibatch) and isinstance(problem, EmpiricalRisk)):

@@ -11,13 +11,17 @@ from statsgd.arguments import count
 from statsgd.dynamics import simulate
 from statsgd.dynamics.noise import Minibatch, noise_and_curvature_along
 from statsgd.dynamics.sgd import SGD
-from statsgd.ensembles import endpoint_trajectories
+from statsgd.ensembles import endpoint_trajectories, surviving
 from statsgd.estimate import Estimate
 from statsgd.laws.networks.checkpoint import Checkpoint, independent_noise
 from statsgd.problems import DENSE_LIMIT, BatchRisk, EmpiricalRisk, Problem
 
 _KEPT = 0.02  # of the start, in the slowest mode, where a stationary law is asked for
 _MOST_STEPS = 1000  # of such a pilot
+
+
+class PilotDivergedError(ValueError):
+    """Too few replicas of a pilot survived."""
 
 
 class Pilot(NamedTuple):
@@ -87,8 +91,9 @@ def pilot_of(
 ) -> Pilot:
     """Run `replicas` from `params` for `steps`, or read endpoints that are given, and measure.
 
-    Without `steps` until the slowest mode has forgotten its start, at most 1000. Raises
-    `ValueError` for noise other than that of minibatches of a data set, and below two replicas.
+    Without `steps` until the slowest mode has forgotten its start, at most 1000. Replicas that
+    diverge are left out. Raises `ValueError` for noise other than that of minibatches of a data
+    set, and below two replicas; `PilotDivergedError` where fewer survive.
     """
     if not (isinstance(problem, EmpiricalRisk | BatchRisk) and isinstance(sgd.noise, Minibatch)):
         raise ValueError(
@@ -101,9 +106,22 @@ def pilot_of(
         number = count("pilot", replicas, at_least=2)
         taken = steps or _relaxation(found.curvatures, sgd)
         ensemble = simulate(
-            problem, sgd, steps=taken, replicas=number, seed=seed, start=params, progress=False
+            problem,
+            sgd,
+            steps=taken,
+            replicas=number,
+            seed=seed,
+            start=params,
+            progress=False,
+            allow_unstable=True,
         )
-    ends = endpoint_trajectories(ensemble, problem.names).params[:, 0]
+    alive = surviving(ensemble)
+    if alive is not None and alive.sum() < min(2, len(alive)):
+        raise PilotDivergedError(
+            f"pilot must have two replicas that stay finite, got {int(alive.sum())} of "
+            f"{len(alive)} after {taken} steps: SGD is unstable here"
+        )
+    ends = endpoint_trajectories(ensemble, problem.names, condition_on_survival=True).params[:, 0]
     count("pilot", len(ends), at_least=2)
     # Of large networks rounding in single precision is nothing beside what few replicas leave.
     double = problem.dimension <= DENSE_LIMIT

@@ -1,0 +1,43 @@
+"""A ridge of the loss between two places: whether one was left for another basin."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from statsgd.arguments import count, kinds_checked
+from statsgd.problems import Problem
+from statsgd.problems.parameters import floating
+
+
+@kinds_checked
+def loss_barrier(problem: Problem, start: PyTree, end: PyTree, *, places: int = 9) -> float:
+    """By how much the loss rises above the line between its values at `start` and `end` (loss).
+
+    The largest of L((1−s)θ₀ + sθ₁) − (1−s)L(θ₀) − sL(θ₁) over evenly spaced s, both ends among
+    them: zero where the loss sags in between, as within one basin. Two places without a barrier are
+    linearly connected; a barrier says that the straight way leads over a ridge, not that every way
+    does.
+
+    **Arguments:** `start` and `end`, params or whole trained models; `places` on the way, at least
+    3: so many values of the loss, in single precision at least.
+
+    Raises `ValueError` for fewer places. NaN where a loss is not finite.
+    Source: Frankle, Dziugaite, Roy, Carbin (2020), arXiv:1912.05671, there of the error rate.
+
+    >>> import numpy as np
+    >>> from statsgd.problems import quartic_wells
+    >>> wells = quartic_wells()  # (x² − 1)²/4
+    >>> loss_barrier(wells, np.array([-1.0]), np.array([1.0]))
+    0.25
+    >>> loss_barrier(wells, np.array([0.9]), np.array([1.1]))
+    0.0
+    """
+    shares = np.linspace(0, 1, count("places", places, at_least=3))
+    first, last = (
+        np.asarray(problem.flatten(floating(problem.parameters(at))), dtype=np.float64)
+        for at in (start, end)
+    )
+    ways = (problem.unflatten(jnp.asarray(first + share * (last - first))) for share in shares)
+    losses = np.array([float(problem.loss(at)) for at in ways])
+    above = losses - ((1 - shares) * losses[0] + shares * losses[-1])
+    return float(np.max(above))
