@@ -96,9 +96,10 @@ def simulate(
     - `allow_unstable`: run settings that are known to diverge.
     - `block_size`: replicas advanced together, by `vmap`, while blocks follow one another: a matter
       of speed and memory. By default 64, and fewer the more parameters a replica has: 16 at 4000,
-      8 at 8000, 1 above (float32), so that those of a block stay in the cache. The last digits
-      may depend on it: some processors round otherwise beside a full vector (all agree for
-      multiples of 16), and so do products with matrices that the replicas share.
+      8 at 8000, 1 above (float32), so that those of a block stay in the cache. (An accelerator
+      works on as many blocks at once as its memory allows.) The last digits may depend on it: some
+      processors round otherwise beside a full vector (all agree for multiples of 16), and so do
+      products with matrices that the replicas share.
     - `devices`: JAX devices over which blocks are shared out; by default the first one.
 
     Under `jax.distributed` every process makes the same call, and replicas are shared out over all

@@ -20,6 +20,7 @@ from statsgd.running.processes import gathered, share_of
 _LANE = PartitionSpec("lane")
 _LARGEST_SHARE = 64
 _CACHE = 2**18  # bytes of parameters of a block, its state and minibatches being a few times that
+_WORKING = 16  # times the state of a block that its gradients and activations may take on the way
 _VECTOR = 16  # lanes; blocks of multiples of it round alike
 
 
@@ -129,9 +130,13 @@ def over_blocks[R](function: Callable[..., R], blocks: PyTree, *shared: PyTree, 
         def of_block(block):
             return function(block, *shared)
 
-        if _one_by_one(mesh):
+        number = jax.tree.leaves(blocks)[0].shape[0]
+        together = _at_once(mesh, blocks)
+        if together == 1:
             return jax.lax.map(of_block, blocks)
-        return jax.vmap(of_block)(blocks)
+        if together >= number:
+            return jax.vmap(of_block)(blocks)
+        return jax.lax.map(of_block, blocks, batch_size=together)
 
     return jax.shard_map(
         on_device,
@@ -143,9 +148,29 @@ def over_blocks[R](function: Callable[..., R], blocks: PyTree, *shared: PyTree, 
     )(blocks, *shared)
 
 
-def _one_by_one(mesh: Mesh) -> bool:
-    """Whether a device does one block before the next one starts.
+def _at_once(mesh: Mesh, blocks: PyTree) -> int:
+    """How many blocks a device works on together.
 
-    On a CPU the parameters and minibatches of a block stay in cache so; a GPU wants all at once.
+    On a CPU one, whose parameters and minibatches stay in cache so. A GPU wants all at once, and
+    gets as many as its memory allows, a few times what the blocks themselves take.
     """
-    return mesh.devices.flat[0].platform == "cpu"
+    device = mesh.devices.flat[0]
+    if device.platform == "cpu":
+        return 1
+    number, memory = jax.tree.leaves(blocks)[0].shape[0], _memory(device)
+    if memory is None:
+        return number
+    each = sum(_bytes(leaf) for leaf in jax.tree.leaves(blocks)) / number
+    return int(max(1, min(number, memory // (_WORKING * max(each, 1)))))
+
+
+def _bytes(leaf: Any) -> int:
+    # Keys have a dtype of their own, of a few words.
+    width = 8 if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf.dtype.itemsize
+    return leaf.size * width
+
+
+def _memory(device: jax.Device) -> int | None:
+    """Bytes of a device that JAX may use; None where it does not say."""
+    known = device.memory_stats()
+    return None if known is None else known.get("bytes_limit")

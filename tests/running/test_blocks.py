@@ -1,6 +1,7 @@
 """Blocks: nothing is lost in them, and where they lie does not change a bit."""
 
 import itertools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -52,14 +53,34 @@ def test_devices_that_would_work_on_copies_are_left_out():
 
 @pytest.fixture
 def at_once(monkeypatch):
-    """All blocks are done at once, as on a GPU."""
-    jax.clear_caches()
-    monkeypatch.setattr(blocks_module, "_one_by_one", lambda mesh: False)
-    yield
+    """A function that makes so many blocks be done at once, as on a GPU whose memory allows it."""
+
+    def so_many(number):
+        jax.clear_caches()
+        monkeypatch.setattr(blocks_module, "_at_once", lambda mesh, blocks: number)
+
+    yield so_many
     jax.clear_caches()
 
 
-def test_a_function_of_every_block(at_once):
+def test_an_accelerator_works_on_as_many_blocks_as_its_memory_allows(unchecked):
+    def so_many(platform, memory):
+        device = types.SimpleNamespace(platform=platform, memory_stats=lambda: memory)
+        mesh = types.SimpleNamespace(devices=np.array([device], dtype=object))
+        state = {"a": jnp.zeros((10, 4, 2)), "key": jax.random.split(jax.random.key(0), (10, 4))}
+        return blocks_module._at_once(mesh, state)
+
+    # A block takes 4 · 2 · 4 bytes and 4 keys of 8, and 16 times that on the way.
+    assert so_many("cpu", {"bytes_limit": 2**40}) == 1
+    assert so_many("gpu", None) == 10
+    assert so_many("gpu", {"bytes_limit": 2**40}) == 10
+    assert so_many("gpu", {"bytes_limit": 3 * 16 * 64 + 1}) == 3
+    assert so_many("gpu", {"bytes_limit": 1}) == 1
+
+
+@pytest.mark.parametrize("number", [2, 1000])
+def test_a_function_of_every_block(at_once, number):
+    at_once(number)
     blocks = Blocks.over(None, cells=1, lanes=6, size=2)
     lanes = jnp.arange(6.0)
     found = over_blocks(
@@ -68,8 +89,10 @@ def test_a_function_of_every_block(at_once):
     np.testing.assert_array_equal(blocks.join(found), [0, 2, 4, 10, 8, 18])
 
 
-@pytest.mark.parametrize("phases", [pytest.param(1, marks=pytest.mark.slow), 10])
-def test_replicas_are_the_same_one_by_one_and_at_once(request, phases):
+@pytest.mark.parametrize(
+    ("phases", "number"), [pytest.param(1, 2, marks=pytest.mark.slow), (10, 2), (10, 3)]
+)
+def test_replicas_are_the_same_one_by_one_and_at_once(at_once, phases, number):
     # Some diverge, in one of the blocks at a time: θ ← θ + ηθ³ overflows from θ > 0.
     problem = landscape(lambda params: -0.25 * jnp.sum(params**4), np.zeros(1))
     begin = np.array([[0.0], [1.0], [2.0], [0.0], [0.5], [0.01]], dtype=np.float32)
@@ -79,7 +102,7 @@ def test_replicas_are_the_same_one_by_one_and_at_once(request, phases):
         return simulate(problem, SGD(0.1, NoNoise()), phases=phases, progress=False, **options)
 
     one_by_one = run()
-    request.getfixturevalue("at_once")
+    at_once(number)
     together = run()
     for name in ("diverged_at", "steps"):
         np.testing.assert_array_equal(one_by_one["run"][name], together["run"][name])
