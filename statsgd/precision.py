@@ -43,6 +43,12 @@ def in_double_precision(function: Callable[..., Any], *arguments: PyTree, **keyw
         return jax.tree.map(as_numpy, found)
 
 
+@eqx.filter_jit
+def in_own_precision(function: Callable[..., Any], *arguments: PyTree) -> Any:
+    """`function(*arguments)` compiled, in the precision of its arguments."""
+    return function(*arguments)
+
+
 def formula[F: Callable[..., Any]](function: F) -> F:
     """Decorate a function written in JAX: every call is one `in_double_precision`."""
 

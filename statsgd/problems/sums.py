@@ -23,7 +23,13 @@ from jaxtyping import Array, Float, PyTree
 from tqdm.auto import tqdm
 
 from statsgd.arguments import is_traced, kinds_checked
-from statsgd.precision import as_numpy, constants_copied, in_double_precision, widened
+from statsgd.precision import (
+    as_numpy,
+    constants_copied,
+    in_double_precision,
+    in_own_precision,
+    widened,
+)
 from statsgd.problems.stored import Stored
 from statsgd.progress import silent
 
@@ -223,9 +229,8 @@ def hessian_product(
 
     def product(vector: Float[Any, " d"]) -> Float[Any, " d"]:
         if not hasattr(problem, "without_examples"):
-            if double:
-                return in_double_precision(_curved, problem, params, vector)
-            return _compiled_curved(problem, params, vector)
+            within = in_double_precision if double else in_own_precision
+            return within(_curved, problem, params, vector)
         ask = {"progress": progress, "double": double}
         return mean_over_chunks(problem, _curved_chunk, params, vector, **ask)
 
@@ -234,9 +239,6 @@ def hessian_product(
 
 def _curved(problem: Any, params: PyTree, vector: Float[Any, " d"]) -> Float[Any, " d"]:
     return _along(problem.gradient, problem, params, vector)
-
-
-_compiled_curved = eqx.filter_jit(_curved)
 
 
 def _curved_chunk(

@@ -6,6 +6,8 @@ import pytest
 
 from statsgd import problems
 from statsgd.measures import (
+    curvature_matrix,
+    gauss_newton_operator,
     hessian,
     log_determinant,
     over_blocks,
@@ -18,7 +20,7 @@ from statsgd.measures.curvature import eigenpairs, traces
 from statsgd.measures.curvature.traces import is_formed
 from statsgd.problems.eigenpairs import lanczos_quadrature
 from statsgd.problems.landscapes import quadratic
-from tests.measures.problem_cases import PARAMS, network
+from tests.measures.problem_cases import PARAMS, network, output, square_loss
 
 _rng = np.random.default_rng(0)
 _ROOT = _rng.normal(size=(24, 16))
@@ -68,6 +70,37 @@ def test_directions_taken_out_lower_the_error_of_a_trace():
     many = [trace(problem, np.zeros(200), samples=32, rank=16, seed=i) for i in range(60)]
     squares = np.mean([one.deviation(values.sum()) ** 2 for one in many])
     assert 0.5 < squares < 1.8  # Student's t² has mean 31/29, and this one an error of .2
+
+
+@pytest.mark.parametrize("rank", [0, 3])
+def test_traces_of_large_problems_are_those_of_the_compiled_program(monkeypatch, rank):
+    # The same signs, one product after the other through the chunks of the data.
+    problem, params = network(), PARAMS
+    ask = {"samples": 6, "seed": 3}
+    compiled = trace(problem, params, rank=rank, **ask)
+    square = trace_of_square(problem, params, **ask)
+    monkeypatch.setattr(traces, "SHORT", 1)
+    monkeypatch.setattr(traces, "_trace", None)
+    monkeypatch.setattr(traces, "_square", None)
+    found = trace(problem, params, rank=rank, **ask)
+    np.testing.assert_allclose(found[:2], compiled[:2], rtol=1e-10)
+    np.testing.assert_allclose(trace_of_square(problem, params, **ask)[:2], square[:2], rtol=1e-10)
+    single = trace(problem, params, rank=rank, double=False, **ask)
+    np.testing.assert_allclose(single[:2], compiled[:2], rtol=1e-4)
+    assert float(single.value) != float(compiled.value)
+    nowhere = {name: np.full_like(leaf, np.nan) for name, leaf in params.items()}
+    assert np.isnan(trace(problem, nowhere, rank=0, **ask)[:2]).all()
+
+
+def test_leading_eigenpairs_of_the_gauss_newton_matrix():
+    problem, k = network(), 3
+    operator = gauss_newton_operator(output, square_loss)
+    values, columns = np.linalg.eigh(curvature_matrix(problem, PARAMS, operator))
+    for depth in (None, 10):
+        found = top_eigenpairs(problem, PARAMS, k, operator, depth=depth)
+        np.testing.assert_allclose(found.values, values[::-1][:k], rtol=1e-6)
+        along = np.abs(np.sum(np.asarray(found.vectors) * columns.T[::-1][:k], axis=1))
+        np.testing.assert_allclose(along, 1, atol=1e-5)
 
 
 def test_log_determinant_leaves_out_the_nullspace():

@@ -1,9 +1,7 @@
 """Gradient noise along a few directions of a problem of any size."""
 
-from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +12,7 @@ from statsgd.dynamics.noise.gradient_noise import GradientNoise, NoNoise
 from statsgd.dynamics.noise.injected import IsotropicNoise
 from statsgd.dynamics.noise.minibatch import Minibatch, all_examples
 from statsgd.estimate import Estimate
-from statsgd.precision import in_double_precision
+from statsgd.precision import in_double_precision, in_own_precision
 from statsgd.problems import DENSE_LIMIT, BatchRisk, EmpiricalRisk, Problem
 from statsgd.problems.parameters import floating
 from statsgd.problems.problem import SampledProblem
@@ -155,7 +153,7 @@ def noise_and_curvature_along(
     noise.check(problem)
     columns, at = _columns(problem, directions), floating(problem.parameters(params))
     if isinstance(problem, BatchRisk):
-        within = in_double_precision if double else _as_they_are
+        within = in_double_precision if double else in_own_precision
         curvature = within(_curvatures, problem, at, columns)
     else:
         mean, square, curvature = mean_over_examples(
@@ -172,11 +170,6 @@ def _without_rounding(covariance: Float[np.ndarray, "k k"]) -> Float[np.ndarray,
     """The nearest matrix without negative eigenvalues, which only rounding has made."""
     values, vectors = np.linalg.eigh(covariance)
     return (vectors * np.maximum(values, 0)) @ vectors.T
-
-
-@eqx.filter_jit
-def _as_they_are(function: Callable[..., Any], *arguments: Any) -> Any:
-    return function(*arguments)
 
 
 def _columns(problem: Problem, directions: Any) -> Float[np.ndarray, "d k"]:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +19,7 @@ from statsgd.measures.curvature.operators import (
 )
 from statsgd.measures.curvature.probes import at_once, chunked_map, random_key
 from statsgd.measures.curvature.traces import is_formed
-from statsgd.precision import in_double_precision
+from statsgd.precision import in_double_precision, in_own_precision
 from statsgd.problems import Problem
 from statsgd.problems.eigenpairs import ORDERS, TOLERANCE, Eigenpairs, outermost_eigenpairs
 from statsgd.problems.parameters import floating
@@ -92,7 +91,8 @@ def top_eigenpairs(
     if steps is not None and k > steps:
         raise ValueError(f"depth must be at least the number of pairs {k}, got {depth}")
     ask = (problem, params, operator, k, order, steps, key)
-    return in_double_precision(_eigenpairs, *ask) if double else _compiled_eigenpairs(*ask)
+    within = in_double_precision if double else in_own_precision
+    return within(_eigenpairs, *ask)
 
 
 def _eigenpairs(
@@ -117,9 +117,6 @@ def _eigenpairs(
     values, vectors = values[chosen], vectors[chosen]
     images = chunked_map(of.product, vectors, at_once(of.dimension))
     return Eigenpairs(values, vectors, jnp.linalg.norm(images - values[:, None] * vectors, axis=1))
-
-
-_compiled_eigenpairs = eqx.filter_jit(_eigenpairs)
 
 
 def _ranked(values: Float[Array, " n"], order: str) -> Any:

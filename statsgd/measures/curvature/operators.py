@@ -21,7 +21,7 @@ from statsgd.dynamics.noise.covariance import moment_product, noise_covariance
 from statsgd.dynamics.noise.injected import IsotropicNoise
 from statsgd.dynamics.noise.minibatch import all_examples
 from statsgd.measures.curvature.probes import PROBES_AT_ONCE, chunked_map
-from statsgd.precision import in_double_precision
+from statsgd.precision import in_double_precision, in_own_precision
 from statsgd.problems import DENSE_LIMIT, EmpiricalRisk, Problem
 from statsgd.problems.parameters import floating
 from statsgd.problems.problem import SampledProblem
@@ -223,9 +223,8 @@ def products_of(
     if isinstance(operator, _Covariance) and isinstance(operator.noise, Minibatch):
         covariance = noise_covariance(problem, params, operator.noise)
         return lambda v: covariance @ v
-    if not double:
-        return lambda v: _compiled_product(problem, params, operator, v)
-    return lambda v: in_double_precision(_product, problem, params, operator, v)
+    within = in_double_precision if double else in_own_precision
+    return lambda v: within(_product, problem, params, operator, v)
 
 
 def rows_of(operator: OperatorAt, problem: Problem, params: PyTree) -> int:
@@ -280,9 +279,6 @@ def _matrix(problem: Problem, params: PyTree, operator: OperatorAt) -> Float[Any
 
 def _product(problem: Problem, params: PyTree, operator: OperatorAt, vector: Vector) -> Vector:
     return operator(problem, params).product(vector)
-
-
-_compiled_product = eqx.filter_jit(_product)
 
 
 @kinds_checked
