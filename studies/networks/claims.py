@@ -8,6 +8,7 @@ import xarray as xr
 
 from statsgd.comparison import Claim, Quantity
 from statsgd.diagnosis.spread import over_corrected
+from statsgd.measures import jackknife
 from statsgd.reports import Chart, Series
 from studies.networks.displacements import (
     chart_of_exponents,
@@ -40,9 +41,11 @@ def claims(name: str, found: Sequence[Found], config: Any) -> dict[str, xr.DataT
             made[f"exponent{with_pilot}"] = exponent(name, found, pilot).to_datatree(chart)
             made[f"rise of the loss{with_pilot}"] = rise(name, found, config, pilot).to_datatree()
         made["kinks"] = kinks(name, found).to_datatree()
+    if found[0].twins is not None:
+        made["linear twin"] = beside_twins(name, found, config).to_datatree()
     if found[0].sharp is not None:
         made["large batches"] = large_batches(name, found).to_datatree()
-        made["reshuffled epochs"] = epochs(name, found).to_datatree()
+        made["reshuffled epochs"] = epochs(name, found).to_datatree(chart_of_epochs(found))
     return made
 
 
@@ -106,6 +109,31 @@ def with_a_pilot(name: str, found: Sequence[Found], config: Any) -> Claim:
         f"There noise is {growth[0]} times that of the checkpoint (one number a network), and "
         f"curvature {growth[1]} times. The factors say what the law without a pilot leaves out. "
         "Errors count those of the pilot's few replicas, by jackknife.",
+        "derived",
+        "",
+    )
+
+
+def beside_twins(name: str, found: Sequence[Found], config: Any) -> Claim:
+    """Replicas over their linear twins, which know how noise grows to first order."""
+    rows = []
+    for index, one in enumerate(found):
+        assert one.twins is not None
+        for label, modes in over_groups(np.arange(one.twins.shape[2]), one.twins.shape[2]):
+            ratio = jackknife(lambda mean: np.mean(mean[0] / mean[1]), one.twins[..., modes])
+            title, error = f"network {index + 1}, {label}", float(ratio.standard_error)
+            pairs = ratio.clusters
+            rows.append(
+                Quantity(title, float(ratio.value), error, 1.0, "=", config.margin, clusters=pairs)
+            )
+    return claim(
+        "Replicas spread along the leading modes as their linear twins do, whose batches have the "
+        f"gradients and Hessians of the checkpoint ({name}).",
+        "derived",
+        rows,
+        f"Variance over that of twins on the same batches after {config.steps} steps; errors are "
+        "the jackknife's over pairs. What the law with constant noise is off beyond that is the "
+        "noise's growth to first order.",
         "derived",
         "",
     )
@@ -257,6 +285,24 @@ def chart_of_modes(found: Sequence[Found]) -> Chart:
         error = ratio * np.sqrt(2 / (int(last["replicas"]) - 1))
         series.append(Series(f"network {index + 1}", last["mode"].values, ratio, error))
     return Chart("Variance, replicas over law", "mode", "ratio", tuple(series), level=1.0)
+
+
+def chart_of_epochs(found: Sequence[Found]) -> Chart:
+    """Variance under reshuffled epochs over that of independent batches, mode by mode."""
+    series = []
+    for index, one in enumerate(found):
+        assert one.reshuffled is not None
+        white, group = last_look(one), f"network {index + 1}"
+        mode = white["mode"].values
+        ratio = one.reshuffled["variance"].values / white["variance"].values
+        law = one.reshuffled["predicted_variance"].values / white["predicted_variance"].values
+        error = ratio * np.sqrt(4 / (int(white["replicas"]) - 1))
+        series += [
+            Series(group, mode, ratio, error, group=group),
+            Series(f"{group}, laws", mode, law, look="line", group=group),
+        ]
+    title = "Variance, reshuffled over independent batches"
+    return Chart(title, "mode", "ratio", tuple(series), "y", level=1.0)
 
 
 def told_unstable(found: Sequence[Found], config: Any) -> str:

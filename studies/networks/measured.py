@@ -28,7 +28,7 @@ from statsgd.measures import (
 )
 from statsgd.measures.noise.noise_quadrature import NoiseSpectrum
 from statsgd.noise import Minibatch
-from statsgd.problems import BatchRisk, EmpiricalRisk
+from statsgd.problems import BatchRisk, EmpiricalRisk, linear_twin
 from studies.networks.training import (
     ends_of_training,
     near_minima,
@@ -88,6 +88,9 @@ class Found(NamedTuple):
     as many epochs; None where the loss depends on the batch size."""
     reshuffled: xr.Dataset | None
     """Spread of replicas under reshuffled epochs; None where their noise has no law."""
+    twins: Float[Any, "replica two k"] | None
+    """Squares of distances from their mean along the modes, of replicas and of their linear twins
+    on the same batches; None where the problem has no twin."""
     dimension: int
 
 
@@ -127,10 +130,11 @@ def looked_at(
     )
     below = config.weight_decay + float(top_eigenpairs(problem, minimum, 1, double=False).values[0])
     settings = followed(problem, minimum, below, config, seed)
-    shuffled = None
+    shuffled = twins = None
     if isinstance(problem, EmpiricalRisk):
         shuffled = reshuffled(problem, params, tree, config, seed)
-    return Found(tree, settings, below, sharp, shuffled, problem.dimension)
+        twins = beside_twins(problem, params, tree, config, seed)
+    return Found(tree, settings, below, sharp, shuffled, twins, problem.dimension)
 
 
 class _Distance(eqx.Module):
@@ -314,6 +318,29 @@ def reshuffled(
     predicted = np.diagonal(np.asarray(law.covariance()))
     columns = {"variance": along.var(axis=0, ddof=1), "predicted_variance": predicted}
     return xr.Dataset({name: ("mode", values) for name, values in columns.items()})
+
+
+def beside_twins(
+    problem: EmpiricalRisk, params: PyTree, tree: xr.DataTree, config: Any, seed: int
+) -> Float[Any, "replica two k"]:
+    """Half as many replicas as of the diagnosis, and their linear twins on the same batches."""
+    modes = tree["curvature"].to_dataset()["direction"].values
+    both = []
+    for one in (problem, linear_twin(problem, params)):
+        run = statsgd.simulate(
+            one,
+            setting(config, noise_of(problem, config.batch_size)),
+            steps=config.steps,
+            replicas=config.replicas // 2,
+            seed=seed + 6,
+            start=params,
+            progress=config.progress,
+            devices=jax.devices(),
+            allow_unstable=True,
+        )
+        along = endpoint_trajectories(run, problem.names).params[:, 0] @ modes
+        both.append((along - along.mean(axis=0)) ** 2)
+    return np.stack(both, axis=1)
 
 
 def over_groups(values: Any, k: int) -> Sequence[tuple[str, Any]]:
