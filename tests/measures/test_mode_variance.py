@@ -8,7 +8,12 @@ import pytest
 from statsgd import SGD, noise, problems, simulate
 from statsgd.ensembles import trajectories
 from statsgd.laws import ModeLaw
-from statsgd.laws.minimum import PhaseSpaceTransition, phase_plane_area
+from statsgd.laws.minimum import (
+    PhaseSpaceTransition,
+    mean_squared_displacement,
+    phase_plane_area,
+    stochastic_area,
+)
 from statsgd.measures import (
     area_rate,
     equipartition,
@@ -51,9 +56,9 @@ def test_runs_move_in_their_modes_as_predicted():
     problem = problems.landscape(lambda x: 0.5 * x @ jnp.asarray(hessian) @ x, np.zeros(3))
     sgd = SGD(0.1, noise.Anisotropic(np.diag([1.0, 0.5, 0.2]) + 0.2), 0.5)
     law = ModeLaw.from_checkpoint(problem, sgd, np.zeros(3), 2)
-    keep = [1, 5, 25, 200, 201]
+    keep = [1, 5, 25, *range(200, 212)]
     runs = simulate(
-        problem, sgd, steps=201, replicas=3000, seed=0, start=np.zeros(3), keep=keep, progress=False
+        problem, sgd, steps=211, replicas=3000, seed=0, start=np.zeros(3), keep=keep, progress=False
     )
     x, _, m = trajectories(law.project(runs))
     squares = x[:, :3] ** 2
@@ -71,8 +76,15 @@ def test_runs_move_in_their_modes_as_predicted():
     swept = phase_plane_area_rate(late, buffers)
     areas = phase_plane_area(settled)[::-1]
     assert np.all(np.abs(swept.value - areas) < 4 * swept.standard_error)
-    assert squared_displacement(late, [1]).value > 0
-    assert area_rate(late).value.shape == (2, 2)
+    moved = squared_displacement(late, [1])
+    lag = mean_squared_displacement(settled, [1])
+    assert np.all(np.abs(moved.value - lag) < 4 * moved.standard_error)
+    assert np.all(moved.standard_error < 0.03 * lag)
+    area = area_rate(late)
+    # The chain's coordinates are the modes of the checkpoint, in their own order.
+    swept, known_area = float(area.value[0, 1]), float(stochastic_area(settled)[0, 1])
+    assert abs(swept - known_area) < 4 * float(area.standard_error[0, 1])
+    assert abs(known_area) > 4 * float(area.standard_error[0, 1])
     one = equipartition(late[:, 0], buffers[:, 0], law.curvatures, 0.1, 0.5)
     assert np.all(np.abs(one.value - 1) < 4 * one.standard_error)
 
