@@ -201,7 +201,8 @@ def empirical_risk(
       replica a start of its own. bfloat16 and float16 arrays stay so and are computed in; sums over
       examples are in single precision or better.
     - `trainable`: which of the parameters are trained, by default all: names or a function of them,
-      or truth values in the structure of the model (`problems.start.Start.of`).
+      truth values in the structure of the model, or a filter of Flax NNX, such as `nnx.LoRAParam`
+      (`problems.start.Start.of`).
     - `randomised`: whether `example_loss` takes a key, by default what its signature says. The loss
       of the problem is its expectation over keys, a mean over `loss_draws` fixed ones of every
       example (`loss_estimate` has the error); `noise.Minibatch` draws fresh ones at every step, and
