@@ -17,7 +17,7 @@ from statsgd.problems.examples import checked_examples, example_template, take
 from statsgd.problems.problem import Problem, check_scalar
 from statsgd.problems.randomness import in_one_form, takes_key
 from statsgd.problems.start import Start, Trainable
-from statsgd.problems.sums import accumulated
+from statsgd.problems.sums import accumulated, in_halves, mean_one_by_one
 
 type BatchLoss = Callable[..., Float[Any, ""]]
 """`(params, batch) -> scalar`, or `(params, batch, key)` of one that is random."""
@@ -65,15 +65,17 @@ class BatchRisk(Problem):
 
     def losses(self, params: PyTree) -> Float[Any, " batches"]:
         """The losses of the batches that `loss` is the mean of."""
-        indices = self._batches()
-        keys = jax.random.split(jax.random.key(0), len(indices))
 
         # A derivative holds what is computed on the way for a few batches at once, not for all.
         @jax.checkpoint
         def one(batch: tuple[Any, Any]) -> Float[Any, ""]:
             return self.batch_loss(params, self.take(batch[0]), batch[1])
 
-        return jax.lax.map(one, (jnp.asarray(indices), keys), batch_size=_BATCHES_AT_ONCE)
+        return jax.lax.map(one, self._batches_and_keys(), batch_size=_BATCHES_AT_ONCE)
+
+    def _batches_and_keys(self) -> tuple[Any, Any]:
+        indices = self._batches()
+        return jnp.asarray(indices), jax.random.split(jax.random.key(0), len(indices))
 
     def loss(self, params: PyTree) -> Float[Any, ""]:
         """E of the loss of a batch of `batch_size` examples without repeats, all equally likely.
@@ -82,6 +84,17 @@ class BatchRisk(Problem):
         `loss_batches` fixed ones. Without a batch size the data are one batch.
         """
         return jnp.mean(self.losses(params))
+
+    def gradient(self, params: PyTree) -> PyTree:
+        """Gradient of `loss`, a pytree like `params` in single precision or better."""
+        params = self.parameters(params)
+        if not in_halves(params):
+            return super().gradient(params)
+
+        def one(at: PyTree, batch: tuple[Any, Any]) -> PyTree:
+            return self.batch_gradient(at, self.take(batch[0]), batch[1])
+
+        return mean_one_by_one(one, params, self._batches_and_keys())
 
     def loss_estimate(self, params: PyTree) -> Estimate:
         """`loss` with its standard error over batches, zero where they are all.
@@ -167,7 +180,8 @@ def batch_risk(
       `Minibatch` draws by default, have an expectation that differs by O(1/N).
     - `loss_batches`: fixed batches, of shuffled epochs, that the loss is a mean over where there
       are too many to go through all; `loss_estimate` has the error. With a multiple of N/S of them
-      every example counts alike. Its memory is that of so many batches.
+      every example counts alike. More of them take time, not memory: derivatives hold what is
+      computed on the way for a few batches at once.
 
     Raises `ValueError` as `empirical_risk`, for a batch size above N, and for a loss that is no
     scalar.

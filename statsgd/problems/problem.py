@@ -34,8 +34,9 @@ class Problem(eqx.Module):
         """Parameters to start from; the same for every key if the problem fixes them."""
 
     def gradient(self, params: PyTree) -> PyTree:
-        """Gradient of `loss`, a pytree like `params`."""
-        return jax.grad(self.loss)(self.parameters(params))
+        """Gradient of `loss`, a pytree like `params` in single precision or better."""
+        gradient = jax.grad(self.loss)(self.parameters(params))
+        return jax.tree.map(lambda leaf: leaf.astype(accumulated(leaf.dtype)), gradient)
 
     def parameters(self, given: PyTree) -> PyTree:
         """The parameters of a whole model, such as a trained one, or parameters as they are.

@@ -19,7 +19,9 @@ from statsgd.problems.sums import (
     accumulated,
     chunk_size,
     gradient_sum,
+    in_halves,
     loss_sum,
+    mean_one_by_one,
     mean_over_chunks,
     mean_over_examples,
 )
@@ -76,10 +78,9 @@ class EmpiricalRisk(SampledProblem):
     def gradient(self, params: PyTree) -> PyTree:
         """Gradient of `loss`, a pytree like `params` in single precision or better; as that."""
         params = self.parameters(params)
-        if self._in_chunks(params):
+        if in_halves(params) or self._in_chunks(params):
             return mean_over_chunks(self, gradient_sum, params)
-        gradient = jax.grad(self.loss)(params)
-        return jax.tree.map(lambda leaf: leaf.astype(accumulated(leaf.dtype)), gradient)
+        return super().gradient(params)
 
     @property
     def on_disk(self) -> bool:
@@ -124,7 +125,7 @@ class EmpiricalRisk(SampledProblem):
         batch, number = self.take(indices), size if kept is None else kept
         weights = jnp.where(jnp.arange(size) < number, 1 / jnp.asarray(number, float), 0.0)
         if not self.loss_draws:
-            return gradient_sum(self, params, batch, weights)
+            return jax.grad(loss_sum, argnums=1)(self, params, batch, weights)
 
         def loss(at: PyTree) -> Float[Any, ""]:
             keys = jax.random.split(key, size)
@@ -164,7 +165,17 @@ class PopulationRisk(SampledProblem):
         """Expected loss: exact if given, else the mean over a fixed sample of `loss_examples`."""
         if self.exact_loss is not None:
             return self.exact_loss(self.start.complete(params))
-        return self.batch_loss(params, self.draw_examples(jax.random.key(0), self.loss_examples))
+        return self.batch_loss(params, self._examples())
+
+    def gradient(self, params: PyTree) -> PyTree:
+        """Gradient of `loss`, a pytree like `params` in single precision or better."""
+        params = self.parameters(params)
+        if self.exact_loss is None and in_halves(params):
+            return mean_one_by_one(jax.grad(self.example_loss), params, self._examples())
+        return super().gradient(params)
+
+    def _examples(self) -> PyTree:
+        return self.draw_examples(jax.random.key(0), self.loss_examples)
 
     def initial_params(self, key: PRNGKeyArray) -> PyTree:
         """Parameters to start from."""

@@ -123,6 +123,8 @@ def mean_over_chunks(
     -2.0
     """
     number, params = problem.num_examples, problem.parameters(params)
+    if not double and (of_chunk is gradient_sum or of_chunk is _curved_chunk) and in_halves(params):
+        width += sum(4 * jnp.size(leaf) for leaf in jax.tree.leaves(params))
     if is_traced(problem, params, arguments, of_chunk):
         size = chunk_size(problem, params, width, copies)
         weights = jnp.ones(number, jnp.result_type(float))
@@ -216,7 +218,7 @@ def hessian_product(
     """The function v ↦ ∇²L v at `params`, of flat vectors `(d,)`; a product costs two gradients.
 
     Chunk by chunk and compiled once for losses of the examples of a data set, in the precision of
-    `params` but single precision at least, or in float64 where `double`. May be traced.
+    `params` with sums in single precision at least, or in float64 where `double`. May be traced.
 
     >>> import numpy as np
     >>> from statsgd.problems import quadratic
@@ -264,8 +266,39 @@ def loss_sum(problem: Any, params: PyTree, chunk: PyTree, weights: Any) -> Float
 
 
 def gradient_sum(problem: Any, params: PyTree, chunk: PyTree, weights: Any) -> PyTree:
-    """Σ w ∇ℓ over a chunk, by one differentiation."""
-    return jax.grad(loss_sum, argnums=1)(problem, params, chunk, weights)
+    """Σ w ∇ℓ over a chunk in single precision or better, by one differentiation.
+
+    Of parameters of 16 bits every example has its own, since one would add up in theirs.
+    """
+    if not in_halves(params):
+        return jax.grad(loss_sum, argnums=1)(problem, params, chunk, weights)
+    each = jax.vmap(jax.grad(problem.example_loss), in_axes=(None, 0))(params, chunk)
+    return jax.tree.map(
+        lambda leaf: jnp.tensordot(weights, leaf.astype(weights.dtype), 1, precision="highest"),
+        each,
+    )
+
+
+def mean_one_by_one(
+    gradient: Callable[[PyTree, PyTree], PyTree], params: PyTree, given: PyTree
+) -> PyTree:
+    """The mean of `gradient(params, each)` over the leading axis of `given`; memory of one.
+
+    Added up in single precision or better, whatever precision the gradients have.
+    """
+
+    def add(total: PyTree, each: PyTree) -> tuple[PyTree, None]:
+        found = gradient(params, each)
+        return jax.tree.map(lambda sum, leaf: sum + leaf.astype(sum.dtype), total, found), None
+
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, accumulated(leaf.dtype)), params)
+    total, _ = jax.lax.scan(add, zeros, given)
+    return jax.tree.map(lambda leaf: leaf / jax.tree.leaves(given)[0].shape[0], total)
+
+
+def in_halves(params: PyTree) -> bool:
+    """Whether some parameters have 16 bits."""
+    return any(jnp.result_type(leaf).itemsize < 4 for leaf in jax.tree.leaves(params))
 
 
 def chunk_size(problem: Any, params: PyTree, width: int = 0, copies: int = 1) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from statsgd.problems.risk import EmpiricalRisk
-from statsgd.problems.sums import gradient_sum, mean_over_chunks, mean_over_examples
+from statsgd.problems.sums import accumulated, gradient_sum, mean_over_chunks, mean_over_examples
 
 
 class Weighted(EmpiricalRisk):
@@ -45,6 +45,7 @@ def example_square(problem: EmpiricalRisk, params: PyTree) -> float:
 
 
 def squared_gradient(problem: Any, params: PyTree, example: PyTree) -> Float[Any, ""]:
-    """|∇ℓ|² of one example."""
+    """|∇ℓ|² of one example, in single precision or better."""
     gradient = jax.grad(problem.example_loss)(params, example)
-    return jnp.asarray(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))
+    wide = [leaf.astype(accumulated(leaf.dtype)) for leaf in jax.tree.leaves(gradient)]
+    return jnp.asarray(sum(jnp.sum(leaf**2) for leaf in wide))

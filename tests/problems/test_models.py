@@ -247,31 +247,6 @@ def test_bad_models_are_refused_with_the_way_out(build, message, gated):
         build(gated)
 
 
-def test_half_precision_is_kept_and_summed_in_single():
-    rng = np.random.default_rng(1)
-    x, y = rng.normal(size=(400, 3)).astype(np.float32), rng.normal(size=400).astype(np.float32)
-
-    def loss(w, example):
-        return (w @ example[0].astype(w.dtype) - example[1].astype(w.dtype)) ** 2
-
-    whole = empirical_risk(loss, (x, y), np.array([0.5, -0.25, 1.0]))
-    theta = whole.initial_params(jax.random.key(0))
-    for half, budget in ((jnp.bfloat16, None), (jnp.float16, None), (jnp.bfloat16, 1)):
-        problem = empirical_risk(loss, (x, y), theta.astype(half), memory_budget=budget)
-        params = problem.initial_params(jax.random.key(0))
-        assert params.dtype == half
-        assert problem.loss(params).dtype == problem.gradient(params).dtype == np.float32
-        # Rounding of an example is at most 2⁻⁸ or so of it; that of the sum would be far worse.
-        np.testing.assert_allclose(problem.loss(params), whole.loss(theta), rtol=4e-3)
-        np.testing.assert_allclose(problem.gradient(params), whole.gradient(theta), atol=2e-2)
-        np.testing.assert_allclose(hessian(problem, params), hessian(whole, theta), rtol=1e-6)
-        assert problem.model(problem.flatten(params)).dtype == half
-    sgd = statsgd.SGD(0.01, Minibatch(4), momentum=0.5)
-    ran = statsgd.simulate(problem, sgd, steps=5, replicas=3, seed=0, progress=False)
-    assert np.all(np.isfinite(ran["endpoints"]["params"].values.astype(float)))
-    assert not ran["run"]["diverged"].values.any()
-
-
 def test_layers_of_networks_can_be_frozen():
     inputs, targets = DATA[0], DATA[1][:, None]
     weights = [RNG.normal(size=(3, 2)), RNG.normal(size=(1, 3))]
