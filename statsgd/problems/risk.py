@@ -206,7 +206,8 @@ def empirical_risk(
       memory or on disk (`np.memmap`, Zarr and the like, which are read in slices). Or an iterable
       of batches of them (a loader of Grain, tf.data or PyTorch), or a function that returns one: it
       is gone through once, into temporary files of the size of the data, so that every sum and
-      every order of batches is of the same examples.
+      every order of batches is of the same examples. It must end: data that repeat are refused when
+      they fill half of the disk, or `problems.stored.DISK_BUDGET` bytes.
     - `initial_params`: a model or any pytree, whose inexact arrays are the parameters
       (`problems.start.Start` says what is not), or a function `key -> model`, which gives every
       replica a start of its own. bfloat16 and float16 arrays stay so and are computed in; sums over

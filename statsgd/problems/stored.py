@@ -1,5 +1,6 @@
 """Examples that stay on disk: arrays read in slices, and batches kept in temporary files."""
 
+import contextlib
 import hashlib
 import math
 import mmap
@@ -17,6 +18,10 @@ from jaxtyping import Array, Int, PyTree
 from tqdm.auto import tqdm
 
 from statsgd.progress import silent
+
+#: Most bytes of temporary files that examples which come in batches may take, or None for half of
+#: what is free where they lie when the first batch comes: a loader may never end.
+DISK_BUDGET: int | None = None
 
 _READ = 2**24  # bytes that are looked at at once
 _PATIENCE = 5.0  # seconds after which a progress bar appears
@@ -114,32 +119,15 @@ def is_in_batches(examples: Any) -> bool:
 def kept_on_disk(batches: Iterable[PyTree] | Callable[[], Iterable[PyTree]]) -> PyTree:
     """All examples of an iterable of batches, in temporary files; read once, batch by batch.
 
-    Raises `ValueError` for no batch, and for batches whose arrays do not fit together.
+    Raises `ValueError` for no batch, for batches whose arrays do not fit together, and before the
+    files are larger than `DISK_BUDGET`.
     """
     folder = _Folder()
-    each = iter(batches() if callable(batches) else batches)
-    files: list[BinaryIO] = []
-    structure, forms, number = None, [], 0
     try:
-        for leaves, found in _flattened(each):
-            if structure is None:
-                structure, forms = found, [(leaf.shape[1:], leaf.dtype) for leaf in leaves]
-                files += [(folder.path / str(i)).open("wb") for i in range(len(leaves))]
-            sizes = {leaf.shape[0] for leaf in leaves}
-            same = found == structure and [leaf.shape[1:] for leaf in leaves] == [
-                f[0] for f in forms
-            ]
-            if not same or len(sizes) != 1:
-                raise ValueError(
-                    "examples must come in batches of arrays that differ in their number alone, "
-                    f"got shapes {[leaf.shape for leaf in leaves]} after {number} examples"
-                )
-            number += sizes.pop()
-            for file, leaf, (_, dtype) in zip(files, leaves, forms, strict=True):
-                file.write(np.ascontiguousarray(leaf, dtype=dtype).tobytes())
-    finally:
-        for file in files:
-            file.close()
+        structure, forms, number = _written(batches, folder)
+    except BaseException:
+        folder.remove()
+        raise
     if not number:
         raise ValueError("examples must hold at least one batch, got an empty iterable")
     stored = [
@@ -153,21 +141,82 @@ def kept_on_disk(batches: Iterable[PyTree] | Callable[[], Iterable[PyTree]]) -> 
     return jax.tree.unflatten(structure, stored)
 
 
+def _written(
+    batches: Iterable[PyTree] | Callable[[], Iterable[PyTree]], folder: "_Folder"
+) -> tuple[Any, list[tuple[Any, Any]], int]:
+    """Structure, shapes and dtypes, and number of the examples that files of a folder then hold."""
+    budget = shutil.disk_usage(folder.path).free // 2 if DISK_BUDGET is None else DISK_BUDGET
+    structure, forms, number, written = None, [], 0, 0
+    with contextlib.ExitStack() as opened:
+        files: list[BinaryIO] = []
+        for leaves, found in _flattened(iter(batches() if callable(batches) else batches)):
+            if structure is None:
+                structure, forms = found, [(leaf.shape[1:], leaf.dtype) for leaf in leaves]
+                files = [
+                    opened.enter_context((folder.path / str(i)).open("wb"))
+                    for i in range(len(leaves))
+                ]
+            _require_alike(leaves, found == structure, forms, number)
+            written += sum(
+                len(leaf) * math.prod(shape) * dtype.itemsize
+                for leaf, (shape, dtype) in zip(leaves, forms, strict=True)
+            )
+            if written > budget:
+                raise ValueError(
+                    f"examples must fit into {budget} bytes of temporary files in "
+                    f"{folder.path.parent}, got {number} examples of them and more to come: let an "
+                    "iterable that repeats its data end after one epoch, give arrays on disk "
+                    "(np.memmap, Zarr), or set problems.stored.DISK_BUDGET, or TMPDIR to another "
+                    "disk"
+                )
+            number += leaves[0].shape[0]
+            for file, leaf, (_, dtype) in zip(files, leaves, forms, strict=True):
+                file.write(np.ascontiguousarray(leaf, dtype=dtype).tobytes())
+    return structure, forms, number
+
+
+def _require_alike(
+    leaves: list[np.ndarray], alike: bool, forms: list[tuple[Any, Any]], number: int
+) -> None:
+    """Raise `ValueError` for a batch that does not go on with those before it."""
+    shapes = [leaf.shape[1:] for leaf in leaves] == [shape for shape, _ in forms]
+    if not (alike and shapes) or len({leaf.shape[0] for leaf in leaves}) != 1:
+        raise ValueError(
+            "examples must come in batches of arrays that differ in their number alone, "
+            f"got shapes {[leaf.shape for leaf in leaves]} after {number} examples"
+        )
+    for leaf, (_, dtype) in zip(leaves, forms, strict=True):
+        if not np.can_cast(leaf.dtype, dtype, "same_kind"):
+            raise ValueError(
+                "examples must come in batches of arrays of one dtype, got "
+                f"{leaf.dtype} after {number} examples of {dtype}"
+            )
+
+
 class _Folder:
     """A temporary folder that is gone when nothing refers to it any more."""
 
     def __init__(self):
         self.path = Path(tempfile.mkdtemp(prefix="statsgd-examples-"))
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        self.remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 def _flattened(batches: Iterator[PyTree]) -> Iterator[tuple[list[np.ndarray], Any]]:
     for batch in tqdm(batches, desc="batches", delay=_PATIENCE, leave=False, disable=silent(True)):
         leaves, structure = jax.tree.flatten(batch)
-        arrays = [np.asarray(leaf) for leaf in leaves]
+        arrays = [_array(leaf) for leaf in leaves]
         if not arrays or any(array.ndim == 0 for array in arrays):
             raise ValueError(
                 "examples must be batches of arrays with a leading axis over examples, got "
                 f"{type(batch).__name__} of shapes {[array.shape for array in arrays]}"
             )
+        strange = [str(array.dtype) for array in arrays if array.dtype.kind in "OSUMm"]
+        if strange:
+            raise ValueError(f"examples must be batches of numbers, got dtype {strange[0]}")
         yield arrays, structure
+
+
+def _array(leaf: Any) -> np.ndarray:
+    """An array of NumPy; also of a tensor that has no other way to one than `numpy()`."""
+    convert = None if hasattr(leaf, "__array__") else getattr(leaf, "numpy", None)
+    return np.asarray(leaf if convert is None else convert())

@@ -1,8 +1,11 @@
 """Examples on disk and in batches: the same numbers as in memory, without their memory."""
 
+import itertools
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections import namedtuple
 
 import jax
@@ -15,7 +18,7 @@ import statsgd
 from statsgd.dynamics.noise import subspace
 from statsgd.measures import example_slopes
 from statsgd.noise import Minibatch, noise_covariance
-from statsgd.problems import empirical_risk, hessian, hessian_product
+from statsgd.problems import batch_risk, empirical_risk, hessian, hessian_product, stored
 
 N = 53
 RNG = np.random.default_rng(5)
@@ -62,47 +65,90 @@ class Loader:
             yield [X[i : i + 8], Y[i : i + 8]]
 
 
+class Tensor:
+    """What a loader of PyTorch yields: no array, but with a way to one."""
+
+    def __init__(self, array):
+        self.array, self.shape = array, array.shape
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.array, dtype=dtype)
+
+
+class Numbers:
+    """A tensor that NumPy does not know how to read."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def numpy(self):
+        return self.array
+
+
 SOURCES = {
     "mapped": mapped,
     "zarr": zarrs,
     "loader": lambda _: Loader(),
     "generator": lambda _: (Batch(X[i : i + 9], Y[i : i + 9]) for i in range(0, N, 9)),
     "function": lambda _: lambda: iter(Loader()),
+    "tensors": lambda _: ((Tensor(x), Tensor(y)) for x, y in Loader()),
+    "numpy()": lambda _: ((Numbers(x), Numbers(y)) for x, y in Loader()),
 }
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_numbers_are_those_of_arrays_in_memory(source, tmp_path, monkeypatch):
-    stored = empirical_risk(loss, SOURCES[source](tmp_path), AT, memory_budget=300)
-    assert stored.num_examples == N
-    np.testing.assert_allclose(stored.loss(AT), IN_MEMORY.loss(AT), rtol=1e-6)
-    np.testing.assert_allclose(stored.gradient(AT), IN_MEMORY.gradient(AT), rtol=1e-5)
+    on_disk = empirical_risk(loss, SOURCES[source](tmp_path), AT, memory_budget=300)
+    assert on_disk.num_examples == N
+    np.testing.assert_allclose(on_disk.loss(AT), IN_MEMORY.loss(AT), rtol=1e-6)
+    np.testing.assert_allclose(on_disk.gradient(AT), IN_MEMORY.gradient(AT), rtol=1e-5)
     matrix = hessian(IN_MEMORY, AT)
-    product = hessian_product(stored, AT, double=True)(AT)
+    product = hessian_product(on_disk, AT, double=True)(AT)
     np.testing.assert_allclose(product, matrix @ AT, rtol=1e-10)
     columns = np.eye(3)[:, :2]
     with monkeypatch.context() as few:
         few.setattr(subspace, "_ROWS", 20)
-        slopes = example_slopes(stored, AT, columns)
+        slopes = example_slopes(on_disk, AT, columns)
     np.testing.assert_allclose(slopes, example_slopes(IN_MEMORY, AT, columns), rtol=1e-10)
     if source in ("mapped", "zarr"):
-        np.testing.assert_allclose(hessian(stored, AT), matrix, rtol=1e-10)
+        np.testing.assert_allclose(hessian(on_disk, AT), matrix, rtol=1e-10)
         noise = Minibatch(4, "reshuffle", drop_last=True)
         np.testing.assert_allclose(
-            noise_covariance(stored, AT, noise), noise_covariance(IN_MEMORY, AT, noise), rtol=1e-8
+            noise_covariance(on_disk, AT, noise), noise_covariance(IN_MEMORY, AT, noise), rtol=1e-8
         )
 
 
 @pytest.mark.parametrize("source", ["mapped", pytest.param("zarr", marks=pytest.mark.slow)])
 def test_sgd_on_disk_is_sgd_in_memory(source, tmp_path):
-    stored = empirical_risk(loss, SOURCES[source](tmp_path), AT)
+    on_disk = empirical_risk(loss, SOURCES[source](tmp_path), AT)
     sgd = statsgd.SGD(0.1, Minibatch(5, "reshuffle", drop_last=False), momentum=0.5)
     ask = {"steps": 15, "replicas": 4, "seed": 2, "progress": False}
-    one, other = (statsgd.simulate(problem, sgd, **ask) for problem in (stored, IN_MEMORY))
+    one, other = (statsgd.simulate(problem, sgd, **ask) for problem in (on_disk, IN_MEMORY))
     np.testing.assert_allclose(
         one["endpoints"]["params"].values, other["endpoints"]["params"].values, rtol=1e-5
     )
     np.testing.assert_allclose(one["run"]["loss"].values, other["run"]["loss"].values, rtol=1e-5)
+
+
+def test_batches_on_disk_are_those_in_memory(tmp_path):
+    def of_batch(theta, batch):
+        x, y = batch
+        return jnp.var(x @ theta - y) + jnp.sum(theta**2)
+
+    ask = {"batch_size": 5, "loss_batches": 20}
+    both = [batch_risk(of_batch, data, AT, **ask) for data in (mapped(tmp_path), (X, Y))]
+    # From NumPy, over the batches that both have.
+    batches = both[0]._batches()
+    by_hand = np.mean([np.var(X[rows].astype(float) @ AT - Y[rows]) for rows in batches]) + AT @ AT
+    for problem in both:
+        np.testing.assert_allclose(problem.loss(AT), by_hand, rtol=1e-5)
+    one, other = (problem.gradient(AT) for problem in both)
+    np.testing.assert_allclose(one, other, rtol=1e-5)
+    noise = Minibatch(5, "reshuffle", drop_last=False)
+    sgd = statsgd.SGD(0.05, noise)
+    runs = {"steps": 13, "replicas": 3, "seed": 4, "progress": False}
+    one, other = (statsgd.simulate(problem, sgd, **runs)["endpoints"]["params"] for problem in both)
+    np.testing.assert_allclose(one.values, other.values, rtol=1e-5)
 
 
 def test_a_run_on_disk_is_resumed_where_the_data_are_the_same(tmp_path):
@@ -133,11 +179,36 @@ def test_a_run_on_disk_is_resumed_where_the_data_are_the_same(tmp_path):
         (lambda: iter([(X[:3], Y[:3]), (X[:3, :2], Y[:3])]), "after 3 examples"),
         (lambda: iter([(X[:3], 1.0)]), "batches of arrays with a leading axis"),
         (lambda: iter([(X[:3] * np.nan, Y[:3])]), r"examples\[0\] must be finite, got 9 NaN"),
+        (lambda: iter([(X[:3], Y[:3]), (X[:3], X[:3, 0])]), "float32 after 3 examples of int64"),
+        (lambda: iter([(X[:3], np.array(["a", "b", "c"]))]), "must be batches of numbers, got dt"),
+        (lambda: iter([(X[:3], np.array([{}, {}, {}]))]), "must be batches of numbers, got dtype"),
     ],
 )
 def test_bad_batches_are_named(examples, message):
     with pytest.raises(ValueError, match=message):
         empirical_risk(loss, examples(), AT)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("limit", ["budget", "disk"])
+def test_data_without_end_are_refused_before_the_disk_is_full(limit, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    rows = X[:8].nbytes + Y[:8].nbytes
+    if limit == "budget":
+        monkeypatch.setattr(stored, "DISK_BUDGET", 5 * rows)
+    else:
+        free = shutil.disk_usage(tmp_path)._replace(free=10 * rows)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    drawn = []
+    endless = (drawn.append(0) or (X[:8], Y[:8]) for _ in itertools.count())
+    message = f"must fit into {5 * rows} bytes .*got 40 examples .*end after one epoch.*DISK_BUDGET"
+    with pytest.raises(ValueError, match=message):
+        empirical_risk(loss, endless, AT)
+    assert len(drawn) == 6
+    assert not list(tmp_path.iterdir())
+    # What ends within the limit is taken.
+    five = itertools.repeat((X[:8], Y[:8]), 5)
+    assert empirical_risk(loss, lambda: five, AT).num_examples == 40
 
 
 @pytest.mark.slow
