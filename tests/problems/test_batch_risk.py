@@ -145,6 +145,36 @@ def test_the_law_in_modes_is_that_of_batches(problem):
     assert abs(spectrum.noise_trace / np.trace(noise) - 1) < 4 * np.sqrt(2 / 64)
 
 
+@pytest.mark.parametrize("kept", [None, 3, 1])
+def test_a_smaller_last_batch_is_a_batch_of_its_own(kept):
+    # Of 7 examples two batches of 3 leave one over, whose variance is zero.
+    whole = batch_risk(spread_loss, X, AT)
+    indices = np.array([4, 0, 6])
+    rows = indices if kept is None else indices[:kept]
+    for gradient in (whole.stochastic_gradient, jax.jit(lambda *a: whole.stochastic_gradient(*a))):
+        given = () if kept is None else (jnp.asarray(kept),)
+        found = gradient(jax.random.key(0), jnp.asarray(AT), jnp.asarray(indices), *given)
+        np.testing.assert_allclose(found, by_hand([rows])[1][0], rtol=1e-5)
+
+
+def test_an_epoch_ends_with_the_batch_that_is_left():
+    sgd = statsgd.SGD(0.1, Minibatch(S, "reshuffle", drop_last=False))
+    ask = {"steps": 3, "replicas": 8, "seed": 3, "start": AT, "progress": False}
+    ends = statsgd.simulate(batch_risk(spread_loss, X, AT), sgd, **ask)["endpoints"]["params"]
+    # All ends of one epoch: the two batches in either order, and then the example left over.
+    possible = []
+    for first in SUBSETS:
+        for second in itertools.combinations(sorted(set(range(N)) - set(first)), S):
+            last = sorted(set(range(N)) - set(first) - set(second))
+            at = AT
+            for batch in (first, second, last):
+                at = at - 0.1 * by_hand([batch], at)[1][0]
+            possible.append(at)
+    gaps = np.abs(ends.values[:, None] - np.array(possible)).max(axis=2).min(axis=1)
+    assert np.all(gaps < 1e-5)
+    assert len(np.unique(ends.values, axis=0)) > 1
+
+
 class Normalised(nnx.Module):
     def __init__(self, rngs):
         self.linear, self.out = nnx.Linear(1, 3, rngs=rngs), nnx.Linear(3, 1, rngs=rngs)
