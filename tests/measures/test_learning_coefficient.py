@@ -5,11 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.stats import norm
 
 from statsgd import noise, problems
 from statsgd.kernels import MixingWarning
 from statsgd.measures import local_learning_coefficient, over_replicas
-from statsgd.measures.curvature.learning_coefficient import effective_sample_size
+from statsgd.measures.curvature.learning_coefficient import (
+    DivergedChainsError,
+    effective_sample_size,
+)
 
 CURVATURES = np.array([1.0, 2.0, 4.0])
 
@@ -128,6 +132,198 @@ def test_stochastic_gradients_and_losses():
     assert np.ptp(found.value) > 0
 
 
+def ball(radius):
+    """|w|²/2 with no number beyond the radius: chains that go there diverge."""
+
+    def loss(w):
+        square = jnp.sum(w**2)
+        return jnp.where(square < radius**2, square / 2, jnp.nan)
+
+    return problems.landscape(loss, np.zeros(2))
+
+
+def test_diverged_chains_are_counted_and_left_out():
+    # nβ = 100: a radius of 4.3 standard deviations, left now and then.
+    options = {"step_size": 2e-3, "steps": 1200, "burn_in": 50, "thinning": 4, "chains": 16}
+    options |= {"inverse_temperature": 100.0, "localization": 0.0}
+    with pytest.warns(MixingWarning, match="of 16 chains diverged"):
+        found = local_learning_coefficient(ball(0.43), np.zeros(2), **options)
+    lost = np.isnan(found.chain_losses).any(axis=1)
+    assert found.diverged_chains == lost.sum()
+    assert 2 < lost.sum() < 14
+    assert f"{lost.sum()} of 16 chains diverged" in found.doubts()
+    # Until then they were as the others.
+    for losses in found.chain_losses[lost]:
+        assert np.isnan(losses[np.argmax(np.isnan(losses)) :]).all()
+    assert np.isfinite(found.chain_losses[lost, 0]).any()
+    assert np.array_equal(np.isnan(found.chain_values), lost)
+    kept = found.chain_losses[~lost]
+    assert kept.shape == (16 - lost.sum(), 300)
+    assert found.value == pytest.approx(100 * kept.mean())
+    dataset = xr.Dataset({"x": (("chain", "draw"), kept)})
+    size = float(arviz_stats.ess(dataset, method="mean")["x"])
+    assert found.effective_sample_size == pytest.approx(size, rel=0.05)
+    error = 100 * kept.std() / np.sqrt(size)
+    assert found.standard_error == pytest.approx(error, rel=0.05)
+    # χ²/2 with 2 degrees, cut at 4.3²/2, with the step's factor 1/(1 − h nβ/2).
+    cut = 0.9 * 4.3**2 / 2
+    expected = (1 - cut / np.expm1(cut)) / 0.9
+    assert 4 * found.standard_error < 0.1 * expected
+    assert abs(found.value - expected) < 4 * found.standard_error + 0.02 * expected
+
+
+def test_without_two_chains_there_is_no_estimate(unchecked):
+    options = {"step_size": 2e-3, "burn_in": 0, "chains": 3, "localization": 0.0}
+    options |= {"inverse_temperature": 100.0, "steps": 4000}
+    with pytest.raises(DivergedChainsError, match="3 of 3 chains diverged") as error:
+        local_learning_coefficient(ball(0.25), np.zeros(2), **options)
+    found = error.value.found
+    assert np.isfinite(found.chain_losses[:, 0]).all()
+    assert np.isnan([found.value, found.standard_error, found.rhat, *found.chain_values]).all()
+    assert found.doubts() == ["3 of 3 chains diverged"]
+    # Replicas of an ensemble do not fail together.
+    points = np.array([[0.0, 0.0], [0.6, 0.0]])
+    options |= {"steps": 400, "step_size": 5e-4, "burn_in": 0}
+    each = over_replicas(local_learning_coefficient, ball(0.5), points, seed=0, **options)
+    assert each.diverged_chains[0] == 0
+    assert np.isfinite(each.value[0])
+    assert each.diverged_chains[1] == 3
+    assert np.isnan(each.value[1])
+
+
+def test_every_chain_has_a_value_and_a_bounded_trace():
+    problem = problems.quadratic(np.eye(2))
+    options = {"step_size": 1e-3, "burn_in": 100, "inverse_temperature": 100.0, "thinning": 2}
+    options |= {"localization": 0.0, "chains": 5}
+    short = local_learning_coefficient(problem, np.zeros(2), steps=1000, **options)
+    assert short.chain_losses.shape == (5, 500)
+    assert short.chain_steps.tolist() == list(range(2, 1001, 2))
+    np.testing.assert_allclose(short.chain_values, 100 * short.chain_losses.mean(axis=1))
+    assert short.value == pytest.approx(short.chain_values.mean())
+    assert short.diverged_chains == 0
+    # The same chains for longer: every third look at the loss is kept.
+    long = local_learning_coefficient(problem, np.zeros(2), steps=2800, **options)
+    assert long.chain_losses.shape == (5, 467)
+    assert long.chain_steps.tolist() == list(range(2, 2801, 6))
+    np.testing.assert_allclose(long.chain_losses[:, :167], short.chain_losses[:, ::3])
+    assert not np.allclose(long.chain_values, 100 * long.chain_losses.mean(axis=1))
+
+
+def test_a_box_keeps_chains_in_and_the_density_as_it_is():
+    # One half becomes ½(1 − 2zφ(z)/(2Φ(z) − 1)), for a narrow direction and a wide one.
+    radius, strength, curvatures = 0.1, 100.0, np.array([9.0, 1.0, 0.0])
+    found = local_learning_coefficient(
+        problems.quadratic(np.diag(curvatures)), np.array([0.0, 0.0, 1.0]), step_size=2e-4,
+        steps=8000, burn_in=1000, thinning=8, chains=32, inverse_temperature=strength,
+        localization=0.0, box_radius=radius,
+    )  # fmt: skip
+    z = radius * np.sqrt(strength * curvatures[:2])
+    expected = np.sum(1 - 2 * z * norm.pdf(z) / (2 * norm.cdf(z) - 1)) / 2
+    assert expected < 0.65  # 1 without the box
+    corrected = found.value - found.step_size_bias
+    error = np.hypot(found.standard_error, found.step_size_bias_standard_error)
+    assert 4 * error < 0.1 * expected
+    assert abs(corrected - expected) < 4 * error
+
+
+def test_a_box_is_around_the_checkpoint_and_holds_what_would_leave(unchecked):
+    def loss(w):
+        return -jnp.sum((w - 1.5) ** 2) + w[0]
+
+    problem, at = problems.landscape(loss, np.zeros(1)), np.array([1.5])
+    options = {"steps": 4000, "burn_in": 500, "thinning": 4, "inverse_temperature": 50.0}
+    options |= {"step_size": 1e-4, "localization": 0.0, "chains": 32}
+    found = local_learning_coefficient(problem, at, box_radius=0.2, **options)
+    assert np.all(found.chain_losses >= -(0.2**2) + 1.3)
+    away = np.linspace(-0.2, 0.2, 20_001)
+    rise = away - away**2
+    weight = np.exp(-50 * rise)
+    expected = 50 * np.sum(rise * weight) / np.sum(weight)
+    error = np.hypot(found.standard_error, found.step_size_bias_standard_error)
+    assert 4 * error < 0.1 * abs(expected)
+    assert abs(found.value - found.step_size_bias - expected) < 4 * error
+    options["step_size"] = 0.1
+    with pytest.raises(DivergedChainsError):
+        local_learning_coefficient(problem, at, **options)
+    with pytest.raises(ValueError, match=r"box_radius must be positive and finite, got 0"):
+        local_learning_coefficient(problem, at, box_radius=0, **options)
+
+
+PARTS = {"a": np.zeros(2), "b": np.zeros(3)}
+MATRIX = np.array(
+    [[4, 1, 1, 0, 0], [1, 3, 0, 1, 0], [1, 0, 2, 0, 0.5], [0, 1, 0, 2, 0], [0, 0, 0.5, 0, 1.0]]
+)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "indices"),
+    [
+        ("a", [0, 1]),
+        (["b"], [2, 3, 4]),
+        ({"a": True, "b": False}, [0, 1]),
+        ({"a": np.array([False, True]), "b": np.array([True, False, True])}, [1, 2, 4]),
+        ({"a": np.zeros(2, bool), "b": np.ones(3, bool)}, [2, 3, 4]),
+    ],
+)
+def test_a_part_of_the_parameters(chosen, indices):
+    # γ = nβ: each eigenvalue of the part's block of the Hessian counts nβλ/(2(nβλ + γ)).
+    def loss(params):
+        flat = jnp.concatenate([params["a"], params["b"]])
+        return flat @ MATRIX @ flat / 2
+
+    problem = problems.landscape(loss, PARTS)
+    options = {"step_size": 5e-4, "steps": 6000, "burn_in": 500, "thinning": 6, "chains": 32}
+    options |= {"inverse_temperature": 100.0, "localization": 100.0, "restricted_to": chosen}
+    found = local_learning_coefficient(problem, PARTS, **options)
+    values = np.linalg.eigvalsh(MATRIX[np.ix_(indices, indices)])
+    expected = np.sum(values / (values + 1)) / 2
+    corrected = found.value - found.step_size_bias
+    error = np.hypot(found.standard_error, found.step_size_bias_standard_error)
+    assert 4 * error < 0.08 * expected  # the other blocks are further away than that
+    assert abs(corrected - expected) < 4 * error
+
+
+def test_what_does_not_move_stays_at_the_checkpoint():
+    # L = (1 + c)²w²/2 at c = 2: λ̂ of w alone is ½ · 9nβ/(9nβ + γ), over an ensemble too.
+    def loss(params):
+        return (1 + params["c"]) ** 2 * params["w"] ** 2 / 2
+
+    problem = problems.landscape(loss, {"c": 0.0, "w": 0.0})
+    points = {"c": np.array([2.0, 0.0]), "w": np.zeros(2)}
+    options = {"step_size": 2e-4, "steps": 4000, "burn_in": 400, "thinning": 4, "chains": 64}
+    options |= {"inverse_temperature": 100.0, "localization": 300.0, "seed": 0}
+    expected = np.array([0.5 * 9 / 12, 0.5 / 4])
+    named, marked = (
+        over_replicas(local_learning_coefficient, problem, points, restricted_to=part, **options)
+        for part in ("w", {"c": np.array(False), "w": np.array(True)})
+    )
+    for found in (named, marked):
+        corrected = found.value - found.step_size_bias
+        error = np.hypot(found.standard_error, found.step_size_bias_standard_error)
+        assert np.all(4 * error < 0.15 * expected)
+        assert np.all(np.abs(corrected - expected) < 4 * error)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ("c", r"restricted_to must be names among \['a', 'b'\], got \['c'\]"),
+        ([], r"restricted_to must choose something of \['a', 'b'\]"),
+        ({"a": False, "b": np.zeros(3, bool)}, "restricted_to must choose something"),
+        ({"a": True}, "restricted_to must be names, or truth values in the structure of params"),
+        ({"a": np.ones(3, bool), "b": True}, r"of shape \(2,\) for 'a', got \(3,\)"),
+        ({"a": 1.0, "b": True}, "restricted_to must be a truth value or .* for 'a', got 1.0"),
+    ],
+)
+def test_parts_that_are_refused(chosen, message):
+    problem = problems.landscape(lambda p: jnp.sum(p["a"]) + jnp.sum(p["b"]), PARTS)
+    with pytest.raises(ValueError, match=message):
+        local_learning_coefficient(
+            problem, PARTS, step_size=0.01, steps=10, burn_in=0, inverse_temperature=10.0,
+            restricted_to=chosen,
+        )  # fmt: skip
+
+
 def test_effective_sample_size_is_that_of_arviz():
     rng = np.random.default_rng(0)
     draws = rng.normal(size=(4, 500))
@@ -153,7 +349,7 @@ def test_refusals(unchecked):
             data, np.zeros(4), noise=noise.Minibatch(2, "reshuffle"), **options
         )
     cubic = problems.landscape(lambda x: jnp.sum(x**6), np.zeros(2))
-    with pytest.raises(ValueError, match="step_size must keep chains finite"):
+    with pytest.raises(ValueError, match="step_size must keep at least two chains finite"):
         local_learning_coefficient(
             cubic, np.full(2, 9.0), step_size=1.0, steps=40, burn_in=0, inverse_temperature=10.0
         )

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from statsgd.arguments import count, is_traced, kinds_checked, non_negative, positive
 from statsgd.dynamics.noise import Minibatch
@@ -16,7 +16,7 @@ from statsgd.kernels import MixingWarning, sgld
 from statsgd.kernels.mixing import LARGEST_RHAT
 from statsgd.kernels.preconditioner import as_preconditioner
 from statsgd.kernels.stochastic_gradient import start
-from statsgd.kernels.stochastic_potential import StochasticPotential
+from statsgd.measures.curvature.localized import Localized, moving_parts
 from statsgd.measures.curvature.probes import random_key
 from statsgd.precision import as_numpy, in_double_precision
 from statsgd.problems import EmpiricalRisk, Problem
@@ -42,13 +42,27 @@ class LearningCoefficient(NamedTuple):
     step_size_bias: Any
     """Twice the change from step size h/2 to h: the bias of `value` at leading order in h."""
     step_size_bias_standard_error: Any
+    """Not a number, as the bias, where fewer than two chains at h/2 stayed finite."""
+    chain_values: Any
+    """λ̂ of each chain, shape `(chains,)`: not a number for those that diverged."""
+    chain_losses: Any
+    """Losses along each chain, shape `(chains, n)` with n ≤ 512: from where one diverged on not
+    numbers."""
+    chain_steps: Any
+    """The steps after the burn-in at which these were looked at, shape `(n,)`."""
+    diverged_chains: Any
+    """Chains that left the finite numbers, which no other number but those above counts."""
 
     def doubts(self) -> list[str]:
-        """What speaks against `value`, in words: chains that disagree, a step that is too large.
+        """What speaks against `value`, in words: chains that diverged or disagree, a large step.
 
         A bias counts where it is clear and above a quarter of the value.
         """
-        found = []
+        found, chains = [], np.size(self.chain_values)
+        if self.diverged_chains:
+            found.append(f"{int(self.diverged_chains)} of {chains} chains diverged")
+        if not np.isfinite(self.value):
+            return found
         if not self.rhat <= LARGEST_RHAT:
             found.append(
                 f"the chains have not mixed: R-hat of the loss is {self.rhat:.3f}, above "
@@ -66,6 +80,18 @@ class LearningCoefficient(NamedTuple):
 #: Standard errors from which on a bias is clear, and the share of the value that it may reach.
 _CLEAR, _LARGE = 4.0, 0.25
 
+#: Losses that are kept of each chain, at most.
+_KEPT = 512
+
+
+class DivergedChainsError(ValueError):
+    """Fewer than two chains stayed finite: there is no estimate."""
+
+    def __init__(self, message: str, found: LearningCoefficient):
+        super().__init__(message)
+        self.found = found
+        """What there is: the losses of the chains up to where they diverged."""
+
 
 @kinds_checked
 def local_learning_coefficient(
@@ -81,6 +107,8 @@ def local_learning_coefficient(
     loss_examples: int | None = None,
     thinning: int = 1,
     chains: int = 8,
+    restricted_to: Any = None,
+    box_radius: float | None = None,
     seed: Any = 0,
     double: bool = True,
 ) -> LearningCoefficient:
@@ -111,14 +139,23 @@ def local_learning_coefficient(
     - `loss_examples`: None evaluates the whole loss at each kept step. A number evaluates that many
       fresh random examples; then L(w*) has an error too, which is in the standard error.
     - `chains`, at least 2.
+    - `restricted_to`: the parameters that move, a name or several as in `Problem.names`, or truth
+      values (or arrays of them) like `params` or its outer part. The others stay at w*, and λ̂ is
+      the coefficient of the loss as a function of those that move, at most half their number.
+    - `box_radius` r keeps chains in the box |wᵢ − w*ᵢ| ≤ r, whose faces reflect them, so that they
+      cannot leave for another minimum. λ̂ is then of draws from the same density within the box:
+      unchanged where it is narrow against r, less along directions that would go beyond. Of one
+      with curvature a alone, the ½ becomes ½[1 − 2zφ(z)/(2Φ(z) − 1)], z = r√(nβa + γ).
     - `double`: False runs chains in the precision of `params`, which for large networks takes half
       the time; losses are then rounded to about nβ L(w*)·10⁻⁷ of λ̂.
 
-    Raises `ValueError` for noise that is not white or not of minibatches, and where a chain would
-    leave the finite numbers (traced: NaN). A `MixingWarning` says what the result's `doubts` say.
+    Chains that leave the finite numbers are counted and left out. Raises `DivergedChainsError`, a
+    `ValueError`, where fewer than two are left (traced: NaN), and `ValueError` for noise that is
+    not white or not of minibatches. A `MixingWarning` says what the result's `doubts` say.
 
     Source: Lau, Furman, Wang, Murfet, Wei (2023), arXiv:2308.12108; Watanabe (2013), for β = 1/log
-    n. Step halving and the standard errors are derived.
+    n; Wang, Hoogland, van Wingerden, Furman, Murfet (2024), arXiv:2410.02984, for parts. Step
+    halving, the box and the standard errors are derived.
 
     Numbers are float64.
 
@@ -151,50 +188,29 @@ def local_learning_coefficient(
                 "loss_examples must be None for a problem without examples, got "
                 f"{loss_examples} for {type(problem).__name__}"
             )
-    target = _Localized(problem, noise, floating(problem.parameters(params)), strength, gamma)
+    radius = None if box_radius is None else positive("box_radius", box_radius)
+    centre = floating(problem.parameters(params))
+    moving = moving_parts(problem, centre, restricted_to)
+    target = Localized(problem, noise, centre, strength, gamma, moving, radius)
     ask = (h, np.array([discarded, every]), records, number, loss_examples, random_key(seed))
     if double or is_traced(target, ask):
         found = in_double_precision(_coefficient, target, *ask)
     else:
         found = jax.tree.map(as_numpy, _in_precision_of_params(target, *ask))
-    if not is_traced(found) and not np.isfinite(found.value):
-        raise ValueError(f"step_size must keep chains finite, got {step_size} with {found.value}")
     if not is_traced(found):
+        if not np.isfinite(found.value):
+            raise DivergedChainsError(
+                f"step_size must keep at least two chains finite, got {step_size} with "
+                f"{int(found.diverged_chains)} of {number} chains diverged",
+                found,
+            )
         for doubt in found.doubts():
             warnings.warn(doubt, MixingWarning, stacklevel=2)
     return found
 
 
-class _Localized(StochasticPotential):
-    """U = nβ L(w) + (γ/2)|w − w*|²; from a minibatch, L is the mean over it."""
-
-    problem: Any
-    noise: Any
-    """`Minibatch`, or None for exact gradients."""
-    centre: PyTree
-    inverse_temperature: Float[Any, ""]
-    localization: Float[Any, ""]
-
-    def __call__(self, position: PyTree) -> Float[Any, ""]:
-        return self._total(self.problem.loss(position), position)
-
-    def batch(self, order: PRNGKeyArray, step: Any) -> PyTree:
-        return self.noise.batch(order, step, self.problem)
-
-    def on_batch(self, position: PyTree, batch: PyTree) -> Float[Any, ""]:
-        return self._total(self.problem.batch_loss(position, batch), position)
-
-    @property
-    def batches(self) -> int:
-        return self.problem.num_examples // self.noise.batch_size
-
-    def _total(self, loss: Float[Any, ""], position: PyTree) -> Float[Any, ""]:
-        away = self.problem.flatten(position) - self.problem.flatten(self.centre)
-        return self.inverse_temperature * loss + self.localization * (away @ away) / 2
-
-
 def _coefficient(
-    target: _Localized,
+    target: Localized,
     step_size: Any,
     lengths: Int[Any, "2"],
     records: int,
@@ -202,7 +218,7 @@ def _coefficient(
     loss_examples: int | None,
     key: PRNGKeyArray,
 ) -> LearningCoefficient:
-    problem, centre, strength = target.problem, target.centre, target.inverse_temperature
+    problem, strength, begin = target.problem, target.inverse_temperature, target.begin
     # Without minibatches the kernel is to see a potential that is not stochastic.
     potential = target.__call__ if target.noise is None else target
     scales, (discarded, every) = as_preconditioner("preconditioner", 1.0), lengths
@@ -227,14 +243,14 @@ def _coefficient(
 
         def record(carry: tuple[Any, Any, Any], look: PRNGKeyArray) -> tuple[Any, Any]:
             carry = jax.lax.fori_loop(0, every * slower, step, carry)
-            loss = loss_at(look, carry[0].position)
+            loss = loss_at(look, target.params(carry[0].position))
             return carry, jnp.where(carry[2], jnp.nan, loss)
 
         order, looks = (jax.random.fold_in(key, 2**31 + i) for i in range(2))
-        state = sgld.State(centre, start(centre, potential, settings, order=order))
-        begin = (state, jnp.uint32(0), jnp.zeros((), bool))
-        begin = jax.lax.fori_loop(0, discarded * slower, step, begin)
-        return jax.lax.scan(record, begin, jax.random.split(looks, records))[1]
+        state = sgld.State(begin, start(begin, potential, settings, order=order))
+        carry = (state, jnp.uint32(0), jnp.zeros((), bool))
+        carry = jax.lax.fori_loop(0, discarded * slower, step, carry)
+        return jax.lax.scan(record, carry, jax.random.split(looks, records))[1]
 
     def ensemble(setting: tuple[Any, Any]) -> Float[Array, "chains records"]:
         slower, key = setting
@@ -243,10 +259,16 @@ def _coefficient(
     # Both step sizes through one compiled loop, whose number of rounds is traced.
     keys = jax.random.split(jax.random.fold_in(key, 0), 2)
     losses = jax.lax.map(ensemble, (jnp.array([1, 2]), keys))
-    baseline = _baseline(loss_at, centre, jax.random.fold_in(key, 1), records, loss_examples)
-    means = jnp.mean(losses, axis=(1, 2))
-    sizes, rhats, spreads = jax.vmap(_mixing)(losses)
+    baseline = _baseline(loss_at, target.centre, jax.random.fold_in(key, 1), records, loss_examples)
+    finite = jnp.all(jnp.isfinite(losses), axis=2)
+    # One chain alone has neither an error nor an R-hat.
+    enough = jnp.sum(finite, axis=1) > 1
+    means, sizes, rhats, spreads = (
+        jnp.where(enough, number, jnp.nan) for number in jax.vmap(_mixing)(losses, finite)
+    )
+    by_chain = jnp.where(finite[0], jnp.mean(losses[0], axis=1), jnp.nan)
     errors = spreads / jnp.sqrt(sizes)
+    apart = -(-records // _KEPT)
     return LearningCoefficient(
         strength * (means[0] - baseline.value),
         strength * jnp.hypot(errors[0], baseline.standard_error),
@@ -256,6 +278,10 @@ def _coefficient(
         rhats[0],
         2 * strength * (means[0] - means[1]),
         2 * strength * jnp.hypot(errors[0], errors[1]),
+        strength * (by_chain - baseline.value),
+        losses[0, :, ::apart],
+        every * jnp.arange(1, records + 1, apart),
+        jnp.sum(~finite[0]),
     )
 
 
@@ -268,25 +294,29 @@ def effective_sample_size(draws: Float[Any, "chains n"]) -> Any:
     Geyer's initial monotone sequence of autocorrelations, over several chains. JAX can trace it.
     Source: Vehtari, Gelman, Simpson, Carpenter, Bürkner (2021), arXiv:1903.08008.
     """
-    return in_double_precision(_mixing, draws)[0]
+    return in_double_precision(_mixing, draws, np.ones(len(draws), bool))[1]
 
 
-def _mixing(draws: Float[Array, "chains n"]) -> tuple[Any, Any, Any]:
-    """Effective sample size, R-hat and standard deviation."""
-    chains, n = draws.shape
-    centred = draws - jnp.mean(draws, axis=1, keepdims=True)
+def _mixing(draws: Float[Array, "chains n"], used: Bool[Array, " chains"]) -> tuple[Any, ...]:
+    """Mean, effective sample size, R-hat and standard deviation of the chains that are `used`."""
+    n, chains = draws.shape[1], jnp.sum(used)
+    draws = jnp.where(used[:, None], draws, 0.0)
+    means = jnp.mean(draws, axis=1)
+    mean = jnp.sum(means) / chains
+    centred = draws - means[:, None]
     spectrum = jnp.fft.rfft(centred, 2 * n, axis=1)
-    autocovariance = jnp.mean(jnp.fft.irfft(jnp.abs(spectrum) ** 2, 2 * n, axis=1)[:, :n] / n, 0)
+    products = jnp.fft.irfft(jnp.abs(spectrum) ** 2, 2 * n, axis=1)[:, :n]
+    autocovariance = jnp.sum(products, axis=0) / (n * chains)
     within = autocovariance[0] * n / (n - 1)
-    between = jnp.var(jnp.mean(draws, axis=1), ddof=1) if chains > 1 else 0.0
-    total = autocovariance[0] + between
+    off = jnp.sum(jnp.where(used, (means - mean) ** 2, 0.0))
+    total = autocovariance[0] + off / jnp.maximum(chains - 1, 1)
     correlation = (1 - (within - autocovariance) / total).at[0].set(1.0)
     pairs = correlation[: n // 2 * 2].reshape(-1, 2).sum(axis=1)
     kept = jnp.cumprod(pairs > 0)
     monotone = jax.lax.cummin(jnp.where(kept, pairs, 0.0))
     # Antithetic chains are worth more than as many independent draws, but not without end.
-    length = jnp.maximum(2 * jnp.sum(monotone) - 1, 1 / np.log10(chains * n))
-    return chains * n / length, jnp.sqrt(total / within), jnp.sqrt(total)
+    length = jnp.maximum(2 * jnp.sum(monotone) - 1, 1 / jnp.log10(chains * n))
+    return mean, chains * n / length, jnp.sqrt(total / within), jnp.sqrt(total)
 
 
 def _inverse_temperature(problem: Any, given: float | None) -> Any:
