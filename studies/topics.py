@@ -172,6 +172,10 @@ TOPICS = (
         ("Curvature in kinks", "measures.secant_curvature"),
         ("A ridge of the loss between two places", "measures.loss_barrier"),
         (
+            "Flatness to all orders: the local learning coefficient, and its chains' settings",
+            "measures.local_learning_coefficient measures.learning_coefficient_grid",
+        ),
+        (
             "Alignment scaled by the loss",
             "measures.loss_scaled_alignment measures.alignment_range "
             "measures.gaussian_loss_scaled_alignment",

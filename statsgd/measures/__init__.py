@@ -29,6 +29,7 @@ from statsgd.measures.balance.symmetries import (
     scale_symmetry,
     symmetry_violation,
 )
+from statsgd.measures.curvature.coefficient_grid import learning_coefficient_grid
 from statsgd.measures.curvature.eigenpairs import top_eigenpairs
 from statsgd.measures.curvature.flatness import basin_volume, flatness_width, tube_mean
 from statsgd.measures.curvature.learning_coefficient import local_learning_coefficient
@@ -163,6 +164,7 @@ __all__ = [
     "isotropic_ratio_bound",
     "jackknife",
     "leading_alignment",
+    "learning_coefficient_grid",
     "local_learning_coefficient",
     "log_determinant",
     "loss_barrier",

@@ -1,6 +1,7 @@
 """What people read."""
 
-from statsgd.reports import comparison_sections as comparison_sections  # registers its sections
+from statsgd.reports import coefficient_sections as coefficient_sections  # registers its sections
+from statsgd.reports import comparison_sections as comparison_sections
 from statsgd.reports import diagnosis_sections as diagnosis_sections
 from statsgd.reports import fit_sections as fit_sections
 from statsgd.reports import grid_sections as grid_sections

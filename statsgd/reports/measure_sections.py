@@ -11,6 +11,7 @@ from statsgd.reports.panels import Figure
 from statsgd.reports.sections import Section, register
 
 _CELLS = 40  # of a histogram
+_ENTRIES = 64  # of an array at one replica: more are a trace or a matrix, and have no rows
 _SHOWN = 4  # panels, or lines, that a section shows at most
 
 
@@ -43,11 +44,13 @@ def measure_section(place: str, node: xr.DataTree) -> Section:
 
 
 def _single(data: xr.Dataset) -> Iterator[tuple[str, xr.DataArray]]:
-    """Every number that each replica has one of, with a name: entries of arrays one by one."""
+    """Every number that each replica has one of, with a name; entries of short arrays, each."""
     for variable in data.data_vars:
         array = data[variable]
         others = [dim for dim in array.dims if dim != "replica"]
         if variable in ("diverged", "standard_error", "clusters") or "replica" not in array.dims:
+            continue
+        if array.size > _ENTRIES * array.sizes["replica"]:
             continue
         if not others:
             yield str(variable), array

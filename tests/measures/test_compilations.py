@@ -104,6 +104,11 @@ CALLS = {
         p, at(points), step_size=1e-5 * x, steps=8, burn_in=2 + i, chains=2, seed=i,
         noise=NOISE, loss_examples=4,
     ),
+    "learning_coefficient_grid": lambda p, points, x, i: measures.learning_coefficient_grid(
+        p, at(points), step_sizes=[1e-5 * x, 1e-4], localizations=[x, 10.0], steps=8,
+        burn_in=2 + i, chains=2, seed=i, noise=NOISE, box_radius=0.1 * x,
+        restricted_to={"hidden": np.eye(3, 2, dtype=bool), "out": True, "bias": False},
+    ),
     "low_rank_noise": lambda p, points, x, i: measures.low_rank_noise(
         p, at(points), NOISE, 2, seed=i
     ),

@@ -46,3 +46,17 @@ def test_a_measure_over_endpoints(ensemble):
     section = section_of(measures.over_endpoints(squares, PROBLEM, ensemble))
     assert "squares at squares_dim_0 1 is" in section.finding
     assert len(section.table) == 3
+
+
+def test_chains_of_learning_coefficients_have_values_and_no_row_for_each_step(ensemble):
+    some = xr.DataTree.from_dict({"endpoints": ensemble["endpoints"].isel(replica=slice(3))})
+    data = measures.over_endpoints(
+        measures.local_learning_coefficient, PROBLEM, some, step_size=1e-3, steps=100, burn_in=0,
+        inverse_temperature=100.0, chains=2, localization=0.0, seed=0,
+    )  # fmt: skip
+    assert data["chain_losses"].shape == (3, 2, 100)
+    section = section_of(data)
+    quantities = list(section.table["quantity"])
+    assert "chain_values at chain_values_dim_0 1" in quantities
+    assert "diverged_chains" in quantities
+    assert len(quantities) == 10
