@@ -164,6 +164,41 @@ def test_every_part_says_what_it_means_and_a_report_shows_it(tree, tmp_path):
     assert "What to do" in page
 
 
+def test_chains_that_diverge_are_told_and_do_not_stop_a_diagnosis(
+    tree, problem, checkpoint, monkeypatch, tmp_path
+):
+    from statsgd.diagnosis import learning
+
+    known = tree["learning_coefficient"].to_dataset()
+    assert known["chain_losses"].shape == (4, 200)
+    assert known["chain_coefficients"].mean() == pytest.approx(float(known["coefficient"]))
+    monkeypatch.setattr(learning, "_STIFFNESS", 30.0)  # 2 is the edge
+    short = {"modes": 1, "replicas": 8, "steps": 10, "seed": 1, "progress": False}
+    found = diagnose(problem, checkpoint, SETTING, store=tmp_path / "store", identity="t", **short)
+    part = found["learning_coefficient"]
+    assert part.attrs["verdict"] == "not estimated: 4 of 4 chains diverged"
+    assert "nothing could be estimated" in part.attrs["finding"]
+    assert "nan" not in part.attrs["finding"]
+    size = float(part["step_size"])
+    assert size == pytest.approx(100 * float(known["step_size"]), rel=0.01)
+    assert f"a step size well below {size:.2g}" in part.attrs["advice"]
+    assert part.attrs["advice"] in found.attrs["finding"]
+    page = statsgd.report(found, tmp_path / "page.html").read_text()
+    assert "not estimated: 4 of 4 chains diverged" in page
+    assert "Chains of the learning coefficient" in page
+    sizes = {"modes": 5, "replicas": 64, "steps": STEPS, "seed": 1, "progress": False}
+    request = checked(problem, checkpoint, SETTING, **sizes, learning_coefficient=True)
+    some = known.assign(
+        chain_coefficients=known["chain_coefficients"].where(known["chain"] > 0),
+        step_size_bias=np.nan,
+    ).assign_attrs(doubts="1 of 4 chains diverged")
+    part = learning.told(some, request)
+    assert part.verdict == "undecided: 1 of 4 chains diverged"
+    assert "its 3 chains say" in part.finding
+    assert "nan" not in part.finding
+    assert f"a step size below {float(known['step_size']):.2g}" in part.advice
+
+
 def test_a_store_goes_on_where_it_was_cut_off(tree, problem, checkpoint, tmp_path, monkeypatch):
     from statsgd.diagnosis import flatness, modes
 

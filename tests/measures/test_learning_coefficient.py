@@ -61,6 +61,8 @@ def test_a_step_that_biases_is_said():
     assert found.doubts()[-1].startswith("the step size is too large")
     apart = found._replace(rhat=1.05, step_size_bias=0.0)
     assert apart.doubts() == ["the chains have not mixed: R-hat of the loss is 1.050, above 1.01"]
+    unknown = found._replace(step_size_bias=np.nan)
+    assert unknown.doubts()[-1].startswith("the step size's bias is not known")
 
 
 def singular_expectation(power, strength, localization):

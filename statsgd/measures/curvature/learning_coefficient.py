@@ -69,6 +69,8 @@ class LearningCoefficient(NamedTuple):
                 f"{LARGEST_RHAT}"
             )
         bias, error = self.step_size_bias, self.step_size_bias_standard_error
+        if not np.isfinite(bias):
+            found.append("the step size's bias is not known: chains at half of it diverged")
         if abs(bias) > max(_CLEAR * error, _LARGE * abs(self.value)):
             found.append(
                 f"the step size is too large: its bias is {bias:.2g} ± {error:.1g} on "
