@@ -1,5 +1,7 @@
 """Local learning coefficients against exact chains, quadrature, and known singularities."""
 
+import pickle
+
 import arviz_stats
 import jax.numpy as jnp
 import numpy as np
@@ -165,6 +167,8 @@ def test_diverged_chains_are_counted_and_left_out():
     dataset = xr.Dataset({"x": (("chain", "draw"), kept)})
     size = float(arviz_stats.ess(dataset, method="mean")["x"])
     assert found.effective_sample_size == pytest.approx(size, rel=0.05)
+    within, between = kept.var(axis=1, ddof=1).mean(), kept.mean(axis=1).var(ddof=1)
+    assert found.rhat == pytest.approx(np.sqrt(299 / 300 + between / within), rel=1e-9)
     error = 100 * kept.std() / np.sqrt(size)
     assert found.standard_error == pytest.approx(error, rel=0.05)
     # χ²/2 with 2 degrees, cut at 4.3²/2, with the step's factor 1/(1 − h nβ/2).
@@ -179,6 +183,9 @@ def test_without_two_chains_there_is_no_estimate(unchecked):
     options |= {"inverse_temperature": 100.0, "steps": 4000}
     with pytest.raises(DivergedChainsError, match="3 of 3 chains diverged") as error:
         local_learning_coefficient(ball(0.25), np.zeros(2), **options)
+    again = pickle.loads(pickle.dumps(error.value))  # as from a process of workers
+    assert str(again) == str(error.value)
+    np.testing.assert_array_equal(again.found.chain_losses, error.value.found.chain_losses)
     found = error.value.found
     assert np.isfinite(found.chain_losses[:, 0]).all()
     assert np.isnan([found.value, found.standard_error, found.rhat, *found.chain_values]).all()

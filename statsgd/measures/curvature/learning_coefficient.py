@@ -94,6 +94,10 @@ class DivergedChainsError(ValueError):
         self.found = found
         """What there is: the losses of the chains up to where they diverged."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception's own way to another process forgets what is not in its message.
+        return type(self), (*self.args, self.found)
+
 
 @kinds_checked
 def local_learning_coefficient(
