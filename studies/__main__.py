@@ -1,15 +1,19 @@
 """`python -m studies` lists the studies; `python -m studies NAME [options]` runs one.
 
 With `--quick` a study runs with settings that take less than a minute; options change them.
-`python -m studies all [--quick]` runs every study and writes a gallery of what was found.
+`python -m studies all [--quick]` runs every study, and writes a gallery of what was found and how
+long each study took, `times.csv` beside it.
 """
 
+import csv
 import dataclasses
 import importlib
 import os
 import pkgutil
 import subprocess
 import sys
+import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -118,13 +122,16 @@ def run_one(name: str, options: list[str], quick: bool) -> int:
 def run_all(quick: bool) -> int:
     """Run every study in a process of its own, and write the gallery; returns how many failed.
 
-    A study that fails does not stop the others: the gallery shows its error.
+    A study that fails does not stop the others: the gallery shows its error. How long each took,
+    imports and the report included, stands in the gallery and in `times.csv` beside it.
     """
     done: dict[str, Path] = {}
     failed: dict[str, str] = {}
+    seconds: dict[str, float] = {}
     for name in names():
         print(f"— {name}", flush=True)
         command = [sys.executable, "-m", "studies", name, "--no-progress"]
+        begin = time.perf_counter()
         try:
             result = subprocess.run(
                 [*command, "--quick"] if quick else command,
@@ -133,15 +140,29 @@ def run_all(quick: bool) -> int:
         except KeyboardInterrupt:
             print("\ninterrupted: no gallery was written", file=sys.stderr)
             return 130
+        seconds[name] = time.perf_counter() - begin
         if result.returncode == 0:
             done[name] = folder(name, quick)
         else:
             failed[name] = result.stderr[-2000:]
             print(result.stderr, file=sys.stderr)
     title = "Claims about SGD's stationary laws, put to the test"
-    page = gallery(done, folder("gallery.html", quick), title=title, failed=failed)
+    where = folder("gallery.html", quick)
+    page = gallery(done, where, title=title, failed=failed, seconds=seconds)
+    write_times(page.with_name("times.csv"), seconds, failed)
+    for name, taken in {**seconds, "all": sum(seconds.values())}.items():
+        print(f"{name:24s} {taken:8.0f} s{'  failed' if name in failed else ''}")
     print(f"\ngallery: {page.resolve()}")
     return len(failed)
+
+
+def write_times(path: Path, seconds: dict[str, float], failed: Collection[str]) -> None:
+    """A row for every study: its name, the seconds it took, and whether it ended well."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["study", "seconds", "ended"])
+        for name, taken in seconds.items():
+            rows.writerow([name, f"{taken:.1f}", "failed" if name in failed else "well"])
 
 
 if __name__ == "__main__":

@@ -15,13 +15,15 @@ def gallery(
     *,
     title: str = "Gallery",
     failed: Mapping[str, str] | None = None,
+    seconds: Mapping[str, float] | None = None,
 ) -> Path:
     """Write the page over reports that `report(…, files=True)` left in `folders`, by name.
 
     Each report is listed with its question, its sections that pass a judgement, their first figure
     and a link. Links are relative: the page must stay beside the folders.
 
-    **Arguments:** `failed` names what could not be run, with its error, and is shown as such.
+    **Arguments:** `failed` names what could not be run, with its error, and is shown as such;
+    `seconds` says, by name, how long each took, and is shown in a table with its total.
     Raises `ValueError` for a folder without `summary.json`, and where there is nothing to show.
 
     >>> from statsgd.reports import report
@@ -40,6 +42,7 @@ def gallery(
         title=title,
         studies=studies,
         failed=problems,
+        seconds=dict(seconds or {}),
         claims=len(verdicts),
         holding=sum(verdict.startswith(("holds", "agrees")) for verdict in verdicts),
         undecided=verdicts.count("undecided"),

@@ -58,6 +58,15 @@ def test_failures_are_shown(folder, tmp_path):
     assert "Error: &lt;x&gt;" in text
 
 
+def test_what_each_took_is_shown_where_it_is_known(folder, tmp_path):
+    where = tmp_path / "gallery.html"
+    assert "How long" not in gallery({"study": folder}, where).read_text()
+    page = gallery({"study": folder}, where, seconds={"study": 61.4, "<other>": 2.0}).read_text()
+    assert "<tr><td>study</td><td>61</td></tr>" in page
+    assert "<tr><td>&lt;other&gt;</td><td>2</td></tr>" in page
+    assert "<tr><td>all</td><td>63</td></tr>" in page
+
+
 def test_bad_folders_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"which has no summary\.json"):
         gallery({"study": tmp_path}, tmp_path / "g.html")

@@ -1,6 +1,7 @@
 """The command line of the studies: what it says, and what it looks at before it computes."""
 
 import dataclasses
+import json
 import types
 
 import pytest
@@ -68,3 +69,37 @@ def test_ctrl_c_says_what_is_kept(tmp_path, monkeypatch, capsys):
         status = command.run_one("mean_field", ["--output", str(tmp_path)], quick=True)
         assert status == 130
         assert words in capsys.readouterr().err
+
+
+def test_all_studies_say_how_long_each_took(tmp_path, monkeypatch, capsys):
+    # Processes that take 65 and 7 seconds of a clock of their own; the second one fails.
+    clock = types.SimpleNamespace(now=0.0)
+
+    def run(told, **_):
+        name = told[3]
+        assert told[-1] == "--quick"
+        clock.now += {"first": 65.25, "second": 7.0}[name]
+        if name == "second":
+            return types.SimpleNamespace(returncode=1, stderr="Error: no luck")
+        folder = command.folder(name, quick=True)
+        folder.mkdir(parents=True)
+        summary = {"title": name, "question": "", "sections": []}
+        (folder / "summary.json").write_text(json.dumps(summary))
+        return types.SimpleNamespace(returncode=0, stderr="")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "names", lambda: ["first", "second"])
+    monkeypatch.setattr(command, "subprocess", types.SimpleNamespace(run=run, PIPE=None))
+    monkeypatch.setattr(command, "time", types.SimpleNamespace(perf_counter=lambda: clock.now))
+    assert command.main(["all", "--quick"]) == 1
+    said = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["first", "65", "s"] in said
+    assert ["second", "7", "s", "failed"] in said
+    assert ["all", "72", "s"] in said
+    kept = tmp_path / "results" / "quick"
+    assert (kept / "times.csv").read_text() == (
+        "study,seconds,ended\nfirst,65.2,well\nsecond,7.0,failed\n"
+    )
+    page = (kept / "gallery.html").read_text()
+    assert "<tr><td>first</td><td>65</td></tr>" in page
+    assert "Error: no luck" in page
