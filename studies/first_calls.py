@@ -1,7 +1,8 @@
 """What first calls cost: seconds and programs of every function that users start with.
 
-Each is called twice in a fresh process, whose compilations are counted by JAX's own events: once
-without JAX's persistent compilation cache, once to fill a new one, and once with it filled.
+Each is called twice in a fresh process, whose compilations are counted and timed by JAX's own
+events: once without JAX's persistent compilation cache, once to fill a new one, and once with it
+filled. What is left of a first call is tracing, imports, and the work itself.
 
     python -m studies.first_calls --functions simulate compare
 """
@@ -24,11 +25,13 @@ import pandas as pd
 import statsgd
 from statsgd import kernels, laws, measures, noise, problems
 from studies.compilations import compilations
+from studies.networks.convolutions import convolutional
 from studies.tables import markdown
 
 
 def run(functions: Sequence[str]) -> pd.DataFrame:
-    """One row a function: seconds of the first and second call, programs, and with the cache."""
+    """One row a function: seconds of the first call, those of them in which XLA compiled, seconds
+    of the second, programs, and with the cache."""
     rows = []
     for name in functions:
         plain = in_a_process(name, {"JAX_ENABLE_COMPILATION_CACHE": "false"})
@@ -42,11 +45,11 @@ def run(functions: Sequence[str]) -> pd.DataFrame:
             in_a_process(name, cached)
             filled = in_a_process(name, cached)
         rows.append(
-            (f"`{name}`", *map(_seconds, plain["seconds"]), *plain["programs"],
-             _seconds(filled["seconds"][0]))
+            (f"`{name}`", _seconds(plain["seconds"][0]), _seconds(plain["compiling"][0]),
+             _seconds(plain["seconds"][1]), *plain["programs"], _seconds(filled["seconds"][0]))
         )  # fmt: skip
-    columns = ["function", "first call (s)", "second (s)", "programs", "new in the second",
-               "first call, cache filled (s)"]  # fmt: skip
+    columns = ["function", "first call (s)", "of it compiling (s)", "second (s)", "programs",
+               "new in the second", "first call, cache filled (s)"]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -63,15 +66,16 @@ def in_a_process(name: str, environment: dict[str, str]) -> dict[str, Any]:
 
 
 def once(name: str) -> dict[str, Any]:
-    """Seconds and number of programs of a first and a second call in this process."""
+    """Of a first and a second call in this process: seconds, seconds in XLA, and programs."""
     call = CALLS[name]()
-    taken: dict[str, Any] = {"seconds": [], "programs": []}
+    taken: dict[str, Any] = {"seconds": [], "compiling": [], "programs": []}
     for _ in range(2):
-        with compilations() as number:
+        with compilations() as compiled:
             begin = time.perf_counter()
             call()
             taken["seconds"].append(time.perf_counter() - begin)
-            taken["programs"].append(number())
+            taken["compiling"].append(compiled.seconds)
+            taken["programs"].append(compiled.programs)
     return taken
 
 
@@ -103,6 +107,15 @@ def _simulate() -> Callable[[], Any]:
 def _simulate_network() -> Callable[[], Any]:
     problem, sgd, _ = _network()
     options: Any = {"steps": 100, "replicas": 20, "seed": 0, "progress": False}
+    return lambda: statsgd.simulate(problem, sgd, **options)
+
+
+def _simulate_convolutional() -> Callable[[], Any]:
+    rng = np.random.default_rng(0)
+    pixels = rng.uniform(size=(64, 28, 28, 1)).astype(np.float32)
+    data = problems.Images(pixels, rng.integers(0, 10, 64).astype(np.int32))
+    problem, sgd = convolutional(data, 4, 0), statsgd.SGD(0.01, noise.Minibatch(8))
+    options: Any = {"steps": 100, "replicas": 4, "seed": 0, "progress": False}
     return lambda: statsgd.simulate(problem, sgd, **options)
 
 
@@ -183,6 +196,7 @@ def _report() -> Callable[[], Any]:
 CALLS: dict[str, Callable[[], Callable[[], Any]]] = {
     "simulate": _simulate,
     "simulate, a network": _simulate_network,
+    "simulate, a convolutional network": _simulate_convolutional,
     "from_sgd": _from_sgd,
     "Gibbs, one parameter": _line,
     "Gibbs, after one of another loss": _another_line,

@@ -4,15 +4,18 @@ import importlib.util
 import os
 import re
 import sys
+import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
 
 from statsgd.reports import sections
 from studies import compiled, cost_by_size, first_calls
+from studies.compilations import compilations
 from studies.compiled import FOLDER, in_one_piece, keep_compiled
 from studies.memory import peak_memory
 from studies.real_network import Config
@@ -24,7 +27,29 @@ CONFIG = jax.config
 def test_second_calls_compile_nothing():
     found = first_calls.once("hessian")
     assert found["programs"][1] == 0
+    assert found["compiling"][1] == 0
     assert len(found["seconds"]) == 2
+
+
+def test_the_time_of_compiling_is_a_part_of_that_of_a_call():
+    x = np.arange(3.0)
+    begin = time.perf_counter()
+    with compilations() as found:
+        jax.jit(lambda x: jnp.sin(x) + 7).lower(x).compile()
+    assert found.programs == found() == 1
+    assert 0 < found.seconds < time.perf_counter() - begin
+
+
+def test_the_table_says_what_part_of_a_first_call_is_compiling(monkeypatch):
+    numbers = {"seconds": [2.0, 0.125], "compiling": [1.5, 0.0], "programs": [7, 0]}
+    filled = numbers | {"seconds": [0.75, 0.125], "compiling": [0.25, 0.0]}
+    found = iter([numbers, numbers, filled])
+    monkeypatch.setattr(first_calls, "in_a_process", lambda *_: next(found))
+    table = first_calls.run(["simulate, a convolutional network"])
+    assert table.iloc[0].to_list() == [
+        "`simulate, a convolutional network`", "2", "1.5", "0.12", 7, 0, "0.75",
+    ]  # fmt: skip
+    assert table.columns[2] == "of it compiling (s)"
 
 
 @pytest.mark.slow
