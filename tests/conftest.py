@@ -4,6 +4,7 @@ import gc
 import os
 from pathlib import Path
 
+import hypothesis
 import jax
 import jaxtyping
 import pytest
@@ -12,6 +13,10 @@ import tests.typechecker  # the hook looks it up by name, so it must be imported
 from studies.compiled import in_one_piece
 
 in_one_piece()
+
+# Made-up cases are the same in every run, and take what time the machine needs.
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("fixed")
 
 # Not installed where it is off: to prepare checks that are not made takes most of their time.
 if not jaxtyping.config.jaxtyping_disable:
@@ -55,8 +60,13 @@ def pytest_configure(config):
     gc.set_threshold(100_000, 20, 50)
     # Short runs have rarely mixed. By its message: the class would import statsgd too soon.
     config.addinivalue_line("filterwarnings", "ignore:the chains have not mixed")
-    # One worker may read what the other has not written whole: the program is compiled then.
-    config.addinivalue_line("filterwarnings", "ignore:Error reading persistent compilation cache")
+    # Two workers keep programs in one folder, and JAX writes into the file itself. One may read
+    # what the other has not written whole: the program is compiled then. That both write is no
+    # error on POSIX; where one file keeps the other from it (Windows), or the folder was cleared
+    # meanwhile, the program is not kept.
+    for what in ("reading", "writing"):
+        ignored = f"ignore:Error {what} persistent compilation cache"
+        config.addinivalue_line("filterwarnings", ignored)
     if not hasattr(config, "cache"):  # pytest -p no:cacheprovider
         return
     folder = config.cache.mkdir("programs")

@@ -184,11 +184,11 @@ CHECKS = {
 @pytest.mark.parametrize("name", CHECKS)
 def test_few_random_settings(name):
     check, arguments, examples = CHECKS[name]
-    settings(max_examples=examples, deadline=None, derandomize=True)(given(**arguments)(check))()
+    settings(max_examples=examples)(given(**arguments)(check))()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CHECKS)
 def test_many_random_settings(name):
     check, arguments, _ = CHECKS[name]
-    settings(max_examples=40, deadline=None, derandomize=True)(given(**arguments)(check))()
+    settings(max_examples=40)(given(**arguments)(check))()

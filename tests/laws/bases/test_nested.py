@@ -15,7 +15,7 @@ ROUNDING = 1e-11
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10**6),
     number=st.integers(1, 5),

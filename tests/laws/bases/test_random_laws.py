@@ -239,11 +239,11 @@ COSTLY = ("jump_of_noise", "valley")
 )
 def test_few_random_laws(name):
     check, arguments, examples = CHECKS[name]
-    settings(max_examples=examples, deadline=None, derandomize=True)(given(**arguments)(check))()
+    settings(max_examples=examples)(given(**arguments)(check))()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CHECKS)
 def test_many_random_laws(name):
     check, arguments, _ = CHECKS[name]
-    settings(max_examples=60, deadline=None, derandomize=True)(given(**arguments)(check))()
+    settings(max_examples=60)(given(**arguments)(check))()

@@ -26,14 +26,14 @@ def check_wells(seed, number, log_temperature, kink):
 
 
 @pytest.mark.slow
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=8)
 @given(**WELLS)
 def test_gibbs_laws_of_random_wells(seed, number, log_temperature, kink):
     check_wells(seed, number, log_temperature, kink)
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(**WELLS)
 def test_gibbs_laws_of_many_random_wells(seed, number, log_temperature, kink):
     check_wells(seed, number, log_temperature, kink)
@@ -56,14 +56,14 @@ def check_floor(log_floor, noise_ratio):
 
 
 @pytest.mark.slow
-@settings(max_examples=4, deadline=None, derandomize=True)
+@settings(max_examples=4)
 @given(log_floor=st.floats(-12, 1), noise_ratio=st.floats(0.05, 0.6))
 def test_floors_under_a_cusp(log_floor, noise_ratio):
     check_floor(log_floor, noise_ratio)
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(log_floor=st.floats(-12, 1), noise_ratio=st.floats(0.05, 0.6))
 def test_many_floors_under_a_cusp(log_floor, noise_ratio):
     check_floor(log_floor, noise_ratio)

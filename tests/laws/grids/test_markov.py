@@ -142,7 +142,7 @@ def test_lost_weights_are_noticed():
     assert Generator(sparse.csr_array(generator), direct=True).weight_error > 0.01
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30)
 @given(st.integers(2, 3), st.integers(0, 10_000), st.floats(-4, 0))
 def test_selling_reconstructs_any_matrix(d, seed, smallest):
     rng = np.random.default_rng(seed)
