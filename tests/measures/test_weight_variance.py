@@ -170,6 +170,10 @@ def test_jackknife_and_bootstrap():
     ratio = jackknife(lambda mean: mean[0] / mean[1], x)
     assert ratio.standard_error == pytest.approx(np.sqrt(2) * 0.5 / 20, rel=0.15)
     assert abs(ratio.deviation(1.0)) < 4
+    # Of the square of a mean the bias is the mean's variance, which is taken off.
+    square = jackknife(lambda mean: mean[0] ** 2, x[:20])
+    unbiased = x[:20, 0].mean() ** 2 - x[:20, 0].var(ddof=1) / 20
+    assert square.value == pytest.approx(unbiased, rel=1e-12)
     drawn = bootstrap(lambda these: these.mean(axis=0), x, seed=0)
     plain = mean_over_clusters(x)
     np.testing.assert_allclose(drawn.standard_error, plain.standard_error, rtol=0.15)

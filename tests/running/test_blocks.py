@@ -39,6 +39,9 @@ def test_a_block_is_as_large_as_an_equal_share_allows():
         return Blocks.over(jax.devices()[:1], cells=1, lanes=lanes, size=size).size
 
     assert (size(5), size(1000), size(5, 64), size(1000, 100)) == (5, 64, 5, 100)
+    # What does not divide is rounded up: one block for each of three devices, not four for three.
+    shared = Blocks.over(jax.devices()[:1] * 3, cells=1, lanes=8, size=None)
+    assert (shared.size, shared.number, len(shared.devices)) == (3, 3, 3)
 
 
 def test_devices_that_would_work_on_copies_are_left_out():
