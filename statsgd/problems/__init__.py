@@ -26,13 +26,14 @@ from statsgd.problems.problem import Landscape, Problem, SampledProblem, landsca
 from statsgd.problems.regression import LinearRegression, linear_regression
 from statsgd.problems.risk import EmpiricalRisk, PopulationRisk, empirical_risk, population_risk
 from statsgd.problems.sums import hessian_product, mean_over_chunks, mean_over_examples
-from statsgd.problems.twin import LinearTwin, linear_twin
+from statsgd.problems.twin import BatchTwin, LinearTwin, linear_twin
 from statsgd.problems.two_basins import TwoBasinLoss, two_basins
 from statsgd.problems.two_valley import FrozenTwoValley, TwoValleyLandscape
 
 __all__ = [
     "DENSE_LIMIT",
     "BatchRisk",
+    "BatchTwin",
     "ConvergenceWarning",
     "DiagonalLinearNetwork",
     "EmpiricalRisk",

@@ -55,18 +55,17 @@ class EmpiricalRisk(SampledProblem):
         self, params: PyTree, example: PyTree, key: PRNGKeyArray | None = None
     ) -> Float[Any, ""]:
         """Loss of one example; of one that is random, for `key` or the mean over its fixed keys."""
+        if self.loss_draws and key is None:
+            losses = self.losses_of_draws(params, example)
+            return jnp.mean(losses.astype(accumulated(losses.dtype)))
         model = self.start.complete(params)
-        if not self.loss_draws:
-            return self.per_example(model, example)
-        if key is not None:
-            return self.per_example(model, example, key)
-        losses = self._random_losses(model, example)
-        return jnp.mean(losses.astype(accumulated(losses.dtype)))
+        given = (model, example, key) if self.loss_draws else (model, example)
+        return self.per_example(*given)
 
-    def _random_losses(self, model: PyTree, example: PyTree) -> Float[Any, " draws"]:
+    def losses_of_draws(self, params: PyTree, example: PyTree) -> Float[Any, " draws"]:
         """The loss of one example for each of its fixed keys."""
         keys = jax.random.split(example_key(example), self.loss_draws)
-        return jax.vmap(lambda key: self.per_example(model, example, key))(keys)
+        return jax.vmap(lambda key: self.example_loss(params, example, key))(keys)
 
     def loss(self, params: PyTree) -> Float[Any, ""]:
         """Mean loss over the whole data set, chunk by chunk where the memory budget asks for it."""
@@ -141,7 +140,7 @@ class EmpiricalRisk(SampledProblem):
 
 
 def _each_draw(problem: Any, params: PyTree, example: PyTree) -> Float[Any, " draws"]:
-    return problem._random_losses(problem.start.complete(params), example)
+    return problem.losses_of_draws(params, example)
 
 
 class PopulationRisk(SampledProblem):
