@@ -26,6 +26,7 @@ def claims(name: str, found: Sequence[Found], config: Any) -> dict[str, xr.DataT
     made = {
         "variances": variances(name, found, config).to_datatree(chart_of_modes(found)),
         "variances with a pilot": with_a_pilot(name, found, config).to_datatree(),
+        "linear twin": beside_twins(name, found, config).to_datatree(),
         "proportional noise": proportional(name, found, config).to_datatree(),
         "speed": speed(name, found, config).to_datatree(),
         "alignment": alignment(name, found).to_datatree(),
@@ -41,8 +42,6 @@ def claims(name: str, found: Sequence[Found], config: Any) -> dict[str, xr.DataT
             made[f"exponent{with_pilot}"] = exponent(name, found, pilot).to_datatree(chart)
             made[f"rise of the loss{with_pilot}"] = rise(name, found, config, pilot).to_datatree()
         made["kinks"] = kinks(name, found).to_datatree()
-    if found[0].twins is not None:
-        made["linear twin"] = beside_twins(name, found, config).to_datatree()
     if found[0].sharp is not None:
         made["large batches"] = large_batches(name, found).to_datatree()
         made["reshuffled epochs"] = epochs(name, found).to_datatree(chart_of_epochs(found))
@@ -118,7 +117,6 @@ def beside_twins(name: str, found: Sequence[Found], config: Any) -> Claim:
     """Replicas over their linear twins, which know how noise grows to first order."""
     rows = []
     for index, one in enumerate(found):
-        assert one.twins is not None
         for label, modes in over_groups(np.arange(one.twins.shape[2]), one.twins.shape[2]):
             ratio = jackknife(lambda mean: np.mean(mean[0] / mean[1]), one.twins[..., modes])
             title, error = f"network {index + 1}, {label}", float(ratio.standard_error)

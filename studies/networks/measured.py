@@ -88,9 +88,9 @@ class Found(NamedTuple):
     as many epochs; None where the loss depends on the batch size."""
     reshuffled: xr.Dataset | None
     """Spread of replicas under reshuffled epochs; None where their noise has no law."""
-    twins: Float[Any, "replica two k"] | None
+    twins: Float[Any, "replica two k"]
     """Squares of distances from their mean along the modes, of replicas and of their linear twins
-    on the same batches; None where the problem has no twin."""
+    on the same batches."""
     dimension: int
 
 
@@ -130,10 +130,10 @@ def looked_at(
     )
     below = config.weight_decay + float(top_eigenpairs(problem, minimum, 1, double=False).values[0])
     settings = followed(problem, minimum, below, config, seed)
-    shuffled = twins = None
+    shuffled = None
     if isinstance(problem, EmpiricalRisk):
         shuffled = reshuffled(problem, params, tree, config, seed)
-        twins = beside_twins(problem, params, tree, config, seed)
+    twins = beside_twins(problem, params, tree, config, seed)
     return Found(tree, settings, below, sharp, shuffled, twins, problem.dimension)
 
 
@@ -321,7 +321,7 @@ def reshuffled(
 
 
 def beside_twins(
-    problem: EmpiricalRisk, params: PyTree, tree: xr.DataTree, config: Any, seed: int
+    problem: EmpiricalRisk | BatchRisk, params: PyTree, tree: xr.DataTree, config: Any, seed: int
 ) -> Float[Any, "replica two k"]:
     """Half as many replicas as of the diagnosis, and their linear twins on the same batches."""
     modes = tree["curvature"].to_dataset()["direction"].values

