@@ -123,7 +123,7 @@ def mean_over_chunks(
     -2.0
     """
     number, params = problem.num_examples, problem.parameters(params)
-    if not double and (of_chunk is gradient_sum or of_chunk is _curved_chunk) and in_halves(params):
+    if of_chunk is gradient_sum and not double and in_halves(params):
         width += sum(4 * jnp.size(leaf) for leaf in jax.tree.leaves(params))
     if is_traced(problem, params, arguments, of_chunk):
         size = chunk_size(problem, params, width, copies)
@@ -218,7 +218,7 @@ def hessian_product(
     """The function v ↦ ∇²L v at `params`, of flat vectors `(d,)`; a product costs two gradients.
 
     Chunk by chunk and compiled once for losses of the examples of a data set, in the precision of
-    `params` with sums in single precision at least, or in float64 where `double`. May be traced.
+    `params` but single precision at least, or in float64 where `double`. May be traced.
 
     >>> import numpy as np
     >>> from statsgd.problems import quadratic
@@ -227,7 +227,7 @@ def hessian_product(
     [2.0, 1.0]
     """
 
-    params = problem.parameters(params)
+    params = in_single(problem.parameters(params))
 
     def product(vector: Float[Any, " d"]) -> Float[Any, " d"]:
         if not hasattr(problem, "without_examples"):
@@ -298,7 +298,17 @@ def mean_one_by_one(
 
 def in_halves(params: PyTree) -> bool:
     """Whether some parameters have 16 bits."""
-    return any(jnp.result_type(leaf).itemsize < 4 for leaf in jax.tree.leaves(params))
+    return any(map(_is_half, jax.tree.leaves(params)))
+
+
+def in_single(params: PyTree) -> PyTree:
+    """`params` with those of 16 bits in single precision, which has all of them: for measures."""
+    return jax.tree.map(lambda leaf: leaf.astype(np.float32) if _is_half(leaf) else leaf, params)
+
+
+def _is_half(leaf: Any) -> bool:
+    dtype = jnp.result_type(leaf)
+    return bool(jnp.issubdtype(dtype, jnp.floating)) and dtype.itemsize < 4
 
 
 def chunk_size(problem: Any, params: PyTree, width: int = 0, copies: int = 1) -> int:

@@ -7,7 +7,14 @@ import pytest
 
 import statsgd
 from statsgd.laws import ModeLaw
-from statsgd.measures import noise_covariance_along, top_eigenpairs
+from statsgd.measures import (
+    fisher_operator,
+    gauss_newton_operator,
+    hessian_operator,
+    noise_covariance_along,
+    noise_operator,
+    top_eigenpairs,
+)
 from statsgd.noise import Isotropic, Minibatch
 from statsgd.problems import (
     batch_risk,
@@ -130,6 +137,28 @@ def test_measures_and_laws_are_of_the_rounded_parameters_in_double_precision(hal
     np.testing.assert_allclose(law.noise_covariance, law.modes.T @ noise @ law.modes, rtol=1e-8)
     gradient = each.mean(axis=0) + 0.1 * AT
     np.testing.assert_allclose(law.gradient, gradient @ law.modes, rtol=1e-8)
+
+
+def predicted(model, example):
+    return model @ example[0].astype(model.dtype)
+
+
+def squared(value, example):
+    return (value - example[1]) ** 2
+
+
+def test_products_with_matrices_are_of_the_rounded_parameters_in_single_precision(half):
+    problem = empirical_risk(loss, (X, Y), jnp.asarray(AT, half))
+    params, vector = problem.initial_params(jax.random.key(0)), np.float32([0.3, -0.7, 0.45])
+    each, curvature = in_double()[1], 2 * X.astype(float).T @ X.astype(float) / N
+    for product, matrix in (
+        (hessian_product(problem, params), curvature),
+        (hessian_operator(problem, params).product, curvature),
+        (gauss_newton_operator(predicted, squared)(problem, params).product, curvature),
+        (fisher_operator(problem, params).product, each.T @ each / N),
+        (noise_operator(Minibatch(8))(problem, params).product, np.cov(each.T, bias=True) / 8),
+    ):
+        np.testing.assert_allclose(product(vector), matrix @ vector, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from statsgd.problems.problem import SampledProblem
 from statsgd.problems.sums import (
     gradient_sum,
     hessian_product,
+    in_single,
     mean_over_chunks,
     mean_over_examples,
 )
@@ -56,7 +57,7 @@ def hessian_operator(problem: Problem, params: PyTree) -> Operator:
     >>> hessian_operator(quadratic(np.diag([3.0, 2.0])), np.zeros(2)).product(np.ones(2))
     Array([3., 2.], dtype=float32)
     """
-    flat = jnp.asarray(problem.flatten(params))
+    flat = jnp.asarray(problem.flatten(in_single(problem.parameters(params))))
 
     def gradient(vector: Vector) -> Vector:
         return problem.flatten(problem.gradient(problem.unflatten(vector)))
@@ -107,7 +108,7 @@ class _GaussNewton(eqx.Module):
     output_loss: OutputLoss
 
     def __call__(self, problem: Problem, params: PyTree) -> Operator:
-        data = _sampled(problem)
+        data, params = _sampled(problem), in_single(problem.parameters(params))
         if isinstance(data, EmpiricalRisk):
             return Operator(
                 lambda v: mean_over_chunks(data, self.of_chunk, params, v), problem.dimension
@@ -362,7 +363,7 @@ def _sampled(problem: Problem) -> Any:
 
 def _gradient_moment(problem: Problem, params: PyTree, *, centred: bool, factor: float) -> Operator:
     """`factor` times the second moment of example gradients, about their mean if `centred`."""
-    data = _sampled(problem)
+    data, params = _sampled(problem), in_single(problem.parameters(params))
     if isinstance(data, EmpiricalRisk):
         mean = None
         if centred:
