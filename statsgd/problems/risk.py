@@ -10,6 +10,7 @@ from jaxtyping import Float, Int, PRNGKeyArray, PyTree
 
 from statsgd.arguments import count
 from statsgd.estimate import Estimate, exact, sample_mean
+from statsgd.problems.chunk_sizes import chunk_size
 from statsgd.problems.examples import checked_examples, example_template, take
 from statsgd.problems.problem import Loss, SampledProblem, check_scalar
 from statsgd.problems.randomness import OfPair, WithKey, example_key, in_one_form, takes_key
@@ -17,7 +18,6 @@ from statsgd.problems.start import Start, Trainable
 from statsgd.problems.stored import Stored
 from statsgd.problems.sums import (
     accumulated,
-    chunk_size,
     gradient_sum,
     in_halves,
     loss_sum,
@@ -219,7 +219,7 @@ def empirical_risk(
       example (`loss_estimate` has the error); `noise.Minibatch` draws fresh ones at every step, and
       what they add is gradient noise.
     - `memory_budget`: bytes that what is computed on the way to the losses of a chunk may take on a
-      device, by default `problems.sums.MEMORY_BUDGET`, the fastest on most networks.
+      device, by default `problems.chunk_sizes.MEMORY_BUDGET`, the fastest on most networks.
 
     Raises `ValueError` for ragged, empty or non-finite data, for a loss that is not scalar, for
     complex parameters, and for a model with batch statistics, which `batch_risk` takes.

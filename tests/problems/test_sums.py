@@ -14,7 +14,7 @@ from statsgd.problems import (
     quadratic,
     sums,
 )
-from statsgd.problems.sums import COMPANY, SMALLEST_CHUNK, chunk_size
+from statsgd.problems.chunk_sizes import COMPANY, SMALLEST_CHUNK, chunk_size
 from studies.compilations import compilations
 
 N, D = 101, 6  # a prime number of examples: the last chunk is never full
