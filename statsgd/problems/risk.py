@@ -75,7 +75,10 @@ class EmpiricalRisk(SampledProblem):
         return self.batch_loss(params, jax.tree.map(jnp.asarray, self.examples))
 
     def gradient(self, params: PyTree) -> PyTree:
-        """Gradient of `loss`, a pytree like `params` in single precision or better; as that."""
+        """Gradient of `loss`, a pytree like `params` in single precision or better; as that.
+
+        Of parameters of 16 bits every example of a chunk has its own, in memory and time.
+        """
         params = self.parameters(params)
         if in_halves(params) or self._in_chunks(params):
             return mean_over_chunks(self, gradient_sum, params)
