@@ -17,7 +17,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 EXTRAS := studies,test,notebooks,docs,checkpoints
 
-.PHONY: study test test-slow lint notebooks docs clean
+.PHONY: study test test-slow mutations lint notebooks docs clean
 
 study: $(INSTALLED)
 	$(BIN)/python -m studies digits_regression
@@ -29,6 +29,10 @@ test: $(INSTALLED)
 # Types of calls are checked in the tests above; these are long runs of what those have checked.
 test-slow: $(INSTALLED)
 	JAXTYPING_DISABLE=1 $(TEST) -m slow
+
+# Formulas are broken in a copy, and their tests must fail.
+mutations: $(INSTALLED)
+	$(BIN)/python -m tests.mutations
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -1,10 +1,12 @@
-"""Whether tests see a wrong formula: each of ten is broken in a copy, and its tests must fail.
+"""Whether tests see a wrong formula: it is broken in a copy, and the tests about it must fail.
 
-    python -m tests.mutations
+    python -m tests.mutations [ROOM …]
 
-prints a line a formula, and ends with an error if a break passed. Takes a few minutes.
+prints a line a formula and how many were caught, and ends with an error if a break passed. All of
+them take a quarter of an hour; rooms, such as `kernels`, are those of `statsgd`.
 """
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-COPIED = ("statsgd", "tests", "pyproject.toml")
+COPIED = ("statsgd", "studies", "tests", "pyproject.toml")
 
 
 class Mutation(NamedTuple):
@@ -87,6 +89,156 @@ MUTATIONS = (
         "ddof=1) / values.shape[0]",
         "test_estimate.py",
     ),
+    Mutation(
+        "dynamics/sgd.py",
+        "beta * m + gain * g",
+        "beta * m + (1 - beta) * gain * g",
+        "dynamics/test_sgd.py::test_heavy_ball_trajectory",
+    ),
+    Mutation(
+        "dynamics/sgd.py",
+        "g + self.weight_decay * p",
+        "g + self.weight_decay * p / 2",
+        "dynamics/test_sgd.py",
+    ),
+    Mutation(
+        "dynamics/noise/minibatch.py",
+        "(self.batch_size * max(n - 1, 1))",
+        "(self.batch_size * n)",
+        "dynamics/test_sampling.py::test_covariance_of_a_batch_carries_the_finite_population_factor",
+    ),
+    Mutation(
+        "dynamics/sampling.py",
+        "(batch_size,), jnp.uint32), last + 1)",
+        "(batch_size,), jnp.uint32), last)",
+        "dynamics/test_sampling.py::test_subsets_without_replacement_are_uniform",
+    ),
+    Mutation(
+        "dynamics/limit.py",
+        "4 / (learning_rate * (1 + momentum) ** 2)",
+        "4 / (learning_rate * (1 + momentum))",
+        "dynamics/test_diffusion.py::test_the_limit_of_sgd_has_the_law_of_the_continuous_model",
+    ),
+    Mutation(
+        "running/random_stream.py",
+        "jnp.sqrt(-2 * jnp.log(uniform))",
+        "jnp.sqrt(-1.98 * jnp.log(uniform))",
+        "running/test_random_stream.py",
+    ),
+    Mutation(
+        "running/random_stream.py",
+        "jnp.stack([key[0], ~key[1]])",
+        "jnp.stack([key[0], key[1]])",
+        "running/test_random_stream.py",
+    ),
+    Mutation(
+        "running/chunks.py",
+        "min(max(1, int(length) // self.unit) * self.unit, most)",
+        "min(max(1, int(length)), most)",
+        "running/test_chunks.py",
+    ),
+    Mutation(
+        "running/blocks.py",
+        "-(-lanes // (len(own) * processes))",
+        "lanes // (len(own) * processes)",
+        "running/test_blocks.py::test_a_block_is_as_large_as_an_equal_share_allows",
+    ),
+    Mutation(
+        "kernels/mala.py",
+        "(backward - forward) / (4 * h * temperature)",
+        "(backward - forward) / (2 * h * temperature)",
+        "kernels/test_mala.py::test_acceptance_satisfies_detailed_balance",
+    ),
+    Mutation(
+        "kernels/obabo.py",
+        "jax.tree.map(jnp.negative, start.velocity)",
+        "jax.tree.map(jnp.positive, start.velocity)",
+        "kernels/test_underdamped.py",
+    ),
+    Mutation(
+        "kernels/obabo.py",
+        "(start.energy - proposal.energy) / parameters",
+        "1.1 * (start.energy - proposal.energy) / parameters",
+        "kernels/test_underdamped.py",
+    ),
+    Mutation(
+        "kernels/underdamped.py",
+        "jnp.expm1(-2 * exponent)",
+        "jnp.expm1(-exponent)",
+        "kernels/test_underdamped.py",
+    ),
+    Mutation(
+        "measures/curvature/traces.py",
+        "rest = v - (basis @ v) @ basis",
+        "rest = v",
+        "measures/test_spectrum.py::test_directions_taken_out_lower_the_error_of_a_trace",
+    ),
+    Mutation(
+        "measures/runs/averages.py",
+        "np.sqrt((n - 1) / n * np.sum(",
+        "np.sqrt(1 / n * np.sum(",
+        "measures/test_weight_variance.py::test_jackknife_and_bootstrap",
+    ),
+    Mutation(
+        "measures/runs/averages.py",
+        "n * whole - (n - 1) * rest.mean(axis=0)",
+        "whole",
+        "measures/test_weight_variance.py::test_jackknife_and_bootstrap",
+    ),
+    Mutation(
+        "measures/noise/mean_square.py",
+        "(size * max(number - 1, 1))",
+        "(size * number)",
+        "measures/test_stability.py::test_thresholds_and_bounds",
+    ),
+    Mutation(
+        "measures/noise/mean_square.py",
+        "eta**2 * feedback_noise(a, h, b, p)",
+        "eta**2 * feedback_noise(a, h, b, p) / 2",
+        "measures/test_stability.py::test_growth",
+    ),
+    Mutation(
+        "measures/motion/currents.py",
+        "np.swapaxes(outer, 1, 2)) / 2)",
+        "np.swapaxes(outer, 1, 2)))",
+        "measures/test_phase_space.py::test_currents_of_a_chain",
+    ),
+    Mutation(
+        "comparison/permutation.py",
+        "(1 + jnp.sum(reached)) / statistics.shape[0]",
+        "jnp.sum(reached) / statistics.shape[0]",
+        "comparison/test_two_sample.py::test_exceedance_counts_ties_and_itself",
+    ),
+    Mutation(
+        "comparison/multiplicity.py",
+        "np.arange(p.size, 0, -1)",
+        "np.arange(p.size)[::-1]",
+        "comparison/test_two_sample.py::test_holm_against_the_textbook_rule",
+    ),
+    Mutation(
+        "comparison/statistics.py",
+        "(1 - confidence) / (2 * comparisons)",
+        "(1 - confidence) / comparisons",
+        "comparison/test_statistics.py",
+    ),
+    Mutation(
+        "comparison/statistics.py",
+        "student.isf(tail, max(clusters - 1, 1))",
+        "norm.isf(tail)",
+        "comparison/test_statistics.py",
+    ),
+    Mutation(
+        "problems/regression.py",
+        "weight_decay * np.eye(x.shape[1])",
+        "weight_decay / 2 * np.eye(x.shape[1])",
+        "problems/test_minimum_and_curvature.py",
+    ),
+    Mutation(
+        "problems/sums.py",
+        "(np.arange(rows) < kept)",
+        "(np.arange(rows) <= kept)",
+        "problems/test_sums.py::test_chunks_are_small_and_add_up_to_the_whole",
+    ),
 )
 
 
@@ -121,7 +273,14 @@ def passes(tests: str, copy: Path) -> bool:
 
 
 def main() -> None:
-    """Break every formula in turn; exit with their number that passed."""
+    """Break every formula of the rooms in turn; exit with the number of breaks that passed."""
+    rooms = sorted({Path(mutation.file).parts[0] for mutation in MUTATIONS})
+    parser = argparse.ArgumentParser(prog="python -m tests.mutations", description=__doc__)
+    parser.add_argument("rooms", nargs="*", metavar="ROOM", help=f"{', '.join(rooms)}; or all")
+    chosen = parser.parse_args().rooms or rooms
+    if unknown := sorted(set(chosen) - set(rooms)):
+        parser.error(f"rooms must be among {', '.join(rooms)}, got {', '.join(unknown)}")
+    mutations = [one for one in MUTATIONS if Path(one.file).parts[0] in chosen]
     missed = 0
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
@@ -132,14 +291,15 @@ def main() -> None:
                 shutil.copytree(source, copy / name, ignore=ignored)
             else:
                 shutil.copy(source, copy / name)
-        for tests in sorted({mutation.tests for mutation in MUTATIONS}):
+        for tests in sorted({mutation.tests for mutation in mutations}):
             if not passes(tests, copy):
                 raise SystemExit(f"{tests} fails before anything is broken")
-        for mutation in MUTATIONS:
+        for mutation in mutations:
             found = caught(mutation, copy)
             missed += not found
             words = "caught" if found else "MISSED"
             print(f"{words}: {mutation.file}: {mutation.right} -> {mutation.wrong}", flush=True)
+    print(f"{len(mutations) - missed} of {len(mutations)} caught")
     raise SystemExit(missed)
 
 
