@@ -184,7 +184,7 @@ TOPICS = (
             "Linear stability in mean square",
             "measures.mean_square_threshold measures.stability_bounds "
             "measures.mean_square_growth measures.momentum_mean_square_growth "
-            "measures.fresh_mean_square_threshold",
+            "measures.fresh_mean_square_threshold measures.batch_curvature_along",
         ),
     ),
     *_area(

@@ -88,6 +88,7 @@ from statsgd.measures.noise.alignment import (
     loss_scaled_alignment,
     output_gradients,
 )
+from statsgd.measures.noise.batch_curvature import batch_curvature_along
 from statsgd.measures.noise.leading import leading_alignment, low_rank_noise, noise_alignment
 from statsgd.measures.noise.mean_square import (
     fresh_mean_square_threshold,
@@ -123,6 +124,7 @@ __all__ = [
     "area_rate",
     "assign_basins",
     "basin_volume",
+    "batch_curvature_along",
     "batch_gaussianity",
     "block_operator",
     "bootstrap",

@@ -141,15 +141,15 @@ def covariance_of_batches(
 
     Along `directions` V it is VᵀCV.
     """
-    indices, whole = _batches(noise, problem)
+    batches, whole = drawn_batches(noise, problem)
 
     def gradient(batch: tuple[Any, Any]) -> Float[Any, " k"]:
         flat = problem.flatten(problem.batch_gradient(params, problem.take(batch[0]), batch[1]))
         flat = flat.astype(accumulated(flat.dtype))
         return flat if directions is None else flat @ directions
 
-    rows = jax.lax.map(gradient, _with_keys(indices), batch_size=_BATCHES_AT_ONCE)
-    rows, number = rows - jnp.mean(rows, axis=0), len(indices)
+    rows = jax.lax.map(gradient, batches, batch_size=_BATCHES_AT_ONCE)
+    rows, number = rows - jnp.mean(rows, axis=0), len(rows)
     if whole:
         return exact(rows.T @ rows / number)
     squares = (rows**2).T @ rows**2 / number - (rows.T @ rows / number) ** 2
@@ -161,8 +161,8 @@ def batches_product(
     noise: Any, problem: BatchRisk, params: PyTree, vector: Float[Any, " d"]
 ) -> Float[Any, " d"]:
     """C v of `covariance_of_batches`: two gradients of every batch, none of which is kept."""
-    indices, whole = _batches(noise, problem)
-    batches, flat = _with_keys(indices), jnp.asarray(problem.flatten(params))
+    batches, whole = drawn_batches(noise, problem)
+    flat = jnp.asarray(problem.flatten(params))
 
     def losses(at: Float[Any, " d"]) -> Float[Any, " batches"]:
         @jax.checkpoint
@@ -172,12 +172,21 @@ def batches_product(
         return jax.lax.map(one, batches, batch_size=_BATCHES_AT_ONCE)
 
     along = jax.jvp(losses, (flat,), (vector.astype(flat.dtype),))[1]
-    along = (along - jnp.mean(along)) / (len(indices) - (0 if whole else 1))
+    along = (along - jnp.mean(along)) / (len(along) - (0 if whole else 1))
     return jax.vjp(losses, flat)[1](along)[0]
 
 
-def _with_keys(indices: Int[Any, "batches S"]) -> tuple[Any, Any]:
-    return jnp.asarray(indices), jax.random.split(stream_key(1), len(indices))
+def drawn_batches(
+    noise: Any, problem: BatchRisk, most: int = COVARIANCE_BATCHES
+) -> tuple[tuple[Any, Any], bool]:
+    """Examples of fixed batches `(batches, S)` and their keys, and whether these are all batches.
+
+    All equally likely; of those that are drawn the first `most`.
+    """
+    indices, whole = _batches(noise, problem)
+    keys = jax.random.split(stream_key(1), len(indices))
+    number = len(indices) if whole else most
+    return (jnp.asarray(indices[:number]), keys[:number]), whole
 
 
 def _batches(noise: Any, problem: BatchRisk) -> tuple[Int[np.ndarray, "batches S"], bool]:

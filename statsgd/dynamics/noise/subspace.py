@@ -40,7 +40,7 @@ def example_slopes(problem: Problem, params: PyTree, directions: Any) -> Float[A
     """
     if not isinstance(problem, SampledProblem):
         raise ValueError(f"problem must have examples, got {type(problem).__name__}")
-    columns, at = _columns(problem, directions), floating(problem.parameters(params))
+    columns, at = columns_of(problem, directions), floating(problem.parameters(params))
     if not isinstance(problem, EmpiricalRisk) or is_traced(problem, at):
         return in_double_precision(_slopes, problem, at, all_examples(problem), columns)
     number = problem.num_examples
@@ -100,7 +100,7 @@ def noise_covariance_along_estimate(
     ([[0.25]], [[0.0]])
     """
     noise.check(problem)
-    columns = _columns(problem, directions)
+    columns = columns_of(problem, directions)
     if isinstance(noise, Minibatch):
         if not noise.knows_examples(problem):
             return noise.covariance_along(problem, params, columns)
@@ -151,7 +151,7 @@ def noise_and_curvature_along(
     ([[0.25]], [0.5])
     """
     noise.check(problem)
-    columns, at = _columns(problem, directions), floating(problem.parameters(params))
+    columns, at = columns_of(problem, directions), floating(problem.parameters(params))
     if isinstance(problem, BatchRisk):
         within = in_double_precision if double else in_own_precision
         curvature = within(_curvatures, problem, at, columns)
@@ -172,7 +172,8 @@ def _without_rounding(covariance: Float[np.ndarray, "k k"]) -> Float[np.ndarray,
     return (vectors * np.maximum(values, 0)) @ vectors.T
 
 
-def _columns(problem: Problem, directions: Any) -> Float[np.ndarray, "d k"]:
+def columns_of(problem: Problem, directions: Any) -> Float[np.ndarray, "d k"]:
+    """`directions` as columns in double precision, or a `ValueError`."""
     columns = np.asarray(finite_array("directions", directions, ndim=2), dtype=np.float64)
     if len(columns) != problem.dimension:
         raise ValueError(

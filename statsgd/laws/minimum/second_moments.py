@@ -6,10 +6,11 @@ noise C(μ) + N(P),
 
     N(P) = b ( mean φφᵀ (φᵀPφ) − HPH )
 
-and is stationary where A∘P − ηR∘P = η (C(μ) + N(P)) with A_ij = (1−β)(h_i+h_j) and R_ij =
-(1−β)h_ih_j/(1+β) − β(h_i−h_j)²/(1−β²). Both sides are self-adjoint in P, and N maps covariances to
-covariances: its spectral radius is its largest eigenvalue. So moments are finite, from every start,
-iff A∘ − ηR∘ − ηN is positive, whatever the noise C(μ) is, also none.
+(or E (H_B − H) P (H_B − H) of whatever Hessians H_B batches have) and is stationary where A∘P −
+ηR∘P = η (C(μ) + N(P)) with A_ij = (1−β)(h_i+h_j) and R_ij = (1−β)h_ih_j/(1+β) − β(h_i−h_j)²/(1−β²).
+Both sides are self-adjoint in P, and N maps covariances to covariances: its spectral radius is its
+largest eigenvalue. So moments are finite, from every start, iff A∘ − ηR∘ − ηN is positive, whatever
+the noise C(μ) is, also none.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.sparse.linalg import LinearOperator, cg, eigsh
+from scipy.sparse.linalg import LinearOperator, cg, eigs, eigsh
 
 from statsgd.laws.minimum.heavy_ball import heavy_ball_moments
 
@@ -49,6 +50,32 @@ def stability_threshold(noise: Map, curvatures: Float[Any, " d"], beta: float = 
     root = ((1 - beta) * total) ** -0.5
     steady = (1 - beta) / (1 + beta) * h[:, None] * h - beta / (1 - beta**2) * difference**2
     return 1 / largest_eigenvalue(lambda p: root * (steady * root * p + noise(root * p)), len(h))
+
+
+def spread_noise(deviations: Float[Any, "r d d"], params: Float[Any, "d d"]) -> Float[Any, "d d"]:
+    """Σ D_r P D_r at P = `params`, of symmetric D_r: N(P) of batches with Hessians of any rank."""
+    return np.einsum("rij,rjk->ik", deviations @ params, deviations, optimize=True)
+
+
+def moment_growth(noise: Map, curvatures: Float[Any, " d"], eta: float, beta: float) -> float:
+    """Growth per step of the second moments of (θ, m), the spectral radius of their map."""
+    h, d = curvatures, len(curvatures)
+    if beta == 0:
+        kept = (1 - eta * h)[:, None] * (1 - eta * h)
+        return largest_eigenvalue(lambda p: kept * p + eta**2 * noise(p), d)
+    one, push = np.eye(d), np.array([-eta, 1.0])  # what a gradient does to (θ, m)
+    mean = np.block([[np.diag(1 - eta * h), -eta * beta * one], [np.diag(h), beta * one]])
+
+    def step(moments: Float[Any, "D D"]) -> Float[Any, "D D"]:
+        return mean @ moments @ mean.T + np.kron(np.outer(push, push), noise(moments[:d, :d]))
+
+    # No self-adjoint map; but it maps covariances to covariances, so that the largest eigenvalue in
+    # modulus is a positive one, though with others of the same modulus where little noise acts.
+    operator = _operator(step, 2 * d)
+    if 2 * d <= _DENSE:
+        return float(np.abs(np.linalg.eigvals(operator @ np.eye(4 * d**2))).max())
+    ask: Any = {"which": "LM", "v0": np.eye(2 * d).ravel(), "tol": 1e-11, "ncv": 40}
+    return float(np.abs(eigs(operator, 4, return_eigenvectors=False, **ask)).max())
 
 
 def feedback_covariance(

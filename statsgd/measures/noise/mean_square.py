@@ -9,7 +9,7 @@ from statsgd.arguments import count, finite_array, fraction, non_negative, one_o
 from statsgd.laws.minimum import gaussian_critical_learning_rate
 from statsgd.laws.minimum.second_moments import (
     feedback_noise,
-    largest_eigenvalue,
+    moment_growth,
     stability_threshold,
 )
 from statsgd.measures.noise.alignment import alignment_range
@@ -41,7 +41,7 @@ def mean_square_threshold(
         GX + XG = 2𝒟(P),    𝒟(P) = (1−b) GPG + (b/N) Σ (aᵀPa) a aᵀ
 
     and b = 1/S, or (N−S)/(S(N−1)) without repeats. Typical runs may converge above it, while the
-    mean of the squares explodes.
+    mean of the squares explodes. `batch_curvature_along` has that of a network along a few modes.
 
     **Arguments:** `gradients` a = ∇f of each example's output at the minimum, `(N, d)`;
     `batch_size` S; `sampling`, `"with_replacement"` or `"without_replacement"`.
@@ -78,8 +78,7 @@ def mean_square_growth(
     """
     a, h, b = _setting(gradients, batch_size, sampling)
     eta = float(positive("learning_rate", learning_rate))
-    kept = (1 - eta * h)[:, None] * (1 - eta * h)
-    return largest_eigenvalue(lambda p: kept * p + eta**2 * feedback_noise(a, h, b, p), len(h))
+    return moment_growth(lambda p: feedback_noise(a, h, b, p), h, eta, 0.0)
 
 
 def momentum_mean_square_growth(
@@ -91,10 +90,9 @@ def momentum_mean_square_growth(
 ) -> float:
     """Growth per step of the second moments of (ζ, m) of heavy-ball SGD.
 
-    The spectral radius of E[T⊗T], T = [[I−ηG_B, −ηβI], [G_B, βI]], a matrix of (2r)² rows for
-    features of rank r: for small problems. In every case computed momentum lowers the threshold,
-    although it raises that of full batches. Arguments, errors and source as
-    `mean_square_threshold`.
+    The spectral radius of P ↦ E TPTᵀ, T = [[I−ηG_B, −ηβI], [G_B, βI]]. In every case computed
+    momentum lowers the threshold, although it raises that of full batches. Arguments, errors and
+    source as `mean_square_threshold`.
 
     >>> import numpy as np
     >>> growth = momentum_mean_square_growth(np.ones((2, 1)), 1, learning_rate=0.5, momentum=0.25)
@@ -104,19 +102,7 @@ def momentum_mean_square_growth(
     a, h, b = _setting(gradients, batch_size, sampling)
     eta = float(positive("learning_rate", learning_rate))
     beta = float(fraction("momentum", momentum))
-    r, number = len(h), len(a)
-    push = np.concatenate([-eta * np.eye(r), np.eye(r)])  # what G_B ζ does to (ζ, m)
-    read = np.concatenate([np.eye(r), np.zeros((r, r))], axis=1)
-    still = np.block([[np.eye(r), -eta * beta * np.eye(r)], [np.zeros((r, r)), beta * np.eye(r)]])
-    mean = still + push @ np.diag(h) @ read
-    growth = np.kron(mean, mean)
-    # E[G_B ⊗ G_B] − G ⊗ G = b (Σ a aᵀ⊗a aᵀ/N − G ⊗ G).
-    for row in a:
-        one = push @ np.outer(row, row) @ read
-        growth += b / number * np.kron(one, one)
-    average = push @ np.diag(h) @ read
-    growth -= b * np.kron(average, average)
-    return float(np.abs(np.linalg.eigvals(growth)).max())
+    return moment_growth(lambda p: feedback_noise(a, h, b, p), h, eta, beta)
 
 
 def stability_bounds(
