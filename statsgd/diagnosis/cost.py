@@ -11,13 +11,16 @@ from statsgd.diagnosis.gradients import standing
 from statsgd.diagnosis.learning import BURN_IN, CHAINS, STEPS, look
 from statsgd.diagnosis.modes import PILOTS, TRACE_PRODUCTS
 from statsgd.diagnosis.request import Request
+from statsgd.diagnosis.stability import SHARPEST, of_batches
 from statsgd.dynamics.ensemble import simulate
-from statsgd.problems import EmpiricalRisk
+from statsgd.problems import DENSE_LIMIT, EmpiricalRisk
 from statsgd.problems.parameters import floating
 from statsgd.problems.sums import hessian_product
 
 #: Products with the Hessian that an eigenpair takes, about.
 _PRODUCTS_PER_MODE = 6
+#: Gradients that a second derivative along two modes takes, of every example, about.
+_GRADIENTS_PER_PAIR = 2
 _STEPS = 16
 
 
@@ -70,11 +73,13 @@ def estimated(request: Request, replicas: int) -> Cost:
     if request.learning_coefficient and isinstance(problem, EmpiricalRisk):
         share = look(problem) / problem.num_examples
         single += 3 * CHAINS * (STEPS + BURN_IN) * share / 2
+    sharpest = min(request.modes, SHARPEST) if of_batches(request) else 0
+    pairs = sharpest * (sharpest + 1) / 2 * (1 if problem.dimension <= DENSE_LIMIT else 0.5)
     return Cost(
         _second_call(lambda: product(vector)),
         _PRODUCTS_PER_MODE * request.modes + TRACE_PRODUCTS,
         _second_call(lambda: standing(problem, params)),
-        int(single + (1 + 3 * PILOTS) * request.modes / 2 + 40),
+        int(single + (1 + 3 * PILOTS) * request.modes / 2 + _GRADIENTS_PER_PAIR * pairs + 40),
         step,
         steps,
     )

@@ -71,7 +71,7 @@ def diagnose(
     >>> short = {"modes": 1, "replicas": 8, "steps": 50, "learning_coefficient": False}
     >>> tree = statsgd.diagnose(problem, at, sgd, **short, seed=0, progress=False)
     >>> tree["stability"].attrs["verdict"]
-    'stable: SGD uses 5% of its stability budget'
+    'stable: SGD uses 6% of its stability budget'
     """
     request = checked(
         problem, params, sgd, modes=modes, replicas=replicas, steps=steps, seed=seed,

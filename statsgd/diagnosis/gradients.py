@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
@@ -80,16 +79,6 @@ def noise_draws(
     return np.asarray(drawn) - gradient
 
 
-def batch_curvature_variance(
-    problem: Problem, params: PyTree, directions: Float[Any, "k d"]
-) -> Float[Any, " k"]:
-    """Var_n(vᵀH_n v), over examples, of each one's own Hessian along `directions`."""
-    mean, mean_square = mean_over_examples(
-        problem, _bends, floating(params), directions, double=True, progress=False
-    )
-    return np.maximum(mean_square - mean**2, 0.0)
-
-
 _of_chunk = jax.value_and_grad(loss_sum, argnums=1)
 
 
@@ -103,19 +92,3 @@ def _loss(problem: Problem, params: PyTree) -> Any:
 
 def _drawn(problem: Any, params: PyTree, noise: Any, keys: Any) -> Float[Any, "n d"]:
     return jax.lax.map(lambda key: problem.flatten(noise.draw(key, problem, params)), keys)
-
-
-def _bends(
-    problem: Any, params: PyTree, example: PyTree, directions: Float[Any, "k d"]
-) -> tuple[Any, Any]:
-    """vᵀH_n v of one example, and its square."""
-    flat = jnp.asarray(problem.flatten(params))
-
-    def along(v: Float[Any, " d"]) -> Float[Any, ""]:
-        def loss(distance: Float[Any, ""]) -> Float[Any, ""]:
-            return problem.example_loss(problem.unflatten(flat + distance * v), example)
-
-        return jax.grad(jax.grad(loss))(jnp.zeros((), flat.dtype))
-
-    found = jax.vmap(along)(directions)
-    return found, found**2

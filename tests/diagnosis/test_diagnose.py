@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
-from scipy.linalg import eigh, solve_discrete_lyapunov
+from scipy.linalg import eigh
 
 import statsgd
 from statsgd import SGD, diagnose, hessian, noise_covariance, simulate
-from statsgd.diagnosis import CheckpointWarning
+from statsgd.diagnosis import CheckpointWarning, stability
 from statsgd.diagnosis.gradients import noise_draws, noise_trace, standing
 from statsgd.diagnosis.modes import TRACE_PRODUCTS, told_curvature, told_standing
 from statsgd.diagnosis.part import judged
@@ -118,23 +118,40 @@ def test_the_predicted_variance_is_that_of_the_dense_chain(tree, dense):
 def test_the_budget_of_batches_is_that_of_the_chain_with_their_curvatures(
     tree, problem, checkpoint, dense
 ):
-    # One mode: x ← x − η m′, m′ = β m + h_b x; second moments of (x, m) as a 4 × 4 matrix, whose
-    # gain from the variance of h_b is 1 exactly where the stated share is.
-    vectors = eigh(dense[0])[1][:, ::-1][:, :4]
+    # Second moments of (x, m) along the modes, x ← x − ηm, m ← βm + (G_B + λ)x, iterated with the
+    # Hessian of every example: they neither grow nor shrink where the stated threshold is.
+    vectors = eigh(dense[0])[1][:, ::-1][:, :5]
     rows = []
     for example in range(160):
         one = jax.tree.map(lambda leaf: leaf[example : example + 1], problem.examples)  # noqa: B023
         alone = empirical_risk(example_loss, one, checkpoint)
-        rows.append(np.diagonal(vectors.T @ np.asarray(hessian(alone, checkpoint)) @ vectors))
-    kappa = np.var(rows, axis=0) / SIZE
+        rows.append(vectors.T @ np.asarray(hessian(alone, checkpoint)) @ vectors)
+    curvatures = np.array(rows)
     seen = tree["stability"].to_dataset()
+    kappa = np.diagonal(curvatures.var(axis=0)) / SIZE
     np.testing.assert_allclose(seen["batch_curvature_variance"], kappa, rtol=1e-5)
-    h = seen["mean_share"].values * 2 * (1 + MOMENTUM) / RATE
-    push = np.array([-RATE, 1.0])
-    for curvature, spread, share in zip(h, kappa, seen["mean_square_share"].values, strict=True):
-        step = np.array([[1 - RATE * curvature, -RATE * MOMENTUM], [curvature, MOMENTUM]])
-        gain = solve_discrete_lyapunov(step, spread * np.outer(push, push))[0, 0]
-        np.testing.assert_allclose(share, gain, rtol=1e-6)
+    np.testing.assert_allclose(seen["mean_square_share"], RATE / seen["mean_square_threshold"])
+    assert np.all(np.diff(seen["mean_square_threshold"]) <= 1e-9)
+    mean, rest = curvatures.mean(axis=0) + DECAY * np.eye(5), curvatures - curvatures.mean(axis=0)
+    for number in (1, 5):
+        eta, one = float(seen["mean_square_threshold"][number - 1]), np.eye(number)
+        g, d = mean[:number, :number], rest[:, :number, :number]
+        step = np.block([[one - eta * g, -eta * MOMENTUM * one], [g, MOMENTUM * one]])
+        push, moments = np.concatenate([-eta * one, one]), np.eye(2 * number)
+        for _ in range(3000):
+            before = np.linalg.norm(moments)
+            noise = np.mean(d @ moments[:number, :number] @ d, axis=0) / SIZE
+            moments = (step @ moments @ step.T + push @ noise @ push.T) / before
+        assert np.linalg.norm(moments) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_budget_without_batches_says_so(problem, checkpoint):
+    isotropic = SGD(RATE, statsgd.noise.Isotropic(0.1), MOMENTUM, DECAY)
+    sizes = {"modes": 2, "replicas": 8, "steps": 4, "seed": 0, "progress": False}
+    request = checked(problem, checkpoint, isotropic, learning_coefficient=False, **sizes)
+    part = stability.told(xr.Dataset({"mean_share": ("mode", [0.1, 0.05])}), request)
+    assert part.verdict == "stable: SGD uses 10% of its stability budget"
+    assert "taken not to change curvature" in part.finding
 
 
 def test_the_strength_of_noise_that_is_not_of_minibatches_is_drawn(problem, checkpoint, dense):
@@ -331,6 +348,10 @@ def test_noise_that_is_known_from_draws_alone(which, problem, checkpoint):
     ratio = float((last["variance"] / last["corrected_variance"]).mean())
     assert abs(ratio - 1) < 4 * np.sqrt(2 / 127 / 4) + 0.1
     assert ("independent_noise" in seen) == (which == "dropped")
+    budget = found["stability"]
+    assert not bool(budget["exact"])
+    assert 0 < float(budget["mean_square_share"][-1]) < 1
+    assert "drawn" in budget.attrs["finding"]
 
 
 def test_the_error_of_a_corrected_law_counts_its_pilot():
