@@ -15,6 +15,9 @@ from statsgd.problems.start import Start
 type Regression = tuple[Float[Any, "S d"], Float[Any, " S"]]
 
 _LANES = 16  # running sums of a dot product: two registers full of single-precision numbers
+#: Numbers up to which rows stay as they are, and the width that longer ones have at least: XLA's
+#: program for two to four vectors of `_LANES` is slower than that for five (at d = 48 by 1.8).
+_SHORT, _LEAST = 24, 80
 
 
 class LinearRegression(EmpiricalRisk):
@@ -108,7 +111,8 @@ def linear_regression(inputs: Any, targets: Any, initial_params: Any = None) -> 
 
 def _rows(inputs):
     width = inputs.shape[1]
-    return np.pad(inputs, ((0, 0), (0, -width % _LANES if width > 2 * _LANES else 0)))
+    wanted = max(_LEAST, width + -width % _LANES) if width > _SHORT else width
+    return np.pad(inputs, ((0, 0), (0, wanted - width)))
 
 
 def _sum(terms: Float[Any, " d"]) -> Float[Any, ""]:
