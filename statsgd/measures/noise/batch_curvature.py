@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +17,7 @@ from statsgd.laws.minimum.second_moments import (
     spread_noise,
     stability_threshold,
 )
-from statsgd.precision import in_double_precision
+from statsgd.precision import in_double_precision, in_own_precision
 from statsgd.problems import BatchRisk, EmpiricalRisk
 from statsgd.problems.parameters import floating
 from statsgd.problems.randomness import example_key
@@ -136,8 +135,8 @@ def batch_curvature_along(
     if isinstance(problem, BatchRisk):
         indices, exact = drawn_batches(noise, problem, CURVATURE_BATCHES)
         ask = problem, at, indices, columns
-        rows = in_double_precision(_of_batches, *ask) if double else _compiled_of_batches(*ask)
-        rows = np.asarray(rows, np.float64)
+        compiled = in_double_precision if double else in_own_precision
+        rows = np.asarray(compiled(_of_batches, *ask), np.float64)
         mean, rows = rows.mean(0), rows - rows.mean(0)
         covariance = rows.T @ rows / (len(rows) - (0 if exact else 1))
         return BatchCurvature(_square(mean, k), _roots(covariance, k), exact)
@@ -189,9 +188,6 @@ def _of_batches(
         )
 
     return jax.lax.map(one, batches, batch_size=_BATCHES_AT_ONCE)
-
-
-_compiled_of_batches = eqx.filter_jit(_of_batches)
 
 
 def _bent(
