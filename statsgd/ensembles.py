@@ -112,6 +112,16 @@ def surviving(tree: xr.DataTree) -> Bool[Any, " replica"] | None:
     return ~tree["run"].to_dataset()["diverged"].values if "run" in tree.children else None
 
 
+def counting_overflow(tree: xr.DataTree) -> xr.DataTree:
+    """`tree` of `simulate` with replicas whose loss is not finite among those that diverged.
+
+    Their parameters still are finite, and nothing that is computed from them is.
+    """
+    run = tree["run"].to_dataset()
+    lost = run["diverged"] | ~np.isfinite(run["loss"])
+    return tree.assign({"run": xr.DataTree(run.assign(diverged=lost))})
+
+
 def _in_order(dataset: xr.Dataset) -> list[str]:
     listed = sorted(map(str, dataset.data_vars))
     known = order(dataset)

@@ -192,9 +192,9 @@ MUTATIONS = (
         "measures/test_stability.py::test_thresholds_and_bounds",
     ),
     Mutation(
-        "measures/noise/mean_square.py",
-        "eta**2 * feedback_noise(a, h, b, p)",
-        "eta**2 * feedback_noise(a, h, b, p) / 2",
+        "laws/minimum/second_moments.py",
+        "kept * p + eta**2 * noise(p)",
+        "kept * p + eta**2 * noise(p) / 2",
         "measures/test_stability.py::test_growth",
     ),
     Mutation(

@@ -12,6 +12,7 @@ from statsgd.diagnosis.learning import BURN_IN, CHAINS, STEPS, look
 from statsgd.diagnosis.modes import PILOTS, TRACE_PRODUCTS
 from statsgd.diagnosis.request import Request
 from statsgd.diagnosis.stability import SHARPEST, of_batches
+from statsgd.diagnosis.ways import WAYS
 from statsgd.dynamics.ensemble import simulate
 from statsgd.problems import DENSE_LIMIT, EmpiricalRisk
 from statsgd.problems.parameters import floating
@@ -75,11 +76,13 @@ def estimated(request: Request, replicas: int) -> Cost:
         single += 3 * CHAINS * (STEPS + BURN_IN) * share / 2
     sharpest = min(request.modes, SHARPEST) if of_batches(request) else 0
     pairs = sharpest * (sharpest + 1) / 2 * (1 if problem.dimension <= DENSE_LIMIT else 0.5)
+    # Five products, two gradients and nine losses a way, in double and in single precision.
+    along = 14 * WAYS + (1 + 3 * PILOTS) * request.modes / 2
     return Cost(
         _second_call(lambda: product(vector)),
         _PRODUCTS_PER_MODE * request.modes + TRACE_PRODUCTS,
         _second_call(lambda: standing(problem, params)),
-        int(single + (1 + 3 * PILOTS) * request.modes / 2 + _GRADIENTS_PER_PAIR * pairs + 40),
+        int(single + along + _GRADIENTS_PER_PAIR * pairs + 40),
         step,
         steps,
     )

@@ -57,10 +57,10 @@ def diagnose(
     `stability`, `stationarity`, `flatness` and `learning_coefficient`. `report(tree, path)` makes
     a page of it.
 
-    Raises `ValueError`, before anything long begins, for a loss that is not finite, a batch larger
-    than the data, too many modes, fewer than 8 replicas, an optimiser or a sampling scheme without
-    a law, and another run's store. Warns (`CheckpointWarning`) where the gradient of the whole
-    loss is larger than the noise of a batch: the checkpoint is far from any minimum.
+    Raises `ValueError`, before anything long begins, for a loss that is not finite, no noise, a
+    batch larger than the data, too many modes, fewer than 8 replicas, an optimiser or a sampling
+    scheme without a law, and another run's store. Warns (`CheckpointWarning`) where the gradient of
+    the whole loss is larger than the noise of a batch: the checkpoint is far from any minimum.
 
     >>> import numpy as np, statsgd
     >>> rng = np.random.default_rng(0)
@@ -81,6 +81,7 @@ def diagnose(
     attributes = provenance(
         "diagnosis",
         identity=identity,
+        layout=_LAYOUT,
         seed=request.seed,
         modes=request.modes,
         replicas=request.replicas,
@@ -145,6 +146,9 @@ def _parts(
             told["learning_coefficient"] = learning.told(volume, request).to_datatree(volume)
     return {name: told[name] for name in _ORDER if name in told}
 
+
+#: What parts consist of: a store of parts that consist of something else is refused.
+_LAYOUT = 2
 
 #: Parts in the order of the page.
 _ORDER = (

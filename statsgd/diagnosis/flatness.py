@@ -34,10 +34,10 @@ def told(numbers: xr.Dataset, look: xr.Dataset, whole: xr.Dataset) -> Part:
     """Rise of the loss under random displacements, and how much of it is plain curvature."""
     rise, error, radius = (float(numbers[name]) for name in ("rise", "rise_error", "radius"))
     loss, trace = float(look["loss"]), float(whole["hessian_trace"])
-    quadratic = radius**2 * trace / 2
+    quadratic, share = radius**2 * trace / 2, rise / loss if loss else float("inf")
     finding = (
         f"Shaking every weight at random by {DISPLACEMENT:.0%} of their typical size (ε = "
-        f"{radius:.2g}) raises the loss by {rise:.3g} ± {error:.1g}, {rise / loss:.2g} of the "
+        f"{radius:.2g}) raises the loss by {rise:.3g} ± {error:.1g}, {share:.2g} of the "
         f"loss itself ({loss:.4g}). Curvature alone, ε² Tr H/2, would raise it by {quadratic:.3g}."
     )
     advice = (

@@ -36,6 +36,8 @@ def first_look(request: Request) -> xr.Dataset:
     ask = request.problem, request.params, request.sgd.noise, at.gradient
     draws = noise_draws(*ask, request.seed)
     noise = noise_trace(*ask, draws)
+    if noise.value <= 0:
+        raise ValueError("sgd must have gradient noise at params, got none: every replica is alike")
     return xr.Dataset(
         {
             "loss": float(at.loss),
@@ -176,14 +178,15 @@ def told_standing(look: xr.Dataset, whole: xr.Dataset, request: Request) -> Part
         return Part("Where training stands", finding)
     time = float(request.sgd.learning_rate) / (1 - float(request.sgd.momentum))
     settled = time / 2 * (float(whole["curvature_of_noise"]) + request.decay)
-    if settled <= 0:
+    if settled <= 0 or settled < time * float(whole["curvature_of_noise_error"]):
         return Part(
             "Where training stands",
-            f"{finding} Along its noise the loss curves downwards (Tr HC/Tr C + λ = "
-            f"{2 * settled / time:.3g}): there is no level at which noise keeps the gradient here.",
+            f"{finding} Along its noise the loss is not known to curve upwards (Tr HC/Tr C + λ = "
+            f"{2 * settled / time:.3g} ± {float(whole['curvature_of_noise_error']):.1g}): there "
+            "may be no level at which noise keeps the gradient here.",
             "Train longer before reading statements about the stationary law; those about the next "
             f"{request.steps} steps hold regardless.",
-            "moving: noise leads downwards here, as at a saddle",
+            "undecided: noise may lead downwards here, as at a saddle",
             "derived from the stationary law of the linear chain",
         )
     finding += (

@@ -14,7 +14,7 @@ from statsgd.diagnosis.part import Part, judged
 from statsgd.diagnosis.request import LEAST_REPLICAS, Request
 from statsgd.diagnosis.ways import told_ways, ways
 from statsgd.dynamics.ensemble import simulate
-from statsgd.ensembles import endpoint_trajectories
+from statsgd.ensembles import counting_overflow, endpoint_trajectories
 from statsgd.laws.networks.mode_law import ModeLaw
 from statsgd.reports.charts import Chart, Series
 
@@ -43,7 +43,7 @@ def replicas(request: Request, law: ModeLaw, **options: Any) -> xr.DataTree:
     # Differences from θ₀ are of its rounding where params have 16 bits.
     dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves(request.params)), jnp.float32)
     along = Along(*(np.asarray(part, dtype) for part in (np.asarray(law.modes).T, request.flat)))
-    return simulate(
+    run = simulate(
         request.problem,
         request.sgd,
         steps=request.steps,
@@ -56,6 +56,7 @@ def replicas(request: Request, law: ModeLaw, **options: Any) -> xr.DataTree:
         devices=jax.devices(),
         **options,
     )
+    return counting_overflow(run)
 
 
 def too_few(ensemble: xr.DataTree) -> bool:
@@ -167,13 +168,14 @@ def told(numbers: xr.Dataset, look: xr.Dataset, request: Request) -> Part:
     early = (first["variance"] / first["predicted_variance"]).values.mean()
     buffer = (numbers["buffer_variance"] / numbers["predicted_buffer_variance"]).values.mean()
     square, inside = float(last["square_distance"]), float(np.sum(last["variance"]))
+    share = inside / square if square > 0 else 0.0
     finding = (
         f"{n} replicas left the checkpoint together and took {request.steps} steps. Their variance "
         f"along the modes over that of the law, which knows only curvature and noise at the "
         f"checkpoint, is {mean:.2f} ± {error:.2f} on average after the last step "
         f"({'; '.join(by_group)}) and {early:.2f} after {int(first['step'])} steps. The variance "
         f"of the momentum buffer, which follows the noise alone, is {buffer:.2f} times the law's. "
-        f"The modes hold {inside / square:.0%} of the replicas' mean square distance from the "
+        f"The modes hold {share:.0%} of the replicas' mean square distance from the "
         f"checkpoint, {square:.3g}. Their loss is {float(numbers['loss']):.4g} ± "
         f"{float(numbers['loss_error']):.1g}, at the checkpoint {float(look['loss']):.4g}."
     )

@@ -86,7 +86,13 @@ def told(numbers: xr.Dataset, request: Request) -> Part:
     finding += _of_batches(numbers, request)
     if worst >= 1:
         verdict = f"unstable: SGD uses {worst:.0%} of its stability budget here"
-        advice = "Lower the learning rate, or raise the batch size: SGD will leave this place."
+        advice = "Lower the learning rate, or raise the batch size: " + (
+            "SGD will leave this place." if share >= 1 else
+            "its variance grows without end here, by rare runs first; most may stay for long."
+        )  # fmt: skip
+    elif worst <= 0:
+        verdict = "stable: no direction curves upwards"
+        advice = "Curvature does not limit the learning rate here."
     elif worst >= NEARLY:
         verdict = f"at the edge: SGD uses {worst:.0%} of its stability budget"
         advice = (
@@ -111,12 +117,12 @@ def _of_batches(numbers: xr.Dataset, request: Request) -> str:
     if "mean_square_share" not in numbers:
         return " Noise other than that of batches of a data set is taken not to change curvature."
     thresholds = numbers["mean_square_threshold"].values
-    last = float(thresholds[-1])
+    last, upwards = float(thresholds[-1]), int(np.sum(numbers["mean_share"].values > 0))
     if not np.isfinite(last):
         return ""
     finding = (
         " Batches differ in curvature, and so push along the sharpest modes by chance: along the "
-        f"{len(thresholds)} sharpest together the variance of SGD stays finite up to the learning "
+        f"{upwards} sharpest together the variance of SGD stays finite up to the learning "
         f"rate {last:.3g}, of which it uses {float(numbers['mean_square_share'][-1]):.0%} "
         f"({float(thresholds[0]):.3g} along the sharpest alone; further modes can only lower it)."
     )

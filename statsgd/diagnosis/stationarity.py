@@ -50,8 +50,8 @@ def told(numbers: xr.Dataset, law: ModeLaw, request: Request) -> Part:
     """How far the modes are from what stationarity implies."""
     right = float(numbers["right"].sum())
     # Errors of modes are of the same replicas, but their noises hardly correlate.
-    relative = float(numbers["gap"].sum()) / right
-    error = float(np.sqrt(np.sum(numbers["gap_error"].values ** 2))) / right
+    relative = _over(float(numbers["gap"].sum()), right)
+    error = _over(float(np.sqrt(np.sum(numbers["gap_error"].values ** 2))), right)
     times = law.curvatures * request.time
     short = int(np.sum(times < 3))
     finding = (
@@ -65,7 +65,7 @@ def told(numbers: xr.Dataset, law: ModeLaw, request: Request) -> Part:
     for name, part in groups(len(times)).items():
         side = {of: float(numbers[of].values[part].sum()) for of in ("gap", "right")}
         spread = float(np.sqrt(np.sum(numbers["gap_error"].values[part] ** 2)))
-        series.append((name, side["gap"] / side["right"], spread / side["right"]))
+        series.append((name, _over(side["gap"], side["right"]), _over(spread, side["right"])))
     names, gaps, errors = zip(*series, strict=True)
     chart = Chart(
         "Imbalance of pull and push",
@@ -85,3 +85,8 @@ def told(numbers: xr.Dataset, law: ModeLaw, request: Request) -> Part:
     return Part(
         "Stationarity", finding, advice, verdict, "Yaida (2018), arXiv:1810.00004", (chart,)
     )
+
+
+def _over(part: float, whole: float) -> float:
+    """Not a number where nothing pushes, as without any noise."""
+    return part / whole if whole else float("nan")

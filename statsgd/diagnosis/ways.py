@@ -14,7 +14,8 @@ from statsgd.measures.runs.averages import jackknife
 
 #: Replicas whose ways are looked at, and part of curvature in kinks that is worth a word.
 WAYS, KINKED = 4, 0.02
-#: Barrier, relative to the loss of replicas, that counts as a ridge between two basins.
+#: Barrier that counts as a ridge, relative to what the curvature between the ends would make the
+#: loss rise from one to the other.
 BARRIER = 0.05
 
 
@@ -30,6 +31,7 @@ def ways(request: Request, ends: Float[Any, "replica d"]) -> xr.Dataset:
         {
             "secant_curvature": ("way", [way.between for way in curved]),
             "curvature_on_the_way": ("way", [way.on_the_way for way in curved]),
+            "distance": ("way", [way.distance for way in curved]),
             "loss_barrier": ("way", [loss_barrier(*way) for way in gone]),
         }
     )
@@ -73,13 +75,14 @@ def _told_barrier(numbers: xr.Dataset) -> str:
     if not barriers.size or not np.all(np.isfinite(barriers)):
         return ""
     told = (
-        f" On the straight ways to these ends the loss rises by at most {barriers.max():.2g} above "
-        "the line between its values at either end: "
+        f" On the straight ways to where {len(barriers)} of them ended the loss rises by at most "
+        f"{barriers.max():.2g} above the line between its values at either end: "
     )
-    over = int(np.sum(barriers > BARRIER * float(numbers["loss"])))
+    scale = np.abs(numbers["secant_curvature"].values) * numbers["distance"].values ** 2 / 2
+    over = int(np.sum(barriers > BARRIER * scale))
     if over:
         return told + (
-            f"{over} of {len(barriers)} lead over a ridge, so that those replicas have left the "
+            f"{over} of {len(barriers)} lead over a ridge, and those replicas may have left the "
             "basin of the checkpoint, which no law around it describes."
         )
-    return told + "no ridge lies between, and they are still in the basin of the checkpoint."
+    return told + "no ridge lies on them, as within one basin."

@@ -79,11 +79,16 @@ def require_real(what: str, tree: PyTree) -> None:
 
 
 def floating(tree: PyTree) -> PyTree:
-    """`tree` with integers as float64 NumPy arrays, at which a loss can be differentiated."""
+    """`tree` as measures take it: a loss can be differentiated there, and sums are exact enough.
+
+    Integers are float64 NumPy arrays, and numbers of 16 bits are in single precision.
+    """
 
     def real(leaf: Any) -> Any:
-        is_real = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-        return leaf if is_real else np.asarray(leaf, dtype=np.float64)
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            return np.asarray(leaf, dtype=np.float64)
+        return leaf.astype(np.float32) if dtype.itemsize < 4 else leaf
 
     return jax.tree.map(real, tree)
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, PyTree
 
 import statsgd
 from statsgd.diagnosis.gradients import noise_draws, noise_trace, standing
-from statsgd.ensembles import endpoint_trajectories
+from statsgd.ensembles import endpoint_trajectories, flat
 from statsgd.estimate import Estimate
 from statsgd.laws import ModeLaw
 from statsgd.laws.minimum import displacement_exponent
@@ -325,7 +325,7 @@ def beside_twins(
 ) -> Float[Any, "replica two k"]:
     """Half as many replicas as of the diagnosis, and their linear twins on the same batches."""
     modes = tree["curvature"].to_dataset()["direction"].values
-    both = []
+    both, alive = [], np.ones(config.replicas // 2, dtype=bool)
     for one in (problem, linear_twin(problem, params)):
         run = statsgd.simulate(
             one,
@@ -338,9 +338,11 @@ def beside_twins(
             devices=jax.devices(),
             allow_unstable=True,
         )
-        along = endpoint_trajectories(run, problem.names).params[:, 0] @ modes
-        both.append((along - along.mean(axis=0)) ** 2)
-    return np.stack(both, axis=1)
+        # Far from the checkpoint a twin diverges where SGD does not: pairs are of two that live.
+        alive &= ~run["run"].to_dataset()["diverged"].values
+        both.append(flat(run["endpoints"].to_dataset(), ("replica", "step"), problem.names)[:, 0])
+    pairs = np.stack(both, axis=1)[alive] @ modes
+    return (pairs - pairs.mean(axis=0)) ** 2
 
 
 def over_groups(values: Any, k: int) -> Sequence[tuple[str, Any]]:

@@ -11,9 +11,12 @@ from statsgd.measures import (
     fisher_operator,
     gauss_newton_operator,
     hessian_operator,
+    local_learning_coefficient,
+    noise_and_curvature_along,
     noise_covariance_along,
     noise_operator,
     top_eigenpairs,
+    trace,
 )
 from statsgd.noise import Isotropic, Minibatch
 from statsgd.problems import (
@@ -172,3 +175,30 @@ def test_runs_stay_in_16_bits(noise):
     assert np.all(np.isfinite(ends))
     np.testing.assert_array_equal(ends, jnp.asarray(ends, jnp.bfloat16).astype(float))
     assert not ran["run"]["diverged"].values.any()
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_measures_that_are_not_in_double_are_in_single(dtype):
+    # Of the same data and parameters in single precision, whose numbers 16 bits hold exactly.
+    points = [jnp.asarray(AT, dtype), jnp.asarray(AT, jnp.float32)]
+    pairs = [(empirical_risk(loss, (X, Y), at), at) for at in points]
+
+    def both(measure):
+        return [np.asarray(measure(*pair)) for pair in pairs]
+
+    def chains(problem, params):
+        found = local_learning_coefficient(
+            problem, params, step_size=1e-5, localization=1.0, steps=200, burn_in=50, seed=0,
+            inverse_temperature=10.0, chains=4, double=False,
+        )  # fmt: skip
+        return found.value
+
+    for measure in (
+        lambda problem, params: trace(problem, params, samples=4, double=False).value,
+        lambda problem, params: top_eigenpairs(problem, params, 2, double=False).values,
+        lambda problem, params: noise_and_curvature_along(
+            problem, params, Minibatch(4), np.eye(3), double=False
+        )[1],
+        chains,
+    ):
+        np.testing.assert_allclose(*both(measure), rtol=1e-5)

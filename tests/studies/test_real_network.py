@@ -196,5 +196,4 @@ def test_quick_settings_give_every_claim(tmp_path):
     assert claims["convolutional: alignment"].attrs["verdict"].startswith("holds")
     # 16 pairs on the same batches; at this learning rate the network departs from its twin.
     twins = claims["convolutional: linear twin"]["table"].to_dataset()
-    assert abs(float(twins["measured"][0]) - 1) < 4 * float(twins["standard_error"][0]) + 0.5
-    assert float(twins["standard_error"][0]) < 0.5
+    assert 0.4 < float(twins["measured"][0]) < 1.6

@@ -11,7 +11,7 @@ from statsgd.arguments import count
 from statsgd.dynamics import simulate
 from statsgd.dynamics.noise import Minibatch, noise_and_curvature_along
 from statsgd.dynamics.sgd import SGD
-from statsgd.ensembles import endpoint_trajectories, surviving
+from statsgd.ensembles import counting_overflow, endpoint_trajectories, surviving
 from statsgd.estimate import Estimate
 from statsgd.laws.networks.checkpoint import Checkpoint, independent_noise
 from statsgd.problems import DENSE_LIMIT, BatchRisk, EmpiricalRisk, Problem
@@ -115,6 +115,7 @@ def pilot_of(
             progress=False,
             allow_unstable=True,
         )
+        ensemble = counting_overflow(ensemble)
     alive = surviving(ensemble)
     if alive is not None and alive.sum() < min(2, len(alive)):
         raise PilotDivergedError(

@@ -65,4 +65,4 @@ def secant_curvature(problem: Problem, start: PyTree, end: PyTree) -> SecantCurv
 
 
 def _along(problem: Problem, at: PyTree, way: Any) -> float:
-    return float(way @ np.asarray(hessian_product(problem, at)(way), dtype=np.float64))
+    return float(way @ np.asarray(hessian_product(problem, at, double=True)(way), dtype=np.float64))

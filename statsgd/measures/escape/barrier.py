@@ -1,12 +1,16 @@
 """A ridge of the loss between two places: whether one was left for another basin."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
 from statsgd.arguments import count, kinds_checked
-from statsgd.problems import Problem
+from statsgd.precision import in_own_precision
+from statsgd.problems import EmpiricalRisk, Problem
 from statsgd.problems.parameters import floating
+from statsgd.problems.sums import loss_sum, mean_over_chunks
 
 
 @kinds_checked
@@ -38,6 +42,16 @@ def loss_barrier(problem: Problem, start: PyTree, end: PyTree, *, places: int = 
         for at in (start, end)
     )
     ways = (problem.unflatten(jnp.asarray(first + share * (last - first))) for share in shares)
-    losses = np.array([float(problem.loss(at)) for at in ways])
+    losses = np.array([_loss(problem, at) for at in ways])
     above = losses - ((1 - shares) * losses[0] + shares * losses[-1])
     return float(np.max(above))
+
+
+def _loss(problem: Problem, at: PyTree) -> float:
+    if isinstance(problem, EmpiricalRisk):
+        return float(mean_over_chunks(problem, loss_sum, at, progress=False))
+    return float(in_own_precision(_of_problem, problem, at))
+
+
+def _of_problem(problem: Problem, at: PyTree) -> Any:
+    return problem.loss(at)
