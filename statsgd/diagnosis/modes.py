@@ -8,12 +8,12 @@ import xarray as xr
 from statsgd.diagnosis.gradients import DRAWS, noise_draws, noise_trace, standing
 from statsgd.diagnosis.part import Part
 from statsgd.diagnosis.request import Request
-from statsgd.dynamics.noise import Minibatch
+from statsgd.diagnosis.stability import of_batches
 from statsgd.laws.networks.checkpoint import checked
 from statsgd.laws.networks.mode_law import ModeLaw
 from statsgd.laws.networks.pilot import Pilot, PilotDivergedError
 from statsgd.measures.curvature.eigenpairs import top_eigenpairs
-from statsgd.problems import DENSE_LIMIT, BatchRisk, EmpiricalRisk
+from statsgd.problems import DENSE_LIMIT
 from statsgd.problems.eigenpairs import Eigenpairs
 from statsgd.problems.parameters import floating
 from statsgd.problems.sums import hessian_product
@@ -51,9 +51,6 @@ def first_look(request: Request) -> xr.Dataset:
 
 def law_at(request: Request) -> ModeLaw:
     """The law in the leading modes, measured at the checkpoint and, by a pilot, around it."""
-    batches = isinstance(request.sgd.noise, Minibatch) and isinstance(
-        request.problem, EmpiricalRisk | BatchRisk
-    )
     modes: int | Eigenpairs = request.modes
     if request.problem.dimension > DENSE_LIMIT:
         # In half of the time; rounding in single precision is nothing beside the errors of noise.
@@ -61,7 +58,7 @@ def law_at(request: Request) -> ModeLaw:
     ask = request.problem, request.sgd, request.params, modes, request.steps
     try:
         return ModeLaw.from_checkpoint(
-            *ask, pilot=PILOTS if batches else None, seed=(request.seed + 1) % 2**32
+            *ask, pilot=PILOTS if of_batches(request) else None, seed=(request.seed + 1) % 2**32
         )
     except PilotDivergedError:
         return ModeLaw.from_checkpoint(*ask)

@@ -33,7 +33,8 @@ def stability(request: Request, law: ModeLaw) -> xr.Dataset:
 
     Steps of the whole loss are stable along a mode while ηh < 2(1+β). Batches have Hessians of
     their own: variances along the modes stay finite up to `mean_square_threshold`, here that of
-    the first modes, one, two and so on, of which those that bend downwards are left out.
+    the first modes, one, two and so on, of which those that bend downwards are left out; zero, and
+    no share of it, where the mean of drawn batches bends downwards.
     """
     eta, beta = float(request.sgd.learning_rate), float(request.sgd.momentum)
     h, noise, problem = law.curvatures[:SHARPEST], request.sgd.noise, request.problem
@@ -49,7 +50,10 @@ def stability(request: Request, law: ModeLaw) -> xr.Dataset:
         found |= {
             "batch_curvature_variance": ("mode", kappa),
             "mean_square_threshold": ("mode", thresholds),
-            "mean_square_share": ("mode", eta / thresholds),
+            "mean_square_share": (
+                "mode",
+                np.divide(eta, thresholds, out=np.zeros_like(thresholds), where=thresholds > 0),
+            ),
             "exact": batches.exact,
         }
     return xr.Dataset(found, coords={"mode": np.arange(1, len(h) + 1)})
@@ -115,11 +119,13 @@ def told(numbers: xr.Dataset, request: Request) -> Part:
 def _of_batches(numbers: xr.Dataset, request: Request) -> str:
     """What batches take away from the learning rate."""
     if "mean_square_share" not in numbers:
-        return " Noise other than that of batches of a data set is taken not to change curvature."
+        return " That batches differ in curvature is looked at for those of a data set alone."
     thresholds = numbers["mean_square_threshold"].values
     last, upwards = float(thresholds[-1]), int(np.sum(numbers["mean_share"].values > 0))
     if not np.isfinite(last):
         return ""
+    if last <= 0:
+        return " How much batches differ in curvature is not known: drawn ones bend downwards."
     finding = (
         " Batches differ in curvature, and so push along the sharpest modes by chance: along the "
         f"{upwards} sharpest together the variance of SGD stays finite up to the learning "

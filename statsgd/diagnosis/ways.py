@@ -13,7 +13,7 @@ from statsgd.measures.escape.barrier import loss_barrier
 from statsgd.measures.runs.averages import jackknife
 
 #: Replicas whose ways are looked at, and part of curvature in kinks that is worth a word.
-WAYS, KINKED = 4, 0.02
+WAYS, KINKED = 6, 0.02
 #: Barrier that counts as a ridge, relative to what the curvature between the ends would make the
 #: loss rise from one to the other.
 BARRIER = 0.05
@@ -62,7 +62,7 @@ def _told_kinks(numbers: xr.Dataset) -> str:
         f" From the checkpoint to where {found.clusters} of them ended the gradient changes "
         f"{ratio:.3f} ± {error:.1g} times as much along their way as second derivatives on it say."
     )
-    if ratio - 1 > KINKED + 2 * error:
+    if ratio > 1 + KINKED and found.p_value(1 + KINKED) < 0.05:
         told += (
             " The rest lies in kinks of the loss, such as those of ReLU units, which no law made "
             "of second derivatives knows: replicas stay nearer to the checkpoint than it says."
