@@ -32,9 +32,19 @@ _USAGE = """usage: python -m studies NAME [--quick] [options]    (NAME --help li
 
 
 def names() -> list[str]:
-    """Names of all studies, in alphabetical order: modules whose `Config` has an output folder."""
+    """Names of all studies, in alphabetical order.
+
+    Modules with a `run`, and a `Config` that has a folder for the report: the race has settings,
+    and no report.
+    """
     modules = sorted(info.name for info in pkgutil.iter_modules(studies.__path__))
-    return [name for name in modules if hasattr(getattr(load(name), "Config", None), "output")]
+    return [name for name in modules if _is_study(load(name))]
+
+
+def _is_study(module: Any) -> bool:
+    return hasattr(getattr(module, "Config", None), "output") and callable(
+        getattr(module, "run", None)
+    )
 
 
 def load(name: str):

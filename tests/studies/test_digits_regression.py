@@ -12,7 +12,7 @@ import pytest
 from statsgd import SGD, noise
 from statsgd.laws import LinearRegressionGaussian
 from studies import digits_regression
-from studies.__main__ import main
+from studies.__main__ import main, names
 from studies.outcome import OutputFolderError, claim, deliver, settings
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +70,11 @@ def command(*arguments, **options):
 
 def test_command_line_lists_studies_and_refuses_nonsense(tmp_path, capsys):
     assert main([]) == 0
-    assert "digits_regression" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert "digits_regression" in listed
+    # The race and the costs are commands of their own, whatever settings they import.
+    assert not any(f"  {name} " in listed for name in ("benchmark", "cost_by_size", "first_calls"))
+    assert len(names()) == 15
     assert main(["digit"]) == 2
     assert "no study 'digit'; there are:" in capsys.readouterr().err
     wrong = command("digits_regression", "--batch-size", "0", "--output", str(tmp_path / "out"))
