@@ -12,6 +12,7 @@ from jaxtyping import Float, PyTree
 
 from statsgd.diagnosis.part import Part, judged
 from statsgd.diagnosis.request import LEAST_REPLICAS, Request
+from statsgd.diagnosis.stability import of_batches
 from statsgd.diagnosis.ways import told_ways, ways
 from statsgd.dynamics.ensemble import simulate
 from statsgd.ensembles import counting_overflow, endpoint_trajectories
@@ -191,6 +192,9 @@ def told(numbers: xr.Dataset, look: xr.Dataset, request: Request) -> Part:
             f"with these the ratio is {mean:.2f} ± {error:.2f}, the error of those few included."
         )
         words += f", {mean:.2f} ± {error:.2f} times with noise and curvature where replicas end"
+    elif of_batches(request):
+        finding += " Of the few replicas that were to tell how noise and curvature change, too few "
+        finding += "stayed finite."
     finding += told_ways(numbers)
     word = judged(mean - 1, error, AGREEMENT, "predicted", "off")
     advice = {

@@ -93,6 +93,16 @@ def floating(tree: PyTree) -> PyTree:
     return jax.tree.map(real, tree)
 
 
+def between(first: PyTree, last: PyTree, share: float) -> PyTree:
+    """The place that lies `share` of the way from `first` to `last`, in float64."""
+
+    def place(one: Any, other: Any) -> Any:
+        begin, end = (np.asarray(leaf, dtype=np.float64) for leaf in (one, other))
+        return begin + share * (end - begin)
+
+    return jax.tree.map(place, first, last)
+
+
 def ravel(tree: PyTree) -> Float[Any, " d"]:
     """All leaves of `tree` as one vector, in flattening order."""
     return ravel_pytree(tree)[0]

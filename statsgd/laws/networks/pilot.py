@@ -91,9 +91,9 @@ def pilot_of(
 ) -> Pilot:
     """Run `replicas` from `params` for `steps`, or read endpoints that are given, and measure.
 
-    Without `steps` until the slowest mode has forgotten its start, at most 1000. Replicas that
-    diverge are left out. Raises `ValueError` for noise other than that of minibatches of a data
-    set, and below two replicas; `PilotDivergedError` where fewer survive.
+    Without `steps` until the slowest mode has forgotten its start, at most 1000. Replicas run
+    here that diverge are left out. Raises `ValueError` for noise other than that of minibatches of
+    a data set, and below two replicas; `PilotDivergedError` where fewer survive.
     """
     if not (isinstance(problem, EmpiricalRisk | BatchRisk) and isinstance(sgd.noise, Minibatch)):
         raise ValueError(
@@ -122,7 +122,10 @@ def pilot_of(
             f"pilot must have two replicas that stay finite, got {int(alive.sum())} of "
             f"{len(alive)} after {taken} steps: SGD is unstable here"
         )
-    ends = endpoint_trajectories(ensemble, problem.names, condition_on_survival=True).params[:, 0]
+    # Of an ensemble that is given its owner decides whether survivors are enough.
+    given = isinstance(replicas, xr.DataTree)
+    ends = endpoint_trajectories(ensemble, problem.names, condition_on_survival=not given)
+    ends = ends.params[:, 0]
     count("pilot", len(ends), at_least=2)
     # Of large networks rounding in single precision is nothing beside what few replicas leave.
     double = problem.dimension <= DENSE_LIMIT

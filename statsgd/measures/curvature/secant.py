@@ -2,14 +2,13 @@
 
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
 from statsgd.arguments import kinds_checked
 from statsgd.laws.networks.checkpoint import loss_and_gradient
 from statsgd.problems import Problem
-from statsgd.problems.parameters import floating
+from statsgd.problems.parameters import between, floating
 from statsgd.problems.sums import hessian_product
 
 #: Places on a way, and their weights by Simpson's rule.
@@ -42,7 +41,7 @@ def secant_curvature(problem: Problem, start: PyTree, end: PyTree) -> SecantCurv
     Raises `ValueError` for a way of no length, or without finite gradients at its ends.
     Source: *derived*.
 
-    >>> import numpy as np
+    >>> import jax.numpy as jnp, numpy as np
     >>> from statsgd.problems import landscape
     >>> kinked = landscape(lambda x: jnp.sum(x**2) / 2 + jnp.abs(x[0]) / 2, np.zeros(1))
     >>> found = secant_curvature(kinked, np.array([-1.0]), np.array([1.0]))
@@ -59,7 +58,7 @@ def secant_curvature(problem: Problem, start: PyTree, end: PyTree) -> SecantCurv
     change = float(way @ (gradients[1] - gradients[0]))
     if not np.isfinite(change):
         raise ValueError("start and end must have finite gradients, got one that is not")
-    places = (problem.unflatten(jnp.asarray(flat[0] + share * way)) for share in _PLACES)
+    places = (between(first, last, share) for share in _PLACES)
     bent = np.array([_along(problem, at, way) for at in places])
     return SecantCurvature(change / square, float(_WEIGHTS @ bent) / square, square**0.5)
 

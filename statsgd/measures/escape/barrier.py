@@ -2,14 +2,13 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
 from statsgd.arguments import count, kinds_checked
-from statsgd.precision import in_own_precision
+from statsgd.precision import in_double_precision
 from statsgd.problems import EmpiricalRisk, Problem
-from statsgd.problems.parameters import floating
+from statsgd.problems.parameters import between, floating
 from statsgd.problems.sums import loss_sum, mean_over_chunks
 
 
@@ -23,34 +22,31 @@ def loss_barrier(problem: Problem, start: PyTree, end: PyTree, *, places: int = 
     does.
 
     **Arguments:** `start` and `end`, params or whole trained models; `places` on the way, at least
-    3: so many values of the loss, in single precision at least.
+    3: so many values of the loss, in double precision.
 
     Raises `ValueError` for fewer places. NaN where a loss is not finite.
     Source: Frankle, Dziugaite, Roy, Carbin (2020), arXiv:1912.05671, there of the error rate.
 
     >>> import numpy as np
     >>> from statsgd.problems import quartic_wells
-    >>> wells = quartic_wells()  # (x² − 1)²/4
+    >>> wells = quartic_wells()  # x⁴/4 − x²/2
     >>> loss_barrier(wells, np.array([-1.0]), np.array([1.0]))
     0.25
     >>> loss_barrier(wells, np.array([0.9]), np.array([1.1]))
     0.0
     """
     shares = np.linspace(0, 1, count("places", places, at_least=3))
-    first, last = (
-        np.asarray(problem.flatten(floating(problem.parameters(at))), dtype=np.float64)
-        for at in (start, end)
-    )
-    ways = (problem.unflatten(jnp.asarray(first + share * (last - first))) for share in shares)
-    losses = np.array([_loss(problem, at) for at in ways])
+    first, last = (floating(problem.parameters(at)) for at in (start, end))
+    losses = np.array([_loss(problem, between(first, last, share)) for share in shares])
     above = losses - ((1 - shares) * losses[0] + shares * losses[-1])
     return float(np.max(above))
 
 
 def _loss(problem: Problem, at: PyTree) -> float:
+    # In double precision: over short ways the loss changes by less than single precision shows.
     if isinstance(problem, EmpiricalRisk):
-        return float(mean_over_chunks(problem, loss_sum, at, progress=False))
-    return float(in_own_precision(_of_problem, problem, at))
+        return float(mean_over_chunks(problem, loss_sum, at, double=True, progress=False))
+    return float(in_double_precision(_of_problem, problem, at))
 
 
 def _of_problem(problem: Problem, at: PyTree) -> Any:
