@@ -93,6 +93,22 @@ def floating(tree: PyTree) -> PyTree:
     return jax.tree.map(real, tree)
 
 
+def listed_by_name(what: str, listed: Any, names: list[str]) -> list[bool] | None:
+    """Which of `names` are among `listed`; None where these are no names.
+
+    Raises `ValueError`, of the argument `what`, for unknown ones.
+    """
+    if not (
+        isinstance(listed, list | tuple | set | frozenset)
+        and all(isinstance(name, str) for name in listed)
+    ):
+        return None
+    unknown = sorted(set(listed) - set(names))
+    if unknown:
+        raise ValueError(f"{what} must be names among {names}, got {unknown}")
+    return [name in listed for name in names]
+
+
 def between(first: PyTree, last: PyTree, share: float) -> PyTree:
     """The place that lies `share` of the way from `first` to `last`, in float64."""
 

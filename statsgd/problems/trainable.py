@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 
 from statsgd.arguments import told
 from statsgd.problems import nnx_modules
-from statsgd.problems.parameters import leaf_names
+from statsgd.problems.parameters import leaf_names, listed_by_name
 
 #: A pytree of truth values, names, a function of a parameter's name or of its array, or a filter
 #: of Flax NNX.
@@ -99,13 +99,8 @@ def trained(model: PyTree, trainable: Trainable | None) -> PyTree:
             )
         said = jax.tree.leaves(nnx_modules.matches(model, listed, _truth))
         kept = [each for each, one in zip(said, mine, strict=True) if one]
-    elif isinstance(listed, list | tuple | set | frozenset) and all(
-        isinstance(name, str) for name in listed
-    ):
-        unknown = sorted(set(listed) - set(names))
-        if unknown:
-            raise ValueError(f"trainable must be names among {names}, got {unknown}")
-        kept = [name in listed for name in names]
+    elif (named := listed_by_name("trainable", listed, names)) is not None:
+        kept = named
     elif callable(listed) and jax.tree_util.all_leaves([listed]):
         kept = _said(listed, names, jax.tree.leaves(numbers))
     else:

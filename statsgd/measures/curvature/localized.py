@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from statsgd.arguments import is_traced, told
 from statsgd.kernels.stochastic_potential import StochasticPotential
-from statsgd.problems.parameters import leaf_names
+from statsgd.problems.parameters import leaf_names, listed_by_name
 from statsgd.problems.start import Start
 
 
@@ -101,14 +101,8 @@ def moving_parts(problem: Any, params: PyTree, restricted_to: Any) -> PyTree:
     listed = [restricted_to] if isinstance(restricted_to, str) else restricted_to
     if restricted_to is None:
         return jax.tree.unflatten(structure, [True] * len(leaves))
-    if isinstance(listed, list | tuple | set | frozenset) and all(
-        isinstance(name, str) for name in listed
-    ):
-        unknown = sorted(set(listed) - set(names))
-        if unknown:
-            raise ValueError(f"restricted_to must be names among {names}, got {unknown}")
-        marks = [name in listed for name in names]
-    else:
+    marks: list[Any] | None = listed_by_name("restricted_to", listed, names)
+    if marks is None:
         spread = _spread(problem, params, restricted_to)
         marks = [_mark(*one) for one in zip(names, leaves, spread, strict=True)]
     if not any(mark is not False for mark in marks):
